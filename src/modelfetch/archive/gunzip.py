@@ -1,0 +1,33 @@
+"""The decoding of an object that is stored under contentEncoding gzip: no archive, but bombs and damage all the same."""
+
+import hashlib
+from pathlib import Path
+
+from modelfetch.archive.base import Budget, Member
+from modelfetch.archive.streams import Packed, codec, inflate, within_ratio
+from modelfetch.disk import disk_errors
+from modelfetch.errors import BudgetError
+
+
+def gunzip(packed: Path, into: Path, budget: Budget) -> Member:
+    """Decode a gzip file into a new file; returns the latter's name, size and sha256.
+
+    Raises:
+        ArchiveError: it is corrupt or cut short.
+        BudgetError: it expands beyond the budget.
+        DestinationError: the disk has no room, or fails.
+    """
+    size = 0
+    total = hashlib.sha256()
+    with disk_errors(into), packed.open("rb") as source, into.open("xb") as target:
+        stream = Packed(source)
+        for piece in within_ratio(inflate(iter(stream), codec("gzip")), stream, budget.max_ratio):
+            size += len(piece)
+            if size > budget.max_bytes:
+                raise BudgetError(
+                    f"{packed.name} has more than {budget.max_bytes} bytes when decoded.",
+                    hint="Raise MODELFETCH_MAX_BYTES.",
+                )
+            total.update(piece)
+            target.write(piece)
+    return Member(into.name, size, total.hexdigest())

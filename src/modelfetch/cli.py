@@ -1,0 +1,389 @@
+"""The command line: flags → settings → use case → rendered result → exit code. The only home of Typer."""
+
+import inspect as signatures
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from types import FrameType, NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
+
+import typer
+
+from modelfetch import __version__, console, settings
+from modelfetch.errors import BUG_CODE, ConfigError, DeadlineError, Interrupted, ModelfetchError, UsageError
+from modelfetch.pool import Connect
+from modelfetch.settings import Environment, Settings
+from modelfetch.sources.base import Access
+from modelfetch.uri import ModelURI, parse
+
+if TYPE_CHECKING:
+    from modelfetch.pull import Options
+
+PULL_FLAGS = tuple(name for name in Settings.model_fields if name not in settings.WITHOUT_FLAG)
+TALK_FLAGS = ("termination_log", "log_format", "log_level", "progress")
+REACH_FLAGS = ("anonymous", "stall_timeout", "timeout", *TALK_FLAGS)
+PUSH_FLAGS = tuple(name for name in REACH_FLAGS if name != "anonymous")
+INSPECT_FLAGS = ("include", "exclude", *REACH_FLAGS)
+
+app = typer.Typer(
+    name="modelfetch",
+    help="Puts a machine-learning model where an app needs it: verified, whole, or not at all.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: boxes would cut the variables' names short
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Output = Annotated[
+    Literal["text", "json"], typer.Option("--output", "-o", help="json: the result on stdout, one line each.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+
+
+class Talk:
+    """What is known for telling of a failure, however early it comes."""
+
+    def __init__(self) -> None:
+        """Begin with the environment's faces, before any setting is read."""
+        self.console = console.Console()
+        self.termination_log: Path | None = None
+        self.source = ""
+        self.debug = False
+
+    def begin(self, given: dict[str, Any], *, debug: bool) -> tuple[Settings, Environment]:
+        """Read the settings, and talk as they say from now on."""
+        self.debug = debug
+        path = os.environ.get("MODELFETCH_TERMINATION_LOG")
+        self.termination_log = Path(path) if path else None
+        chosen, environ = settings.load(given), settings.environment()
+        self.termination_log = chosen.termination_log
+        self.console = console.Console(chosen.log_format, chosen.log_level, chosen.progress)
+        for name, nearest in settings.misspelt():
+            self.console.warn(f"{name} means nothing to modelfetch{f'; did you mean {nearest}?' if nearest else '.'}")
+        if chosen.timeout is not None and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, chosen.timeout)
+        return chosen, environ
+
+    def failed(self, failure: dict[str, object]) -> None:
+        """Tell why it failed: on stderr, and where Kubernetes looks."""
+        self.console.close()
+        given = self.termination_log
+        path = given or (settings.TERMINATION_LOG if os.access(settings.TERMINATION_LOG, os.W_OK) else None)
+        if path is not None:
+            try:
+                console.write_termination_message(path, failure)
+            except OSError as error:
+                self.console.warn(f"The termination message cannot be written to {path}: {error.strerror}.")
+        self.console.failed(failure)
+
+
+def with_flags(*fields: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command a flag for each of these settings; it gets those that were given as a dict."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = signatures.signature(command)
+
+        @wraps(command)
+        def wrapped(**everything: Any) -> None:  # noqa: ANN401  whatever the flags' types are
+            given = {name: everything.pop(name) for name in fields}
+            command(**everything, given={name: value for name, value in given.items() if value is not None})
+
+        flags = [
+            signatures.Parameter(n, signatures.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(n))
+            for n in fields
+        ]
+        kept = [p for p in own.parameters.values() if p.name != "given"]
+        wrapped.__signature__ = own.replace(parameters=[*kept, *flags])
+        wrapped.__annotations__ = {p.name: p.annotation for p in (*kept, *flags)}
+        return wrapped
+
+    return decorate
+
+
+def _flag(field: str) -> Any:  # noqa: ANN401  an annotation made at run time
+    """The annotation of a setting's flag: its name, its variable, its meaning and default."""
+    info = Settings.model_fields[field]
+    kinds = [kind for kind in (get_args(info.annotation) or (info.annotation,)) if kind is not NoneType]
+    default = "" if info.default in (None, (), False) else f" Default: {_plain(info.default)}."
+    names = [f"--{field.replace('_', '-')}"]
+    if kinds == [bool]:
+        names[0] += f"/--no-{field.replace('_', '-')}"
+    text = f"{info.description}{default} [{settings.variables(field)[0]}]"
+    kind = info.annotation if get_args(info.annotation) and all(isinstance(k, str) for k in kinds) else None
+    return Annotated[
+        (kind or (bool if kinds == [bool] else str)) | None, typer.Option(*names, help=text, show_default=False)
+    ]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, int) and not isinstance(value, bool) and value % 1024**2 == 0 and value:
+        return f"{value // 1024**2}Mi"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@app.callback(invoke_without_command=True)
+def _common(
+    ctx: typer.Context,
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"modelfetch {__version__}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(UsageError.code)
+
+
+@app.command()
+@with_flags(*PULL_FLAGS)
+def pull(
+    ctx: typer.Context,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE DEST]...", help="From where to where; else from the environment."),
+    ] = None,
+    *,
+    output: Output = "text",
+    debug: Debug = False,
+    given: dict[str, Any],
+) -> None:
+    """Put a model on a volume, verified and whole.
+
+    SOURCE is s3://, gs://, https://, file:/// or a path; DEST a file or a directory, as cp reads it. Pairs run in order.
+    Without arguments the environment names one pair: MODELFETCH_SOURCE, or GCS_BUCKET and GCS_MODEL_PATH, or S3_BUCKET
+    and S3_MODEL_PATH; to LOCAL_MODEL_PATH or MODELFETCH_DEST.
+    """
+    from modelfetch.pull import pull as pull_model  # noqa: PLC0415  a command imports what it needs, no more
+
+    talk: Talk = ctx.obj
+    chosen, environ = talk.begin(given, debug=debug)
+    for source, dest in _pairs(pairs or [], chosen, environ):
+        talk.source = source
+        uri = _parse(source, given=bool(pairs))
+        talk.source = str(uri)
+        receipt = pull_model(uri, dest, _access(uri, chosen, environ, talk), _options(chosen, environ), talk.console)
+        talk.console.close()
+        if output == "json":
+            _print(receipt.to_json())
+
+
+@app.command()
+@with_flags(*PUSH_FLAGS)
+def push(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(help="A file or a directory.")],
+    target: Annotated[str, typer.Argument(help="s3:// or gs://; ends with a slash to keep the file's name.")],
+    *,
+    output: Output = "text",
+    debug: Debug = False,
+    given: dict[str, Any],
+) -> None:
+    """Publish a model; print its pinned URI and its sha256 for the ConfigMap."""
+    from modelfetch.push import push as push_model  # noqa: PLC0415
+
+    talk: Talk = ctx.obj
+    chosen, environ = talk.begin(given, debug=debug)
+    talk.source = target
+    uri = _parse(target, given=True)
+    pushed = push_model(path, uri, _access(uri, chosen, environ, talk, write=True), talk.console)
+    talk.console.close()
+    _print(json.dumps(pushed.as_dict()) if output == "json" else f"{pushed.uri}\nsha256 {pushed.sha256}")
+
+
+@app.command()
+@with_flags(*INSPECT_FLAGS)
+def inspect(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(help="Where the model is.")],
+    *,
+    output: Output = "text",
+    debug: Debug = False,
+    given: dict[str, Any],
+) -> None:
+    """Show what is there: version, size, checksums, files; nothing is downloaded."""
+    from modelfetch.pull import look  # noqa: PLC0415
+
+    talk: Talk = ctx.obj
+    chosen, environ = talk.begin(given, debug=debug)
+    uri = _parse(source, given=True)
+    talk.source = str(uri)
+    seen = look(uri, _access(uri, chosen, environ, talk), _options(chosen, environ))
+    _print(json.dumps(seen.as_dict()) if output == "json" else seen.as_text())
+
+
+@app.command()
+@with_flags(*TALK_FLAGS)
+def verify(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(help="A pulled file or directory.")],
+    *,
+    output: Output = "text",
+    debug: Debug = False,
+    given: dict[str, Any],
+) -> None:
+    """Re-check what is on disk against its receipt."""
+    from modelfetch.verify import verify as verify_model  # noqa: PLC0415
+
+    talk: Talk = ctx.obj
+    talk.begin(given, debug=debug)
+    talk.source = str(path)
+    receipt = verify_model(path)
+    files = len(receipt.files)
+    _print(
+        receipt.to_json()
+        if output == "json"
+        else f"{path}: {files} file{'s'[: files != 1]} as published, {receipt.digest}"
+    )
+
+
+@app.command()
+@with_flags(*PULL_FLAGS)
+def config(ctx: typer.Context, *, output: Output = "text", debug: Debug = False, given: dict[str, Any]) -> None:
+    """Print the effective settings and where each came from; secrets are masked."""
+    talk: Talk = ctx.obj
+    chosen, _ = talk.begin({**given, "timeout": None}, debug=debug)
+    rows = settings.effective(settings.load(given), given)
+    if output == "json":
+        _print(json.dumps({name: {"value": value, "from": origin} for name, value, origin in rows}))
+        return
+    wide = max(len(name) for name, _, _ in rows)
+    broad = min(max(len(value) for _, value, _ in rows), 60)
+    for name, value, origin in rows:
+        _print(f"{name:<{wide}}  {value:<{broad}}  {origin}")
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _pairs(given: Sequence[str], chosen: Settings, environ: Environment) -> list[tuple[str, str]]:
+    if not given:
+        return [settings.source_and_dest(chosen, environ)]
+    if len(given) % 2:
+        raise UsageError(
+            f"SOURCE and DEST come in pairs; {len(given)} argument{'s were' if len(given) > 1 else ' was'} given.",
+            hint="modelfetch pull SOURCE DEST",
+        )
+    return list(zip(given[::2], given[1::2], strict=True))
+
+
+def _parse(source: str, *, given: bool) -> ModelURI:
+    """The URI; what is wrong with one from the environment is a matter of configuration."""
+    try:
+        return parse(source)
+    except UsageError as error:
+        if given:
+            raise
+        raise ConfigError(error.message, hint=error.hint) from error
+
+
+def _access(uri: ModelURI, chosen: Settings, environ: Environment, talk: Talk, *, write: bool = False) -> Access:
+    if uri.scheme == "http":
+        talk.console.warn(f"{uri} is fetched without encryption: anyone on the way can read and alter it.")
+    return Access(
+        connect=Connect(
+            stall_timeout=chosen.stall_timeout,
+            ca_bundle=environ.ca_bundle[uri.scheme],
+            verify=environ.verify,
+            connections=chosen.connections or Connect.connections,
+        ),
+        anonymous=chosen.anonymous,
+        bearer_token=chosen.bearer_token.get_secret_value() if chosen.bearer_token else "",
+        endpoint=environ.s3_endpoint,
+        virtual_host=environ.s3_virtual_host,
+        emulator=environ.emulator,
+        write=write,
+    )
+
+
+def _options(chosen: Settings, environ: Environment) -> "Options":
+    from modelfetch.pull import Options  # noqa: PLC0415
+    from modelfetch.transfer import Limits  # noqa: PLC0415
+
+    return Options(
+        retries=chosen.retries,
+        retry_wait=chosen.retry_wait,
+        in_cluster=environ.in_cluster,
+        extract=chosen.extract,
+        include=chosen.include,
+        exclude=chosen.exclude,
+        sha256=chosen.sha256,
+        recheck=chosen.recheck,
+        max_bytes=chosen.max_bytes,
+        max_files=chosen.max_files,
+        max_ratio=chosen.max_ratio,
+        limits=Limits(chosen.memory, chosen.connections),
+    )
+
+
+def _interrupt(signum: int, _: FrameType | None) -> None:
+    raise Interrupted(signum)
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit code. Tells of every failure, and raises none."""
+    talk = Talk()
+    try:
+        code = app(args=args, standalone_mode=False, obj=talk, prog_name="modelfetch")
+    except typer.TyperException as error:
+        failure = UsageError(error.format_message(), hint="See modelfetch --help.")
+        talk.failed(console.failure(failure, talk.source))
+        return failure.code
+    except ModelfetchError as error:
+        talk.failed(console.failure(error, talk.source))
+        if talk.debug:
+            console.trace(error)
+        return error.code
+    except Interrupted as error:
+        return _interrupted(error.signum, talk)
+    except BrokenPipeError:  # whoever read our output has gone
+        return 128 + signal.SIGPIPE
+    except Exception as error:  # noqa: BLE001  the last resort: whatever it is, say so
+        hint = "This is a bug: please report it, with the output of --debug."
+        talk.failed(console.report(BUG_CODE, "bug", f"{type(error).__name__}: {error}", hint, talk.source))
+        if talk.debug:
+            console.trace(error)
+        return BUG_CODE
+    return code if isinstance(code, int) else 0
+
+
+def _interrupted(signum: int, talk: Talk) -> int:
+    if signum == getattr(signal, "SIGALRM", None):
+        late = DeadlineError(
+            "The time given by --timeout is used up.", hint="Raise MODELFETCH_TIMEOUT; the next run resumes."
+        )
+        talk.failed(console.failure(late, talk.source))
+        return late.code
+    name = signal.Signals(signum).name
+    talk.failed(
+        console.report(
+            128 + signum,
+            "interrupted",
+            f"Stopped by {name}.",
+            "Run it again: it resumes where it stopped.",
+            talk.source,
+        )
+    )
+    return 128 + signum
+
+
+def main() -> NoReturn:
+    """The console script."""
+    signals = (signal.SIGINT, signal.SIGTERM, *([signal.SIGALRM] if hasattr(signal, "SIGALRM") else []))
+    for one in signals:
+        signal.signal(one, _interrupt)
+    code = run()
+    for one in signals:
+        signal.signal(one, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)  # a thread may still wait for a server that hangs: nothing is left to do for it

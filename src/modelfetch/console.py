@@ -1,0 +1,267 @@
+"""The two faces of output on stderr: rich for a person at a terminal, JSON lines for a log. And the termination message."""
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from modelfetch.errors import ModelfetchError
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+TERMINATION_LIMIT = 4096  # bytes that Kubernetes keeps of a termination message
+_EVERY_SECONDS, _EVERY_SHARE = 10.0, 0.1
+_LEVELS = ("debug", "info", "warning", "error")
+_SECRETS = re.compile(
+    r"(?i)(X-Amz-[A-Za-z-]+|X-Goog-[A-Za-z-]+|AWSAccessKeyId|Signature|sig|token|access_token)=[^&\s'\"]+|(Bearer|Basic)\s+[^\s'\"]+"
+)
+
+
+class Face(Protocol):
+    """What shows a pull's events."""
+
+    def say(self, level: str, message: str, facts: dict[str, object]) -> None:
+        """Show one line."""
+        ...
+
+    def failed(self, failure: dict[str, object]) -> None:
+        """Show why it failed."""
+        ...
+
+    def begin(self, name: str, total: int | None) -> None:
+        """Show that a transfer begins."""
+        ...
+
+    def advance(self, count: int) -> None:
+        """Show that more bytes are there."""
+        ...
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        ...
+
+
+class Console:
+    """Tells a person or a log what happens, at the level asked for."""
+
+    def __init__(self, log_format: str = "auto", log_level: str = "info", progress: str = "auto") -> None:
+        """Choose the face: `auto` asks whether stderr is a terminal."""
+        person = sys.stderr.isatty()
+        text = log_format == "text" or (log_format == "auto" and person)
+        bar = progress == "bar" or (progress == "auto" and person and text and os.environ.get("TERM") != "dumb")
+        self._least = _LEVELS.index(log_level)
+        lines = progress in ("auto", "lines")
+        self._face: Face = _Terminal(bar=bar, lines=lines and not bar) if text else _Log(lines=progress != "off")
+
+    def begin(self, name: str, total: int | None) -> None:
+        """See `Progress.begin`."""
+        if self._least <= _LEVELS.index("info"):
+            self._face.begin(name, total)
+
+    def advance(self, count: int) -> None:
+        """See `Progress.advance`."""
+        if self._least <= _LEVELS.index("info"):
+            self._face.advance(count)
+
+    def note(self, message: str, **facts: object) -> None:
+        """See `Progress.note`."""
+        if self._least <= _LEVELS.index("info"):
+            self._face.say("info", message, facts)
+
+    def warn(self, message: str, **facts: object) -> None:
+        """See `Progress.warn`."""
+        if self._least <= _LEVELS.index("warning"):
+            self._face.say("warning", message, facts)
+
+    def failed(self, failure: dict[str, object]) -> None:
+        """Show why it failed, whatever the level."""
+        self._face.failed(failure)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._face.close()
+
+
+class _Log:
+    """JSON lines, with one on the progress every 10 s or 10 %."""
+
+    def __init__(self, *, lines: bool) -> None:
+        self._meter = _Meter(self._progress) if lines else None
+
+    def say(self, level: str, message: str, facts: dict[str, object]) -> None:
+        _emit({"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", "level": level, "message": message, **facts})
+
+    def failed(self, failure: dict[str, object]) -> None:
+        _emit(failure)
+
+    def begin(self, name: str, total: int | None) -> None:
+        self.say("info", f"Fetching {name}.", {"total_bytes": total})
+        if self._meter:
+            self._meter.begin(total)
+
+    def advance(self, count: int) -> None:
+        if self._meter:
+            self._meter.advance(count)
+
+    def _progress(self, facts: dict[str, object]) -> None:
+        self.say("info", "progress", facts)
+
+    def close(self) -> None:
+        pass
+
+
+def _emit(line: dict[str, object]) -> None:
+    sys.stderr.write(redacted(json.dumps(line, ensure_ascii=False, default=str)) + "\n")
+    sys.stderr.flush()
+
+
+class _Meter:
+    """Counts bytes, and reports every 10 s or 10 %."""
+
+    def __init__(self, report: Callable[[dict[str, object]], None]) -> None:
+        self._report = report
+        self._lock = threading.Lock()
+        self._total: int | None = None
+        self._done = self._told_bytes = 0
+        self._start = self._told_at = time.monotonic()
+
+    def begin(self, total: int | None) -> None:
+        self._total, self._done, self._told_bytes = total, 0, 0
+        self._start = self._told_at = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+            now = time.monotonic()
+            step = self._total is not None and self._done - self._told_bytes >= self._total * _EVERY_SHARE
+            if not step and now - self._told_at < _EVERY_SECONDS:
+                return
+            self._told_at, self._told_bytes = now, self._done
+            rate = self._done / max(now - self._start, 1e-6)
+            facts: dict[str, object] = {
+                "bytes": self._done,
+                "total_bytes": self._total,
+                "bytes_per_second": round(rate),
+            }
+            if self._total:
+                facts["percent"] = round(100 * self._done / self._total)
+            self._report(facts)
+
+
+class _Terminal:
+    """Plain lines for a person, with a bar while bytes arrive."""
+
+    def __init__(self, *, bar: bool, lines: bool) -> None:
+        from rich.console import Console as RichConsole  # noqa: PLC0415  60 ms that a log does not need
+
+        self._console: RichConsole = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._bar = bar
+        self._meter = _Meter(self._progress) if lines else None
+        self._shown: RichProgress | None = None
+        self._task: TaskID | None = None
+
+    def say(self, level: str, message: str, facts: dict[str, object]) -> None:  # noqa: ARG002  a person reads the message
+        style = "yellow" if level == "warning" else None
+        self._console.print(redacted(f"warning: {message}" if style else message), style=style, markup=False)
+
+    def failed(self, failure: dict[str, object]) -> None:
+        self.close()
+        line = f"error: {failure['message']}{' ' if failure['hint'] else ''}{failure['hint']}"
+        self._console.print(redacted(line), style="bold red", markup=False)
+
+    def begin(self, name: str, total: int | None) -> None:
+        self.close()
+        if self._meter:
+            self._meter.begin(total)
+        if self._bar:
+            self._shown = _bar(self._console)
+            self._task = self._shown.add_task(name, total=total)
+            self._shown.start()
+
+    def advance(self, count: int) -> None:
+        if self._meter:
+            self._meter.advance(count)
+        if self._shown is not None and self._task is not None:
+            self._shown.advance(self._task, count)
+
+    def _progress(self, facts: dict[str, object]) -> None:
+        share = f" ({facts['percent']} %)" if "percent" in facts else ""
+        self._console.print(f"{facts['bytes']} bytes{share}", markup=False)
+
+    def close(self) -> None:
+        if self._shown is not None:
+            self._shown.stop()
+            self._shown = None
+
+
+def _bar(console: "RichConsole") -> "RichProgress":
+    from rich.progress import (  # noqa: PLC0415  as above
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def failure(error: ModelfetchError, source: str) -> dict[str, object]:
+    """What a machine is told of a failure."""
+    return report(error.code, error.reason, error.message, error.hint, source)
+
+
+def report(code: int, reason: str, message: str, hint: str, source: str) -> dict[str, object]:
+    """A failure as one flat object."""
+    one_line = [" ".join(text.split()) for text in (message, hint)]
+    return {
+        "level": "error",
+        "code": code,
+        "reason": reason,
+        "message": one_line[0],
+        "hint": one_line[1],
+        "source": source,
+    }
+
+
+def write_termination_message(path: Path, failure: dict[str, object]) -> None:
+    """Leave the reason where `kubectl describe pod` shows it: one line of JSON, 4 KiB at most.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    text = redacted(json.dumps(failure, ensure_ascii=False, default=str))
+    while len(text.encode()) > TERMINATION_LIMIT:
+        longest = max(("message", "hint", "source"), key=lambda k: len(str(failure[k])))
+        kept = str(failure[longest])
+        failure = {**failure, longest: kept[: len(kept) * 3 // 4] + "…"}
+        text = redacted(json.dumps(failure, ensure_ascii=False, default=str))
+    path.write_text(text, encoding="utf-8")
+
+
+def redacted(text: str) -> str:
+    """The text without what looks like a signature or a token."""
+    return _SECRETS.sub(lambda found: f"{found[1]}=***" if found[1] else f"{found[2]} ***", text)
+
+
+def trace(error: BaseException) -> None:
+    """Print where an error came from; secrets left out."""
+    sys.stderr.write(redacted("".join(traceback.format_exception(error))))

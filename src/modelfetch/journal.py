@@ -1,0 +1,60 @@
+"""What a crash may leave behind for the next run: which parts of which files are on disk, each with its CRC."""
+
+import json
+import threading
+from pathlib import Path
+from typing import TextIO
+
+from modelfetch.disk import disk_errors
+
+
+class Journal:
+    """An append-only list of parts, good for one plan.
+
+    Attributes:
+        done: the CRC noted for each (file, part); to be believed only after a look at the bytes.
+    """
+
+    def __init__(self, path: Path, plan: str) -> None:
+        """Take up the journal at `path` if it is of this plan."""
+        self.done: dict[tuple[str, int], int] = {}
+        self.resumable = False
+        self._path = path
+        self._plan = plan
+        self._lock = threading.Lock()
+        self._file: TextIO | None = None
+        self._load()
+        self._files = {file for file, _ in self.done}
+
+    def _load(self) -> None:
+        try:
+            head, *lines = self._path.read_text(encoding="utf-8").splitlines()
+            self.resumable = json.loads(head) == {"plan": self._plan}
+            for line in lines if self.resumable else ():
+                file, part, crc = json.loads(line)
+                self.done[file, part] = crc
+        except (OSError, ValueError):
+            return  # none yet, or its last line is the crash's
+
+    def knows(self, file: str) -> bool:
+        """Whether an earlier run wrote parts of this file."""
+        return file in self._files
+
+    def open(self) -> None:
+        """Begin to take notes; a journal of another plan is overwritten."""
+        with disk_errors(self._path):
+            self._file = self._path.open("a" if self.resumable else "w", encoding="utf-8", buffering=1)
+            if not self.resumable:
+                self._file.write(json.dumps({"plan": self._plan}) + "\n")
+
+    def record(self, file: str, part: int, crc: int) -> None:
+        """Note that a part is written."""
+        assert self._file is not None
+        with self._lock, disk_errors(self._path):
+            self._file.write(json.dumps([file, part, crc]) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

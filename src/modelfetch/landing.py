@@ -1,0 +1,155 @@
+"""A file of the model while its bytes arrive: written from several threads, checksummed on the way, resumable."""
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from modelfetch import integrity
+from modelfetch.disk import disk_errors
+from modelfetch.errors import UnsafeNameError
+from modelfetch.integrity import Fingerprint, InOrder
+from modelfetch.journal import Journal
+from modelfetch.sources.base import RemoteObject
+
+PART = 16 * 1024**2  # bytes of one request: see docs/performance.md
+_PIECE = 128 * 1024  # bytes read back at a time
+
+
+class Landing:
+    """One object's file in the staging area."""
+
+    def __init__(self, obj: RemoteObject, path: Path, journal: Journal) -> None:
+        """Create the file at its full size, or take up what a crash left of it.
+
+        Raises:
+            UnsafeNameError: the file system cannot keep its name apart from another's.
+            DestinationError: no room, or not writable.
+        """
+        self.obj = obj
+        self.ranges = _ranges(obj)
+        self._path = path
+        self._journal = journal
+        self._crcs: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self._hashing = threading.Lock()
+        self._hashed = 0  # parts, from the first on
+        self._choose(obj.checksums)
+        with disk_errors(path):
+            self._fd = _open(path, obj, again=journal.knows(obj.path))
+            self.resumed = self._take_up()
+
+    def _choose(self, checksums: Mapping[str, str]) -> None:
+        self.algorithm = integrity.crc_of(checksums)
+        self._in_order = InOrder(checksums)
+
+    @property
+    def missing(self) -> list[int]:
+        """The numbers of the parts that are still to come; their bytes are `ranges[number]`."""
+        return [part for part in range(len(self.ranges)) if part not in self._crcs]
+
+    def expect(self, checksums: Mapping[str, str]) -> None:
+        """Learn the checksums that a listing lacked; only before the first byte."""
+        self.obj = replace(self.obj, checksums=checksums)
+        self._choose(checksums)
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Write at an offset. One lock round the writes: unlocked, threads burn their time in the inode's lock."""
+        with self._lock, disk_errors(self._path):
+            view = memoryview(data)
+            while view:
+                count = os.pwrite(self._fd, view, offset)
+                view, offset = view[count:], offset + count
+
+    def complete(self, part: int, crc: int) -> None:
+        """Note that a part is all there."""
+        self._crcs[part] = crc
+        self._journal.record(self.obj.path, part, crc)
+        self._hash_contiguous()
+
+    def fingerprint(self) -> Fingerprint:
+        """What the file is, once no part is missing."""
+        self._hash_contiguous(wait=True)
+        size = os.fstat(self._fd).st_size
+        parts = [
+            (self._crcs[part], (size if end is None else end) - start) for part, (start, end) in enumerate(self.ranges)
+        ]
+        crc = integrity.crc_hex(self.algorithm, integrity.combine(self.algorithm, parts))
+        return Fingerprint(size, {self.algorithm: crc, **self._in_order.results()})
+
+    def close(self) -> None:
+        """Close the file; it is not flushed yet."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _hash_contiguous(self, *, wait: bool = False) -> None:
+        """Hash what follows the bytes already hashed, while it is still in the page cache."""
+        while self._hashed in self._crcs:
+            if not self._hashing.acquire(blocking=wait):
+                return  # another thread is at it
+            try:
+                if self._hashed in self._crcs:
+                    for piece in self._pieces(self._hashed):
+                        self._in_order.update(piece)
+                    self._hashed += 1
+            finally:
+                self._hashing.release()
+
+    def _pieces(self, part: int) -> Iterator[bytes]:
+        at, end = self.ranges[part]
+        while end is None or at < end:
+            with disk_errors(self._path):
+                piece = os.pread(self._fd, _PIECE if end is None else min(_PIECE, end - at), at)
+            if not piece:
+                return
+            yield piece
+            at += len(piece)
+
+    def _take_up(self) -> int:
+        """Believe the journal's parts whose bytes on disk have the CRC noted; returns how many bytes that saves."""
+        saved = 0
+        for part in self.missing:
+            noted = self._journal.done.get((self.obj.path, part))
+            if noted is None:
+                continue
+            crc = length = 0
+            for piece in self._pieces(part):
+                crc = integrity.crc(self.algorithm, piece, crc)
+                length += len(piece)
+            if crc == noted and length:
+                self._crcs[part] = crc
+                saved += length
+        self._hash_contiguous()
+        return saved
+
+
+def _ranges(obj: RemoteObject) -> list[tuple[int, int | None]]:
+    if obj.size is None or not obj.ranges:
+        return [(0, obj.size)]
+    return [(start, min(start + PART, obj.size)) for start in range(0, obj.size, PART)]
+
+
+def _open(path: Path, obj: RemoteObject, *, again: bool) -> int:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        fd = os.open(path, flags | (0 if again else os.O_EXCL), 0o644)
+    except FileExistsError:
+        raise UnsafeNameError(
+            f"The file system cannot keep {obj.path!r} apart from another name of this model (case or Unicode form).",
+            hint="Leave one of them out with --exclude, or pull onto a file system that tells them apart.",
+        ) from None
+    try:
+        _reserve(fd, obj)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _reserve(fd: int, obj: RemoteObject) -> None:
+    """Take the room at once, so that a full disk is known before the first byte, and writes need no new blocks."""
+    if obj.size and hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        os.posix_fallocate(fd, 0, obj.size)

@@ -1,0 +1,135 @@
+"""What is to be pulled: the objects of a source, filtered and vetted, with all that identifies this version of them."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from modelfetch import names
+from modelfetch.archive import promised
+from modelfetch.errors import BudgetError, NotFoundError, UnsafeNameError, WrongBytesError
+from modelfetch.sources.base import Found, RemoteObject
+from modelfetch.uri import ModelURI
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The objects to fetch and what becomes of them.
+
+    Attributes:
+        uri: where they are.
+        objects: what to fetch; exactly one unless `directory`.
+        folders: empty directories to make.
+        directory: whether the model is a prefix or a directory.
+        archive: whether the one object is to be unpacked.
+        version: what pins all of it; empty if the server gives nothing that could.
+    """
+
+    uri: ModelURI
+    objects: tuple[RemoteObject, ...]
+    folders: tuple[str, ...]
+    directory: bool
+    archive: bool
+    version: str
+
+    @property
+    def size(self) -> int:
+        """Bytes to fetch, as far as is known."""
+        return sum(o.size or 0 for o in self.objects)
+
+    @property
+    def ident(self) -> str:
+        """Identifies the plan across runs: the same version of the same model, put together in the same way."""
+        return f"{self.uri} {self.version} {'unpacked' if self.archive else 'as is'}"
+
+    def named(self, name: str) -> "Plan":
+        """The same plan for a single object that is to be a file of this name."""
+        (single,) = self.objects
+        return replace(self, objects=(replace(single, path=name),))
+
+
+def make(
+    found: Found,
+    uri: ModelURI,
+    *,
+    extract: bool,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    max_bytes: int | None,
+    max_files: int,
+) -> Plan:
+    """Decide what of a source is fetched.
+
+    Raises:
+        NotFoundError: the patterns leave nothing.
+        UnsafeNameError: a key does not name the path it gives, or two clash.
+        BudgetError: it is more than allowed.
+        WrongBytesError: a single object is empty.
+    """
+    objects = found.objects
+    if found.directory:
+        objects = tuple(sorted(_chosen(objects, include, exclude), key=lambda o: o.path))
+        if not objects:
+            raise NotFoundError(
+                f"None of the {len(found.objects)} files at {uri} is left to pull.",
+                hint="Check --include and --exclude.",
+            )
+    _vet(objects, found.folders)
+    if len(objects) > max_files:
+        raise BudgetError(
+            f"{uri} has {len(objects)} files; {max_files} are allowed.", hint="Raise MODELFETCH_MAX_FILES."
+        )
+    size = sum(o.size or 0 for o in objects)
+    if max_bytes is not None and size > max_bytes:
+        raise BudgetError(f"{uri} has {size} bytes; {max_bytes} are allowed.", hint="Raise MODELFETCH_MAX_BYTES.")
+    if not found.directory and objects[0].size == 0:
+        raise WrongBytesError(f"{uri} is empty: 0 bytes.", hint="Upload the model again.")
+    folders = (
+        ()
+        if include
+        else tuple(f for f in found.folders if not names.is_reserved(f) and not _matches(f + "/", exclude))
+    )
+    return Plan(
+        uri=uri,
+        objects=objects,
+        folders=folders,
+        directory=found.directory,
+        archive=extract and not found.directory and promised(objects[0].path),
+        version=_listing_version(objects, folders) if found.directory else objects[0].version,
+    )
+
+
+def _chosen(objects: Iterable[RemoteObject], include: Sequence[str], exclude: Sequence[str]) -> Iterable[RemoteObject]:
+    """Those that the patterns leave, without what an earlier pull left at the top of a directory."""
+    for obj in objects:
+        if names.is_reserved(obj.path) or (include and not _matches(obj.path, include)) or _matches(obj.path, exclude):
+            continue
+        yield obj
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    """Whether the path or its last segment matches; `*` matches slashes too, as KServe has it."""
+    name = path.rpartition("/")[2]
+    return any(fnmatchcase(path, pattern) or fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _vet(objects: Sequence[RemoteObject], folders: Sequence[str]) -> None:
+    paths = [o.path for o in objects]
+    names.vet_all(paths)
+    files = set(paths)
+    for folder in folders:
+        names.vet(folder)
+        if folder in files or any(parent in files for parent in names.parents(folder)):
+            raise UnsafeNameError(
+                f"The key {folder!r} is both a file and a directory.", hint="Leave one out with --exclude."
+            )
+
+
+def _listing_version(objects: Sequence[RemoteObject], folders: Sequence[str]) -> str:
+    """A directory has no version of its own: that of its files and folders, taken together."""
+    total = hashlib.sha256()
+    for obj in objects:
+        total.update(f"{obj.version} {obj.size} {obj.path}\n".encode("utf-8", "surrogateescape"))
+    for folder in sorted(folders):
+        total.update(f"{folder}/\n".encode("utf-8", "surrogateescape"))
+    return f"sha256:{total.hexdigest()}"

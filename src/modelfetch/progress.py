@@ -1,0 +1,39 @@
+"""How a pull tells what it does: a port; only the console knows what becomes of it."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Told of a pull's events, from any thread."""
+
+    def begin(self, name: str, total: int | None) -> None:
+        """Begin to fetch a model of `total` bytes."""
+        ...
+
+    def advance(self, count: int) -> None:
+        """`count` more bytes are there; negative when they have to be fetched again."""
+        ...
+
+    def note(self, message: str, **facts: object) -> None:
+        """Something worth knowing happened."""
+        ...
+
+    def warn(self, message: str, **facts: object) -> None:
+        """Something worth mending happened."""
+        ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def begin(self, name: str, total: int | None) -> None:
+        """See `Progress.begin`."""
+
+    def advance(self, count: int) -> None:
+        """See `Progress.advance`."""
+
+    def note(self, message: str, **facts: object) -> None:
+        """See `Progress.note`."""
+
+    def warn(self, message: str, **facts: object) -> None:
+        """See `Progress.warn`."""

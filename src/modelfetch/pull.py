@@ -1,0 +1,223 @@
+"""The use case: resolve, plan, transfer, verify, unpack, publish."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from modelfetch import integrity, publish, retry
+from modelfetch import plan as plans
+from modelfetch import receipt as receipts
+from modelfetch.archive import Budget
+from modelfetch.errors import ModelfetchError
+from modelfetch.fetch import Fetched, fetch
+from modelfetch.plan import Plan
+from modelfetch.progress import Progress
+from modelfetch.publish import Destination
+from modelfetch.receipt import Receipt
+from modelfetch.sources import Access, Found, open_source
+from modelfetch.stage import staging
+from modelfetch.transfer import Limits
+from modelfetch.uri import ModelURI
+from modelfetch.verify import mismatches
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to pull.
+
+    Attributes:
+        retries: tries of the whole pull.
+        retry_wait: seconds before the second try; each later wait is twice as long.
+        in_cluster: missing credentials may turn up during the first minute, as in a new pod.
+        extract: unpack an archive.
+        include: globs of a directory's files to take; all if none are given.
+        exclude: globs of a directory's files to leave.
+        sha256: the caller's pin, in lower-case hexadecimal.
+        recheck: hash what is there before calling it done.
+        max_bytes: most bytes to publish; None for what is free.
+        max_files: most files to publish.
+        max_ratio: most bytes that a byte of an archive may become.
+        limits: memory and connections.
+    """
+
+    retries: int = 3
+    retry_wait: float = 10.0
+    in_cluster: bool = False
+    extract: bool = True
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    sha256: str | None = None
+    recheck: bool = False
+    max_bytes: int | None = None
+    max_files: int = 1_000_000
+    max_ratio: float = 1000.0
+    limits: Limits = field(default_factory=Limits)
+
+
+def pull(uri: ModelURI, dest: str, access: Access, options: Options, watch: Progress) -> Receipt:
+    """Put the model at `uri` in place at `dest`, whole and verified, or leave what is there.
+
+    Args:
+        uri: where the model is.
+        dest: a file or a directory, as `cp` reads it.
+        access: credentials and connections.
+        options: how to pull.
+        watch: is told what happens.
+
+    Returns:
+        The receipt: of this pull, or of the one that published this version before.
+
+    Raises:
+        ModelfetchError: why there is no new model; the destination holds the old one, or none.
+    """
+    started = time.monotonic()
+    failed = 0
+
+    def told(tries: int, wait: float, error: ModelfetchError) -> None:
+        nonlocal failed
+        failed = tries
+        watch.warn(
+            f"Try {tries} of {options.retries} failed: {error.message} Next try in {wait:g} s.", reason=error.reason
+        )
+
+    tries = retry.pull_tries(
+        options.retries,
+        options.retry_wait,
+        in_grace=lambda: options.in_cluster and time.monotonic() - started < retry.START_UP_GRACE,
+        told=told,
+    )
+    return tries(lambda: _try(uri, dest, access, options, watch, _Clock(started, lambda: failed)))
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """When the pull began, and how many tries of it have failed so far."""
+
+    started: float
+    failed: Callable[[], int]
+
+
+def _try(uri: ModelURI, dest: str, access: Access, options: Options, watch: Progress, clock: _Clock) -> Receipt:
+    source = open_source(uri, access)
+    wanted = plan(source.find(), uri, options)
+    place = publish.locate(dest, wanted.objects[0].path, directory=wanted.directory, archive=wanted.archive)
+    if there := up_to_date(place, wanted, options):
+        watch.note(f"{uri} is there already, unchanged.", path=str(place.path), version=there.version)
+        return there
+    with staging(place.home, place.name, lambda: watch.note(f"Waiting for another pull to {place.path}.")) as stage:
+        if there := up_to_date(place, wanted, options):
+            watch.note(f"Another pull has put {uri} there.", path=str(place.path), version=there.version)
+            return there
+        begun = receipts.now()
+        watch.begin(str(uri), wanted.size or None)
+        staged = wanted if place.directory else wanted.named(place.path.name)
+        fetched = fetch(source, staged, stage, _budget(place, options), options.sha256, options.limits, watch)
+        receipt = _receipt(uri, wanted, fetched, place, begun, clock)
+        if wanted.directory and options.sha256:
+            integrity.verify_pin(str(uri), options.sha256, [receipt.digest.removeprefix("sha256:")])
+        publish.publish(stage, place, receipt)
+    watch.note(f"Published {place.path}.", digest=receipt.digest, checks=list(receipt.checks), seconds=receipt.seconds)
+    return receipt
+
+
+def plan(found: Found, uri: ModelURI, options: Options) -> Plan:
+    """What of a source these options leave to pull; see `plan.make`."""
+    return plans.make(
+        found,
+        uri,
+        extract=options.extract,
+        include=options.include,
+        exclude=options.exclude,
+        max_bytes=options.max_bytes,
+        max_files=options.max_files,
+    )
+
+
+def up_to_date(place: Destination, wanted: Plan, options: Options) -> Receipt | None:
+    """The receipt of what is there, if it is this version of this model and intact."""
+    there = publish.published(place)
+    if there is None or not wanted.version:
+        return None
+    same = (there.source, there.version, there.archive is not None) == (str(wanted.uri), wanted.version, wanted.archive)
+    if not same or not _pinned(there, options.sha256) or not receipts.intact(there, place.base):
+        return None
+    return None if options.recheck and mismatches(there, place.base) else there
+
+
+def _pinned(there: Receipt, pin: str | None) -> bool:
+    return pin is None or pin in (there.archive.sha256 if there.archive else there.digest.removeprefix("sha256:"),)
+
+
+def _budget(place: Destination, options: Options) -> Budget:
+    most = options.max_bytes if options.max_bytes is not None else publish.room(place)
+    return Budget(max_bytes=most, max_files=options.max_files, max_ratio=options.max_ratio)
+
+
+def _receipt(
+    uri: ModelURI, wanted: Plan, fetched: Fetched, place: Destination, begun: datetime, clock: _Clock
+) -> Receipt:
+    return Receipt(
+        source=str(uri),
+        version=wanted.version,
+        digest=receipts.digest(fetched.files, directory=place.directory),
+        files=fetched.files,
+        checks=fetched.checks,
+        bytes=fetched.bytes,
+        resumed_bytes=fetched.resumed,
+        seconds=round(time.monotonic() - clock.started, 3),
+        retries=fetched.retries + clock.failed(),
+        started=begun,
+        finished=receipts.now(),
+        archive=fetched.archive,
+    )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is at a source."""
+
+    plan: Plan
+
+    def as_dict(self) -> dict[str, object]:
+        """For machines."""
+        wanted = self.plan
+        files = [
+            {"path": o.path, "size": o.size, "version": o.version, "checksums": dict(o.checksums)}
+            for o in wanted.objects
+        ]
+        return {
+            "source": str(wanted.uri),
+            "pinned": wanted.uri.pinned(wanted.version) if not wanted.directory else str(wanted.uri),
+            "version": wanted.version,
+            "directory": wanted.directory,
+            "archive": wanted.archive,
+            "bytes": wanted.size,
+            "files": files,
+        }
+
+    def as_text(self) -> str:
+        """For a person."""
+        wanted = self.plan
+        kind = "directory" if wanted.directory else "archive" if wanted.archive else "file"
+        lines = [
+            f"source   {wanted.uri}",
+            f"kind     {kind}",
+            f"version  {wanted.version}",
+            f"files    {len(wanted.objects)}",
+            f"bytes    {wanted.size}",
+        ]
+        for obj in wanted.objects:
+            checksums = "  ".join(f"{name}:{value}" for name, value in sorted(obj.checksums.items()))
+            lines.append(f"{'?' if obj.size is None else obj.size:>14}  {obj.path}  {checksums}".rstrip())
+        return "\n".join(lines)
+
+
+def look(uri: ModelURI, access: Access, options: Options) -> Seen:
+    """What is at `uri`, as a pull would take it; no content is read.
+
+    Raises:
+        ModelfetchError: nothing is there, or it cannot be asked.
+    """
+    source = open_source(uri, access)
+    return Seen(plan(source.find(), uri, options))

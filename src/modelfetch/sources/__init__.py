@@ -1,0 +1,32 @@
+"""The stores that models come from; each is imported only when its scheme is asked for."""
+
+from modelfetch.sources.base import Access, Found, RemoteObject, Request, Source
+from modelfetch.uri import ModelURI
+
+__all__ = ["Access", "Found", "RemoteObject", "Request", "Source", "open_source"]
+
+
+def open_source(uri: ModelURI, access: Access) -> Source:  # noqa: PLC0415  an SDK costs 0.2 s: import the one needed
+    """The store that the URI's scheme names; no request is made yet.
+
+    Raises:
+        ConfigError: its SDK is not installed or wrongly configured.
+        NoCredentialsError: it needs credentials and finds none.
+    """
+    match uri.scheme:
+        case "s3":
+            from modelfetch.sources.s3 import S3Source
+
+            return S3Source(uri, access)
+        case "gs":
+            from modelfetch.sources.gcs import GCSSource
+
+            return GCSSource(uri, access)
+        case "https" | "http":
+            from modelfetch.sources.https import HTTPSource
+
+            return HTTPSource(uri, access)
+        case "file":
+            from modelfetch.sources.file import FileSource
+
+            return FileSource(uri, access)

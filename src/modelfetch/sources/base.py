@@ -1,0 +1,143 @@
+"""What every kind of store offers: find the model, state its version and checksums, authorise requests for its bytes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from modelfetch.errors import (
+    ChangedError,
+    CredentialsError,
+    ModelfetchError,
+    NotFoundError,
+    RefusedError,
+    TransientError,
+)
+from modelfetch.pool import Connect
+from modelfetch.uri import ModelURI
+
+
+@dataclass(frozen=True)
+class RemoteObject:
+    """One stored object.
+
+    Attributes:
+        key: as the store spells it.
+        path: where it goes, relative to the model's directory.
+        size: in bytes as stored; None if the server does not say.
+        version: what pins it: a version id, a generation, an ETag.
+        pins: headers (in lower case) that a reply must repeat if it has them, or it is of another version.
+        checksums: of the stored bytes, in hexadecimal by algorithm (crc32, crc32c, crc64nvme, md5, sha1, sha256).
+        gzip: whether the stored bytes are to be decoded on arrival (contentEncoding gzip on GCS).
+        ranges: whether the server is known to serve ranges.
+    """
+
+    key: str
+    path: str
+    size: int | None
+    version: str
+    pins: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    gzip: bool = False
+    ranges: bool = True
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a source holds: one object, or a directory's objects and its empty folders."""
+
+    objects: tuple[RemoteObject, ...]
+    directory: bool
+    folders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """An authorised GET: both parts hold secrets and show neither."""
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to reach stores, beside what their SDKs read themselves.
+
+    Attributes:
+        connect: timeouts and certificates.
+        anonymous: send no credentials.
+        bearer_token: for https sources.
+        endpoint: of an S3-compatible store, if named in KServe's way.
+        virtual_host: address S3 buckets as host names.
+        emulator: address of what stands in for Google Cloud Storage (STORAGE_EMULATOR_HOST).
+        write: whether credentials must allow writing.
+    """
+
+    connect: Connect = field(default_factory=Connect)
+    anonymous: bool = False
+    bearer_token: str = field(default="", repr=False)
+    endpoint: str | None = None
+    virtual_host: bool = False
+    emulator: str | None = None
+    write: bool = False
+
+
+class Source(Protocol):
+    """A store, opened at one URI. Its methods may be called from several threads."""
+
+    uri: ModelURI
+    connect: Connect
+
+    def find(self) -> Found:
+        """List what is there, with sizes and versions.
+
+        Raises:
+            NotFoundError: no such bucket, object, version or prefix.
+            ModelfetchError: it cannot be asked.
+        """
+        ...
+
+    def complete(self, obj: RemoteObject) -> RemoteObject:
+        """The same object with its checksums, which a listing may lack."""
+        ...
+
+    def authorise(self, obj: RemoteObject, *, renew: bool = False) -> Request:
+        """A request for the object's bytes, valid for some minutes; `renew` after a refusal fetches new credentials."""
+        ...
+
+    def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """The checksums that a reply with the whole object states."""
+        ...
+
+    def diagnose(self, obj: RemoteObject, status: int) -> ModelfetchError:
+        """Why a request for the object's bytes was refused, asked through the SDK."""
+        ...
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header (RFC 9110, 10.2.3); dates are rare and count as none."""
+    return float(value) if value and value.isdecimal() else None
+
+
+def by_status(status: int, what: str, detail: str = "", *, wait: float | None = None) -> ModelfetchError:
+    """The error for an HTTP status, where the store gives no better reason."""
+    said = f"{what}: HTTP {status}{f' ({detail})' if detail else ''}"
+    match status:
+        case 401 | 403 | 407:
+            return CredentialsError(f"Access denied to {said}.", hint="Check the credentials and what they may read.")
+        case 404 | 410:
+            return NotFoundError(f"Not found: {said}.", hint="Check bucket and path with `modelfetch inspect`.")
+        case 412:
+            return ChangedError(
+                f"{what} was replaced while it was being read.", hint="Run again to get the new version."
+            )
+        case 408 | 425 | 429 | 500 | 502 | 503 | 504 | 507 | 509:
+            return TransientError(f"The server is busy or failing: {said}.", hint="Try again later.", retry_after=wait)
+        case _ if status >= 500 and status != 501:
+            return TransientError(f"The server fails: {said}.", hint="Try again later.", retry_after=wait)
+        case _:
+            return RefusedError(f"The server refuses {said}.", hint="Check the address and the endpoint.")
+
+
+def changed(what: str) -> ChangedError:
+    """The error for an object that is no longer the one that was found."""
+    return ChangedError(f"{what} was replaced while it was being read.", hint="Run again to get the new version.")

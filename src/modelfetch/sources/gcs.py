@@ -1,0 +1,235 @@
+"""Models on Google Cloud Storage. google-cloud-storage finds and states, google-auth authorises; neither moves bytes."""
+
+import base64
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import google.auth
+import requests
+from google.api_core import exceptions as api
+from google.auth import exceptions as auth
+from google.auth.credentials import AnonymousCredentials
+from google.auth.transport.requests import Request as AuthRequest
+from google.cloud import storage
+
+from modelfetch.errors import (
+    ConfigError,
+    CredentialsError,
+    ModelfetchError,
+    NoCredentialsError,
+    NotFoundError,
+    TransientError,
+)
+from modelfetch.pool import CONNECT_TIMEOUT, explain
+from modelfetch.retry import request
+from modelfetch.sources.base import Access, Found, RemoteObject, Request, by_status, retry_after
+from modelfetch.uri import ModelURI
+
+_SCOPES = {
+    False: ["https://www.googleapis.com/auth/devstorage.read_only"],
+    True: ["https://www.googleapis.com/auth/devstorage.read_write"],
+}
+_FIELDS = "items(name,size,generation,crc32c,md5Hash,contentEncoding),nextPageToken"
+_HINT_DENIED = "Allow storage.objects.get and storage.objects.list (role Storage Object Viewer) to this identity."
+_HINT_NONE = (
+    "Use workload identity, set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`;"
+    " for a public bucket, --anonymous."
+)
+
+
+class GCSSource:
+    """An object or a prefix in a bucket."""
+
+    def __init__(self, uri: ModelURI, access: Access) -> None:
+        """Find credentials in the SDK's usual places; STORAGE_EMULATOR_HOST implies none.
+
+        Raises:
+            NoCredentialsError: there are none, and access is not to be anonymous.
+        """
+        self.uri = uri
+        self.connect = access.connect
+        self._timeout = (min(CONNECT_TIMEOUT, access.connect.stall_timeout), access.connect.stall_timeout)
+        self._lock = threading.Lock()
+        with self._explained():
+            self._client, self._credentials = _client(access)
+
+    @property
+    def client(self) -> Any:  # noqa: ANN401  the SDK ships no types
+        """The SDK's client, for uploads."""
+        return self._client
+
+    def find(self) -> Found:
+        """See `Source.find`."""
+        if not self.uri.is_directory:
+            blob = request(self._blob)
+            if blob is not None:
+                return Found((_object(blob, self.uri.name),), directory=False)
+            if self.uri.version:
+                raise NotFoundError(
+                    f"There is no {self.uri} of generation {self.uri.version}.",
+                    hint="`modelfetch inspect` shows the current one.",
+                )
+        return request(self._list)
+
+    def _blob(self) -> Any:  # noqa: ANN401
+        with self._explained(self.uri.key):
+            bucket = self._client.bucket(self.uri.bucket)
+            generation = int(self.uri.version) if self.uri.version else None
+            return bucket.get_blob(self.uri.key, generation=generation, timeout=self._timeout, retry=None)
+
+    def _list(self) -> Found:
+        prefix = self.uri.key if self.uri.is_directory else f"{self.uri.key}/"
+        objects, folders = [], []
+        with self._explained(prefix):
+            blobs = self._client.list_blobs(
+                self.uri.bucket, prefix=prefix, fields=_FIELDS, timeout=self._timeout, retry=None
+            )
+            for blob in blobs:
+                path = blob.name.removeprefix(prefix)
+                if path.endswith("/") and not blob.size:
+                    folders.append(path.rstrip("/"))
+                elif path:
+                    objects.append(_object(blob, path))
+        if not objects:
+            raise NotFoundError(
+                f"There is nothing at {self.uri}.", hint="Check the path; `modelfetch inspect` lists what is there."
+            )
+        return Found(tuple(objects), directory=True, folders=tuple(folders))
+
+    def complete(self, obj: RemoteObject) -> RemoteObject:
+        """See `Source.complete`; listings have the checksums already."""
+        return obj
+
+    def authorise(self, obj: RemoteObject, *, renew: bool = False) -> Request:
+        """See `Source.authorise`: the media URL pinned to the generation, and a bearer token.
+
+        `Accept-Encoding: gzip` asks for gzip objects as they are stored: https://cloud.google.com/storage/docs/transcoding
+        """
+        url = f"{self._media(obj.key)}?alt=media&generation={obj.version}"
+        headers = {"Accept-Encoding": "gzip"}
+        if self._credentials is not None:
+            with self._explained(obj.key), self._lock:
+                session = AuthRequest(self._client._http)  # noqa: SLF001  the SDK's own session: its proxies and certificates
+                if renew:
+                    self._credentials.refresh(session)
+                self._credentials.before_request(session, "GET", url, headers)
+        return Request(url, headers)
+
+    def _media(self, key: str) -> str:
+        path = self._client.bucket(self.uri.bucket).blob(key).path
+        return f"{self._client.api_endpoint}/download/storage/v1{path}"
+
+    def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002
+        """See `Source.checksums`; the metadata has them."""
+        return {}
+
+    def diagnose(self, obj: RemoteObject, status: int) -> ModelfetchError:
+        """See `Source.diagnose`: the object's metadata asked through the SDK."""
+        what = f"gs://{self.uri.bucket}/{obj.key}"
+        try:
+            with self._explained(obj.key):
+                bucket = self._client.bucket(self.uri.bucket)
+                if bucket.get_blob(obj.key, generation=int(obj.version), timeout=self._timeout, retry=None) is None:
+                    return NotFoundError(f"{what} was deleted while it was being read.", hint="Upload it again.")
+        except ModelfetchError as error:
+            return error
+        return by_status(status, what)
+
+    @contextlib.contextmanager
+    def _explained(self, key: str = "") -> Iterator[None]:
+        what = f"gs://{self.uri.bucket}/{key}"
+        try:
+            yield
+        except api.GoogleAPICallError as error:
+            raise _refusal(error, what) from error
+        except (auth.GoogleAuthError, api.RetryError, requests.RequestException, OSError, ValueError) as error:
+            client = getattr(self, "_client", None)
+            host = urlsplit(client.api_endpoint).netloc if client else "Google Cloud Storage"
+            raise _failure(error, host, self.connect.stall_timeout) from error
+
+
+def _client(access: Access) -> tuple[Any, Any]:
+    """The SDK's client, and the credentials for the bytes: None where none are sent."""
+    if access.emulator:
+        options = {"api_endpoint": access.emulator}
+        client = storage.Client(project="emulator", credentials=AnonymousCredentials(), client_options=options)  # type: ignore[no-untyped-call]  # google-auth's are partly typed
+        credentials = None
+    elif access.anonymous:
+        client, credentials = storage.Client.create_anonymous_client(), None
+    else:
+        credentials, project = google.auth.default(scopes=_SCOPES[access.write])
+        client = storage.Client(credentials=credentials, project=project)
+    session = client._http  # noqa: SLF001  the SDK has no public setting for certificates
+    if not access.connect.verify:
+        session.verify = False
+    elif access.connect.ca_bundle:
+        session.verify = access.connect.ca_bundle
+    return client, credentials
+
+
+def _object(blob: Any, path: str) -> RemoteObject:  # noqa: ANN401
+    checksums = {
+        name: base64.b64decode(value).hex()
+        for name, value in (("crc32c", blob.crc32c), ("md5", blob.md5_hash))
+        if value
+    }
+    return RemoteObject(
+        key=blob.name,
+        path=path,
+        size=int(blob.size),
+        version=str(blob.generation),
+        pins={"x-goog-generation": str(blob.generation)},
+        checksums=checksums,
+        gzip=blob.content_encoding == "gzip",
+    )
+
+
+def _refusal(error: api.GoogleAPICallError, what: str) -> ModelfetchError:
+    """The error for a reply that the SDK understood."""
+    status = int(error.code or 0)
+    detail = _detail(error)
+    if status == 404:
+        bucket = what.split("/")[2]
+        return NotFoundError(f"There is no {what} ({detail}).", hint=f"Check the bucket {bucket} and the path.")
+    if status in (401, 403):
+        return CredentialsError(f"Access denied to {what} ({detail}).", hint=_HINT_DENIED)
+    wait = error.response.headers.get("retry-after") if error.response is not None else None
+    return by_status(status, what, detail, wait=retry_after(wait))
+
+
+def _detail(error: api.GoogleAPICallError) -> str:
+    """The server's own words; the SDK's text carries the whole address."""
+    first = error.errors[0] if error.errors else None
+    text = first.get("message", "") if isinstance(first, dict) else ""
+    return " ".join((text or type(error).__name__).split())[:300].rstrip(".")
+
+
+def _failure(error: Exception, host: str, stall_timeout: float) -> ModelfetchError:
+    """The error for a request that the SDK could not make or finish."""
+    text = " ".join(str(error.args[0] if error.args else error).split())[:300].rstrip(".")
+    match error:
+        case auth.TransportError() | auth.RefreshError() if error.retryable:
+            return NoCredentialsError(
+                f"Google credentials could not be refreshed: {text}.",
+                hint="Is the metadata server or token endpoint up?",
+            )
+        case auth.RefreshError():
+            return CredentialsError(f"Google refuses these credentials: {text}.", hint=_HINT_NONE)
+        case auth.DefaultCredentialsError() if "not found" not in text and "was not found" not in text:
+            return NoCredentialsError(f"Google credentials cannot be used: {text}.", hint=_HINT_NONE)
+        case auth.DefaultCredentialsError():
+            return NoCredentialsError("No Google credentials were found.", hint=_HINT_NONE)
+        case auth.GoogleAuthError():
+            return NoCredentialsError(f"Google credentials could not be had: {text}.", hint=_HINT_NONE)
+        case requests.RequestException() | OSError():
+            return explain(error, host, stall_timeout)
+        case api.RetryError():
+            return TransientError(f"{host} did not answer in time.", hint="Try again later.")
+        case _:
+            return ConfigError(
+                f"The Google Cloud configuration makes no sense: {text}.",
+                hint="Check GOOGLE_* and STORAGE_EMULATOR_HOST.",
+            )

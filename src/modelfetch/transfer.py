@@ -1,0 +1,237 @@
+"""Moves bytes for every source: files in parallel parts onto the disk, archives in order through a bounded window."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelfetch import integrity
+from modelfetch.integrity import Fingerprint, InOrder
+from modelfetch.journal import Journal
+from modelfetch.landing import PART, Landing
+from modelfetch.sources.base import RemoteObject
+from modelfetch.wire import Stopped, Wire
+
+_FEW, _MANY = 4, 8  # connections for large objects and for small ones: see docs/performance.md
+_WINDOW_PART = 4 * 1024**2  # bytes of one request when the bytes are wanted in order
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes of memory for buffers, and how many requests may run at once (None: as suits)."""
+
+    memory: int = 64 * 1024**2
+    connections: int | None = None
+
+
+def download(
+    wire: Wire,
+    objects: Sequence[RemoteObject],
+    into: Path,
+    journal: Journal,
+    limits: Limits,
+    arrived: Callable[[RemoteObject, Fingerprint, int], None],
+) -> None:
+    """Fetch objects as files below `into`.
+
+    Args:
+        wire: connections to their source.
+        objects: what to fetch, each to its `path`.
+        into: an existing directory.
+        journal: what is there already; what comes is noted in it.
+        limits: how many requests run at once.
+        arrived: called once for each object (with its checksums), what its bytes are, and how many were there before.
+
+    Raises:
+        ModelfetchError: the first failure; all else is stopped.
+    """
+    landings: list[Landing] = []
+    threads = limits.connections or (_FEW if any(o.size is None or o.size > PART for o in objects) else _MANY)
+    try:
+        _run_all(_tasks(wire, objects, into, journal, landings, arrived), threads, wire.close)
+    finally:
+        for landing in landings:
+            landing.close()
+
+
+def _tasks(
+    wire: Wire,
+    objects: Sequence[RemoteObject],
+    into: Path,
+    journal: Journal,
+    landings: list[Landing],
+    arrived: Callable[[RemoteObject, Fingerprint, int], None],
+) -> Iterator[Callable[[], None]]:
+    """One task for each missing part, made when its turn comes: a directory may hold a million."""
+    for obj in objects:
+        large = obj.size is None or obj.size > PART
+        landing = Landing(wire.source.complete(obj) if large and not obj.checksums else obj, into / obj.path, journal)
+        landings.append(landing)
+        wire.advance(landing.resumed)
+        task = _Arrival(wire, landing, landings, arrived)
+        if not landing.missing:
+            task.finish()
+        for part in landing.missing:
+            yield task.fetcher(part)
+
+
+class _Arrival:
+    """Fetches the parts of one file; whoever brings the last one finishes the file."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        landing: Landing,
+        landings: list[Landing],
+        arrived: Callable[[RemoteObject, Fingerprint, int], None],
+    ) -> None:
+        self._wire = wire
+        self._landing = landing
+        self._landings = landings
+        self._arrived = arrived
+        self._left = len(landing.missing)
+        self._lock = threading.Lock()
+
+    def fetcher(self, part: int) -> Callable[[], None]:
+        return lambda: self._fetch(part)
+
+    def _fetch(self, part: int) -> None:
+        start, end = self._landing.ranges[part]
+        sink = _PartSink(self._landing, start)
+        self._wire.fetch(self._landing.obj, start, end, sink)
+        self._landing.complete(part, sink.crc)
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if last:
+            self.finish()
+
+    def finish(self) -> None:
+        landing = self._landing
+        came = landing.fingerprint()
+        landing.close()
+        self._landings.remove(landing)
+        self._arrived(landing.obj, came, landing.resumed)
+
+
+class _PartSink:
+    """Passes one part's bytes on to its file, with a running CRC."""
+
+    def __init__(self, landing: Landing, start: int) -> None:
+        self._landing = landing
+        self._offset = self._start = start
+        self.crc = 0
+
+    def begin(self, checksums: Mapping[str, str]) -> None:
+        if checksums and not self._landing.obj.checksums and self._offset == self._start:
+            self._landing.expect(checksums)
+
+    def write(self, data: bytes) -> None:
+        self.crc = integrity.crc(self._landing.algorithm, data, self.crc)
+        self._landing.write(data, self._offset)
+        self._offset += len(data)
+
+
+def _run_all(tasks: Iterator[Callable[[], None]], threads: int, stop: Callable[[], None]) -> None:
+    """Run the tasks in order of their making on a few threads; the first failure stops all and is raised."""
+    turn = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with turn:
+                task = next(tasks, None)
+            if task is None:
+                return
+            task()
+
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="transfer")
+    futures = [executor.submit(work) for _ in range(threads)]
+    try:
+        wait(futures, return_when=FIRST_EXCEPTION)
+    except BaseException:  # a signal: leave at once, whatever the threads wait for
+        stop()
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    if any(f.done() and f.exception() for f in futures):
+        stop()
+    executor.shutdown(wait=True)
+    _raise_first(futures)
+
+
+def _raise_first(futures: Sequence[Future[None]]) -> None:
+    failures = [error for f in futures if (error := f.exception()) is not None]
+    for error in failures:
+        if not isinstance(error, Stopped):
+            raise error
+
+
+class Window:
+    """An object's bytes in order, a few parts ahead of the reader: what an archive is unpacked from while it arrives."""
+
+    def __init__(self, wire: Wire, obj: RemoteObject, limits: Limits) -> None:
+        """Begin to fetch; the object must have a size and its server ranges."""
+        assert obj.size is not None
+        self.obj = obj
+        self._wire = wire
+        self._algorithm = integrity.crc_of(obj.checksums)
+        self._in_order = InOrder(obj.checksums)
+        self._crc = 0
+        self._read = 0
+        threads = limits.connections or _FEW
+        ahead = max(2, min(threads * 2, limits.memory // _WINDOW_PART))
+        self._executor = ThreadPoolExecutor(min(threads, ahead), thread_name_prefix="transfer")
+        self._starts = iter(range(0, obj.size, _WINDOW_PART))
+        self._parts: deque[Future[bytearray]] = deque()
+        for _ in range(ahead):
+            self._ask()
+        self._part = memoryview(b"")
+
+    def _ask(self) -> None:
+        start = next(self._starts, None)
+        if start is not None:
+            self._parts.append(self._executor.submit(self._fetch, start))
+
+    def _fetch(self, start: int) -> bytearray:
+        assert self.obj.size is not None
+        sink = _Buffer()
+        self._wire.fetch(self.obj, start, min(start + _WINDOW_PART, self.obj.size), sink)
+        return sink.data
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, at most `size`; none at the end.
+
+        Raises:
+            ModelfetchError: they cannot be had.
+        """
+        if not self._part and self._parts:
+            self._part = memoryview(self._parts.popleft().result())
+            self._ask()
+            self._in_order.update(self._part)
+            self._crc = integrity.crc(self._algorithm, self._part, self._crc)
+            self._read += len(self._part)
+        piece = bytes(self._part[:size] if size >= 0 else self._part)
+        self._part = self._part[len(piece) :]
+        return piece
+
+    def fingerprint(self) -> Fingerprint:
+        """What the bytes were, once all are read."""
+        crc = {self._algorithm: integrity.crc_hex(self._algorithm, self._crc)}
+        return Fingerprint(self._read, {**crc, **self._in_order.results()})
+
+    def close(self, *, wait: bool = True) -> None:
+        """Stop fetching."""
+        self._wire.close()
+        self._executor.shutdown(wait=wait, cancel_futures=True)
+
+
+class _Buffer:
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def begin(self, checksums: Mapping[str, str]) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        self.data += data

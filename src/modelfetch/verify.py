@@ -1,0 +1,50 @@
+"""Compares what is on disk with its receipt."""
+
+import hashlib
+from pathlib import Path
+
+from modelfetch import receipt as receipts
+from modelfetch.errors import MismatchError
+from modelfetch.receipt import FileEntry, Receipt
+
+
+def verify(path: Path) -> Receipt:
+    """Hash every file of the published model at `path`.
+
+    Raises:
+        NotFoundError: it has no receipt.
+        MismatchError: naming every file that is missing or differs.
+    """
+    receipt = receipts.read(receipts.path_for(path, directory=path.is_dir()))
+    base = path if path.is_dir() else path.parent
+    if wrong := mismatches(receipt, base):
+        raise MismatchError(
+            f"{path} is not what was published: {'; '.join(wrong[:20])}{' …' if len(wrong) > 20 else ''}.",
+            hint="Pull it again: what differs is replaced.",
+        )
+    return receipt
+
+
+def mismatches(receipt: Receipt, base: Path) -> list[str]:
+    """Every file below `base` that is not as its receipt says, with both values."""
+    wrong = [flaw for entry in receipt.files if (flaw := _flaw(base / entry.path, entry))]
+    directory = not (len(receipt.files) == 1 and receipt.digest == f"sha256:{receipt.files[0].sha256}")
+    if not wrong and receipt.digest != receipts.digest(receipt.files, directory=directory):
+        wrong.append(f"the receipt's digest {receipt.digest} is not that of its files")
+    return wrong
+
+
+def _flaw(path: Path, entry: FileEntry) -> str:
+    try:
+        if entry.link is not None and path.readlink().as_posix() != entry.link:
+            return f"{entry.path}: the link leads elsewhere"
+        if entry.link is not None and not entry.sha256:
+            return "" if path.is_dir() else f"{entry.path}: the link leads to no directory"
+        size = path.stat().st_size
+        if size != entry.size:
+            return f"{entry.path}: expected {entry.size} bytes, got {size}"
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"{entry.path}: {error.strerror}"
+    return "" if found == entry.sha256 else f"{entry.path}: expected sha256 {entry.sha256}, got {found}"

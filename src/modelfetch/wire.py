@@ -1,0 +1,194 @@
+"""Reads ranges of one version of an object over the pool: every reply is checked, every break resumed where it happened."""
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+import urllib3
+
+from modelfetch.errors import ModelfetchError, RefusedError, TransientError
+from modelfetch.pool import Pool, explain
+from modelfetch.retry import request_tries
+from modelfetch.sources.base import RemoteObject, Source, by_status, changed, retry_after
+
+CHUNK = 128 * 1024  # bytes read at a time: what stays in a core's cache while it is hashed and written
+_PROGRESS = 64 * 1024  # bytes after which a broken request counts as a new one, not as one more failure
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
+
+
+class Sink(Protocol):
+    """Where the bytes of a range go, in order."""
+
+    def begin(self, checksums: Mapping[str, str]) -> None:
+        """Learn the whole object's checksums, from a reply that holds the whole object."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        ...
+
+
+class Stopped(Exception):  # noqa: N818  no error: the pull has ended for another reason
+    """The pull is over; a thread that reads has nothing more to do."""
+
+
+class Wire:
+    """One source's connections, shared by the threads of a pull."""
+
+    def __init__(self, source: Source, advance: Callable[[int], None]) -> None:
+        """Take the source, and whom to tell of each piece that arrived, by its number of bytes."""
+        self.source = source
+        self.retries = 0
+        self.advance = advance
+        self._pool = Pool(source.connect)
+        self._stop = threading.Event()
+        self._open: set[urllib3.BaseHTTPResponse] = set()
+
+    def close(self) -> None:
+        """End every read at once, those that wait for bytes included."""
+        self._stop.set()
+        for reply in list(self._open):
+            with contextlib.suppress(Exception):  # the other thread may be closing it too
+                reply.shutdown()
+        self._pool.close()
+
+    def fetch(self, obj: RemoteObject, start: int, end: int | None, sink: Sink) -> None:
+        """Write the bytes from `start` up to `end` (None: to the end of the object) into the sink.
+
+        Raises:
+            TransientError: it broke off too often.
+            ModelfetchError: it was refused, or the object changed or went away.
+        """
+        offset, done = start, False
+        while not done:
+            begun = offset
+            for attempt in request_tries(self._stop):
+                with attempt:
+                    self.retries += attempt.retry_state.attempt_number > 1
+                    try:
+                        with contextlib.closing(self._read(obj, offset, end, sink)) as pieces:
+                            for data in pieces:
+                                sink.write(data)
+                                offset += len(data)
+                                self.advance(len(data))
+                        done = True
+                    except TransientError as error:
+                        if not error.retryable or offset - begun < _PROGRESS:
+                            raise
+                        self.retries += 1
+
+    def _read(self, obj: RemoteObject, start: int, end: int | None, sink: Sink) -> Generator[bytes, None, None]:
+        with self._reply(obj, start, end) as (read, checksums):
+            sink.begin(checksums)
+            left = None if end is None else end - start
+            while left is None or left > 0:
+                data = read(CHUNK if left is None else min(CHUNK, left))
+                if self._stop.is_set():
+                    raise Stopped
+                if not data:
+                    if left is None:
+                        return
+                    raise TransientError(
+                        f"The server sent {left} bytes too few of {obj.path}.", hint="Try again later."
+                    )
+                yield data
+                left = None if left is None else left - len(data)
+
+    @contextlib.contextmanager
+    def _reply(
+        self, obj: RemoteObject, start: int, end: int | None
+    ) -> Iterator[tuple[Callable[[int], bytes], dict[str, str]]]:
+        """An open body that stands at `start`, and the checksums stated with it if it is the whole object."""
+        whole = start == 0 and (end is None or end == obj.size)
+        scope = {} if whole else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+        asked = self.source.authorise(obj)
+        if asked.url.startswith("file:"):
+            with _open_file(asked.url, start) as read_file:
+                yield read_file, {}
+            return
+        reply = self._pool.open("GET", asked.url, {**asked.headers, **scope})
+        if reply.status in (401, 403):  # short-lived credentials may have run out
+            reply.close()
+            asked = self.source.authorise(obj, renew=True)
+            reply = self._pool.open("GET", asked.url, {**asked.headers, **scope})
+        self._open.add(reply)
+        try:
+            read = self._reader(reply, urlsplit(asked.url).netloc)
+            skip = self._check(reply, obj, start, end)
+            while skip:  # a server without ranges begins at the beginning
+                skip -= len(read(min(CHUNK, skip))) or skip
+            yield read, dict(self.source.checksums(_lower(reply))) if reply.status == 200 and whole else {}
+        finally:
+            self._open.discard(reply)
+            reply.close()  # a body read to its end has given its connection back already
+
+    def _reader(self, reply: urllib3.BaseHTTPResponse, host: str) -> Callable[[int], bytes]:
+        def read(size: int) -> bytes:
+            try:
+                return reply.read(size)
+            except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+                if self._stop.is_set():
+                    raise Stopped from error
+                raise explain(error, host, self.source.connect.stall_timeout) from error
+
+        return read
+
+    def _check(self, reply: urllib3.BaseHTTPResponse, obj: RemoteObject, start: int, end: int | None) -> int:
+        """Trust no reply's status alone; returns how many bytes come before `start`."""
+        headers = _lower(reply)
+        if reply.status not in (200, 206):
+            raise self._refusal(reply, obj)
+        for name, value in obj.pins.items():
+            if name in headers and headers[name] != value:
+                raise changed(obj.path)
+        if "content-range" in headers:  # some servers send a range with status 200
+            return _check_range(headers["content-range"], obj, start, end)
+        if reply.status == 206:
+            raise TransientError(f"The server sent a part of {obj.path} without saying which.", hint="Try again later.")
+        length = headers.get("content-length", "")
+        if obj.size is not None and length.isdecimal() and int(length) != obj.size and not obj.gzip:
+            raise changed(obj.path)
+        return start
+
+    def _refusal(self, reply: urllib3.BaseHTTPResponse, obj: RemoteObject) -> ModelfetchError:
+        status = reply.status
+        wait = retry_after(reply.headers.get("retry-after"))
+        reply.close()
+        if status == 416:
+            return changed(obj.path)
+        error = by_status(status, obj.path, wait=wait)
+        if isinstance(error, TransientError):
+            return error
+        return self.source.diagnose(obj, status)
+
+
+def _lower(reply: urllib3.BaseHTTPResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in reply.headers.items()}
+
+
+def _check_range(stated: str, obj: RemoteObject, start: int, end: int | None) -> int:
+    found = _CONTENT_RANGE.match(stated)
+    if found and obj.size is not None and found[3] not in ("*", str(obj.size)):
+        raise changed(obj.path)
+    last = end - 1 if end is not None else None
+    if not found or int(found[1]) != start or (last is not None and int(found[2]) != last):
+        raise TransientError(
+            f"The server sent other bytes of {obj.path} than were asked for ({stated}).",
+            hint="A proxy in between may be broken.",
+        )
+    return 0
+
+
+@contextlib.contextmanager
+def _open_file(url: str, start: int) -> Iterator[Callable[[int], bytes]]:
+    path = Path(unquote(urlsplit(url).path))
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            yield file.read
+    except PermissionError as error:
+        raise RefusedError(f"{path} may not be read.", hint="Check its owner and mode.") from error
