@@ -97,7 +97,7 @@ def with_flags(*fields: str) -> Callable[[Callable[..., None]], Callable[..., No
             for n in fields
         ]
         kept = [p for p in own.parameters.values() if p.name != "given"]
-        wrapped.__signature__ = own.replace(parameters=[*kept, *flags])
+        wrapped.__dict__["__signature__"] = own.replace(parameters=[*kept, *flags])
         wrapped.__annotations__ = {p.name: p.annotation for p in (*kept, *flags)}
         return wrapped
 

@@ -132,12 +132,12 @@ def _files(
 
 def _verified(obj: RemoteObject, came: Fingerprint, pin: str | None, decoded: Sequence[str] = ()) -> tuple[str, ...]:
     """The checks that an object passed: those of the store, and the caller's pin of its stored or decoded bytes."""
-    made = integrity.verify(obj.path, came, size=obj.size, expected=obj.checksums)
+    made = integrity.verify(obj.key, came, size=obj.size, expected=obj.checksums)
     if came.size == 0 and obj.size is None:
-        raise WrongBytesError(f"{obj.path} is empty: 0 bytes.", hint="Upload the model again.")
+        raise WrongBytesError(f"{obj.key} is empty: 0 bytes.", hint="Upload the model again.")
     if pin is None:
         return made
-    integrity.verify_pin(obj.path, pin, [came.sha256, *decoded])
+    integrity.verify_pin(obj.key, pin, [came.sha256, *decoded])
     return (*made, "pin")
 
 
@@ -179,7 +179,7 @@ def _unpack(window: Window, packed: RemoteObject, stage: Stage, budget: Budget) 
         # What looks like a bad archive may be a good one that arrived damaged: the rest of its bytes tells.
         while window.read(1 << 20):
             pass
-        integrity.verify(packed.path, window.fingerprint(), size=packed.size, expected=packed.checksums)
+        integrity.verify(packed.key, window.fingerprint(), size=packed.size, expected=packed.checksums)
         raise
     return tuple(FileEntry(m.path, m.size, m.sha256, m.link) for m in members)
 

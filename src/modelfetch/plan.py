@@ -42,6 +42,15 @@ class Plan:
         """Identifies the plan across runs: the same version of the same model, put together in the same way."""
         return f"{self.uri} {self.version} {'unpacked' if self.archive else 'as is'}"
 
+    @property
+    def pinned(self) -> str:
+        """The address that names exactly this version, where the store has such addresses."""
+        if self.directory:
+            return str(self.uri)
+        pins = self.objects[0].pins
+        version = pins.get("x-amz-version-id") or pins.get("x-goog-generation")
+        return self.uri.pinned(version) if version else str(self.uri)
+
     def named(self, name: str) -> "Plan":
         """The same plan for a single object that is to be a file of this name."""
         (single,) = self.objects

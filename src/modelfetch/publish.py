@@ -194,9 +194,8 @@ def _rename_exchange(one: Path, other: Path) -> bool:
 def _move_entries(stage: Stage, dest: Destination, receipt: Receipt) -> None:
     """Move the files one by one; a crash leaves a list of what is ours, and no receipt."""
     base = dest.base
-    ours = _ours(stage, dest, receipt)
     new = {f.path for f in receipt.files}
-    _refuse_strangers(base, new, ours)
+    ours = refuse_strangers(stage, dest, new)
     noted = stage.work / "ours.new"
     _write(noted, json.dumps(sorted(ours | new)))
     noted.replace(stage.intent)
@@ -221,14 +220,26 @@ def _move_entries(stage: Stage, dest: Destination, receipt: Receipt) -> None:
     stage.intent.unlink()
 
 
-def _ours(stage: Stage, dest: Destination, receipt: Receipt) -> set[str]:
+def refuse_strangers(stage: Stage, dest: Destination, new: Iterable[str]) -> set[str]:
+    """The paths at the destination that are ours to replace or remove.
+
+    Raises:
+        DestinationError: what we did not put there is where one of the new paths must go.
+    """
+    new = set(new)
+    ours = _ours(stage, dest, new)
+    _look_for_strangers(dest.base, new, ours)
+    return ours
+
+
+def _ours(stage: Stage, dest: Destination, new: Iterable[str]) -> set[str]:
     """The paths that an earlier pull put there: of the receipt, of a pull that was cut short, of single files' receipts."""
     old = published(dest)
     listed = [f.path for f in old.files] if old else []
     with contextlib.suppress(OSError, ValueError):
         listed += json.loads(stage.intent.read_text(encoding="utf-8"))
     if dest.directory:
-        listed += [f.path for f in receipt.files if _has_own_receipt(dest.path / f.path)]
+        listed += [path for path in new if _has_own_receipt(dest.path / path)]
     return set(_vetted(listed))
 
 
@@ -245,7 +256,7 @@ def _vetted(paths: Iterable[str]) -> Iterator[str]:
             yield path
 
 
-def _refuse_strangers(base: Path, new: set[str], ours: set[str]) -> None:
+def _look_for_strangers(base: Path, new: set[str], ours: set[str]) -> None:
     for path in sorted(new):
         for parent in list(Path(path).parents)[:-1]:
             at = base / parent

@@ -109,9 +109,11 @@ def _try(uri: ModelURI, dest: str, access: Access, options: Options, watch: Prog
         if there := up_to_date(place, wanted, options):
             watch.note(f"Another pull has put {uri} there.", path=str(place.path), version=there.version)
             return there
+        staged = wanted if place.directory else wanted.named(place.path.name)
+        if not wanted.archive:
+            publish.refuse_strangers(stage, place, [o.path for o in staged.objects])
         begun = receipts.now()
         watch.begin(str(uri), wanted.size or None)
-        staged = wanted if place.directory else wanted.named(place.path.name)
         fetched = fetch(source, staged, stage, _budget(place, options), options.sha256, options.limits, watch)
         receipt = _receipt(uri, wanted, fetched, place, begun, clock)
         if wanted.directory and options.sha256:
@@ -188,7 +190,7 @@ class Seen:
         ]
         return {
             "source": str(wanted.uri),
-            "pinned": wanted.uri.pinned(wanted.version) if not wanted.directory else str(wanted.uri),
+            "pinned": wanted.pinned,
             "version": wanted.version,
             "directory": wanted.directory,
             "archive": wanted.archive,

@@ -265,12 +265,13 @@ def source_and_dest(settings: Settings, environ: Environment) -> tuple[str, str]
     Raises:
         ConfigError: it names none, half a one, or two.
     """
+    source = settings.source or _cloud_source(environ)
     if not settings.dest:
         raise ConfigError(
             "The environment names no destination.",
             hint="Set LOCAL_MODEL_PATH (or MODELFETCH_DEST), or give SOURCE DEST.",
         )
-    return settings.source or _cloud_source(environ), settings.dest
+    return source, settings.dest
 
 
 def _cloud_source(environ: Environment) -> str:
@@ -278,7 +279,8 @@ def _cloud_source(environ: Environment) -> str:
     if not named:
         raise ConfigError(
             "The environment names no model.",
-            hint="Set GCS_BUCKET and GCS_MODEL_PATH, or S3_BUCKET and S3_MODEL_PATH, or MODELFETCH_SOURCE, or give SOURCE DEST.",
+            hint="Set GCS_BUCKET and GCS_MODEL_PATH, or S3_BUCKET and S3_MODEL_PATH, or MODELFETCH_SOURCE; and LOCAL_MODEL_PATH."
+            " Or give SOURCE DEST.",
         )
     if len(named) > 1:
         raise ConfigError(

@@ -92,9 +92,7 @@ class Wire:
                 if not data:
                     if left is None:
                         return
-                    raise TransientError(
-                        f"The server sent {left} bytes too few of {obj.path}.", hint="Try again later."
-                    )
+                    raise TransientError(f"The server sent {left} bytes too few of {obj.key}.", hint="Try again later.")
                 yield data
                 left = None if left is None else left - len(data)
 
@@ -144,14 +142,14 @@ class Wire:
             raise self._refusal(reply, obj)
         for name, value in obj.pins.items():
             if name in headers and headers[name] != value:
-                raise changed(obj.path)
+                raise changed(obj.key)
         if "content-range" in headers:  # some servers send a range with status 200
             return _check_range(headers["content-range"], obj, start, end)
         if reply.status == 206:
-            raise TransientError(f"The server sent a part of {obj.path} without saying which.", hint="Try again later.")
+            raise TransientError(f"The server sent a part of {obj.key} without saying which.", hint="Try again later.")
         length = headers.get("content-length", "")
         if obj.size is not None and length.isdecimal() and int(length) != obj.size and not obj.gzip:
-            raise changed(obj.path)
+            raise changed(obj.key)
         return start
 
     def _refusal(self, reply: urllib3.BaseHTTPResponse, obj: RemoteObject) -> ModelfetchError:
@@ -159,8 +157,8 @@ class Wire:
         wait = retry_after(reply.headers.get("retry-after"))
         reply.close()
         if status == 416:
-            return changed(obj.path)
-        error = by_status(status, obj.path, wait=wait)
+            return changed(obj.key)
+        error = by_status(status, obj.key, wait=wait)
         if isinstance(error, TransientError):
             return error
         return self.source.diagnose(obj, status)
@@ -173,11 +171,11 @@ def _lower(reply: urllib3.BaseHTTPResponse) -> dict[str, str]:
 def _check_range(stated: str, obj: RemoteObject, start: int, end: int | None) -> int:
     found = _CONTENT_RANGE.match(stated)
     if found and obj.size is not None and found[3] not in ("*", str(obj.size)):
-        raise changed(obj.path)
+        raise changed(obj.key)
     last = end - 1 if end is not None else None
     if not found or int(found[1]) != start or (last is not None and int(found[2]) != last):
         raise TransientError(
-            f"The server sent other bytes of {obj.path} than were asked for ({stated}).",
+            f"The server sent other bytes of {obj.key} than were asked for ({stated}).",
             hint="A proxy in between may be broken.",
         )
     return 0

@@ -177,6 +177,8 @@ class Tree:
             raise self._explain(error, path) from error
 
     def _explain(self, error: OSError, path: str) -> ModelfetchError:
+        if error.errno == errno.ENAMETOOLONG:
+            return UnsafeNameError(f"The member {shown(path)} has a name too long for the destination's file system.")
         if error.errno != errno.EEXIST:
             return disk.explain(error, path)
         others = (*self._files, *self._directories, *self._links)

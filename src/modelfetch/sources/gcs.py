@@ -193,7 +193,8 @@ def _refusal(error: api.GoogleAPICallError, what: str) -> ModelfetchError:
     detail = _detail(error)
     if status == 404:
         bucket = what.split("/")[2]
-        return NotFoundError(f"There is no {what} ({detail}).", hint=f"Check the bucket {bucket} and the path.")
+        # A missing object is no error to the SDK, but None.
+        return NotFoundError(f"There is no bucket {bucket}.", hint="Check its name, and the project's.")
     if status in (401, 403):
         return CredentialsError(f"Access denied to {what} ({detail}).", hint=_HINT_DENIED)
     wait = error.response.headers.get("retry-after") if error.response is not None else None
