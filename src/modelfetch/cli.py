@@ -70,7 +70,7 @@ class Talk:
 
     def failed(self, failure: dict[str, object]) -> None:
         """Tell why it failed: on stderr, and where Kubernetes looks."""
-        self.console.close()
+        self.console.end()
         given = self.termination_log
         path = given or (settings.TERMINATION_LOG if os.access(settings.TERMINATION_LOG, os.W_OK) else None)
         if path is not None:
@@ -90,7 +90,7 @@ def with_flags(*fields: str) -> Callable[[Callable[..., None]], Callable[..., No
         @wraps(command)
         def wrapped(**everything: Any) -> None:  # noqa: ANN401  whatever the flags' types are
             given = {name: everything.pop(name) for name in fields}
-            command(**everything, given={name: value for name, value in given.items() if value is not None})
+            command(**everything, given={name: value for name, value in given.items() if value not in (None, [])})
 
         flags = [
             signatures.Parameter(n, signatures.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(n))
@@ -107,6 +107,7 @@ def with_flags(*fields: str) -> Callable[[Callable[..., None]], Callable[..., No
 def _flag(field: str) -> Any:  # noqa: ANN401  an annotation made at run time
     """The annotation of a setting's flag: its name, its variable, its meaning and default."""
     info = Settings.model_fields[field]
+    several = info.default == ()
     kinds = [kind for kind in (get_args(info.annotation) or (info.annotation,)) if kind is not NoneType]
     default = "" if info.default in (None, (), False) else f" Default: {_plain(info.default)}."
     names = [f"--{field.replace('_', '-')}"]
@@ -115,7 +116,8 @@ def _flag(field: str) -> Any:  # noqa: ANN401  an annotation made at run time
     text = f"{info.description}{default} [{settings.variables(field)[0]}]"
     kind = info.annotation if get_args(info.annotation) and all(isinstance(k, str) for k in kinds) else None
     return Annotated[
-        (kind or (bool if kinds == [bool] else str)) | None, typer.Option(*names, help=text, show_default=False)
+        (kind or (bool if kinds == [bool] else list[str] if several else str)) | None,
+        typer.Option(*names, help=text, show_default=False),
     ]
 
 
@@ -156,7 +158,7 @@ def pull(
 ) -> None:
     """Put a model on a volume, verified and whole.
 
-    SOURCE is s3://, gs://, https://, file:/// or a path; DEST a file or a directory, as cp reads it. Pairs run in order.
+    SOURCE is s3://, gs://, https://, file:/// or a path; DEST a file or a directory, as cp has it. Pairs run in order.
     Without arguments the environment names one pair: MODELFETCH_SOURCE, or GCS_BUCKET and GCS_MODEL_PATH, or S3_BUCKET
     and S3_MODEL_PATH; to LOCAL_MODEL_PATH or MODELFETCH_DEST.
     """
@@ -169,7 +171,7 @@ def pull(
         uri = _parse(source, given=bool(pairs))
         talk.source = str(uri)
         receipt = pull_model(uri, dest, _access(uri, chosen, environ, talk), _options(chosen, environ), talk.console)
-        talk.console.close()
+        talk.console.end()
         if output == "json":
             _print(receipt.to_json())
 
@@ -193,7 +195,7 @@ def push(
     talk.source = target
     uri = _parse(target, given=True)
     pushed = push_model(path, uri, _access(uri, chosen, environ, talk, write=True), talk.console)
-    talk.console.close()
+    talk.console.end()
     _print(json.dumps(pushed.as_dict()) if output == "json" else f"{pushed.uri}\nsha256 {pushed.sha256}")
 
 
@@ -248,7 +250,7 @@ def verify(
 def config(ctx: typer.Context, *, output: Output = "text", debug: Debug = False, given: dict[str, Any]) -> None:
     """Print the effective settings and where each came from; secrets are masked."""
     talk: Talk = ctx.obj
-    chosen, _ = talk.begin({**given, "timeout": None}, debug=debug)
+    talk.begin({**given, "timeout": None}, debug=debug)
     rows = settings.effective(settings.load(given), given)
     if output == "json":
         _print(json.dumps({name: {"value": value, "from": origin} for name, value, origin in rows}))

@@ -1,4 +1,4 @@
-"""The two faces of output on stderr: rich for a person at a terminal, JSON lines for a log. And the termination message."""
+"""The two faces of output on stderr: rich for a person, JSON lines for a log. And the termination message."""
 
 import json
 import os
@@ -46,7 +46,7 @@ class Face(Protocol):
         """Show that more bytes are there."""
         ...
 
-    def close(self) -> None:
+    def end(self) -> None:
         """Leave the terminal as it was."""
         ...
 
@@ -87,9 +87,9 @@ class Console:
         """Show why it failed, whatever the level."""
         self._face.failed(failure)
 
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        self._face.close()
+    def end(self) -> None:
+        """See `Progress.end`; leaves the terminal as it was."""
+        self._face.end()
 
 
 class _Log:
@@ -116,7 +116,7 @@ class _Log:
     def _progress(self, facts: dict[str, object]) -> None:
         self.say("info", "progress", facts)
 
-    def close(self) -> None:
+    def end(self) -> None:
         pass
 
 
@@ -175,12 +175,12 @@ class _Terminal:
         self._console.print(redacted(f"warning: {message}" if style else message), style=style, markup=False)
 
     def failed(self, failure: dict[str, object]) -> None:
-        self.close()
+        self.end()
         line = f"error: {failure['message']}{' ' if failure['hint'] else ''}{failure['hint']}"
         self._console.print(redacted(line), style="bold red", markup=False)
 
     def begin(self, name: str, total: int | None) -> None:
-        self.close()
+        self.end()
         if self._meter:
             self._meter.begin(total)
         if self._bar:
@@ -198,7 +198,7 @@ class _Terminal:
         share = f" ({facts['percent']} %)" if "percent" in facts else ""
         self._console.print(f"{facts['bytes']} bytes{share}", markup=False)
 
-    def close(self) -> None:
+    def end(self) -> None:
         if self._shown is not None:
             self._shown.stop()
             self._shown = None

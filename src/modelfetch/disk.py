@@ -9,7 +9,7 @@ from pathlib import Path
 from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError
 
 _HINTS = {
-    errno.ENOSPC: "Free some space, or give the volume a larger size (emptyDir.sizeLimit, medium: Memory counts against memory).",
+    errno.ENOSPC: "Free some space, or give the volume a larger size (emptyDir.sizeLimit).",
     errno.EDQUOT: "Raise the quota, or free some space.",
     errno.EROFS: "Mount the volume writable for this container, or choose another destination.",
     errno.EACCES: "Check the owner and mode of the destination; in Kubernetes set fsGroup or runAsUser.",
@@ -25,9 +25,7 @@ def explain(error: OSError, path: Path | str) -> ModelfetchError:
     """The error for a failed operation on a file of the destination."""
     where = error.filename or path
     if error.errno == errno.ENAMETOOLONG:
-        return UnsafeNameError(
-            f"The name {where} is too long for the file system.", hint="Choose a shorter one, or --exclude it."
-        )
+        return UnsafeNameError(f"The name {where} is too long for the file system.", hint="Choose a shorter one.")
     if error.errno == errno.EILSEQ:
         return UnsafeNameError(f"The file system does not take the name {where}.", hint="Leave it out with --exclude.")
     hint = _HINTS.get(error.errno or 0, "Check the destination.")
@@ -44,7 +42,7 @@ def disk_errors(path: Path | str) -> Iterator[None]:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and what it stands in; what is new gets mode 0755 whatever the umask, for others read the model."""
+    """Make a directory and those above it, with mode 0755 whatever the umask: others read the model."""
     missing = []
     while not path.is_dir():
         missing.append(path)

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from modelfetch import integrity, publish
 from modelfetch.archive import Budget, gunzip, unpack

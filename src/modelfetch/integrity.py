@@ -1,4 +1,4 @@
-"""Checksums: computed while the bytes pass, combined from parts, and compared with what the store and the caller say."""
+"""Checksums: computed while the bytes pass, combined from parts, compared with what the store and the caller say."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def crc_hex(algorithm: str, value: int) -> str:
 
 
 class InOrder:
-    """The digests that must see the bytes from the first to the last: sha256, and md5 or sha1 if nothing else can tell."""
+    """The digests that must see the bytes in order: sha256, and md5 or sha1 if nothing else can tell."""
 
     def __init__(self, expected: Mapping[str, str]) -> None:
         """Choose what to compute for an object with these checksums."""

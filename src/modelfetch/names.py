@@ -34,7 +34,7 @@ def vet(path: str, what: str = "key") -> None:
     """
     flaw = _flaw(path)
     if flaw:
-        raise UnsafeNameError(f"the {what} {shown(path)} {flaw}", hint=_HINTS.get(what, ""))
+        raise UnsafeNameError(f"The {what} {shown(path)} {flaw}.", hint=_HINTS.get(what, ""))
 
 
 def vet_all(paths: Iterable[str], what: str = "key") -> None:
@@ -49,7 +49,7 @@ def vet_all(paths: Iterable[str], what: str = "key") -> None:
     for path in paths:
         vet(path, what)
         if path in files:
-            raise UnsafeNameError(f"the {what} {shown(path)} comes twice", hint=_HINTS.get(what, ""))
+            raise UnsafeNameError(f"The {what} {shown(path)} comes twice.", hint=_HINTS.get(what, ""))
         files.add(path)
     directories: set[str] = set()
     for path in files:
@@ -57,7 +57,7 @@ def vet_all(paths: Iterable[str], what: str = "key") -> None:
             if parent in directories:
                 break
             if parent in files:
-                clash = f"the {what} {shown(parent)} is a file, and {shown(path)} needs it to be a directory"
+                clash = f"The {what} {shown(parent)} is a file, and {shown(path)} needs it to be a directory."
                 raise UnsafeNameError(clash, hint=_HINTS.get(what, ""))
             directories.add(parent)
 

@@ -115,7 +115,7 @@ class Pool:
 
 
 def explain(error: BaseException, host: str, stall_timeout: float) -> ModelfetchError:
-    """Say in plain words why a server was not reached or broke off; the addresses asked for are left out, for they hold signatures."""
+    """Say why a server was not reached or broke off; without the addresses asked for, which hold signatures."""
     chain = list(_causes(error))
     untrusted = next((one for one in chain if isinstance(one, ssl.SSLCertVerificationError)), None)
     if untrusted is not None:

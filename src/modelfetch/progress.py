@@ -14,6 +14,10 @@ class Progress(Protocol):
         """`count` more bytes are there; negative when they have to be fetched again."""
         ...
 
+    def end(self) -> None:
+        """Every byte is there."""
+        ...
+
     def note(self, message: str, **facts: object) -> None:
         """Something worth knowing happened."""
         ...
@@ -31,6 +35,9 @@ class Silent:
 
     def advance(self, count: int) -> None:
         """See `Progress.advance`."""
+
+    def end(self) -> None:
+        """See `Progress.end`."""
 
     def note(self, message: str, **facts: object) -> None:
         """See `Progress.note`."""

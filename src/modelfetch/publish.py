@@ -233,7 +233,7 @@ def refuse_strangers(stage: Stage, dest: Destination, new: Iterable[str]) -> set
 
 
 def _ours(stage: Stage, dest: Destination, new: Iterable[str]) -> set[str]:
-    """The paths that an earlier pull put there: of the receipt, of a pull that was cut short, of single files' receipts."""
+    """What earlier pulls put there: by their receipt, by the list of one cut short, by single files' receipts."""
     old = published(dest)
     listed = [f.path for f in old.files] if old else []
     with contextlib.suppress(OSError, ValueError):

@@ -105,7 +105,9 @@ def _try(uri: ModelURI, dest: str, access: Access, options: Options, watch: Prog
     if there := up_to_date(place, wanted, options):
         watch.note(f"{uri} is there already, unchanged.", path=str(place.path), version=there.version)
         return there
-    with staging(place.home, place.name, lambda: watch.note(f"Waiting for another pull to {place.path}.")) as stage:
+    with staging(
+        place.home, place.name, lambda: watch.note(f"Another pull to {place.path} is at work: waiting for it.")
+    ) as stage:
         if there := up_to_date(place, wanted, options):
             watch.note(f"Another pull has put {uri} there.", path=str(place.path), version=there.version)
             return there
@@ -115,6 +117,7 @@ def _try(uri: ModelURI, dest: str, access: Access, options: Options, watch: Prog
         begun = receipts.now()
         watch.begin(str(uri), wanted.size or None)
         fetched = fetch(source, staged, stage, _budget(place, options), options.sha256, options.limits, watch)
+        watch.end()
         receipt = _receipt(uri, wanted, fetched, place, begun, clock)
         if wanted.directory and options.sha256:
             integrity.verify_pin(str(uri), options.sha256, [receipt.digest.removeprefix("sha256:")])
@@ -148,7 +151,7 @@ def up_to_date(place: Destination, wanted: Plan, options: Options) -> Receipt | 
 
 
 def _pinned(there: Receipt, pin: str | None) -> bool:
-    return pin is None or pin in (there.archive.sha256 if there.archive else there.digest.removeprefix("sha256:"),)
+    return pin is None or pin == (there.archive.sha256 if there.archive else there.digest.removeprefix("sha256:"))
 
 
 def _budget(place: Destination, options: Options) -> Budget:

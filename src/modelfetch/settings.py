@@ -5,7 +5,7 @@ import json
 import os
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -47,13 +47,13 @@ def _seconds(value: object) -> object:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def _patterns(value: object) -> object:
+def _patterns(value: str | Sequence[str]) -> tuple[str, ...]:
     """Globs from a comma-separated or a JSON list."""
-    if isinstance(value, str):
-        if value.lstrip().startswith("["):
-            return tuple(json.loads(value))
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
+    if not isinstance(value, str):
+        return tuple(pattern for part in value for pattern in _patterns(part))
+    if value.lstrip().startswith("["):
+        return tuple(str(pattern) for pattern in json.loads(value))
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def _hex_sha256(value: object) -> object:
@@ -279,8 +279,8 @@ def _cloud_source(environ: Environment) -> str:
     if not named:
         raise ConfigError(
             "The environment names no model.",
-            hint="Set GCS_BUCKET and GCS_MODEL_PATH, or S3_BUCKET and S3_MODEL_PATH, or MODELFETCH_SOURCE; and LOCAL_MODEL_PATH."
-            " Or give SOURCE DEST.",
+            hint="Set GCS_BUCKET and GCS_MODEL_PATH, or S3_BUCKET and S3_MODEL_PATH, or MODELFETCH_SOURCE;"
+            " and LOCAL_MODEL_PATH. Or give SOURCE DEST.",
         )
     if len(named) > 1:
         raise ConfigError(
@@ -313,14 +313,24 @@ _USER_INFO = re.compile(r"//[^/@]+@")
 
 
 def effective(settings: Settings, given: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Rows of (setting, value, where it came from): ours, the model's address, and what the SDKs will read; secrets masked."""
-    rows = []
-    for field in Settings.model_fields:
-        value = getattr(settings, field)
-        shown = "" if value is None else ",".join(value) if isinstance(value, tuple) else str(value)
-        rows.append((field, _USER_INFO.sub("//***@", shown), origin(field, given)))
-    for name in ("GCS_BUCKET", "GCS_MODEL_PATH", "S3_BUCKET", "S3_MODEL_PATH", *_SHOWN):
-        if value := _get(name):
-            rows.append((name, _USER_INFO.sub("//***@", value), "environment"))
+    """Rows of (setting, value, where it came from), with what the SDKs will read; secrets masked."""
+    rows = [(field, _shown(getattr(settings, field)), origin(field, given)) for field in Settings.model_fields]
+    named = ("GCS_BUCKET", "GCS_MODEL_PATH", "S3_BUCKET", "S3_MODEL_PATH", *_SHOWN)
+    rows += [(name, _USER_INFO.sub("//***@", value), "environment") for name in named if (value := _get(name))]
     rows += [(name, "**********", "environment") for name in _SECRET if _get(name)]
     return rows
+
+
+def _shown(value: object) -> str:
+    """A value as a person writes it; pydantic masks the secret ones."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return ",".join(value)
+        case float():
+            return f"{value:g}"
+        case _:
+            return _USER_INFO.sub("//***@", str(value))

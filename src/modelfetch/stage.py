@@ -56,6 +56,9 @@ class Stage:
             self.clear()
         with disk_errors(self.tree):
             self.tree.mkdir(exist_ok=True)
+            for left in [path for path in self.tree.rglob("*") if not path.is_dir() or path.is_symlink()]:
+                if not journal.knows(left.relative_to(self.tree).as_posix()):
+                    left.unlink()  # nothing of it had arrived
         journal.open()
         return journal
 

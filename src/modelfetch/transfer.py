@@ -168,7 +168,7 @@ def _raise_first(futures: Sequence[Future[None]]) -> None:
 
 
 class Window:
-    """An object's bytes in order, a few parts ahead of the reader: what an archive is unpacked from while it arrives."""
+    """An object's bytes in order, fetched a few parts ahead of the reader: an archive is unpacked from it."""
 
     def __init__(self, wire: Wire, obj: RemoteObject, limits: Limits) -> None:
         """Begin to fetch; the object must have a size and its server ranges."""

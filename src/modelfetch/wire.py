@@ -1,4 +1,4 @@
-"""Reads ranges of one version of an object over the pool: every reply is checked, every break resumed where it happened."""
+"""Reads ranges of one version of an object: every reply is checked, every break resumed where it happened."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""The decoding of an object that is stored under contentEncoding gzip: no archive, but bombs and damage all the same."""
+"""Decodes an object that is stored under contentEncoding gzip: no archive, but bombs and damage all the same."""
 
 import hashlib
 from pathlib import Path

@@ -77,19 +77,16 @@ def _headers(data: Forward) -> Iterator[Header]:
 
 
 def _place(header: Header, data: Forward, tree: Tree) -> None:
-    name = _plain(header)
-    if name == "." and header.kind == tarfile.DIRTYPE:
-        return
-    tree.admit(name)
+    name = tree.admit(header.name, is_directory=header.kind == tarfile.DIRTYPE)
     if header.kind not in (*_FILES, tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE):
         what = _REFUSED.get(header.kind, f"of the unknown type {shown(header.kind.decode('latin-1'))}")
         raise ArchiveError(f"The member {shown(name)} is {what}.")
-    if is_reserved(name):
+    if not name or is_reserved(name):
         _skip(data, header.size)
     elif header.kind == tarfile.DIRTYPE:
         tree.directory(name)
     elif header.kind == tarfile.LNKTYPE:
-        tree.hard_link(name, _without_dot(header.target))
+        tree.hard_link(name, header.target)
     elif header.kind == tarfile.SYMTYPE:
         tree.symlink(name, header.target)
     else:
@@ -131,18 +128,6 @@ def _name(block: bytes) -> str:
     return f"{prefix}/{name}" if prefix and block[257:263] == tarfile.POSIX_MAGIC[:6] else name
 
 
-def _plain(header: Header) -> str:
-    """Return a member's name without what does no harm: a leading `./`, and the slash that ends a directory's."""
-    name = _without_dot(header.name)
-    return name.rstrip("/") or name if header.kind == tarfile.DIRTYPE else name
-
-
-def _without_dot(name: str) -> str:
-    while name.startswith("./") and name != "./":
-        name = name[2:]
-    return name
-
-
 def _payload(info: tarfile.TarInfo, data: Forward) -> bytes:
     """Read an extended header's content."""
     if info.size > MAX_EXTENDED:
@@ -160,7 +145,7 @@ def _extend(extended: dict[str, str], info: tarfile.TarInfo, payload: bytes) -> 
         if key in _MEANT and extended.setdefault(key, text) != text:
             raise ArchiveError(f"The tar gives a member two values for its {key}: {shown(text)} is the second.")
     size = extended.get("size", "0")
-    if not (size.isascii() and size.isdecimal() and len(size) < 20):  # noqa: PLR2004  digits of 64 bits
+    if not (size.isascii() and size.isdecimal() and len(size) < 20):
         raise ArchiveError(f"The tar gives a member the size {shown(size)}.")
 
 

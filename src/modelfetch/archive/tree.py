@@ -55,16 +55,25 @@ class Tree:
                 hint="Use a larger volume, or raise --max-bytes (MODELFETCH_MAX_BYTES).",
             )
 
-    def admit(self, path: str) -> None:
-        """Count and vet a member, whatever it is, before anything else is done with it.
+    def admit(self, name: str, *, is_directory: bool) -> str:
+        """Count and vet a member, before anything else is done with it.
+
+        Returns:
+            Its path: without a leading `./`, and without the slash that ends a directory's name. Empty for the root.
 
         Raises:
             BudgetError: there are too many.
             UnsafeNameError: its name must not be written.
         """
+        path = _without_dot(name)
+        if is_directory:
+            path = path.rstrip("/") or path
+        if is_directory and path == ".":
+            return ""
         self._members += 1
         self._count_name(path)
         vet(path, "member")
+        return path
 
     def directory(self, path: str) -> None:
         """Make a directory, and those above it; one that is there already is fine."""
@@ -108,6 +117,7 @@ class Tree:
 
     def hard_link(self, path: str, target: str) -> None:
         """Give an earlier file a second name; where the file system has no such links, a copy."""
+        target = _without_dot(target)
         vet(target, "member")
         original = self._files.get(target)
         if original is None:
@@ -180,13 +190,20 @@ class Tree:
         if error.errno == errno.ENAMETOOLONG:
             return UnsafeNameError(f"The member {shown(path)} has a name too long for the destination's file system.")
         if error.errno != errno.EEXIST:
-            return disk.explain(error, path)
+            return disk.explain(OSError(error.errno, error.strerror), self._root / path)
         others = (*self._files, *self._directories, *self._links)
         other = next((each for each in others if each != path and _folded(each) == _folded(path)), "what is there")
         return UnsafeNameError(
             f"The file system cannot keep {shown(path)} and {shown(other)} apart.",
             hint="Pack the archive again with names that differ in more than case or Unicode form.",
         )
+
+
+def _without_dot(name: str) -> str:
+    """Return a name without the `./` that packing a directory from inside gives it."""
+    while name.startswith("./") and name != "./":
+        name = name[2:]
+    return name
 
 
 def _write(fd: int, piece: memoryview) -> None:

@@ -121,11 +121,11 @@ def _place(info: zipfile.ZipInfo, file: BinaryIO, end: int, tree: Tree) -> None:
     """Unpack a member whose bytes lie between its local header and `end`."""
     raw = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
     full = raw.decode("utf-8", "surrogateescape")  # writers on Linux leave the flag out; what is not UTF-8 is refused
-    name = full.rstrip("/") or full
-    tree.admit(name)
-    kind = _kind(info, is_directory=full.endswith("/"))
+    slash = full.endswith("/")
+    name = tree.admit(full, is_directory=slash or stat.S_ISDIR(info.external_attr >> 16))
+    kind = _kind(info, is_directory=slash)
     start = _start(info, raw, file, end)
-    if is_reserved(name):
+    if not name or is_reserved(name):
         return
     content = _content(info, start, file)
     if kind == stat.S_IFDIR:

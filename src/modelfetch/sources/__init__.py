@@ -1,12 +1,12 @@
 """The stores that models come from; each is imported only when its scheme is asked for."""
 
-from modelfetch.sources.base import Access, Found, RemoteObject, Request, Source
+from modelfetch.sources.base import Access, Found, RemoteObject, Request, Source, Store
 from modelfetch.uri import ModelURI
 
-__all__ = ["Access", "Found", "RemoteObject", "Request", "Source", "open_source"]
+__all__ = ["Access", "Found", "RemoteObject", "Request", "Source", "Store", "open_source"]
 
 
-def open_source(uri: ModelURI, access: Access) -> Source:  # noqa: PLC0415  an SDK costs 0.2 s: import the one needed
+def open_source(uri: ModelURI, access: Access) -> Source:
     """The store that the URI's scheme names; no request is made yet.
 
     Raises:

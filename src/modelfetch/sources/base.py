@@ -1,8 +1,9 @@
-"""What every kind of store offers: find the model, state its version and checksums, authorise requests for its bytes."""
+"""What every kind of store offers: find a model, state its version and checksums, authorise requests for its bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from modelfetch.errors import (
     ChangedError,
@@ -110,6 +111,40 @@ class Source(Protocol):
 
     def diagnose(self, obj: RemoteObject, status: int) -> ModelfetchError:
         """Why a request for the object's bytes was refused, asked through the SDK."""
+        ...
+
+
+@runtime_checkable
+class Store(Source, Protocol):
+    """A source that can be written to.
+
+    Attributes:
+        crc: the name of the CRC that it compares uploads with.
+    """
+
+    crc: str
+
+    def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
+        """Store a file; what breaks on the way is sent again, in parts if it is large.
+
+        Args:
+            path: the file.
+            key: the object's.
+            crc: the file's, in hexadecimal.
+            advance: told of bytes as they are sent; of a negative number when some have to be sent again.
+
+        Returns:
+            What is stored now, with its checksums.
+
+        Raises:
+            MismatchError: other bytes arrived.
+            ModelfetchError: it cannot be stored.
+            OSError: the file cannot be read.
+        """
+        ...
+
+    def mark(self, key: str) -> None:
+        """Store the empty object that stands for an empty directory; `key` ends with a slash."""
         ...
 
 

@@ -1,19 +1,22 @@
-"""Models on Google Cloud Storage. google-cloud-storage finds and states, google-auth authorises; neither moves bytes."""
+"""Models on Google Cloud Storage. Its SDK finds and states, google-auth authorises; neither fetches bytes."""
 
 import base64
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import google.auth
 import requests
 from google.api_core import exceptions as api
+from google.api_core.retry import Retry
 from google.auth import exceptions as auth
 from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import Request as AuthRequest
 from google.cloud import storage
+from google.cloud.storage.exceptions import InvalidResponse
 
 from modelfetch.errors import (
     ConfigError,
@@ -33,6 +36,10 @@ _SCOPES = {
     True: ["https://www.googleapis.com/auth/devstorage.read_write"],
 }
 _FIELDS = "items(name,size,generation,crc32c,md5Hash,contentEncoding),nextPageToken"
+_CHUNK = 16 * 1024**2  # bytes of a resumable upload that are held in memory and sent at a time
+_HINT_WRITE = (
+    "Allow storage.objects.create, .delete (to replace), .get and .list (role Storage Object User) to this identity."
+)
 _HINT_DENIED = "Allow storage.objects.get and storage.objects.list (role Storage Object Viewer) to this identity."
 _HINT_NONE = (
     "Use workload identity, set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`;"
@@ -42,6 +49,8 @@ _HINT_NONE = (
 
 class GCSSource:
     """An object or a prefix in a bucket."""
+
+    crc = "crc32c"
 
     def __init__(self, uri: ModelURI, access: Access) -> None:
         """Find credentials in the SDK's usual places; STORAGE_EMULATOR_HOST implies none.
@@ -55,11 +64,6 @@ class GCSSource:
         self._lock = threading.Lock()
         with self._explained():
             self._client, self._credentials = _client(access)
-
-    @property
-    def client(self) -> Any:  # noqa: ANN401  the SDK ships no types
-        """The SDK's client, for uploads."""
-        return self._client
 
     def find(self) -> Found:
         """See `Source.find`."""
@@ -138,17 +142,69 @@ class GCSSource:
             return error
         return by_status(status, what)
 
+    def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
+        """See `Store.upload`: the stated crc32c makes the store refuse other bytes."""
+        blob = self._client.bucket(self.uri.bucket).blob(key, chunk_size=_CHUNK)
+        blob.crc32c = base64.b64encode(bytes.fromhex(crc)).decode()
+        with path.open("rb") as file, self._explained(key, _HINT_WRITE):
+            blob.upload_from_file(
+                _Watched(file, advance),
+                size=path.stat().st_size,
+                content_type="application/octet-stream",
+                checksum=None,  # it would be computed a second time
+                timeout=self._timeout,
+                retry=_UPLOAD_RETRY,
+            )
+        return _object(blob, path.name)
+
+    def mark(self, key: str) -> None:
+        """See `Store.mark`."""
+
+        def put() -> None:
+            with self._explained(key, _HINT_WRITE):
+                blob = self._client.bucket(self.uri.bucket).blob(key)
+                blob.upload_from_string(b"", timeout=self._timeout, retry=None)
+
+        request(put)
+
     @contextlib.contextmanager
-    def _explained(self, key: str = "") -> Iterator[None]:
+    def _explained(self, key: str = "", denied: str = _HINT_DENIED) -> Iterator[None]:
         what = f"gs://{self.uri.bucket}/{key}"
         try:
             yield
         except api.GoogleAPICallError as error:
-            raise _refusal(error, what) from error
+            raise _refusal(error, what, denied) from error
         except (auth.GoogleAuthError, api.RetryError, requests.RequestException, OSError, ValueError) as error:
             client = getattr(self, "_client", None)
             host = urlsplit(client.api_endpoint).netloc if client else "Google Cloud Storage"
             raise _failure(error, host, self.connect.stall_timeout) from error
+
+
+def _may_heal(error: Exception) -> bool:
+    """Whether to send a part of an upload again; the SDK's own judgement includes certificates."""
+    if isinstance(error, InvalidResponse):
+        return error.response.status_code in (408, 429) or error.response.status_code >= 500
+    broken = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+    return isinstance(error, broken) and not isinstance(error, requests.exceptions.SSLError)
+
+
+_UPLOAD_RETRY = Retry(predicate=_may_heal, initial=0.25, maximum=4.0, timeout=10.0)  # of one request: as in retry.py
+
+
+class _Watched:
+    """A file that tells of how far it was read: all that the SDK asks of a stream."""
+
+    def __init__(self, file: BinaryIO, advance: Callable[[int], None]) -> None:
+        self._file = file
+        self._advance = advance
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._advance(len(data))
+        return data
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def _client(access: Access) -> tuple[Any, Any]:
@@ -162,6 +218,8 @@ def _client(access: Access) -> tuple[Any, Any]:
     else:
         credentials, project = google.auth.default(scopes=_SCOPES[access.write])
         client = storage.Client(credentials=credentials, project=project)
+    # The SDK asks for the bucket's metadata in a thread of its own, for traces that nobody collects here.
+    client._bucket_metadata_cache = None  # noqa: SLF001
     session = client._http  # noqa: SLF001  the SDK has no public setting for certificates
     if not access.connect.verify:
         session.verify = False
@@ -187,7 +245,7 @@ def _object(blob: Any, path: str) -> RemoteObject:  # noqa: ANN401
     )
 
 
-def _refusal(error: api.GoogleAPICallError, what: str) -> ModelfetchError:
+def _refusal(error: api.GoogleAPICallError, what: str, denied: str) -> ModelfetchError:
     """The error for a reply that the SDK understood."""
     status = int(error.code or 0)
     detail = _detail(error)
@@ -196,7 +254,7 @@ def _refusal(error: api.GoogleAPICallError, what: str) -> ModelfetchError:
         # A missing object is no error to the SDK, but None.
         return NotFoundError(f"There is no bucket {bucket}.", hint="Check its name, and the project's.")
     if status in (401, 403):
-        return CredentialsError(f"Access denied to {what} ({detail}).", hint=_HINT_DENIED)
+        return CredentialsError(f"Access denied to {what} ({detail}).", hint=denied)
     wait = error.response.headers.get("retry-after") if error.response is not None else None
     return by_status(status, what, detail, wait=retry_after(wait))
 

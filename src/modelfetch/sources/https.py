@@ -1,4 +1,4 @@
-"""Models behind a plain URL. The server's word on length, version and checksum is taken from its headers (RFC 9110, RFC 9530)."""
+"""Models behind a plain URL: length, version and checksum are what its headers say (RFC 9110, RFC 9530)."""
 
 import base64
 import binascii

@@ -1,13 +1,16 @@
-"""Models on S3 and what speaks its protocol. boto3 finds, states and signs; it moves no bytes."""
+"""Models on S3 and what speaks its protocol. boto3 finds, states, signs and uploads; it fetches no bytes."""
 
 import base64
 import contextlib
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.exceptions as sdk
+from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
@@ -15,6 +18,7 @@ from botocore.parsers import ResponseParserError
 from modelfetch.errors import (
     ConfigError,
     CredentialsError,
+    MismatchError,
     ModelfetchError,
     NoCredentialsError,
     NotFoundError,
@@ -31,19 +35,24 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _SIGNATURE_SECONDS = 900  # of a presigned URL; each request gets a fresh one
+_MULTIPART_FROM, _PART = 64 * 1024**2, 16 * 1024**2  # bytes; four parts at once, read from the disk as they are sent
+_PART_TRIES = 5  # some 8 s of trouble, as in retry.py
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _NOT_FOUND = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound", "404"}
 _TRANSIENT = {
-    "SlowDown", "ServiceUnavailable", "InternalError", "InternalFailure", "RequestTimeout", "RequestTimeoutException", "Throttling",
-    "ThrottlingException", "TooManyRequests", "TooManyRequestsException", "RequestLimitExceeded", "BandwidthLimitExceeded",
+    "SlowDown", "ServiceUnavailable", "InternalError", "InternalFailure", "RequestTimeout",
+    "RequestTimeoutException", "Throttling", "ThrottlingException", "TooManyRequests", "TooManyRequestsException",
+    "RequestLimitExceeded", "BandwidthLimitExceeded",
     "OperationAborted", "IDPCommunicationError", "XMinioServerNotInitialized",
 }  # fmt: skip
 _CREDENTIALS = {
-    "AccessDenied", "AllAccessDisabled", "AccountProblem", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId",
+    "AccessDenied", "AllAccessDisabled", "AccountProblem", "ExpiredToken", "ExpiredTokenException",
+    "InvalidAccessKeyId",
     "InvalidClientTokenId", "InvalidIdentityToken", "InvalidSecurity", "InvalidToken", "NotSignedUp", "RequestExpired",
-    "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired", "UnrecognizedClientException", "401", "403", "Forbidden",
+    "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired", "UnrecognizedClientException",
+    "401", "403", "Forbidden",
 }  # fmt: skip
 _NO_CREDENTIALS = (
     sdk.NoCredentialsError, sdk.PartialCredentialsError, sdk.CredentialRetrievalError, sdk.MetadataRetrievalError,
@@ -51,11 +60,15 @@ _NO_CREDENTIALS = (
     sdk.RefreshWithMFAUnsupportedError,
 )  # fmt: skip
 _NETWORK = (sdk.ConnectionError, sdk.HTTPClientError, sdk.IncompleteReadError, sdk.ChecksumError)
+_MISMATCH = {"BadDigest", "XAmzContentChecksumMismatch"}
+_WRITES = {"PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"}
+_HINT_WRITE = "Allow s3:PutObject and s3:GetObject on the objects and s3:ListBucket on the bucket."
 _HINTS = {
     "NoSuchBucket": "Check the bucket's name, the region (AWS_REGION) and the endpoint (AWS_ENDPOINT_URL_S3).",
     "NoSuchKey": "Check the path; `modelfetch inspect` lists what is there.",
     "NoSuchVersion": "Check the versionId; `modelfetch inspect` shows the current one.",
-    "AccessDenied": "Allow s3:GetObject on the object and s3:ListBucket on the bucket; a missing object looks like this too without the latter.",
+    "AccessDenied": "Allow s3:GetObject on the object and s3:ListBucket on the bucket;"
+    " without the latter a missing object looks like this too.",
     "InvalidAccessKeyId": "Check AWS_ACCESS_KEY_ID; is it of this store?",
     "SignatureDoesNotMatch": "Check AWS_SECRET_ACCESS_KEY: a character or a line break too many is enough.",
     "ExpiredToken": "Renew AWS_SESSION_TOKEN, or log in again.",
@@ -69,6 +82,8 @@ _HINTS = {
 class S3Source:
     """An object or a prefix in a bucket."""
 
+    crc = "crc32"  # the one of S3's CRCs of a full object that botocore computes for parts without awscrt
+
     def __init__(self, uri: ModelURI, access: Access) -> None:
         """Find credentials and the endpoint in the SDK's usual places; no request is made yet.
 
@@ -81,16 +96,13 @@ class S3Source:
         with self._explained():
             self._session = boto3.Session()
             self._client = _client(self._session, access)
+            # Only the SDK can send a single part again.
+            self._uploader = _client(self._session, access, tries=_PART_TRIES) if access.write else self._client
             if not access.anonymous and self._session.get_credentials() is None:
                 raise NoCredentialsError(
                     "No AWS credentials were found.",
-                    hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role; for a public bucket, --anonymous.",
+                    hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role; --anonymous for a public bucket.",
                 )
-
-    @property
-    def client(self) -> "S3Client":
-        """The SDK's client, for uploads."""
-        return self._client
 
     def find(self) -> Found:
         """See `Source.find`."""
@@ -157,7 +169,7 @@ class S3Source:
         return Request(url, headers)
 
     def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """See `Source.checksums`: the additional checksums of the full object, else a plain upload's ETag, which is its md5.
+        """See `Source.checksums`: the full object's additional checksums, and a plain upload's ETag, which is its md5.
 
         https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
         """
@@ -185,6 +197,40 @@ class S3Source:
             return error
         return by_status(status, f"s3://{self.uri.bucket}/{obj.key}")
 
+    def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
+        """See `Store.upload`: S3 stores nothing if its own CRC of the whole object is another.
+
+        AWS_REQUEST_CHECKSUM_CALCULATION=when_required sends none, for servers that refuse them.
+        """
+        stated = {"ChecksumCRC32": base64.b64encode(bytes.fromhex(crc)).decode()}
+        config = TransferConfig(
+            multipart_threshold=_MULTIPART_FROM,
+            multipart_chunksize=_PART,
+            max_concurrency=4,
+            use_threads=path.stat().st_size >= _MULTIPART_FROM,
+            preferred_transfer_client="classic",
+        )
+        # botocore-stubs lack the setting
+        bare = self._uploader.meta.config.request_checksum_calculation == "when_required"  # type: ignore[attr-defined]
+        with self._explained(key), create_transfer_manager(self._uploader, config) as manager:
+            manager.upload(
+                os.fspath(path),
+                self.uri.bucket,
+                key,
+                extra_args={} if bare else stated,
+                subscribers=[ProgressCallbackInvoker(advance)],
+            ).result()
+        return request(lambda: self._stat(key, path.name, None, {}))
+
+    def mark(self, key: str) -> None:
+        """See `Store.mark`."""
+
+        def put() -> None:
+            with self._explained(key):
+                self._client.put_object(Bucket=self.uri.bucket, Key=key, Body=b"")
+
+        request(put)
+
     @contextlib.contextmanager
     def _explained(self, key: str = "") -> Iterator[None]:
         try:
@@ -199,16 +245,16 @@ class S3Source:
         return client.meta.endpoint_url.partition("://")[2] if client else "S3"
 
 
-def _client(session: boto3.Session, access: Access) -> "S3Client":
+def _client(session: boto3.Session, access: Access, tries: int = 1) -> "S3Client":
     stall = access.connect.stall_timeout
     config = Config(
         signature_version=UNSIGNED if access.anonymous else "s3v4",  # the default would presign in the version before
         connect_timeout=min(CONNECT_TIMEOUT, stall),
         read_timeout=stall,
-        retries={"total_max_attempts": 1},  # retry.py decides
+        retries={"total_max_attempts": tries, "mode": "standard"},  # one: retry.py decides
         s3={"addressing_style": "virtual"} if access.virtual_host else {},
         max_pool_connections=access.connect.connections,
-        # Some servers state the whole object's checksum on a range, which botocore would take for the range's (boto3 4512).
+        # Some servers state the whole object's checksum on a range; botocore takes it for the range's (boto3 4512).
         response_checksum_validation="when_required",
     )
     verify: bool | str | None = access.connect.ca_bundle if access.connect.verify else False
@@ -230,7 +276,8 @@ def _refusal(error: sdk.ClientError, what: str, version: str | None) -> Modelfet
     code = error.response.get("Error", {}).get("Code", "")
     detail = error.response.get("Error", {}).get("Message") or ""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    hint = _HINTS.get(code, "")
+    denied = code == "AccessDenied" and error.operation_name in _WRITES
+    hint = _HINT_WRITE if denied else _HINTS.get(code, "")
     said = f"{what} ({code}{': ' if detail else ''}{detail.rstrip('.')})"
     if version and code in {"InvalidArgument", "400", "BadRequest"}:
         return NotFoundError(f"There is no version {version!r} of {what}.", hint=_HINTS["NoSuchVersion"])
@@ -239,6 +286,10 @@ def _refusal(error: sdk.ClientError, what: str, version: str | None) -> Modelfet
     if code in _NOT_FOUND:
         return NotFoundError(
             f"There is no {what}{f' of version {version}' if version else ''}.", hint=hint or _HINTS["NoSuchKey"]
+        )
+    if code in _MISMATCH:
+        return MismatchError(
+            f"{said} arrived damaged and was not stored.", hint="Something between here and the store alters bytes."
         )
     if code in _TRANSIENT:
         wait = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")

@@ -1,0 +1,117 @@
+"""A model on this machine that is to be pushed: what of a path belongs to it, its fingerprints, and that it stays as it is."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelfetch import integrity, names
+from modelfetch.errors import (
+    CredentialsError,
+    ModelfetchError,
+    NotFoundError,
+    RefusedError,
+    UnsafeNameError,
+    WrongBytesError,
+)
+from modelfetch.integrity import Fingerprint, InOrder
+from modelfetch.sources import Access, RemoteObject, Source, open_source
+from modelfetch.uri import ModelURI
+
+_READ = 1024**2  # bytes hashed at a time
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A file, or the files and empty folders of a directory.
+
+    Attributes:
+        files: whose keys are their paths here.
+        folders: that hold nothing, not even folders.
+        directory: whether the model is one.
+    """
+
+    files: tuple[RemoteObject, ...]
+    folders: tuple[str, ...]
+    directory: bool
+    _source: Source
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(o.size or 0 for o in self.files)
+
+    @property
+    def paths(self) -> set[str]:
+        """All that is pushed, and the folders that come with it."""
+        named = {*(o.path for o in self.files), *self.folders}
+        return named | _parents(named)
+
+    @contextlib.contextmanager
+    def unchanged(self, file: RemoteObject) -> Iterator[None]:
+        """Raise a ChangedError, whatever else went wrong, if the file is then no longer the one that was found."""
+        try:
+            yield
+        finally:
+            self._source.authorise(file)
+
+
+def find(path: Path, access: Access) -> LocalModel:
+    """What is to be pushed of a path: not what an earlier pull left there; every name such that a pull takes it.
+
+    Raises:
+        NotFoundError: there is nothing at the path, or no file in it.
+        WrongBytesError: the file is empty, or a name cannot be pulled.
+        ModelfetchError: it cannot be read.
+    """
+    source = open_source(ModelURI("file", "", path.absolute().as_posix()), access)
+    found = source.find()
+    files = tuple(o for o in found.objects if not (found.directory and names.is_reserved(o.path)))
+    if not files:
+        raise NotFoundError(f"There is no file in {path}.", hint="Is it the directory of the model?")
+    if not found.directory and files[0].size == 0:
+        raise WrongBytesError(f"{path} is empty: 0 bytes.", hint="Write the model again.")
+    paths = [o.path for o in files]
+    filled = _parents([*paths, *found.folders])
+    folders = tuple(f for f in found.folders if f not in filled and not names.is_reserved(f))
+    try:
+        names.vet_all([*paths, *folders], "path")
+    except UnsafeNameError as error:
+        raise UnsafeNameError(error.message, hint="Give it another name: this one could not be pulled.") from error
+    return LocalModel(files, folders, found.directory, source)
+
+
+def _parents(paths: Iterable[str]) -> set[str]:
+    return {parent for path in paths for parent in names.parents(path)}
+
+
+def fingerprint(path: Path, wanted: Mapping[str, str]) -> Fingerprint:
+    """A file's sha256, and one of the checksums that are wanted.
+
+    Raises:
+        ModelfetchError: it cannot be read.
+    """
+    algorithm, in_order = integrity.crc_of(wanted), InOrder(wanted)
+    size = crc = 0
+    with readable(path), path.open("rb", buffering=0) as file:
+        while data := file.read(_READ):
+            in_order.update(data)
+            crc = integrity.crc(algorithm, data, crc)
+            size += len(data)
+    return Fingerprint(size, {algorithm: integrity.crc_hex(algorithm, crc), **in_order.results()})
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what the operating system says of a file into an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise _unreadable(error, path) from error
+
+
+def _unreadable(error: OSError, path: Path) -> ModelfetchError:
+    said = f"{path} cannot be read: {error.strerror or error}."
+    if isinstance(error, PermissionError):
+        return CredentialsError(said, hint="Check its owner and mode.")
+    return RefusedError(said, hint="Check the disk it is on.")

@@ -1,0 +1,191 @@
+"""The use case: look, check the target, pack if asked to, upload, compare, name what is there."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from modelfetch import integrity, local, names
+from modelfetch import plan as plans
+from modelfetch import receipt as receipts
+from modelfetch.disk import disk_errors
+from modelfetch.errors import ChangedError, DestinationError, NotFoundError, UsageError
+from modelfetch.integrity import Fingerprint
+from modelfetch.local import LocalModel
+from modelfetch.pack import is_packed, pack
+from modelfetch.progress import Progress
+from modelfetch.receipt import FileEntry
+from modelfetch.sources import Access, RemoteObject, Store, open_source
+from modelfetch.uri import ModelURI
+
+_FILES = 4  # uploaded at once; a large one has four connections of its own on S3
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What is in the store now.
+
+    Attributes:
+        uri: what to pull; pinned to the version, if it is a single object and the store can.
+        sha256: what to pin the pull to: a file's own, or the digest that a directory's receipt will have.
+        version: as the receipt of a pull will have it.
+        bytes: of all files.
+        files: how many.
+    """
+
+    uri: str
+    sha256: str
+    version: str
+    bytes: int
+    files: int
+
+    def as_dict(self) -> dict[str, object]:
+        """For machines."""
+        return asdict(self)
+
+
+def push(path: Path, uri: ModelURI, access: Access, watch: Progress) -> Pushed:
+    """Upload the file or directory at `path` to `uri`, and compare what the store has with what is here.
+
+    Args:
+        path: the model; links are followed, and what an earlier pull left at a directory's top stays behind.
+        uri: an object, or a prefix; a file keeps its name under one that ends with a slash.
+        access: credentials that may write, read and list.
+        watch: is told what happens.
+
+    Raises:
+        UsageError: the target is no place in a bucket, or names a version.
+        NotFoundError: there is nothing at `path`, or no such bucket.
+        WrongBytesError: the file is empty, or a name could not be pulled again.
+        MismatchError: the store has other bytes than the file.
+        DestinationError: other objects stand under the prefix and would become part of the model.
+        ChangedError: a file changed meanwhile.
+        ModelfetchError: it cannot be uploaded.
+    """
+    _refuse(uri)
+    with _prepared(local.find(path, access), uri, access, watch) as model:
+        target = _target(uri, model)
+        store = open_source(target, access)
+        assert isinstance(store, Store)
+        pushed = _push_directory(model, store, watch) if model.directory else _push_file(model, store, watch)
+    watch.note(f"Pushed {pushed.uri}.", sha256=pushed.sha256)
+    return pushed
+
+
+def _refuse(uri: ModelURI) -> None:
+    """Refuse a target that cannot be one."""
+    hint = "A model can be pushed to s3://bucket/path or gs://bucket/path."
+    if uri.scheme not in ("s3", "gs"):
+        raise UsageError(f"{uri} is no place in a bucket.", hint=hint)
+    if uri.version:
+        raise UsageError(f"The store gives what is pushed its version; {uri.version} cannot be asked for.", hint=hint)
+
+
+@contextlib.contextmanager
+def _prepared(model: LocalModel, uri: ModelURI, access: Access, watch: Progress) -> Iterator[LocalModel]:
+    """The model as it is to be stored: a directory packed into a temporary file if the target is named like one."""
+    if not model.directory or uri.is_directory or not is_packed(uri.name):
+        yield model
+        return
+    with contextlib.ExitStack() as stack:
+        with disk_errors(tempfile.gettempdir()):
+            archive = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelfetch-")), uri.name)
+        watch.note(f"Packing {len(model.files)} files into {uri.name}.", bytes=model.size)
+        pack(model, archive)
+        yield local.find(archive, access)
+
+
+def _target(uri: ModelURI, model: LocalModel) -> ModelURI:
+    """The object, or the prefix with a slash at its end."""
+    if model.directory:
+        return uri if uri.is_directory else replace(uri, key=f"{uri.key}/")
+    return replace(uri, key=uri.key + model.files[0].path) if uri.is_directory else uri
+
+
+def _push_file(model: LocalModel, store: Store, watch: Progress) -> Pushed:
+    target = store.uri
+    (sent,) = _upload(model, store, lambda _: target.key, watch)
+    stored = sent.stored
+    pinned = target.scheme == "gs" or "x-amz-version-id" in stored.pins
+    uri = target.pinned(stored.version) if pinned else str(target)
+    return Pushed(uri, sent.sha256, stored.version, model.size, 1)
+
+
+def _push_directory(model: LocalModel, store: Store, watch: Progress) -> Pushed:
+    target = store.uri
+    _require_own(model, store)
+    sent = _upload(model, store, lambda o: target.key + o.path, watch)
+    for folder in model.folders:
+        store.mark(f"{target.key}{folder}/")
+    files = [FileEntry(o.path, o.size or 0, one.sha256) for o, one in zip(model.files, sent, strict=True)]
+    digest = receipts.digest(files, directory=True).removeprefix("sha256:")
+    return Pushed(str(target), digest, _version(model, store), model.size, len(files))
+
+
+def _require_own(model: LocalModel, store: Store) -> None:
+    """Refuse a prefix that holds anything else: a pull would take it for part of the model."""
+    try:
+        there = store.find()
+    except NotFoundError:
+        return
+    files = {o.path for o in model.files}
+    others = [o.path for o in there.objects if o.path not in files] + sorted({*there.folders} - model.paths)
+    others = [path for path in others if not names.is_reserved(path)]
+    if others:
+        raise DestinationError(
+            f"{store.uri} holds {len(others)} other object{'s'[: len(others) != 1]} that would become part of the model"
+            f" ({names.shown(others[0])}{' …' if len(others) > 1 else ''}).",
+            hint="Push to a prefix of its own, such as one that ends with a version, or delete them first.",
+        )
+
+
+def _version(model: LocalModel, store: Store) -> str:
+    """What a pull will call what it finds now."""
+    found = store.find()
+    most = len(found.objects)
+    there = plans.make(found, store.uri, extract=False, include=(), exclude=(), max_bytes=None, max_files=most)
+    if {(o.path, o.size) for o in there.objects} != {(o.path, o.size) for o in model.files}:
+        raise ChangedError(f"Somebody else writes to {store.uri}.", hint="Push again, to a prefix of its own.")
+    return there.version
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """One uploaded file; `compared` is false if the store states no checksum of it."""
+
+    sha256: str
+    stored: RemoteObject
+    compared: bool
+
+
+def _upload(model: LocalModel, store: Store, key: Callable[[RemoteObject], str], watch: Progress) -> list[_Sent]:
+    """Upload each file to its key, a few at once; the first failure ends it."""
+    watch.begin(str(store.uri), model.size)
+    executor = ThreadPoolExecutor(_FILES, thread_name_prefix="push")
+    try:
+        futures = [executor.submit(_send, model, obj, store, key(obj), watch) for obj in model.files]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        sent = [future.result() for future in futures if future.done()]
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+    watch.end()
+    if blind := sum(not one.compared for one in sent):
+        watch.warn(f"The store states no checksum of {blind} of {len(sent)} files: only sizes were compared.")
+    return sent
+
+
+def _send(model: LocalModel, obj: RemoteObject, store: Store, key: str, watch: Progress) -> _Sent:
+    """Upload one file, with a CRC for the store to compare, and compare what the store then states."""
+    path = Path(obj.key)
+    with model.unchanged(obj):
+        here = local.fingerprint(path, {store.crc: ""})
+        with local.readable(path):
+            stored = store.upload(path, key, here.checksums[store.crc], watch.advance)
+        if not set(stored.checksums) & set(here.checksums):
+            here = local.fingerprint(path, stored.checksums)
+    there = Fingerprint(stored.size or 0, stored.checksums)
+    what = f"{store.uri.scheme}://{store.uri.bucket}/{key}"
+    checks = integrity.verify(what, there, size=here.size, expected=here.checksums)
+    return _Sent(here.sha256, stored, compared=len(checks) > 1)
