@@ -14,6 +14,7 @@ from modelfetch.journal import Journal
 from modelfetch.sources.base import RemoteObject
 
 PART = 16 * 1024**2  # bytes of one request: see docs/performance.md
+BLOCK = 4 * 1024**2  # bytes noted in the journal at a time: what a crash can cost for each connection
 _PIECE = 128 * 1024  # bytes read back at a time
 
 
@@ -28,13 +29,13 @@ class Landing:
             DestinationError: no room, or not writable.
         """
         self.obj = obj
-        self.ranges = _ranges(obj)
+        self.blocks = _blocks(obj)
         self._path = path
         self._journal = journal
         self._crcs: dict[int, int] = {}
         self._lock = threading.Lock()
         self._hashing = threading.Lock()
-        self._hashed = 0  # parts, from the first on
+        self._hashed = 0  # blocks, from the first on
         self._choose(obj.checksums)
         with disk_errors(path):
             self._fd = _open(path, obj, again=journal.knows(obj.path))
@@ -46,34 +47,45 @@ class Landing:
 
     @property
     def missing(self) -> list[int]:
-        """The numbers of the parts that are still to come; their bytes are `ranges[number]`."""
-        return [part for part in range(len(self.ranges)) if part not in self._crcs]
+        """The numbers of the blocks that are still to come; their bytes are `blocks[number]`."""
+        return [block for block in range(len(self.blocks)) if block not in self._crcs]
+
+    @property
+    def runs(self) -> list[list[int]]:
+        """The missing blocks as runs of neighbours, each of the size of one request at most."""
+        runs: list[list[int]] = []
+        for block in self.missing:
+            if runs and runs[-1][-1] == block - 1 and len(runs[-1]) < PART // BLOCK:
+                runs[-1].append(block)
+            else:
+                runs.append([block])
+        return runs
 
     def expect(self, checksums: Mapping[str, str]) -> None:
         """Learn the checksums that a listing lacked; only before the first byte."""
         self.obj = replace(self.obj, checksums=checksums)
         self._choose(checksums)
 
-    def write(self, data: bytes, offset: int) -> None:
+    def write(self, data: memoryview, offset: int) -> None:
         """Write at an offset. One lock round the writes: unlocked, threads burn their time in the inode's lock."""
         with self._lock, disk_errors(self._path):
-            view = memoryview(data)
-            while view:
-                count = os.pwrite(self._fd, view, offset)
-                view, offset = view[count:], offset + count
+            while data:
+                count = os.pwrite(self._fd, data, offset)
+                data, offset = data[count:], offset + count
 
-    def complete(self, part: int, crc: int) -> None:
-        """Note that a part is all there."""
-        self._crcs[part] = crc
-        self._journal.record(self.obj.path, part, crc)
+    def complete(self, block: int, crc: int) -> None:
+        """Note that a block is all there."""
+        self._crcs[block] = crc
+        self._journal.record(self.obj.path, block, crc)
         self._hash_contiguous()
 
     def fingerprint(self) -> Fingerprint:
-        """What the file is, once no part is missing."""
+        """What the file is, once no block is missing."""
         self._hash_contiguous(wait=True)
         size = os.fstat(self._fd).st_size
         parts = [
-            (self._crcs[part], (size if end is None else end) - start) for part, (start, end) in enumerate(self.ranges)
+            (self._crcs[block], (size if end is None else end) - start)
+            for block, (start, end) in enumerate(self.blocks)
         ]
         crc = integrity.crc_hex(self.algorithm, integrity.combine(self.algorithm, parts))
         return Fingerprint(size, {self.algorithm: crc, **self._in_order.results()})
@@ -97,8 +109,8 @@ class Landing:
             finally:
                 self._hashing.release()
 
-    def _pieces(self, part: int) -> Iterator[bytes]:
-        at, end = self.ranges[part]
+    def _pieces(self, block: int) -> Iterator[bytes]:
+        at, end = self.blocks[block]
         while end is None or at < end:
             with disk_errors(self._path):
                 piece = os.pread(self._fd, _PIECE if end is None else min(_PIECE, end - at), at)
@@ -108,27 +120,27 @@ class Landing:
             at += len(piece)
 
     def _take_up(self) -> int:
-        """Believe the journal's parts whose bytes on disk have the CRC noted; returns how many bytes that saves."""
+        """Believe the journal's blocks whose bytes on disk have the CRC noted; returns how many bytes that saves."""
         saved = 0
-        for part in self.missing:
-            noted = self._journal.done.get((self.obj.path, part))
+        for block in self.missing:
+            noted = self._journal.done.get((self.obj.path, block))
             if noted is None:
                 continue
             crc = length = 0
-            for piece in self._pieces(part):
+            for piece in self._pieces(block):
                 crc = integrity.crc(self.algorithm, piece, crc)
                 length += len(piece)
             if crc == noted and length:
-                self._crcs[part] = crc
+                self._crcs[block] = crc
                 saved += length
         self._hash_contiguous()
         return saved
 
 
-def _ranges(obj: RemoteObject) -> list[tuple[int, int | None]]:
+def _blocks(obj: RemoteObject) -> list[tuple[int, int | None]]:
     if obj.size is None or not obj.ranges:
         return [(0, obj.size)]
-    return [(start, min(start + PART, obj.size)) for start in range(0, obj.size, PART)]
+    return [(start, min(start + BLOCK, obj.size)) for start in range(0, obj.size, BLOCK)]
 
 
 def _open(path: Path, obj: RemoteObject, *, again: bool) -> int:

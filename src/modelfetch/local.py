@@ -1,4 +1,4 @@
-"""A model on this machine that is to be pushed: what of a path belongs to it, its fingerprints, and that it stays as it is."""
+"""A model on this machine that is to be pushed: what belongs to it, its fingerprints, and that it stays as it is."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping

@@ -6,7 +6,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any, BinaryIO
 
 from modelfetch.archive import promised
 from modelfetch.disk import disk_errors
@@ -40,13 +40,17 @@ def pack(model: LocalModel, archive: Path) -> None:
         ChangedError: a file changed meanwhile.
         ModelfetchError: a file cannot be read.
     """
-    with disk_errors(archive), archive.open("wb") as file, _compressed(archive.name, file) as sink:
-        with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-            for folder in model.folders:
-                tar.addfile(_member(folder, tarfile.DIRTYPE, 0, executable=True))
-            for obj in model.files:
-                with model.unchanged(obj):
-                    _add(tar, Path(obj.key), obj.path, obj.size or 0)
+    with (
+        disk_errors(archive),
+        archive.open("wb") as file,
+        _compressed(archive.name, file) as sink,
+        tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for folder in model.folders:
+            tar.addfile(_member(folder, tarfile.DIRTYPE, 0, executable=True))
+        for obj in model.files:
+            with model.unchanged(obj):
+                _add(tar, Path(obj.key), obj.path, obj.size or 0)
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str, size: int) -> None:
@@ -64,19 +68,19 @@ def _member(name: str, kind: bytes, size: int, *, executable: bool) -> tarfile.T
 
 
 @contextlib.contextmanager
-def _compressed(name: str, file: IO[bytes]) -> Iterator[IO[bytes]]:
+def _compressed(name: str, file: BinaryIO) -> Iterator[Any]:
     if name.lower().endswith("gz"):
-        with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as sink:
-            yield sink
+        with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
+            yield packed
     elif name.lower().endswith("zst"):
         if sys.version_info >= (3, 14):
             from compression import zstd  # noqa: PLC0415
         else:
             from backports import zstd  # noqa: PLC0415
 
-        settings = zstd.CompressionParameter
-        options = {settings.compression_level: _ZSTD_LEVEL, settings.checksum_flag: 1}
-        with zstd.ZstdFile(file, "wb", options=options) as sink:
-            yield sink
+        setting = zstd.CompressionParameter
+        options: dict[int, int] = {setting.compression_level: _ZSTD_LEVEL, setting.checksum_flag: 1}
+        with zstd.ZstdFile(file, "wb", options=options) as packed:
+            yield packed
     else:
         yield file

@@ -105,9 +105,8 @@ def _try(uri: ModelURI, dest: str, access: Access, options: Options, watch: Prog
     if there := up_to_date(place, wanted, options):
         watch.note(f"{uri} is there already, unchanged.", path=str(place.path), version=there.version)
         return there
-    with staging(
-        place.home, place.name, lambda: watch.note(f"Another pull to {place.path} is at work: waiting for it.")
-    ) as stage:
+    busy = f"Waiting: another pull to {place.path} is at work."
+    with staging(place.home, place.name, lambda: watch.note(busy)) as stage:
         if there := up_to_date(place, wanted, options):
             watch.note(f"Another pull has put {uri} there.", path=str(place.path), version=there.version)
             return there

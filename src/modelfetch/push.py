@@ -11,7 +11,7 @@ from modelfetch import integrity, local, names
 from modelfetch import plan as plans
 from modelfetch import receipt as receipts
 from modelfetch.disk import disk_errors
-from modelfetch.errors import ChangedError, DestinationError, NotFoundError, UsageError
+from modelfetch.errors import DestinationError, MismatchError, NotFoundError, UsageError
 from modelfetch.integrity import Fingerprint
 from modelfetch.local import LocalModel
 from modelfetch.pack import is_packed, pack
@@ -59,7 +59,7 @@ def push(path: Path, uri: ModelURI, access: Access, watch: Progress) -> Pushed:
         UsageError: the target is no place in a bucket, or names a version.
         NotFoundError: there is nothing at `path`, or no such bucket.
         WrongBytesError: the file is empty, or a name could not be pulled again.
-        MismatchError: the store has other bytes than the file.
+        MismatchError: the store has something else than what was sent.
         DestinationError: other objects stand under the prefix and would become part of the model.
         ChangedError: a file changed meanwhile.
         ModelfetchError: it cannot be uploaded.
@@ -90,7 +90,7 @@ def _prepared(model: LocalModel, uri: ModelURI, access: Access, watch: Progress)
         yield model
         return
     with contextlib.ExitStack() as stack:
-        with disk_errors(tempfile.gettempdir()):
+        with disk_errors("the temporary directory"):
             archive = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelfetch-")), uri.name)
         watch.note(f"Packing {len(model.files)} files into {uri.name}.", bytes=model.size)
         pack(model, archive)
@@ -146,8 +146,14 @@ def _version(model: LocalModel, store: Store) -> str:
     found = store.find()
     most = len(found.objects)
     there = plans.make(found, store.uri, extract=False, include=(), exclude=(), max_bytes=None, max_files=most)
-    if {(o.path, o.size) for o in there.objects} != {(o.path, o.size) for o in model.files}:
-        raise ChangedError(f"Somebody else writes to {store.uri}.", hint="Push again, to a prefix of its own.")
+    listed, ours = ({o.path: o.size for o in side} for side in (there.objects, model.files))
+    other = {path for path in {*listed, *ours} if listed.get(path) != ours.get(path)}
+    other |= {*there.folders} - model.paths
+    if other:
+        raise MismatchError(
+            f"{store.uri} does not list what was pushed ({names.shown(min(other))} differs).",
+            hint="Somebody else may write there, or the store keeps no empty directories; push to another prefix.",
+        )
     return there.version
 
 

@@ -64,21 +64,22 @@ def _tasks(
     landings: list[Landing],
     arrived: Callable[[RemoteObject, Fingerprint, int], None],
 ) -> Iterator[Callable[[], None]]:
-    """One task for each missing part, made when its turn comes: a directory may hold a million."""
+    """One task for each missing run of blocks, made when its turn comes: a directory may hold a million."""
     for obj in objects:
         large = obj.size is None or obj.size > PART
         landing = Landing(wire.source.complete(obj) if large and not obj.checksums else obj, into / obj.path, journal)
         landings.append(landing)
         wire.advance(landing.resumed)
         task = _Arrival(wire, landing, landings, arrived)
-        if not landing.missing:
+        runs = landing.runs
+        if not runs:
             task.finish()
-        for part in landing.missing:
-            yield task.fetcher(part)
+        for run in runs:
+            yield task.fetcher(run)
 
 
 class _Arrival:
-    """Fetches the parts of one file; whoever brings the last one finishes the file."""
+    """Fetches the runs of one file; whoever brings the last one finishes the file."""
 
     def __init__(
         self,
@@ -91,17 +92,17 @@ class _Arrival:
         self._landing = landing
         self._landings = landings
         self._arrived = arrived
-        self._left = len(landing.missing)
+        self._left = len(landing.runs)
         self._lock = threading.Lock()
 
-    def fetcher(self, part: int) -> Callable[[], None]:
-        return lambda: self._fetch(part)
+    def fetcher(self, run: list[int]) -> Callable[[], None]:
+        return lambda: self._fetch(run)
 
-    def _fetch(self, part: int) -> None:
-        start, end = self._landing.ranges[part]
-        sink = _PartSink(self._landing, start)
+    def _fetch(self, run: list[int]) -> None:
+        (start, _), (_, end) = self._landing.blocks[run[0]], self._landing.blocks[run[-1]]
+        sink = _RunSink(self._landing, run[0])
         self._wire.fetch(self._landing.obj, start, end, sink)
-        self._landing.complete(part, sink.crc)
+        sink.end()
         with self._lock:
             self._left -= 1
             last = self._left == 0
@@ -116,22 +117,40 @@ class _Arrival:
         self._arrived(landing.obj, came, landing.resumed)
 
 
-class _PartSink:
-    """Passes one part's bytes on to its file, with a running CRC."""
+class _RunSink:
+    """Passes the bytes of neighbouring blocks on to their file, each block with its CRC."""
 
-    def __init__(self, landing: Landing, start: int) -> None:
+    def __init__(self, landing: Landing, block: int) -> None:
         self._landing = landing
-        self._offset = self._start = start
-        self.crc = 0
+        self._block = block
+        self._offset = self._start = landing.blocks[block][0]
+        self._crc = 0
 
     def begin(self, checksums: Mapping[str, str]) -> None:
         if checksums and not self._landing.obj.checksums and self._offset == self._start:
             self._landing.expect(checksums)
 
     def write(self, data: bytes) -> None:
-        self.crc = integrity.crc(self._landing.algorithm, data, self.crc)
-        self._landing.write(data, self._offset)
-        self._offset += len(data)
+        view = memoryview(data)
+        while view:
+            end = self._landing.blocks[self._block][1]
+            piece = view if end is None else view[: end - self._offset]
+            self._crc = integrity.crc(self._landing.algorithm, piece, self._crc)
+            self._landing.write(piece, self._offset)
+            self._offset += len(piece)
+            view = view[len(piece) :]
+            if self._offset == end:
+                self._complete()
+
+    def end(self) -> None:
+        """The last block of an object of unknown size ends where its bytes do."""
+        if self._block < len(self._landing.blocks) and self._landing.blocks[self._block][1] is None:
+            self._complete()
+
+    def _complete(self) -> None:
+        self._landing.complete(self._block, self._crc)
+        self._block += 1
+        self._crc = 0
 
 
 def _run_all(tasks: Iterator[Callable[[], None]], threads: int, stop: Callable[[], None]) -> None:

@@ -21,7 +21,7 @@ from modelfetch.names import parents, shown, vet
 
 MAX_NAMES = 64 * 1024**2  # characters of all names together: they are kept in memory
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _NO_HARD_LINKS = (errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -89,7 +89,7 @@ class Tree:
             self._count_name(each)
             with self._errors(each):
                 (self._root / each).mkdir()
-                (self._root / each).chmod(0o755)  # whatever the umask
+                (self._root / each).chmod(0o755)
 
     def file(self, path: str, size: int, pieces: Iterable[memoryview], *, executable: bool) -> None:
         """Write a file of `size` bytes.
@@ -108,11 +108,11 @@ class Tree:
                 digest.update(piece)
                 with self._errors(path):
                     _write(fd, piece)
-            with self._errors(path):
-                os.fchmod(fd, 0o755 if executable else 0o644)
         finally:
             with self._errors(path):
                 os.close(fd)
+        with self._errors(path):
+            (self._root / path).chmod(0o755 if executable else 0o644)  # whatever the umask
         self._files[path] = Member(path, size, digest.hexdigest())
 
     def hard_link(self, path: str, target: str) -> None:

@@ -160,8 +160,6 @@ def _start(info: zipfile.ZipInfo, raw: bytes, file: BinaryIO, end: int) -> int:
     """Return where a member's content starts, after a look at its local header."""
     file.seek(info.header_offset)
     header = file.read(_LOCAL.size)
-    if len(header) < _LOCAL.size:
-        raise ArchiveError(f"The member {shown(info.orig_filename)} lies outside of the zip.")
     mark, _, flags, method, _, _, _, _, _, name_length, extra_length = _LOCAL.unpack(header)
     same = mark == b"PK\x03\x04" and file.read(name_length) == raw and method == info.compress_type
     if not same or flags & _ENCRYPTED:
@@ -189,9 +187,6 @@ def _content(info: zipfile.ZipInfo, start: int, file: BinaryIO) -> Iterator[memo
 
 def _stored(file: BinaryIO, start: int, size: int) -> Iterator[bytes]:
     file.seek(start)
-    while size:
-        piece = file.read(min(size, PIECE))
-        if not piece:
-            return
+    while size and (piece := file.read(min(size, PIECE))):
         size -= len(piece)
         yield piece
