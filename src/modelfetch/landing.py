@@ -1,5 +1,6 @@
 """A file of the model while its bytes arrive: written from several threads, checksummed on the way, resumable."""
 
+import errno
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -92,9 +93,10 @@ class Landing:
 
     def close(self) -> None:
         """Close the file; it is not flushed yet."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1  # a thread that is still about fails, and does not write into another file
 
     def _hash_contiguous(self, *, wait: bool = False) -> None:
         """Hash what follows the bytes already hashed, while it is still in the page cache."""
@@ -163,5 +165,10 @@ def _open(path: Path, obj: RemoteObject, *, again: bool) -> int:
 
 def _reserve(fd: int, obj: RemoteObject) -> None:
     """Take the room at once, so that a full disk is known before the first byte, and writes need no new blocks."""
-    if obj.size and hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+    if not obj.size or not hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        return
+    try:
         os.posix_fallocate(fd, 0, obj.size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # some file systems cannot
+            raise

@@ -39,7 +39,12 @@ class Plan:
 
     @property
     def ident(self) -> str:
-        """Identifies the plan across runs: the same version of the same model, put together in the same way."""
+        """Identifies the plan across runs: the same version of the same model, put together in the same way.
+
+        Empty if nothing tells versions apart: what an earlier run brought may be of another one.
+        """
+        if not self.version:
+            return ""
         return f"{self.uri} {self.version} {'unpacked' if self.archive else 'as is'}"
 
     @property

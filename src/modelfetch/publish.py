@@ -210,7 +210,8 @@ def _move_entries(stage: Stage, dest: Destination, receipt: Receipt) -> None:
     for path in sorted(new):
         (stage.tree / path).replace(base / path)
         if dest.directory and f"{path}{SUFFIX}" not in new:
-            (base / f"{path}{SUFFIX}").unlink(missing_ok=True)  # of a pull of this file alone
+            with contextlib.suppress(OSError):
+                (base / f"{path}{SUFFIX}").unlink()  # of a pull of this file alone
     for parent in {Path(path).parent for path in new}:
         _fsync(base / parent)
     staged = stage.work / "receipt.json"

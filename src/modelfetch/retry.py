@@ -15,7 +15,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from modelfetch.errors import ModelfetchError, NoCredentialsError, TransientError
+from modelfetch.errors import ChangedError, ModelfetchError, NoCredentialsError, TransientError
 
 T = TypeVar("T")
 
@@ -25,7 +25,8 @@ START_UP_GRACE = 60.0  # seconds: GKE's metadata server "takes a few seconds" in
 
 
 def _transient(error: BaseException) -> bool:
-    return isinstance(error, TransientError) and error.retryable
+    """A request for a version that is gone would fail again: only a new pull finds the new one."""
+    return isinstance(error, TransientError) and error.retryable and not isinstance(error, ChangedError)
 
 
 def _asked_for(state: RetryCallState) -> float:

@@ -49,9 +49,10 @@ class Stage:
         return self.work / "ours.json"
 
     def journal(self, plan: str) -> Journal:
-        """The journal of this plan; what an earlier run left of another is removed."""
-        path = self.work / "parts.jsonl"
-        journal = Journal(path, plan)
+        """The journal of this plan; what an earlier run left of another, or of none that is certain, is removed."""
+        if not plan:
+            self.clear()
+        journal = Journal(self.work / "parts.jsonl", plan)
         if not journal.resumable:
             self.clear()
         with disk_errors(self.tree):

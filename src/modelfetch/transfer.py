@@ -67,7 +67,10 @@ def _tasks(
     """One task for each missing run of blocks, made when its turn comes: a directory may hold a million."""
     for obj in objects:
         large = obj.size is None or obj.size > PART
-        landing = Landing(wire.source.complete(obj) if large and not obj.checksums else obj, into / obj.path, journal)
+        known = wire.source.complete(obj) if large and not obj.checksums else obj
+        if wire.closed:
+            return
+        landing = Landing(known, into / obj.path, journal)
         landings.append(landing)
         wire.advance(landing.resumed)
         task = _Arrival(wire, landing, landings, arrived)
@@ -173,17 +176,12 @@ def _run_all(tasks: Iterator[Callable[[], None]], threads: int, stop: Callable[[
         stop()
         executor.shutdown(wait=False, cancel_futures=True)
         raise
-    if any(f.done() and f.exception() for f in futures):
+    failures = [error for f in futures if f.done() and (error := f.exception()) is not None]
+    if failures:
         stop()
-    executor.shutdown(wait=True)
-    _raise_first(futures)
-
-
-def _raise_first(futures: Sequence[Future[None]]) -> None:
-    failures = [error for f in futures if (error := f.exception()) is not None]
-    for error in failures:
-        if not isinstance(error, Stopped):
-            raise error
+        executor.shutdown(wait=False, cancel_futures=True)  # the others may wait for a server that hangs
+        raise next((error for error in failures if not isinstance(error, Stopped)), failures[0])
+    executor.shutdown()
 
 
 class Window:
@@ -239,10 +237,10 @@ class Window:
         crc = {self._algorithm: integrity.crc_hex(self._algorithm, self._crc)}
         return Fingerprint(self._read, {**crc, **self._in_order.results()})
 
-    def close(self, *, wait: bool = True) -> None:
+    def close(self) -> None:
         """Stop fetching."""
         self._wire.close()
-        self._executor.shutdown(wait=wait, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 class _Buffer:

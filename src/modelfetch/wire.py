@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3
 
-from modelfetch.errors import ModelfetchError, RefusedError, TransientError
+from modelfetch.errors import ChangedError, ModelfetchError, RefusedError, TransientError
 from modelfetch.pool import Pool, explain
 from modelfetch.retry import request_tries
 from modelfetch.sources.base import RemoteObject, Source, by_status, changed, retry_after
@@ -48,6 +48,11 @@ class Wire:
         self._stop = threading.Event()
         self._open: set[urllib3.BaseHTTPResponse] = set()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the pull is over, or has failed elsewhere."""
+        return self._stop.is_set()
+
     def close(self) -> None:
         """End every read at once, those that wait for bytes included."""
         self._stop.set()
@@ -77,7 +82,7 @@ class Wire:
                                 self.advance(len(data))
                         done = True
                     except TransientError as error:
-                        if not error.retryable or offset - begun < _PROGRESS:
+                        if isinstance(error, ChangedError) or offset - begun < _PROGRESS:
                             raise
                         self.retries += 1
 
@@ -141,7 +146,7 @@ class Wire:
         if reply.status not in (200, 206):
             raise self._refusal(reply, obj)
         for name, value in obj.pins.items():
-            if name in headers and headers[name] != value:
+            if name in headers and _bare(headers[name]) != _bare(value):
                 raise changed(obj.key)
         if "content-range" in headers:  # some servers send a range with status 200
             return _check_range(headers["content-range"], obj, start, end)
@@ -162,6 +167,11 @@ class Wire:
         if isinstance(error, TransientError):
             return error
         return self.source.diagnose(obj, status)
+
+
+def _bare(value: str) -> str:
+    """A validator without what proxies add to it or take from it: weakness and quotes."""
+    return value.removeprefix("W/").strip('"')
 
 
 def _lower(reply: urllib3.BaseHTTPResponse) -> dict[str, str]:

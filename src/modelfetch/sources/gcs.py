@@ -28,7 +28,7 @@ from modelfetch.errors import (
 )
 from modelfetch.pool import CONNECT_TIMEOUT, explain
 from modelfetch.retry import request
-from modelfetch.sources.base import Access, Found, RemoteObject, Request, by_status, retry_after
+from modelfetch.sources.base import Access, Found, RemoteObject, Request, by_status, changed, retry_after
 from modelfetch.uri import ModelURI
 
 _SCOPES = {
@@ -135,9 +135,11 @@ class GCSSource:
         what = f"gs://{self.uri.bucket}/{obj.key}"
         try:
             with self._explained(obj.key):
-                bucket = self._client.bucket(self.uri.bucket)
-                if bucket.get_blob(obj.key, generation=int(obj.version), timeout=self._timeout, retry=None) is None:
-                    return NotFoundError(f"{what} was deleted while it was being read.", hint="Upload it again.")
+                now = self._client.bucket(self.uri.bucket).get_blob(obj.key, timeout=self._timeout, retry=None)
+            if now is None:
+                return NotFoundError(f"{what} was deleted while it was being read.", hint="Upload it again.")
+            if str(now.generation) != obj.version and not self.uri.version:
+                return changed(what)
         except ModelfetchError as error:
             return error
         return by_status(status, what)
@@ -263,6 +265,9 @@ def _detail(error: api.GoogleAPICallError) -> str:
     """The server's own words; the SDK's text carries the whole address."""
     first = error.errors[0] if error.errors else None
     text = first.get("message", "") if isinstance(first, dict) else ""
+    if not text and error.response is not None:  # the SDK's uploads leave it there
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            text = error.response.json()["error"]["message"]
     return " ".join((text or type(error).__name__).split())[:300].rstrip(".")
 
 
@@ -285,8 +290,10 @@ def _failure(error: Exception, host: str, stall_timeout: float) -> ModelfetchErr
             return NoCredentialsError(f"Google credentials could not be had: {text}.", hint=_HINT_NONE)
         case requests.RequestException() | OSError():
             return explain(error, host, stall_timeout)
+        case api.RetryError() if isinstance(error.cause, InvalidResponse):
+            return by_status(error.cause.response.status_code, host)
         case api.RetryError():
-            return TransientError(f"{host} did not answer in time.", hint="Try again later.")
+            return explain(error.cause or error, host, stall_timeout)
         case _:
             return ConfigError(
                 f"The Google Cloud configuration makes no sense: {text}.",

@@ -101,7 +101,7 @@ class S3Source:
             if not access.anonymous and self._session.get_credentials() is None:
                 raise NoCredentialsError(
                     "No AWS credentials were found.",
-                    hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role; --anonymous for a public bucket.",
+                    hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role; public: --anonymous.",
                 )
 
     def find(self) -> Found:
