@@ -1,0 +1,57 @@
+import re
+import shlex
+from html import unescape
+from pathlib import Path
+
+import httpx
+import pytest
+
+from modelserve import page, settings
+from modelserve.service import Service
+
+
+@pytest.mark.parametrize("client", ["iris_client", "churn_client", "house_client"])
+def test_the_example_request_works_as_it_stands(request: pytest.FixtureRequest, client: str) -> None:
+    """Who copies it into a shell gets a prediction."""
+    http: httpx.Client = request.getfixturevalue(client)
+    found = re.search("<pre>(.*)</pre>", http.get("/").text)
+    assert found
+
+    curl, url, flag, body = shlex.split(unescape(found[1]))
+    answer = http.post(f"http://{url}", content=body)
+
+    assert (curl, flag) == ("curl", "-d")
+    assert list(answer.json()) == ["prediction"]
+
+
+def test_the_page_tells_what_is_served(iris_client: httpx.Client) -> None:
+    """Name, status, source, version and digest are readable, and the other pages are linked."""
+    answer = iris_client.get("/")
+    text = answer.text
+
+    digest = iris_client.get("/model").json()["digest"]
+    for expected in ("<title>iris</title>", "ready", "s3://models/iris/model.joblib", "3sL4kqtJlcpXroDTDmJ", digest):
+        assert expected in text
+    assert {"docs", "model", "metrics"} == set(re.findall('href="(.*?)"', text))
+    assert "src=" not in text
+    assert answer.headers["content-security-policy"] == page.POLICY
+
+
+def test_the_page_says_why_it_is_not_ready(tmp_path: Path) -> None:
+    """Before the model is there, the reason is."""
+    service = Service(settings.read(MODEL_PATH=tmp_path, MODEL_NAME="<b>"))
+
+    text = page.render(service, "localhost")
+
+    assert "the model is being loaded" in text
+    assert "&lt;b&gt;" in text
+    assert "<b>" not in text
+
+
+@pytest.mark.parametrize("host", ['x"><script>', "a b", "[", ""])
+def test_a_made_up_host_is_not_repeated(iris_client: httpx.Client, host: str) -> None:
+    """What a client calls the server is shown only if it may be a host."""
+    answer = iris_client.get("/", headers={"host": host})
+
+    assert answer.status_code in {200, 400}
+    assert "<script" not in answer.text
