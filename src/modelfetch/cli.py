@@ -370,7 +370,7 @@ def _interrupted(signum: int, talk: Talk) -> int:
             128 + signum,
             "interrupted",
             f"Stopped by {name}.",
-            "Run it again: it resumes where it stopped.",
+            "Run it again; a pull resumes where it stopped.",
             talk.source,
         )
     )

@@ -38,7 +38,7 @@ class Face(Protocol):
         """Show why it failed."""
         ...
 
-    def begin(self, name: str, total: int | None) -> None:
+    def begin(self, what: str, total: int | None) -> None:
         """Show that a transfer begins."""
         ...
 
@@ -63,10 +63,10 @@ class Console:
         lines = progress in ("auto", "lines")
         self._face: Face = _Terminal(bar=bar, lines=lines and not bar) if text else _Log(lines=progress != "off")
 
-    def begin(self, name: str, total: int | None) -> None:
+    def begin(self, what: str, total: int | None) -> None:
         """See `Progress.begin`."""
         if self._least <= _LEVELS.index("info"):
-            self._face.begin(name, total)
+            self._face.begin(what, total)
 
     def advance(self, count: int) -> None:
         """See `Progress.advance`."""
@@ -104,8 +104,8 @@ class _Log:
     def failed(self, failure: dict[str, object]) -> None:
         _emit(failure)
 
-    def begin(self, name: str, total: int | None) -> None:
-        self.say("info", f"Fetching {name}.", {"total_bytes": total})
+    def begin(self, what: str, total: int | None) -> None:
+        self.say("info", f"{what}.", {"total_bytes": total})
         if self._meter:
             self._meter.begin(total)
 
@@ -179,13 +179,13 @@ class _Terminal:
         line = f"error: {failure['message']}{' ' if failure['hint'] else ''}{failure['hint']}"
         self._console.print(redacted(line), style="bold red", markup=False)
 
-    def begin(self, name: str, total: int | None) -> None:
+    def begin(self, what: str, total: int | None) -> None:
         self.end()
         if self._meter:
             self._meter.begin(total)
         if self._bar:
             self._shown = _bar(self._console)
-            self._task = self._shown.add_task(name, total=total)
+            self._task = self._shown.add_task(what, total=total)
             self._shown.start()
 
     def advance(self, count: int) -> None:

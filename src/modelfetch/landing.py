@@ -14,7 +14,7 @@ from modelfetch.integrity import Fingerprint, InOrder
 from modelfetch.journal import Journal
 from modelfetch.sources.base import RemoteObject
 
-PART = 16 * 1024**2  # bytes of one request: see docs/performance.md
+PART = 16 * 1024**2  # bytes of one request
 BLOCK = 4 * 1024**2  # bytes noted in the journal at a time: what a crash can cost for each connection
 _PIECE = 128 * 1024  # bytes read back at a time
 

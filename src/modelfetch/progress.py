@@ -6,8 +6,8 @@ from typing import Protocol
 class Progress(Protocol):
     """Told of a pull's events, from any thread."""
 
-    def begin(self, name: str, total: int | None) -> None:
-        """Begin to fetch a model of `total` bytes."""
+    def begin(self, what: str, total: int | None) -> None:
+        """Begin to move `total` bytes; `what` says which and where, as in "Fetching s3://b/k"."""
         ...
 
     def advance(self, count: int) -> None:
@@ -30,7 +30,7 @@ class Progress(Protocol):
 class Silent:
     """Tells nobody."""
 
-    def begin(self, name: str, total: int | None) -> None:
+    def begin(self, what: str, total: int | None) -> None:
         """See `Progress.begin`."""
 
     def advance(self, count: int) -> None:

@@ -114,7 +114,7 @@ def _try(uri: ModelURI, dest: str, access: Access, options: Options, watch: Prog
         if not wanted.archive:
             publish.refuse_strangers(stage, place, [o.path for o in staged.objects])
         begun = receipts.now()
-        watch.begin(str(uri), wanted.size or None)
+        watch.begin(f"Fetching {uri}", wanted.size or None)
         fetched = fetch(source, staged, stage, _budget(place, options), options.sha256, options.limits, watch)
         watch.end()
         receipt = _receipt(uri, wanted, fetched, place, begun, clock)

@@ -92,7 +92,7 @@ def _prepared(model: LocalModel, uri: ModelURI, access: Access, watch: Progress)
     with contextlib.ExitStack() as stack:
         with disk_errors("the temporary directory"):
             archive = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelfetch-")), uri.name)
-        watch.note(f"Packing {len(model.files)} files into {uri.name}.", bytes=model.size)
+        watch.note(f"Packing the directory into {uri.name}.", files=len(model.files), bytes=model.size)
         pack(model, archive)
         yield local.find(archive, access)
 
@@ -168,7 +168,7 @@ class _Sent:
 
 def _upload(model: LocalModel, store: Store, key: Callable[[RemoteObject], str], watch: Progress) -> list[_Sent]:
     """Upload each file to its key, a few at once; the first failure ends it."""
-    watch.begin(str(store.uri), model.size)
+    watch.begin(f"Pushing to {store.uri}", model.size)
     executor = ThreadPoolExecutor(_FILES, thread_name_prefix="push")
     try:
         futures = [executor.submit(_send, model, obj, store, key(obj), watch) for obj in model.files]

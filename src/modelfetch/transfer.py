@@ -14,7 +14,7 @@ from modelfetch.landing import PART, Landing
 from modelfetch.sources.base import RemoteObject
 from modelfetch.wire import Stopped, Wire
 
-_FEW, _MANY = 4, 8  # connections for large objects and for small ones: see docs/performance.md
+_FEW, _MANY = 4, 8  # connections for large objects and for small ones
 _WINDOW_PART = 4 * 1024**2  # bytes of one request when the bytes are wanted in order
 
 

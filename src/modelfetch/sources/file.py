@@ -47,7 +47,9 @@ class FileSource:
     def _state(self, path: Path, name: str) -> RemoteObject:
         state = path.stat()
         if not path.is_file():
-            raise RefusedError(f"{path} is neither a file nor a directory.", hint="Leave it out with --exclude.")
+            raise RefusedError(
+                f"{path} is neither a file nor a directory.", hint="A model is made of files and directories."
+            )
         return RemoteObject(key=str(path), path=name, size=state.st_size, version=_version(state))
 
     def complete(self, obj: RemoteObject) -> RemoteObject:
@@ -96,7 +98,8 @@ def _between(here: Path, top: Path) -> Iterator[Path]:
 def _explain(error: OSError, path: Path) -> ModelfetchError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return NotFoundError(
-            f"There is no file or directory {path}.", hint="Check the path; did you mean s3://, gs:// or https://?"
+            f"There is no file or directory {error.filename or path}.",
+            hint="Check the path; did you mean s3://, gs:// or https://?",
         )
     if isinstance(error, PermissionError):
         return CredentialsError(

@@ -24,7 +24,6 @@ from modelfetch.errors import (
     ModelfetchError,
     NoCredentialsError,
     NotFoundError,
-    TransientError,
 )
 from modelfetch.pool import CONNECT_TIMEOUT, explain
 from modelfetch.retry import request

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _SIGNATURE_SECONDS = 900  # of a presigned URL; each request gets a fresh one
 _MULTIPART_FROM, _PART = 64 * 1024**2, 16 * 1024**2  # bytes; four parts at once, read from the disk as they are sent
-_PART_TRIES = 5  # some 8 s of trouble, as in retry.py
+_PART_TRIES = 9  # botocore begins at 50 ms: some 6 s of trouble, near what retry.py bears
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
