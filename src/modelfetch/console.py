@@ -23,7 +23,7 @@ TERMINATION_LIMIT = 4096  # bytes that Kubernetes keeps of a termination message
 _EVERY_SECONDS, _EVERY_SHARE = 10.0, 0.1
 _LEVELS = ("debug", "info", "warning", "error")
 _SECRETS = re.compile(
-    r"(?i)(X-Amz-[A-Za-z-]+|X-Goog-[A-Za-z-]+|AWSAccessKeyId|Signature|sig|token|access_token)=[^&\s'\"]+|(Bearer|Basic)\s+[^\s'\"]+"
+    r"(?i)(X-Amz-[A-Za-z-]+|X-Goog-[A-Za-z-]+|AWSAccessKeyId|Signature|sig|token|access_token)=[^&\s'\"\\]+|(Bearer|Basic)\s+[^\s'\"\\]+"
 )
 
 
@@ -249,12 +249,17 @@ def write_termination_message(path: Path, failure: dict[str, object]) -> None:
         OSError: the file cannot be written.
     """
     text = redacted(json.dumps(failure, ensure_ascii=False, default=str))
-    while len(text.encode()) > TERMINATION_LIMIT:
+    while len(_encoded(text)) > TERMINATION_LIMIT:
         longest = max(("message", "hint", "source"), key=lambda k: len(str(failure[k])))
         kept = str(failure[longest])
         failure = {**failure, longest: kept[: len(kept) * 3 // 4] + "…"}
         text = redacted(json.dumps(failure, ensure_ascii=False, default=str))
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(_encoded(text))
+
+
+def _encoded(text: str) -> bytes:
+    """JSON as UTF-8; what a file's name holds of other encodings as an escape that JSON reads."""
+    return text.encode(errors="backslashreplace")
 
 
 def redacted(text: str) -> str:

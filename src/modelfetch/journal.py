@@ -1,5 +1,6 @@
 """What a crash may leave behind for the next run: which parts of which files are on disk, each with its CRC."""
 
+import contextlib
 import json
 import threading
 from pathlib import Path
@@ -30,11 +31,12 @@ class Journal:
         try:
             head, *lines = self._path.read_text(encoding="utf-8").splitlines()
             self.resumable = json.loads(head) == {"plan": self._plan}
-            for line in lines if self.resumable else ():
+        except (OSError, ValueError):
+            return  # none yet, or not even its head
+        for line in lines if self.resumable else ():
+            with contextlib.suppress(ValueError, TypeError):  # a line that a crash cut short
                 file, part, crc = json.loads(line)
                 self.done[file, part] = crc
-        except (OSError, ValueError):
-            return  # none yet, or its last line is the crash's
 
     def knows(self, file: str) -> bool:
         """Whether an earlier run wrote parts of this file."""
@@ -44,8 +46,8 @@ class Journal:
         """Begin to take notes; a journal of another plan is overwritten."""
         with disk_errors(self._path):
             self._file = self._path.open("a" if self.resumable else "w", encoding="utf-8", buffering=1)
-            if not self.resumable:
-                self._file.write(json.dumps({"plan": self._plan}) + "\n")
+            # A line that a crash cut short must not swallow the next one.
+            self._file.write("\n" if self.resumable else json.dumps({"plan": self._plan}) + "\n")
 
     def record(self, file: str, part: int, crc: int) -> None:
         """Note that a part is written."""

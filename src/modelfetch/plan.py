@@ -88,7 +88,12 @@ def make(
                 f"None of the {len(found.objects)} files at {uri} is left to pull.",
                 hint="Check --include and --exclude.",
             )
-    _vet(objects, found.folders)
+    folders = (
+        ()
+        if include
+        else tuple(f for f in found.folders if not names.is_reserved(f) and not _matches(f + "/", exclude))
+    )
+    _vet(objects, folders)
     if len(objects) > max_files:
         raise BudgetError(
             f"{uri} has {len(objects)} files; {max_files} are allowed.", hint="Raise MODELFETCH_MAX_FILES."
@@ -98,11 +103,6 @@ def make(
         raise BudgetError(f"{uri} has {size} bytes; {max_bytes} are allowed.", hint="Raise MODELFETCH_MAX_BYTES.")
     if not found.directory and objects[0].size == 0:
         raise WrongBytesError(f"{uri} is empty: 0 bytes.", hint="Upload the model again.")
-    folders = (
-        ()
-        if include
-        else tuple(f for f in found.folders if not names.is_reserved(f) and not _matches(f + "/", exclude))
-    )
     return Plan(
         uri=uri,
         objects=objects,

@@ -3,7 +3,7 @@
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -101,17 +101,35 @@ class Pool:
 
     def _manager(self, url: str) -> urllib3.PoolManager:
         parts = urlsplit(url)
-        proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+        proxy = _proxy(parts.scheme, parts.netloc)
         if proxy not in self._managers:
             if self._context is None and (parts.scheme == "https" or proxy):
                 self._context = _tls(self._connect)
             size, context = self._connect.connections, self._context
             self._managers[proxy] = (
-                urllib3.ProxyManager(proxy, maxsize=size, ssl_context=context, proxy_ssl_context=context)
+                urllib3.ProxyManager(
+                    proxy,
+                    maxsize=size,
+                    ssl_context=context,
+                    proxy_ssl_context=context,
+                    proxy_headers=_proxy_headers(proxy),
+                )
                 if proxy
                 else urllib3.PoolManager(maxsize=size, ssl_context=context)
             )
         return self._managers[proxy]
+
+
+def _proxy(scheme: str, host: str) -> str | None:
+    """The environment's proxy for a host; one named without a scheme speaks http, as the SDKs have it."""
+    proxy = None if proxy_bypass(host) else getproxies().get(scheme)
+    return proxy if not proxy or "://" in proxy else f"http://{proxy.lstrip('/')}"
+
+
+def _proxy_headers(proxy: str) -> dict[str, str]:
+    """The credentials that the proxy's address holds: urllib3 does not send them by itself."""
+    user = urllib3.util.parse_url(proxy).auth
+    return dict(urllib3.util.make_headers(proxy_basic_auth=unquote(user))) if user else {}
 
 
 def explain(error: BaseException, host: str, stall_timeout: float) -> ModelfetchError:

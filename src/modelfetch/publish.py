@@ -64,10 +64,15 @@ def locate(dest: str, name: str, *, directory: bool, archive: bool) -> Destinati
         archive: whether it is an archive to be unpacked.
 
     Raises:
-        DestinationError: a file is where a directory must go, or the reverse.
-        UnsafeNameError: the name leaves no room for the receipt's.
+        DestinationError: a file is where a directory must go, or the reverse; or it cannot be looked at.
+        UnsafeNameError: the name leaves no room for the receipt's, or is not UTF-8.
     """
-    path = Path(os.path.realpath(Path(dest).expanduser()))
+    with disk_errors(dest):
+        return _locate(dest, name, directory=directory, archive=archive)
+
+
+def _locate(dest: str, name: str, *, directory: bool, archive: bool) -> Destination:
+    path = Path(os.path.realpath(os.path.expanduser(dest)))  # noqa: PTH111  Path's own fails for unknown users
     into = dest.endswith(("/", os.sep)) or path.is_dir()
     if archive and not into and promised(path.name):
         path = path.parent
@@ -82,6 +87,8 @@ def locate(dest: str, name: str, *, directory: bool, archive: bool) -> Destinati
         raise DestinationError(f"{path} is a directory where a file must go.", hint=_MOVE)
     if len(os.fsencode(path.name + SUFFIX)) > names.MAX_SEGMENT_BYTES:
         raise UnsafeNameError(f"The file name {path.name} is too long for its receipt's.", hint="Name a shorter DEST.")
+    if path.name != path.name.encode(errors="replace").decode():
+        raise UnsafeNameError(f"The file name {path.name!r} is not valid UTF-8.", hint="Name another DEST.")
     return Destination(path, directory=False)
 
 
@@ -195,7 +202,8 @@ def _move_entries(stage: Stage, dest: Destination, receipt: Receipt) -> None:
     """Move the files one by one; a crash leaves a list of what is ours, and no receipt."""
     base = dest.base
     new = {f.path for f in receipt.files}
-    ours = refuse_strangers(stage, dest, new)
+    folders = [folder.as_posix() for folder in _folders(stage.tree)]
+    ours = refuse_strangers(stage, dest, new, folders)
     noted = stage.work / "ours.new"
     _write(noted, json.dumps(sorted(ours | new)))
     noted.replace(stage.intent)
@@ -205,7 +213,7 @@ def _move_entries(stage: Stage, dest: Destination, receipt: Receipt) -> None:
     _fsync(base)
     for path in sorted(ours - new, reverse=True):
         _remove(base, path)
-    for folder in _folders(stage.tree):
+    for folder in folders:
         make_directory(base / folder)
     for path in sorted(new):
         (stage.tree / path).replace(base / path)
@@ -221,15 +229,15 @@ def _move_entries(stage: Stage, dest: Destination, receipt: Receipt) -> None:
     stage.intent.unlink()
 
 
-def refuse_strangers(stage: Stage, dest: Destination, new: Iterable[str]) -> set[str]:
+def refuse_strangers(stage: Stage, dest: Destination, new: Iterable[str], folders: Iterable[str] = ()) -> set[str]:
     """The paths at the destination that are ours to replace or remove.
 
     Raises:
-        DestinationError: what we did not put there is where one of the new paths must go.
+        DestinationError: what we did not put there is where one of the new files or folders must go.
     """
     new = set(new)
     ours = _ours(stage, dest, new)
-    _look_for_strangers(dest.base, new, ours)
+    _look_for_strangers(dest.base, new, ours, set(folders))
     return ours
 
 
@@ -237,8 +245,9 @@ def _ours(stage: Stage, dest: Destination, new: Iterable[str]) -> set[str]:
     """What earlier pulls put there: by their receipt, by the list of one cut short, by single files' receipts."""
     old = published(dest)
     listed = [f.path for f in old.files] if old else []
-    with contextlib.suppress(OSError, ValueError):
-        listed += json.loads(stage.intent.read_text(encoding="utf-8"))
+    if old is None:  # where there is a receipt, the list is of a pull that had not begun to move, or was done
+        with contextlib.suppress(OSError, ValueError):
+            listed += json.loads(stage.intent.read_text(encoding="utf-8"))
     if dest.directory:
         listed += [path for path in new if _has_own_receipt(dest.path / path)]
     return set(_vetted(listed))
@@ -257,12 +266,13 @@ def _vetted(paths: Iterable[str]) -> Iterator[str]:
             yield path
 
 
-def _look_for_strangers(base: Path, new: set[str], ours: set[str]) -> None:
+def _look_for_strangers(base: Path, new: set[str], ours: set[str], folders: set[str]) -> None:
+    above = {parent for path in new | folders for parent in names.parents(path)}
+    for folder in sorted(folders | above):
+        at = base / folder
+        if os.path.lexists(at) and (at.is_symlink() or not at.is_dir()) and folder not in ours:
+            raise DestinationError(f"{at} is in the way, and modelfetch did not put it there.", hint=_MOVE)
     for path in sorted(new):
-        for parent in list(Path(path).parents)[:-1]:
-            at = base / parent
-            if os.path.lexists(at) and (at.is_symlink() or not at.is_dir()) and parent.as_posix() not in ours:
-                raise DestinationError(f"{at} is in the way, and modelfetch did not put it there.", hint=_MOVE)
         at = base / path
         if at.is_dir() and not at.is_symlink():
             if not _all_ours(at, base, ours):

@@ -112,7 +112,7 @@ def _try(uri: ModelURI, dest: str, access: Access, options: Options, watch: Prog
             return there
         staged = wanted if place.directory else wanted.named(place.path.name)
         if not wanted.archive:
-            publish.refuse_strangers(stage, place, [o.path for o in staged.objects])
+            publish.refuse_strangers(stage, place, [o.path for o in staged.objects], staged.folders)
         begun = receipts.now()
         watch.begin(f"Fetching {uri}", wanted.size or None)
         fetched = fetch(source, staged, stage, _budget(place, options), options.sha256, options.limits, watch)

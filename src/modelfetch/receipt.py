@@ -113,7 +113,7 @@ def read(path: Path) -> Receipt:
         raise WrongBytesError(f"The receipt {path} cannot be read: {error}.", hint="Pull the model again.") from error
     try:
         return _decode(json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise WrongBytesError(f"The receipt {path} is damaged: {error}.", hint="Pull the model again.") from error
 
 
@@ -125,17 +125,32 @@ def _decode(data: dict[str, Any]) -> Receipt:
         source=str(data["source"]),
         version=str(data["version"]),
         digest=str(data["digest"]),
-        files=tuple(FileEntry(f["path"], int(f["size"]), f["sha256"], f.get("link")) for f in data["files"]),
+        files=tuple(_entry(f) for f in data["files"]),
         checks=tuple(data["checks"]),
         bytes=int(data["bytes"]),
         resumed_bytes=int(data["resumed_bytes"]),
         seconds=float(data["seconds"]),
         retries=int(data["retries"]),
-        started=datetime.fromisoformat(data["started"]),
-        finished=datetime.fromisoformat(data["finished"]),
+        started=datetime.fromisoformat(data["started"]).astimezone(UTC),
+        finished=datetime.fromisoformat(data["finished"]).astimezone(UTC),
         archive=Packed(archive["name"], int(archive["size"]), archive["sha256"]) if archive else None,
         tool=str(data["tool"]),
     )
+
+
+def _entry(data: dict[str, Any]) -> FileEntry:
+    link = data.get("link")
+    return FileEntry(
+        _name(data["path"]), int(data["size"]), str(data["sha256"]), None if link is None else _name(link)
+    )
+
+
+def _name(value: object) -> str:
+    """What can be asked of a file system."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{value!r} is no path")
+    value.encode()  # fails for what is not UTF-8
+    return value
 
 
 def intact(receipt: Receipt, base: Path) -> bool:

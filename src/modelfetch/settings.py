@@ -51,7 +51,7 @@ def _patterns(value: str | Sequence[str]) -> tuple[str, ...]:
     """Globs from a comma-separated or a JSON list."""
     if not isinstance(value, str):
         return tuple(pattern for part in value for pattern in _patterns(part))
-    if value.lstrip().startswith("["):
+    if re.match(r"\s*\[\s*[\"\]]", value):  # a glob may begin with a bracket too
         return tuple(str(pattern) for pattern in json.loads(value))
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
@@ -309,14 +309,17 @@ def misspelt() -> list[tuple[str, str | None]]:
 
 _SHOWN = ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_ROLE_ARN", "AWS_CA_BUNDLE", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "STORAGE_EMULATOR_HOST", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "S3_ENDPOINT", "S3_USE_HTTPS", "S3_VERIFY_SSL", "S3_USER_VIRTUAL_BUCKET")  # fmt: skip  # noqa: E501
 _SECRET = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_USER_INFO = re.compile(r"//[^/@]+@")
+_USER_INFO = re.compile(r"//[^/]*@")
+_PROXY_USER = re.compile(r"^(\w+://)?.*@")  # a proxy may be named without a scheme
+_QUERY = re.compile(r"^(https?://[^?]*)\?.*", re.IGNORECASE)  # of a signed URL
 
 
 def effective(settings: Settings, given: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Rows of (setting, value, where it came from), with what the SDKs will read; secrets masked."""
     rows = [(field, _shown(getattr(settings, field)), origin(field, given)) for field in Settings.model_fields]
     named = ("GCS_BUCKET", "GCS_MODEL_PATH", "S3_BUCKET", "S3_MODEL_PATH", *_SHOWN)
-    rows += [(name, _USER_INFO.sub("//***@", value), "environment") for name in named if (value := _get(name))]
+    told = ((name, value) for name in named if (value := _get(name)))
+    rows += [(name, _masked(value, proxy=name.endswith("_PROXY")), "environment") for name, value in told]
     rows += [(name, "**********", "environment") for name in _SECRET if _get(name)]
     return rows
 
@@ -333,4 +336,10 @@ def _shown(value: object) -> str:
         case float():
             return f"{value:g}"
         case _:
-            return _USER_INFO.sub("//***@", str(value))
+            return _masked(str(value))
+
+
+def _masked(value: str, *, proxy: bool = False) -> str:
+    """A value without what authorises: a user's name and password, and the query of a URL."""
+    value = _PROXY_USER.sub(r"\1***@", value) if proxy else _USER_INFO.sub("//***@", value)
+    return _QUERY.sub(r"\1?***", value)

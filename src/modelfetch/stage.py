@@ -90,7 +90,8 @@ def staging(home: Callable[[], Path], name: str, waiting: Callable[[], None]) ->
     """
     ident = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     while True:
-        at = home()
+        with disk_errors(name):
+            at = home()
         with disk_errors(at):
             area = _make_area(at)
             lock = _lock(area / f"{ident}.lock", waiting)

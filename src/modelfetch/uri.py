@@ -1,5 +1,6 @@
 """Where a model is: a URI, taken apart. No I/O."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from modelfetch.errors import UsageError
 Scheme = Literal["s3", "gs", "https", "http", "file"]
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-_S3_VERSION = re.compile(r"\?versionId=([^?&#]*)$")
-_GENERATION = re.compile(r"#(\d+)$")  # any other '#' belongs to the name
+_S3_VERSION = re.compile(r"\?versionId=([^?&#]*)\Z")
+_GENERATION = re.compile(r"#([0-9]+)\Z")  # any other '#' belongs to the name
 _FORMS = "Use s3://bucket/path, gs://bucket/path, https://host/path, file:///path or a plain path."
 
 
@@ -65,10 +66,12 @@ def parse(text: str) -> ModelURI:
     """Take a URI apart.
 
     Raises:
-        UsageError: the scheme is unknown, or the bucket or the path is missing.
+        UsageError: the scheme is unknown, the bucket or the path is missing, or it is no text.
     """
     if "\0" in text:
         raise UsageError("The source holds a NUL character.", hint=_FORMS)
+    if text != text.encode(errors="replace").decode():
+        raise UsageError(f"The source {text!r} is not valid UTF-8.", hint="A receipt could not name it: rename it.")
     found = _SCHEME.match(text)
     if not found:
         return _file(text)
@@ -133,5 +136,5 @@ def _file_url(rest: str) -> ModelURI:
 def _file(text: str) -> ModelURI:
     if not text:
         raise UsageError("The source is empty.", hint=_FORMS)
-    path = Path(text).expanduser().absolute().as_posix()
+    path = Path(os.path.expanduser(text)).absolute().as_posix()  # noqa: PTH111  Path's own fails for unknown users
     return ModelURI("file", "", path + "/" if text.endswith("/") and path != "/" else path)

@@ -281,7 +281,7 @@ def _failure(error: Exception, host: str, stall_timeout: float) -> ModelfetchErr
             )
         case auth.RefreshError():
             return CredentialsError(f"Google refuses these credentials: {text}.", hint=_HINT_NONE)
-        case auth.DefaultCredentialsError() if "not found" not in text and "was not found" not in text:
+        case auth.DefaultCredentialsError() if "default credentials were not found" not in text:
             return NoCredentialsError(f"Google credentials cannot be used: {text}.", hint=_HINT_NONE)
         case auth.DefaultCredentialsError():
             return NoCredentialsError("No Google credentials were found.", hint=_HINT_NONE)

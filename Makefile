@@ -1,0 +1,57 @@
+# Everything works on a fresh machine with python3 >= 3.11 and make; `make help` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+PYTEST_FLAGS ?=
+STORE ?= moto
+
+.PHONY: help venv servers lint test demo images e2e lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+venv: $(READY) ## make .venv with everything that is needed to develop
+
+# Bootstrapped by pip, from the same hash-locked file as the rest.
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "modelfetch needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Say which: make $(MAKECMDGOALS) PYTHON=python3.13" >&2; exit 1; }
+	@echo "making .venv (once)"
+	@$(PYTHON) -m venv .venv
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements/dev.txt > .venv/uv.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+servers: $(READY) ## build the servers that the tests use (Go; once, 3 minutes)
+	@if command -v go > /dev/null; then $(BIN)/python tests/rigs/servers.py build; \
+	else echo "no Go here: the tests use moto's server and skip what needs GCS"; fi
+
+lint: $(READY) ## style, types, import directions
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint servers ## lint, then every test that needs no cluster, with coverage
+	$(BIN)/pytest --cov --cov-report=term $(PYTEST_FLAGS)
+
+demo: $(READY) ## train, push, pull, serve, predict (STORE=moto, minio or gcs)
+	@$(BIN)/python demo/demo.py $(STORE)
+
+images: ## build both images (ENGINE=docker, podman or buildah)
+	@scripts/images init app
+
+e2e: $(READY) ## the whole story on the cluster that KUBECONFIG points at
+	@$(BIN)/python scripts/e2e
+
+lock: $(READY) ## write requirements/*.txt anew (UPGRADE=1 takes the newest of everything)
+	@$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade)
+
+clean: ## remove what was made here, but not the caches
+	rm -rf .venv .demo .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -1,0 +1,61 @@
+"""Write requirements/*.txt anew from pyproject.toml; `make lock` calls it.
+
+Pins that still fit are kept; `make lock UPGRADE=1` takes the newest of everything. All files agree on every version,
+so that the images hold what the tests ran with. No file names where a package comes from: that is pip's own setting.
+"""
+# ruff: noqa: INP001, S603, T201  a script: it prints, and runs what it wrote itself
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+OPTIONS = ["--universal", "--python-version=3.11", "--generate-hashes", "--no-annotate", "--no-header", "--quiet"]
+NO_ADDRESS = ["--no-emit-index-url", "--no-emit-find-links"]
+
+
+def compile_lock(name: str, wanted: list[str], extra: list[str]) -> None:
+    """Write requirements/NAME.txt for the requirements `wanted`, with every dependency pinned and hashed."""
+    output = f"requirements/{name}.txt"
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "compile",
+        "-",
+        f"--output-file={output}",
+        *OPTIONS,
+        *NO_ADDRESS,
+        *extra,
+    ]
+    subprocess.run(command, cwd=ROOT, input="\n".join(wanted), text=True, check=True, stdout=subprocess.DEVNULL)
+    print(output, file=sys.stderr)
+
+
+def without(requirements: list[str], package: str) -> list[str]:
+    """Leave out one package: a one-cloud image has no use for the other cloud's SDK."""
+    return [line for line in requirements if not line.startswith(package)]
+
+
+def main() -> None:
+    """Lock the developer's set first and hold the images to its versions."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    base = project["project"]["dependencies"]
+    extras = project["project"]["optional-dependencies"]
+    app = [*extras["serve"], *extras["sklearn"]]
+    dev = [line for line in extras["dev"] if not line.startswith("modelfetch[")]
+    build = project["build-system"]["requires"]
+
+    compile_lock("dev", [*base, *app, *dev, *build], sys.argv[1:])
+    same = ["--constraint=requirements/dev.txt"]
+    compile_lock("init", base, same)
+    compile_lock("init-s3", without(base, "google-cloud-storage"), same)
+    compile_lock("init-gcs", without(base, "boto3"), same)
+    compile_lock("app", app, same)
+    compile_lock("build", build, same)
+
+
+if __name__ == "__main__":
+    main()

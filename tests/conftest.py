@@ -1,0 +1,201 @@
+"""The fixtures of all tests: real servers, the fault proxy, the command line, a clean environment."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))  # for `rigs`; at the end, for tests/modelfetch is named like the package
+
+from rigs import servers, web
+from rigs.cli import Cli
+from rigs.faultproxy import FaultProxy
+from rigs.stores import GCS, S3, GCSBucket, S3Bucket, Store
+
+GIVEN_S3 = os.environ.get("MODELFETCH_TEST_S3_ENDPOINT", "")
+GIVEN_GCS = os.environ.get("MODELFETCH_TEST_GCS_ENDPOINT", "")
+GIVEN_KEYS = (os.environ.get("AWS_ACCESS_KEY_ID", ""), os.environ.get("AWS_SECRET_ACCESS_KEY", ""))
+KEYS = ("rig-access-key", "rig-secret-key-0123456789")
+OF_THE_DEVELOPER = (
+    "AWS_", "AZURE_", "CLOUDSDK_", "FORCE_COLOR", "GCE_", "GCLOUD_", "GCS_", "GOOGLE_", "KUBERNETES_",
+    "LOCAL_MODEL_PATH", "MODEL_", "MODELFETCH_", "MODELSERVE_", "NO_COLOR", "REQUESTS_CA_BUNDLE", "S3_", "SSL_CERT_",
+    "STORAGE_",
+)  # fmt: skip
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+def pytest_report_header() -> list[str]:
+    """Say which servers the tests will use; none is started yet."""
+    s3 = GIVEN_S3 or (str(servers.MINIO) if servers.can_build() else "moto (embedded)")
+    gcs = GIVEN_GCS or (str(servers.FAKE_GCS) if servers.can_build() else "none: there is no Go")
+    return [f"S3: {s3}; GCS: {gcs}"]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the servers that the collected tests need, before any test's time is taken."""
+    if session.config.option.collectonly or not servers.can_build():
+        return
+    asked_for = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    try:
+        if not GIVEN_S3 and asked_for & {"s3", "store", "versioned_store"}:
+            servers.build(servers.MINIO)
+        if not GIVEN_GCS and asked_for & {"gcs", "store", "versioned_store", "flat_store"}:
+            servers.build(servers.FAKE_GCS)
+    except servers.BuildError as error:
+        pytest.exit(f"{error}\nMODELFETCH_TEST_SERVERS=embedded does without.", returncode=3)
+
+
+@pytest.fixture(autouse=True)
+def clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test sees the developer's credentials, endpoints, proxies or settings, or waits for a metadata server."""
+    for name in list(os.environ):
+        ours = name.startswith(OF_THE_DEVELOPER) and not name.startswith("MODELFETCH_TEST_")
+        if ours or name.upper() in PROXIES:
+            monkeypatch.delenv(name)
+    nowhere = tmp_path_factory.getbasetemp() / "nowhere"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere))
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(nowhere))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+
+
+def _s3_server(directory: Path) -> tuple[AbstractContextManager[str], tuple[str, str], str]:
+    if GIVEN_S3:
+        return nullcontext(GIVEN_S3), GIVEN_KEYS, "given"
+    if servers.can_build():
+        return servers.minio(directory, *KEYS), KEYS, "minio"
+    return servers.moto(directory), KEYS, "moto"
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """A real S3 server: the one given, else MinIO, else moto's."""
+    with tempfile.TemporaryDirectory(prefix="modelfetch-s3-") as directory:
+        server, keys, kind = _s3_server(Path(directory))
+        with server as endpoint, closing(S3(endpoint, *keys, kind)) as handle:
+            yield handle
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[GCS]:
+    """A real GCS emulator: the one given, else fake-gcs-server."""
+    if not (GIVEN_GCS or servers.can_build()):
+        pytest.skip("fake-gcs-server needs Go to be built; or set MODELFETCH_TEST_GCS_ENDPOINT")
+    with tempfile.TemporaryDirectory(prefix="modelfetch-gcs-") as directory:
+        server = nullcontext(GIVEN_GCS) if GIVEN_GCS else servers.fake_gcs(Path(directory))
+        with server as endpoint:
+            handle = GCS(endpoint, "given" if GIVEN_GCS else "fake-gcs-server")
+            with closing(handle.client):
+                yield handle
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[S3]:
+    """Moto's S3 server, which needs no Go: what `make demo` uses by default."""
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="modelfetch-moto-"))
+        url = stack.enter_context(servers.moto(Path(directory)))
+        yield stack.enter_context(closing(S3(url, *KEYS, "moto")))
+
+
+@pytest.fixture
+def s3_bucket(s3: S3) -> Iterator[S3Bucket]:
+    """A fresh bucket."""
+    with s3.new_bucket() as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def s3_versioned(s3: S3) -> Iterator[S3Bucket]:
+    """A fresh bucket that keeps old versions."""
+    with s3.new_bucket(versioned=True) as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def gcs_bucket(gcs: GCS) -> Iterator[GCSBucket]:
+    """A fresh bucket."""
+    with gcs.new_bucket() as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def gcs_versioned(gcs: GCS) -> Iterator[GCSBucket]:
+    """A fresh bucket that keeps old versions."""
+    with gcs.new_bucket(versioned=True) as bucket:
+        yield bucket
+
+
+@pytest.fixture(params=["s3", "gcs"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """A fresh bucket; the test runs once on each kind of store."""
+    bucket: Store = request.getfixturevalue(f"{request.param}_bucket")
+    return bucket
+
+
+@pytest.fixture
+def moto_bucket(moto: S3) -> Iterator[S3Bucket]:
+    """A fresh bucket of moto's."""
+    with moto.new_bucket() as bucket:
+        yield bucket
+
+
+@pytest.fixture(params=["moto", "gcs"])
+def flat_store(request: pytest.FixtureRequest) -> Store:
+    """A store that keeps `a` and `a/b` side by side, as the real ones do; MinIO's listings hide the latter."""
+    bucket: Store = request.getfixturevalue(f"{request.param}_bucket")
+    return bucket
+
+
+@pytest.fixture(params=["s3", "gcs"])
+def versioned_store(request: pytest.FixtureRequest) -> Store:
+    """A fresh bucket that keeps old versions; the test runs once on each kind of store."""
+    bucket: Store = request.getfixturevalue(f"{request.param}_versioned")
+    return bucket
+
+
+@pytest.fixture
+def https_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[web.Web]:
+    """A web server with a certificate that nobody trusts unless told to."""
+    with web.serving(tmp_path_factory.mktemp("web")) as server:
+        yield server
+
+
+@pytest.fixture
+def fault_proxy() -> Iterator[Callable[[str], FaultProxy]]:
+    """Called with a server's URL, it puts a fault proxy in front of it."""
+    with ExitStack() as proxies:
+        yield lambda upstream: proxies.enter_context(closing(FaultProxy(upstream)))
+
+
+@pytest.fixture
+def modelfetch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """The command line, run as a process in a clean environment."""
+    with closing(Cli(tmp_path_factory.mktemp("home"))) as cli:
+        yield cli
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Called with a name and mount options, it mounts a file system of its own there; needs root."""
+    mounted: list[Path] = []
+
+    def mount(name: str, options: str = "size=64m") -> Path:
+        point = tmp_path / name
+        point.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(point)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"mounting a tmpfs needs root: {done.stderr.strip()}")
+        mounted.append(point)
+        return point
+
+    yield mount
+    for point in reversed(mounted):
+        subprocess.run(["umount", "-l", str(point)], check=True)

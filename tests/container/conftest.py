@@ -1,0 +1,134 @@
+"""The images, built for real, and containers of them as strict as Kubernetes would run them."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BASE = "docker.io/library/python:3.13-slim"
+# Makes the base image where no registry is reached; elsewhere it is simply pulled.
+MAKE_BASE = Path(os.environ.get("MODELFETCH_TEST_BASE_IMAGE", ROOT / "../shared/cluster/base-image"))
+UID = 65532
+RUNC = """
+[containers]
+default_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+STRICT = [
+    "--network=host",
+    "--read-only",
+    "--read-only-tmpfs=false",  # Kubernetes gives no writable /tmp either
+    "--cap-drop=all",
+    "--security-opt=no-new-privileges",
+    "--memory=256m",
+    "--memory-swap=256m",
+]
+BUILD_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Images:
+    """The names of the built images."""
+
+    init: str
+    app: str
+
+
+class Podman:
+    """Runs containers with every restriction of the manifests; the volume is at /mnt/models."""
+
+    def __init__(self, config: Path) -> None:
+        self._env = {**os.environ, "CONTAINERS_CONF": str(config)}
+
+    def __call__(self, *args: object) -> "subprocess.CompletedProcess[str]":
+        """Run podman to its end."""
+        command = ["podman", *map(str, args)]
+        return subprocess.run(command, env=self._env, capture_output=True, text=True, check=False, timeout=120)
+
+    def run(
+        self, image: str, *args: str, volume: Path, env: Mapping[str, str], mode: str = "U", flags: tuple[str, ...] = ()
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a container of an image; with `--detach` among the flags it gives its id at once."""
+        given = [f"--env={name}={value}" for name, value in env.items()]
+        mount = f"--volume={volume}:/mnt/models:{mode}"
+        return self("run", *STRICT, mount, *given, *(flags or ("--rm",)), image, *args)
+
+
+def _why_not() -> str | None:
+    """The reason for which no image can be built here."""
+    missing = [tool for tool in ("buildah", "podman", "runc") if shutil.which(tool) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    if os.geteuid() != 0:
+        return "building and running with runc needs root"
+    if subprocess.run(["buildah", "images", "-q", BASE], capture_output=True, check=False).returncode == 0:
+        return None
+    make = [str(MAKE_BASE)] if MAKE_BASE.exists() else ["buildah", "pull", "-q", BASE]
+    done = subprocess.run(make, capture_output=True, text=True, check=False, timeout=BUILD_SECONDS)
+    return f"no base image {BASE}: {done.stderr.strip()[-200:]}" if done.returncode else None
+
+
+@pytest.fixture(scope="session")
+def build() -> Iterator[Callable[..., str]]:
+    """Builds one image with scripts/images; called with its kind and more build flags. Removed in the end."""
+    if reason := _why_not():
+        pytest.skip(reason)
+    names = []
+
+    def one(kind: str, flags: str = "") -> str:
+        name = f"localhost/modelfetch-test-{kind}:{uuid4().hex[:8]}"
+        names.append(name)
+        variables = {"ENGINE": "buildah", "BUILD_FLAGS": f"--runtime runc {flags}", f"IMAGE_{kind.upper()}": name}
+        command = [str(ROOT / "scripts/images"), kind]
+        env = {**os.environ, **variables}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=BUILD_SECONDS)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return name
+
+    yield one
+    with suppress(subprocess.SubprocessError):
+        subprocess.run(["buildah", "rmi", *names], capture_output=True, check=False, timeout=60)
+
+
+@pytest.fixture(scope="session")
+def images(build: Callable[..., str]) -> Images:
+    """Both images."""
+    return Images(build("init"), build("app"))
+
+
+@pytest.fixture(scope="session")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
+    """The container engine, set up so that it works without systemd and with lowered limits."""
+    config = tmp_path_factory.mktemp("podman") / "containers.conf"
+    config.write_text(RUNC)
+    return Podman(config)
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """A directory that init container and app share."""
+    directory = tmp_path / "volume"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def config(podman: Podman, images: Images) -> Callable[[str], dict[str, object]]:
+    """Called with an image, it gives what the image says of itself."""
+
+    def of(image: str) -> dict[str, object]:
+        found: dict[str, object] = json.loads(podman("image", "inspect", image).stdout)[0]["Config"]
+        return found
+
+    return of

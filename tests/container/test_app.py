@@ -1,0 +1,88 @@
+"""The app image on the volume that the init image filled."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import joblib
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
+
+from rigs import servers
+
+if TYPE_CHECKING:
+    from rigs.stores import Store
+
+pytestmark = [pytest.mark.container, pytest.mark.timeout(1800), pytest.mark.slow]
+ENV = {"LOCAL_MODEL_PATH": "/mnt/models/iris/model.joblib"}
+
+
+def ask(url: str, body: Any = None) -> Any:
+    """A JSON answer."""
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, data), timeout=30) as reply:
+        return json.load(reply)
+
+
+@contextmanager
+def serving(podman: Any, image: str, volume: Path) -> Iterator[tuple[str, str]]:
+    """The app with the volume read-only, as in the Deployment; its address and container id, once it is ready."""
+    port = servers.free_port()
+    env = {"MODEL_PATH": ENV["LOCAL_MODEL_PATH"], "MODELSERVE_PORT": str(port), "MODELSERVE_HOST": "127.0.0.1"}
+    container = podman.run(image, volume=volume, env=env, mode="ro", flags=("--detach",)).stdout.strip()
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                ask(f"http://127.0.0.1:{port}/readyz")
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.2)
+            else:
+                break
+        else:
+            pytest.fail(podman("logs", container).stderr)
+        yield f"http://127.0.0.1:{port}", container
+    finally:
+        podman("rm", "--force", "--time=0", container)
+
+
+def test_from_the_store_to_a_prediction(store: "Store", images: Any, podman: Any, volume: Path, tmp_path: Path) -> None:
+    """What the init image put on the volume, the app image serves: same answers as the model that was trained."""
+    data, target = load_iris(return_X_y=True)
+    forest = RandomForestClassifier(10, random_state=0).fit(data, target)
+    joblib.dump(forest, tmp_path / "model.joblib")
+    store.put("iris/v1/model.joblib", (tmp_path / "model.joblib").read_bytes())
+    pulled = podman.run(images.init, volume=volume, env={**store.env, **store.named("iris/v1/model.joblib"), **ENV})
+    assert pulled.returncode == 0, pulled.stderr
+
+    rows = data[::25].tolist()
+    with serving(podman, images.app, volume) as (url, container):
+        answer = ask(f"{url}/predict", {"features": rows})
+        provenance = json.dumps(ask(f"{url}/model"))
+        podman("kill", "--signal=TERM", container)
+        code = podman("wait", container).stdout.strip()
+
+    assert answer["prediction"] == forest.predict(rows).tolist()
+    assert store.uri("iris/v1/model.joblib") in provenance
+    assert code == "0"  # it ended by itself, as process 1
+
+
+def test_a_damaged_model_is_not_served(store: "Store", images: Any, podman: Any, volume: Path) -> None:
+    """A file that no longer is what the receipt says ends the app, and its log says why."""
+    store.put("iris/v1/model.joblib", b"what was pulled")
+    pulled = podman.run(images.init, volume=volume, env={**store.env, **store.named("iris/v1/model.joblib"), **ENV})
+    assert pulled.returncode == 0, pulled.stderr
+    (volume / "iris/model.joblib").write_bytes(b"something else!")
+
+    run = podman.run(
+        images.app, volume=volume, env={"MODEL_PATH": ENV["LOCAL_MODEL_PATH"], "MODELSERVE_PORT": "0"}, mode="ro"
+    )
+
+    assert run.returncode not in (0, 137)
+    assert "sha256" in run.stdout + run.stderr

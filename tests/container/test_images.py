@@ -1,0 +1,87 @@
+"""What the images are made of."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import modelfetch
+
+pytestmark = [pytest.mark.container, pytest.mark.timeout(1800), pytest.mark.slow]
+COMPILED = """
+import importlib.util, json, os, sys
+importlib.import_module(sys.argv[1])
+files = {f for m in sys.modules.values() if (f := getattr(m, "__file__", None) or "").endswith(".py")}
+print(json.dumps([len(files), [f for f in files if not os.path.exists(importlib.util.cache_from_source(f))]]))
+"""
+Inspect = Callable[[str], dict[str, Any]]
+
+
+def python(podman: Any, image: str, *args: str) -> Any:
+    """Run Python in an image."""
+    return podman("run", "--rm", "--read-only", "--network=none", "--entrypoint=python", image, *args)
+
+
+def test_init_image_is_a_drop_in_entry_point(images: Any, config: Inspect) -> None:
+    """KServe appends pairs to the entry point; a numeric user lets runAsNonRoot be checked."""
+    init = config(images.init)
+
+    assert init["Entrypoint"] == ["modelfetch", "pull"]
+    assert not init.get("Cmd")
+    assert init["User"] == "65532:65532"
+
+
+def test_app_image_serves(images: Any, config: Inspect) -> None:
+    """It starts the server on port 8000 of every address, as the same user."""
+    app = config(images.app)
+
+    assert app["Entrypoint"] == ["modelserve"]
+    assert not app.get("Cmd")
+    assert app["User"] == "65532:65532"
+    assert list(app["ExposedPorts"]) == ["8000/tcp"]
+    assert "MODELSERVE_HOST=0.0.0.0" in app["Env"]
+
+
+@pytest.mark.parametrize("kind", ["init", "app"])
+def test_labels_name_the_version(kind: str, images: Any, config: Inspect) -> None:
+    """An image says which version it is and under which licence."""
+    labels = config(getattr(images, kind))["Labels"]
+
+    assert labels["org.opencontainers.image.version"] == modelfetch.__version__
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize(("kind", "module"), [("init", "modelfetch.cli"), ("init", "boto3"), ("init", "google.cloud.storage"), ("app", "modelserve.app"), ("app", "sklearn.ensemble")])  # fmt: skip  # noqa: E501
+def test_every_module_is_compiled(kind: str, module: str, images: Any, podman: Any) -> None:
+    """A read-only root never gets the bytecode that is missing: all of it is in the image."""
+    run = python(podman, getattr(images, kind), "-c", COMPILED, module)
+
+    assert run.returncode == 0, run.stderr
+    count, missing = json.loads(run.stdout)
+    assert count > 50
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "modules"),
+    [("init", ["fastapi", "sklearn", "numpy", "pip"]), ("app", ["boto3", "google.cloud", "typer", "pip"])],
+)
+def test_images_hold_nothing_of_each_other(kind: str, modules: list[str], images: Any, podman: Any) -> None:
+    """No web server in the init image, no cloud SDK in the app image, no installer in either."""
+    found = "import importlib.util as u, sys; print([m for m in sys.argv[1:] if u.find_spec(m.split('.')[0])])"
+
+    run = python(podman, getattr(images, kind), "-c", found, *modules)
+
+    assert (run.returncode, run.stdout.strip()) == (0, "[]"), run.stderr
+
+
+@pytest.mark.parametrize("kind", ["init", "app"])
+def test_no_certificate_or_setting_of_the_builder_stays(kind: str, images: Any, podman: Any) -> None:
+    """What the build needed to reach an index behind a private authority is not in the image."""
+    run = podman(
+        "run", "--rm", "--entrypoint=sh", getattr(images, kind), "-c", "cat /etc/pip.conf; ls /root/.cache /build"
+    )
+
+    assert run.returncode != 0
+    assert run.stdout.strip() == ""

@@ -1,0 +1,125 @@
+"""The init image, run as Kubernetes, KServe and Seldon run it."""
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from rigs.faultproxy import FaultProxy
+    from rigs.stores import S3Bucket, Store
+
+pytestmark = [pytest.mark.container, pytest.mark.timeout(1800), pytest.mark.slow]
+UID = 65532
+MODEL = b"a model of some bytes" * 1000
+
+
+def test_pulls_from_the_environment(store: "Store", images: Any, podman: Any, volume: Path) -> None:
+    """Bucket, path and destination from a ConfigMap are enough: model and receipt are there, readable for any app."""
+    store.put("iris/v1/model.joblib", MODEL)
+    env = {**store.env, **store.named("iris/v1/model.joblib"), "LOCAL_MODEL_PATH": "/mnt/models/iris/model.joblib"}
+
+    run = podman.run(images.init, volume=volume, env=env)
+
+    assert run.returncode == 0, run.stderr
+    model = volume / "iris/model.joblib"
+    assert model.read_bytes() == MODEL
+    assert (model.stat().st_uid, stat.S_IMODE(model.stat().st_mode)) == (UID, 0o644)
+    assert json.loads((volume / "iris/model.joblib.modelfetch.json").read_text())["source"] == store.uri(
+        "iris/v1/model.joblib"
+    )
+
+
+def test_pulls_kserve_pairs(store: "Store", images: Any, podman: Any, volume: Path) -> None:
+    """KServe and Seldon append SOURCE DEST to the entry point, the destination being the mounted volume itself."""
+    store.put("iris/model.joblib", MODEL)
+    store.put("iris/labels.txt", b"")
+
+    run = podman.run(images.init, store.uri("iris"), "/mnt/models", volume=volume, env=store.env)
+
+    assert run.returncode == 0, run.stderr
+    assert (volume / "model.joblib").read_bytes() == MODEL
+    assert (volume / "labels.txt").read_bytes() == b""
+
+
+def test_a_second_start_downloads_nothing(store: "Store", images: Any, podman: Any, volume: Path) -> None:
+    """A pod's sandbox may restart over the same volume: the model is left as it is."""
+    store.put("model.joblib", MODEL)
+    pull = (images.init, store.uri("model.joblib"), "/mnt/models/")
+    assert podman.run(*pull, volume=volume, env=store.env).returncode == 0
+    before = (volume / "model.joblib").stat()
+
+    again = podman.run(*pull, volume=volume, env=store.env)
+
+    after = (volume / "model.joblib").stat()
+    assert again.returncode == 0, again.stderr
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_a_failure_is_one_json_line_and_its_code(store: "Store", images: Any, podman: Any, volume: Path) -> None:
+    """A path that does not exist ends with 66, and the last line of the log says so to machines."""
+    run = podman.run(images.init, store.uri("nowhere.joblib"), "/mnt/models/", volume=volume, env=store.env)
+
+    assert run.returncode == 66
+    assert json.loads(run.stderr.splitlines()[-1])["reason"] == "not_found"
+    assert list(volume.iterdir()) == []
+
+
+def test_a_model_larger_than_the_memory_limit_passes_through(
+    s3_bucket: "S3Bucket", images: Any, podman: Any, volume: Path
+) -> None:
+    """400 MB arrive under a limit of 256 MB."""
+    s3_bucket.put("big.bin", bytes(400_000_000))
+
+    run = podman.run(images.init, s3_bucket.uri("big.bin"), "/mnt/models/", volume=volume, env=s3_bucket.env)
+
+    assert run.returncode == 0, run.stderr
+    assert (volume / "big.bin").stat().st_size == 400_000_000
+
+
+def test_sigterm_ends_it_as_process_one(
+    s3_bucket: "S3Bucket",
+    images: Any,
+    podman: Any,
+    volume: Path,
+    fault_proxy: "Callable[[str], FaultProxy]",
+) -> None:
+    """PID 1 has no default handlers: a pod deleted in the middle of a pull ends by itself, with nothing published."""
+    s3_bucket.put("model.joblib", MODEL)
+    proxy = fault_proxy(s3_bucket.endpoint)
+    proxy.add(method="GET", path="model.joblib", stall_after=1000, stall_seconds=600, times=None)
+    env = s3_bucket.env_at(proxy.url)
+    detached = podman.run(
+        images.init, s3_bucket.uri("model.joblib"), "/mnt/models/", volume=volume, env=env, flags=("--detach",)
+    )
+    container = detached.stdout.strip()
+    try:
+        proxy.wait_for(lambda: proxy.sent("model.joblib"))
+
+        podman("kill", "--signal=TERM", container)
+
+        assert podman("wait", container).stdout.strip() == "143"
+        assert not (volume / "model.joblib").exists()
+    finally:
+        podman("rm", "--force", container)
+
+
+@pytest.mark.parametrize(("cloud", "fixture"), [("s3", "s3_bucket"), ("gcs", "gcs_bucket")])
+def test_an_image_for_one_cloud_does_that_cloud(
+    cloud: str, fixture: str, request: pytest.FixtureRequest, build: Callable[..., str], podman: Any, volume: Path
+) -> None:
+    """`--build-arg CLOUD=…` leaves the other SDK out, and the pull works without it."""
+    store: Store = request.getfixturevalue(fixture)
+    store.put("model.joblib", MODEL)
+    image = build("init", f"--build-arg CLOUD={cloud}")
+
+    run = podman.run(image, store.uri("model.joblib"), "/mnt/models/", volume=volume, env=store.env)
+
+    assert run.returncode == 0, run.stderr
+    assert (volume / "model.joblib").read_bytes() == MODEL
+    other = {"s3": "google.cloud.storage", "gcs": "boto3"}[cloud]
+    missing = podman("run", "--rm", "--entrypoint=python", image, "-c", f"import {other}")
+    assert "ModuleNotFoundError" in missing.stderr

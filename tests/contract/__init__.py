@@ -1,0 +1,1 @@
+"""What README, `--help` and the two packages promise each other."""

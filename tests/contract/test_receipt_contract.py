@@ -1,0 +1,152 @@
+"""The receipt is the only tie between the two packages: what modelfetch writes, modelserve reads and checks."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import pytest
+from sklearn.dummy import DummyClassifier
+
+from contract.tables import README
+from modelfetch import receipt as written
+from modelserve import receipt as read
+from modelserve.errors import WrongBytesError
+from modelserve.model import load
+from modelserve.settings import Settings
+from rigs.cli import Cli
+
+KINDS = ["file", "directory", "archive"]
+
+
+class Pulled(NamedTuple):
+    """A model as modelfetch left it: where it is, the file in it, its receipt's path and content."""
+
+    path: Path
+    file: Path
+    receipt: Path
+    content: dict[str, Any]
+
+
+@pytest.fixture
+def pulled(modelfetch: Cli, tmp_path: Path) -> Callable[[str], Pulled]:
+    """Called with a kind, it pulls a model of that kind from a path."""
+
+    def pull(kind: str) -> Pulled:
+        model = tmp_path / "model"
+        (model / "more").mkdir(parents=True)
+        (model / "more" / "a b.txt").write_text("labels")
+        joblib.dump(DummyClassifier(strategy="constant", constant="yes").fit([[0.0]], ["yes"]), model / "model.joblib")
+        source, dest = {
+            "file": (model / "model.joblib", "out/model.joblib"),
+            "directory": (model, "out"),
+            "archive": (tmp_path / "model.tar.gz", "out/"),
+        }[kind]
+        if kind == "archive":
+            shutil.make_archive(str(model), "gztar", model)
+        out = modelfetch.home / "out"
+        receipt = out / ("model.joblib.modelfetch.json" if kind == "file" else ".modelfetch.json")
+        modelfetch.ok("pull", source, dest)
+        path = out / "model.joblib" if kind == "file" else out
+        return Pulled(path, out / "model.joblib", receipt, json.loads(receipt.read_text(encoding="utf-8")))
+
+    return pull
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_receipt_has_the_fields_that_the_readme_shows(kind: str, pulled: Callable[[str], Pulled]) -> None:
+    """Schema 1, field by field and type by type; what was unpacked names its archive too."""
+    shown = next(
+        json.loads(block)
+        for block in re.findall(r"```json\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+        if '"schema"' in block
+    )
+
+    content = pulled(kind).content
+
+    archive = content.pop("archive", None)
+    assert {key: type(value) for key, value in content.items()} == {key: type(value) for key, value in shown.items()}
+    assert list(content["files"][0]) == list(shown["files"][0])
+    assert content["schema"] == shown["schema"] == 1
+    assert (list(archive) if archive else None) == (["name", "size", "sha256"] if kind == "archive" else None)
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", content["digest"])
+    for moment in ("started", "finished"):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", content[moment])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_modelserve_loads_what_modelfetch_published(kind: str, pulled: Callable[[str], Pulled]) -> None:
+    """The app finds the receipt, checks the file against it, and says where the model came from."""
+    there = pulled(kind)
+
+    model = load(Settings.model_validate({"MODEL_PATH": there.path, "require_receipt": True}))
+
+    assert model.file == there.file
+    assert model.receipt is not None
+    assert model.receipt.path == there.receipt
+    facts = (model.digest, model.version, model.source, model.receipt.tool)
+    assert facts == tuple(there.content[key] for key in ("digest", "version", "source", "tool"))
+    assert model.receipt.finished == datetime.fromisoformat(there.content["finished"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_modelserve_refuses_what_was_changed_after_it_was_published(kind: str, pulled: Callable[[str], Pulled]) -> None:
+    """One flipped bit, size and time as before, is refused by both packages' checks."""
+    there = pulled(kind)
+    data = bytearray(there.file.read_bytes())
+    data[len(data) // 2] ^= 1
+    there.file.write_bytes(data)
+
+    with pytest.raises(WrongBytesError, match="sha256"):
+        load(Settings.model_validate({"MODEL_PATH": there.path}))
+
+
+@pytest.mark.parametrize("kind", ["directory", "archive"])
+def test_a_directorys_digest_is_what_a_shell_says(kind: str, pulled: Callable[[str], Pulled]) -> None:
+    """Sha256 over the lines of `sha256sum`, sorted by path: nothing of modelfetch is needed to check it."""
+    there = pulled(kind)
+    script = "find . -type f ! -name '.modelfetch*' -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum"
+
+    said = subprocess.run(["bash", "-c", script], cwd=there.path, capture_output=True, text=True, check=True).stdout
+
+    assert there.content["digest"] == f"sha256:{said.split()[0]}"
+    assert sorted(f["path"] for f in there.content["files"]) == ["model.joblib", "more/a b.txt"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_published_files_bear_the_receipts_time(kind: str, pulled: Callable[[str], Pulled]) -> None:
+    """The mtime of each is `finished`, to the second: so an untouched file is known without being read."""
+    there = pulled(kind)
+    finished = int(datetime.fromisoformat(there.content["finished"]).timestamp())
+
+    times = {(there.receipt.parent / f["path"]).stat().st_mtime_ns for f in there.content["files"]}
+
+    assert times == {finished * 1_000_000_000}
+
+
+def test_both_packages_mean_the_same_receipt() -> None:
+    """One schema and one name, although neither package knows the other."""
+    assert (written.SCHEMA, written.SUFFIX) == (read.SCHEMA, read.SUFFIX)
+
+
+def test_both_packages_ignore_what_they_do_not_know(pulled: Callable[[str], Pulled]) -> None:
+    """A later version may add fields."""
+    there = pulled("file")
+    there.receipt.write_text(json.dumps({**there.content, "signature": {"by": "somebody"}}), encoding="utf-8")
+
+    assert written.read(there.receipt).digest == read.read(there.receipt).digest == there.content["digest"]
+
+
+def test_both_packages_refuse_another_schema(pulled: Callable[[str], Pulled]) -> None:
+    """What a later version means by its fields is not guessed."""
+    there = pulled("file")
+    there.receipt.write_text(json.dumps({**there.content, "schema": 2}), encoding="utf-8")
+
+    for package in (written, read):
+        with pytest.raises(Exception, match=r"schema .*2"):
+            package.read(there.receipt)

@@ -1,0 +1,466 @@
+import gzip
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelfetch.errors import ArchiveError, BudgetError, UnsafeNameError, WrongBytesError
+
+NO_PATHS = [
+    *("../evil", "a/../../evil", "a/..", "..", "/evil", "//evil", "a//b", "a/./b", "./../evil", "././/evil", ""),
+    *("..\\evil", "C:\\evil", "a\nb", "a\x1b[2Jb", "x" * 300, "/".join(["d" * 200] * 21), "file/"),
+]
+
+
+@pytest.mark.parametrize(
+    ("way", "name"),
+    [
+        *(("header", name) for name in NO_PATHS if len(name) <= 100),
+        *(("prefix", name) for name in NO_PATHS if "/" in name and len(name) <= 100),
+        *((way, name) for name in NO_PATHS for way in ("pax", "gnu")),
+    ],
+)
+def test_name_that_is_no_plain_path_is_refused(build: Any, unpacked: Any, way: str, name: str) -> None:
+    """Wherever in the headers it stands, and although a good member comes before it."""
+    above, _, last = name.rpartition("/")
+    bad = {
+        "header": lambda: build.member(name, b"bad"),
+        "prefix": lambda: build.member(last or "x/", b"bad", prefix=above or "/"),
+        "pax": lambda: build.pax(("path", name)) + build.member("harmless", b"bad"),
+        "gnu": lambda: build.member("././@LongLink", name.encode() + b"\0", b"L") + build.member("harmless", b"bad"),
+    }[way]()
+    good = build.member("good", b"good")
+
+    with pytest.raises(UnsafeNameError) as caught:
+        unpacked(build.tar(good, bad))
+
+    assert caught.value.message.startswith("model.tar.gz: The member ")
+    assert "--no-extract" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", [b"5", b"1", b"2"], ids=["directory", "hard link", "symlink"])
+@pytest.mark.parametrize("name", ["../evil", "/", "/evil", "a/../evil", ".."])
+def test_unsafe_name_is_refused_for_every_kind_of_member(build: Any, unpacked: Any, name: str, kind: bytes) -> None:
+    """Not for files only."""
+    with pytest.raises(UnsafeNameError):
+        unpacked(build.tar(build.member("good", b"x"), build.member(name, kind=kind, target="good")))
+
+
+@pytest.mark.parametrize("raw", [b"latin-\xe9", b"\xff\xfe", "surrogate-\ud800".encode("utf-8", "surrogatepass")])
+def test_name_that_is_not_utf8_is_refused(build: Any, unpacked: Any, raw: bytes) -> None:
+    """It cannot be written into a receipt; `hdrcharset=BINARY` does not change that."""
+    for bad in (
+        build.member(raw, b"x"),
+        build.pax(("path", raw)) + build.member("x", b"x"),
+        build.pax(("hdrcharset", "BINARY"), ("path", raw)) + build.member("x", b"x"),
+    ):
+        with pytest.raises(UnsafeNameError, match="not valid UTF-8"):
+            unpacked(build.tar(bad))
+
+
+def test_nul_in_a_pax_name_is_refused(build: Any, unpacked: Any) -> None:
+    """Other tools would cut the name there."""
+    with pytest.raises(UnsafeNameError, match="control character"):
+        unpacked(build.tar(build.pax(("path", "a\0/../../evil")) + build.member("x", b"x")))
+
+
+@pytest.mark.parametrize("prefix", ["./", "././"])
+def test_leading_dot_is_stripped(build: Any, unpacked: Any, prefix: str) -> None:
+    """As `tar c .` makes it, root entry included."""
+    root = unpacked(
+        build.tar(
+            build.member(prefix, kind=b"5"),
+            build.member(f"{prefix}d/", kind=b"5"),
+            build.member(f"{prefix}d/a", b"a"),
+            build.member(f"{prefix}b", kind=b"1", target=f"{prefix}d/a"),
+        )
+    )
+    assert {"d", "d/a", "b"} == {str(path.relative_to(root)) for path in root.rglob("*")}
+
+
+def test_directories_are_made_and_may_come_twice(build: Any, unpacked: Any) -> None:
+    """Empty ones too, before or after what is in them, in the way of old tars as well."""
+    root = unpacked(
+        build.tar(
+            build.member("a/b/file", b"x"),
+            build.member("a/", kind=b"5", mode=0o7700),
+            build.member("a", kind=b"5"),
+            build.member("empty/", kind=b"5", mode=0),
+            build.member("old/", kind=b"\0"),
+        )
+    )
+    assert {"a", "a/b", "a/b/file", "empty", "old"} == {str(path.relative_to(root)) for path in root.rglob("*")}
+    assert (root / "old").is_dir()
+
+
+@pytest.mark.parametrize("kind", [b"0", b"\0", b"7"])
+def test_every_kind_of_regular_file_is_taken(build: Any, unpacked: Any, kind: bytes) -> None:
+    """Old tars have NUL for a type, some have contiguous files."""
+    assert (unpacked(build.tar(build.member("a", b"x", kind))) / "a").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        (b"3", "a character device"),
+        (b"4", "a block device"),
+        (b"6", "a FIFO"),
+        (b"S", "a sparse file"),
+        (b"V", "of the unknown type 'V'"),
+        (b"M", "of the unknown type 'M'"),
+        (b"D", "of the unknown type 'D'"),
+        (b"8", "of the unknown type '8'"),
+        (b"\xff", "of the unknown type 'ÿ'"),
+    ],
+)
+def test_member_that_is_no_file_is_refused_by_name(build: Any, unpacked: Any, kind: bytes, what: str) -> None:
+    """Nothing of the kind belongs in a model; a receipt's name makes no exception."""
+    for name in ("bad", ".modelfetch.json"):
+        with pytest.raises(ArchiveError) as caught:
+            unpacked(build.tar(build.member("good", b"x"), build.member(name, kind=kind)))
+        assert f"The member '{name}' is {what}." in caught.value.message
+
+
+@pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o1755, 0o7777, 0o7644, 0, 0o111])
+def test_setuid_and_its_kin_are_dropped(build: Any, unpacked: Any, mode: int) -> None:
+    """Only the executable bit is kept, and whatever the mode, everybody may read."""
+    root = unpacked(build.tar(build.member("a", b"x", mode=mode), build.member("d", kind=b"5", mode=mode)))
+    assert (0o755 if mode & 0o111 else 0o644) == (root / "a").stat().st_mode & 0o7777
+    assert (root / "d").stat().st_mode & 0o7777 == 0o755
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(["a", "a"], ["a", "./a"], ["d/a", "d/b", "d/a"], ["a", "a/b"], ["a/b", "a"], ["a/b/c", "a/b"]),
+        *(["a", "a/"], ["a/", "a"], ["a/b/", "a", "c"], ["a", "a/b/c/"]),
+    ],
+)
+def test_name_stands_for_one_thing(build: Any, unpacked: Any, names: list[str]) -> None:
+    """Neither twice a file, nor a file and a directory."""
+    members = [build.member(name, kind=b"5" if name.endswith("/") else b"0") for name in names]
+    with pytest.raises(ArchiveError, match=r"twice|both as a directory"):
+        unpacked(build.tar(*members))
+
+
+@pytest.mark.parametrize("kind", [b"0", b"1", b"2"], ids=["file", "hard link", "symlink"])
+def test_link_stands_for_one_thing(build: Any, unpacked: Any, kind: bytes) -> None:
+    """A second member of a link's name would replace it, or be written through it."""
+    good = build.member("good", b"x")
+    for link in (b"1", b"2"):
+        with pytest.raises(ArchiveError, match="twice"):
+            unpacked(
+                build.tar(
+                    good, build.member("l", kind=link, target="good"), build.member("l", b"", kind, target="good")
+                )
+            )
+
+
+def test_nothing_is_written_through_a_link(build: Any, unpacked: Any, tmp_path: Path) -> None:
+    """The classic: a link to somewhere, then a file below it or under its name."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for target in (str(outside), "../../../outside", "d"):
+        link = build.member("l", kind=b"2", target=target)
+        for rest in (
+            build.member("l/evil", b"x"),
+            build.member("l/evil/", kind=b"5"),
+            build.member("l", b"x"),
+            build.member("l", kind=b"5"),
+            build.member("good", b"x") + build.member("l/evil", kind=b"1", target="good"),
+        ):
+            with pytest.raises(ArchiveError):
+                unpacked(build.tar(build.member("d", kind=b"5"), link, rest))
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("/etc/passwd", "/", "", "../good", "../../evil", "d/../../good", "./..", "d/e/../../..", "d/../d/../.."),
+        *("missing", "good/x", "good/", "good/.", "good/..", "d/missing", "l", "d/../l", ".", "./", "d/.."),
+    ],
+)
+def test_link_that_leads_nowhere_useful_is_refused(build: Any, unpacked: Any, target: str) -> None:
+    """Out of the tree, to nothing, through a file, to itself, or to where it stands."""
+    members = [build.member("good", b"x"), build.member("d/e/f", b"y")]
+    with pytest.raises(ArchiveError, match="leads"):
+        unpacked(build.tar(build.member("l", kind=b"2", target=target), *members))
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        {"a": "b", "b": "a"},
+        {"a": "b", "b": "c", "c": "d/../a", "d/x": "../good"},
+        {"d/up": "..", "a": "d/up/a"},
+        {"d/up": "../d"},
+        {"d/e/up": ".."},
+        {f"a{number}": f"a{number + 1}" for number in range(45)} | {"a45": "good"},
+    ],
+)
+def test_links_that_go_round_or_on_and_on_are_refused(build: Any, unpacked: Any, links: dict[str, str]) -> None:
+    """The kernel would follow 40 of them."""
+    members = [build.member(path, kind=b"2", target=target) for path, target in links.items()]
+    with pytest.raises(ArchiveError, match="leads"):
+        unpacked(build.tar(build.member("good", b"x"), build.member("d/e/f", b"y"), *members))
+
+
+def test_link_is_followed_as_the_kernel_does_it(build: Any, unpacked: Any, tmp_path: Path) -> None:
+    """Its `..` is that of the directory that a link leads to, not that of the link."""
+    deep = [build.member("good", b"x"), build.member("d/e/f", b"y"), build.member("short", kind=b"2", target="d/e")]
+    root = unpacked(build.tar(*deep, build.member("l", kind=b"2", target="short/../../good")))
+    assert (root / "l").read_bytes() == b"x"
+
+    (tmp_path / "good").write_bytes(b"outside")
+    shallow = [
+        build.member("a/good", b"x"),
+        build.member("d/f", b"y"),
+        build.member("a/b/up", kind=b"2", target="../../d"),
+    ]
+    with pytest.raises(ArchiveError, match="leads out of the archive"):
+        unpacked(build.tar(*shallow, build.member("l", kind=b"2", target="a/b/up/../../good")))
+
+
+def test_links_inside_are_kept(build: Any, unpacked: Any) -> None:
+    """Before and after what they lead to, to links, to directories, up and down; the list has what they lead to."""
+    links = {
+        "first": "d/e/f",
+        "d/up": "../good",
+        "chain": "first",
+        "dir": "d//e/",
+        "d/same": "./e/../e/f",
+        "end": "empty",
+    }
+    root = unpacked(
+        build.tar(
+            *(build.member(path, kind=b"2", target=target) for path, target in links.items()),
+            build.member("good", b"x"),
+            build.member("d/e/f", b"yy"),
+            build.member("empty/", kind=b"5"),
+        )
+    )
+    for path, target in links.items():
+        assert os.readlink(root / path) == target  # noqa: PTH115  Path drops a "./"
+    assert (root / "chain").read_bytes() == b"yy"
+
+
+@pytest.mark.parametrize("target", ["missing", "later", "d", "l", "hard", "/etc/passwd", "../evil", "d/../good", ""])
+def test_hard_link_needs_an_earlier_file(build: Any, unpacked: Any, target: str) -> None:
+    """Not a directory, a symbolic link, itself, or anything outside."""
+    with pytest.raises(WrongBytesError):
+        unpacked(
+            build.tar(
+                build.member("good", b"x"),
+                build.member("d", kind=b"5"),
+                build.member("l", kind=b"2", target="good"),
+                build.member("hard", kind=b"1", target=target),
+                build.member("later", b"x"),
+            )
+        )
+
+
+def test_hard_links_share_their_bytes(build: Any, unpacked: Any) -> None:
+    """A size in the header of a hard link is not that of content that follows."""
+    link = build.block("again", 7, b"1", target="./good")
+    root = unpacked(build.tar(build.member("good", b"x" * 7), link, build.member("d/third", kind=b"1", target="again")))
+    assert (root / "good").samefile(root / "again")
+    assert (root / "good").samefile(root / "d/third")
+
+
+@pytest.mark.parametrize("kind", [b"5", b"2"], ids=["directory", "symlink"])
+def test_size_of_what_has_no_content_is_refused(build: Any, unpacked: Any, kind: bytes) -> None:
+    """Some tools skip so many bytes, others do not: what is in there depends on who looks."""
+    with pytest.raises(ArchiveError, match="has a size"):
+        unpacked(build.tar(build.member("good", b"x"), build.member("odd", b"hidden", kind, target="good")))
+
+
+@pytest.mark.parametrize(
+    ("field", "flaw"),
+    [
+        *((field, "has a negative size") for field in (b"\xff" * 12, b"-0000000001\0", b"\xff" + b"\0" * 11)),
+        *((field, "header of the tar is damaged") for field in (b"99999999999\0", b"0x123\0", b"12 34\0")),
+        (b"\x80" + b"\xff" * 11, "holds more than"),
+    ],
+)
+def test_absurd_size_is_refused(build: Any, unpacked: Any, field: bytes, flaw: str) -> None:
+    """Negative, no number, or beyond any disk."""
+    with pytest.raises((ArchiveError, BudgetError), match=flaw):
+        unpacked(build.tar(build.block("a", size_field=field)))
+
+
+def test_large_size_in_base_256_is_read(build: Any, unpacked: Any) -> None:
+    """GNU tar has it so for files from 8 GiB on."""
+    small = build.block("a", size_field=b"\x80" + (5).to_bytes(11, "big")) + build.padded(b"12345")
+    assert (unpacked(build.tar(small)) / "a").read_bytes() == b"12345"
+    with pytest.raises(BudgetError):
+        unpacked(build.tar(build.block("a", size_field=b"\x80" + (2**40).to_bytes(11, "big"))))
+
+
+def test_pax_headers_override_name_target_and_size(build: Any, unpacked: Any) -> None:
+    """POSIX has it so; times, owners, attributes and comments do not matter."""
+    long = "/".join(["ünï" * 10] * 5)
+    root = unpacked(
+        build.tar(
+            build.pax(("comment", "f7fb3c"), kind=b"g"),
+            build.pax(
+                ("path", long), ("size", "5"), ("mtime", "1e9"), ("uid", "-1"), ("SCHILY.xattr.user.x", b"\xff\0")
+            ),
+            build.block("other") + build.padded(b"12345"),
+            build.pax(("linkpath", long)) + build.member("link", kind=b"2", target="missing"),
+            build.pax(("path", "hard"), ("linkpath", long), kind=b"X") + build.member("x", kind=b"1"),
+        )
+    )
+    assert b"12345" == (root / long).read_bytes() == (root / "link").read_bytes()
+    assert (root / long).samefile(root / "hard")
+
+
+def test_gnu_headers_override_name_and_target(build: Any, unpacked: Any) -> None:
+    """For what is longer than 100 bytes; one for the target, one for the name."""
+    long = "/".join(["long" * 20] * 5)
+    name, target = (
+        build.member("././@LongLink", f"{each}\0".encode(), kind) for each, kind in ((long, b"L"), (long, b"K"))
+    )
+    root = unpacked(build.tar(name + build.member("cut", b"x"), target + build.member("link", kind=b"2", target="cut")))
+    assert b"x" == (root / long).read_bytes() == (root / "link").read_bytes()
+
+
+def test_prefix_belongs_to_posix_headers_only(build: Any, unpacked: Any) -> None:
+    """GNU tar keeps times in its place (`tar --listed-incremental`), older tars anything."""
+    for magic, name in ((b"ustar\00000", "14731/a"), (b"ustar  \0", "a"), (bytes(8), "a")):
+        root = unpacked(build.tar(build.member("a", b"x", prefix="14731", magic=magic)))
+        assert (root / name).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        *(
+            [("path", "a"), ("path", "b")],
+            [("size", "1"), ("size", "2")],
+            [("size", "")],
+            [("size", "-1")],
+            [("path", "")],
+        ),
+        *([("size", "1.5")], [("size", "0x10")], [("size", "1_0")], [("size", " 1")], [("size", "9" * 30)]),
+        *([("size", "\u0661")], [("GNU.sparse.map", "0,1")], [("GNU.sparse.major", "1"), ("GNU.sparse.name", "a")]),
+    ],
+)
+def test_ambiguous_pax_header_is_refused(build: Any, unpacked: Any, records: list[tuple[str, str]]) -> None:
+    """Two values for one thing, sizes that are none, sparse files."""
+    with pytest.raises(WrongBytesError):
+        unpacked(build.tar(build.member("good", b"x"), build.pax(*records), build.member("a", b"0123456789" * 2)))
+
+
+def test_extended_headers_that_contradict_each_other_are_refused(build: Any, unpacked: Any) -> None:
+    """Tools differ in which of them they believe; the same twice is fine."""
+    long = build.member("././@LongLink", b"one\0", b"L")
+    for other in (build.pax(("path", "two")), build.member("././@LongLink", b"two\0", b"L")):
+        with pytest.raises(ArchiveError, match="two values for its path"):
+            unpacked(build.tar(long, other, build.member("x", b"x")))
+    assert (unpacked(build.tar(long, build.pax(("path", "one")), build.member("x", b"x"))) / "one").exists()
+
+
+@pytest.mark.parametrize("key", ["path", "linkpath", "size", "GNU.sparse.major"])
+def test_global_header_that_renames_every_member_is_refused(build: Any, unpacked: Any, key: str) -> None:
+    """No tool makes one."""
+    with pytest.raises(ArchiveError, match="global header"):
+        unpacked(build.tar(build.pax((key, "1"), kind=b"g"), build.member("a", b"x")))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        *(b"junk", b"5 a=b\n", b"7 a=b\n", b"06 a=b\n", b"-6 a=b\n", b"6 a-b\n", b"6 a=b\n6 a=b", b"\n"),
+        *(b"99999999 a=b\n", b"999999999999999999 a=b\n", b"1" * 100_000, b"0 a=b\n", b"4 a=b\n", b"6 a=b\0"),
+    ],
+)
+def test_damaged_pax_header_is_refused(build: Any, unpacked: Any, payload: bytes) -> None:
+    """Whatever its records say of their length, and in no time."""
+    for kind in (b"x", b"g"):
+        with pytest.raises(ArchiveError, match="damaged"):
+            unpacked(
+                build.tar(build.member("good", b"x"), build.member("PaxHeader", payload, kind), build.member("a", b"x"))
+            )
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
+def test_extended_header_of_any_size_is_not_read_into_memory(build: Any, unpacked: Any, kind: bytes) -> None:
+    """One can claim to have gigabytes."""
+    with pytest.raises(ArchiveError, match="larger than 1 MiB"):
+        unpacked(build.block("x", 2**33 - 1, kind) + b"x" * 10_000)
+
+
+@pytest.mark.parametrize("kind", [b"x", b"L", b"K"])
+def test_extended_header_for_no_member_is_refused(build: Any, unpacked: Any, kind: bytes) -> None:
+    """What it was for is missing."""
+    payload = b"10 path=a\n" if kind == b"x" else b"name\0"
+    with pytest.raises(ArchiveError, match="before the member"):
+        unpacked(build.tar(build.member("good", b"x"), build.member("x", payload, kind)))
+
+
+def test_end_marker_must_be_whole(build: Any, unpacked: Any) -> None:
+    """None, or half of it, is a tar of which a part is missing."""
+    good = build.member("good", b"x")
+    for missing in (b"", bytes(1), bytes(511), bytes(512), bytes(1023)):
+        with pytest.raises(ArchiveError, match="without its end marker"):
+            unpacked(good + missing)
+    with pytest.raises(ArchiveError, match="single block of zeros"):
+        unpacked(good + bytes(512) + good + build.end)
+    unpacked(good + bytes(1024))
+
+
+def test_nothing_may_follow_the_end_marker(build: Any, unpacked: Any) -> None:
+    """A second tar would be unpacked by some tools, and not by others."""
+    good = build.member("good", b"x")
+    for more in (build.tar(build.member("more", b"x")), b"\1", bytes(20_000) + b"x", b"junk" * 10_000):
+        with pytest.raises(ArchiveError, match="follows the end of the tar"):
+            unpacked(build.tar(good) + more)
+
+
+@pytest.mark.parametrize("packer", [bytes, gzip.compress], ids=["tar", "gzip"])
+def test_damaged_header_is_not_the_end(build: Any, unpacked: Any, packer: Any) -> None:
+    """Each byte of a header counts for its checksum; Python's tarfile takes such a header for the end."""
+    first, second = build.member("first", b"x"), build.member("second", b"x")
+    for position in (0, 99, 124, 148, 156, 300, 511):
+        damaged = bytearray(second)
+        damaged[position] ^= 1
+        with pytest.raises(ArchiveError, match="header of the tar is damaged"):
+            unpacked(packer(build.tar(first, bytes(damaged), first)))
+    with pytest.raises(ArchiveError, match="header of the tar is damaged"):
+        unpacked(packer(build.tar(b"?" + second[1:], first)))
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="needs tar")
+@pytest.mark.parametrize("how", ["gnu", "pax", "posix --sparse-version=0.0", "posix --sparse-version=0.1"])
+def test_sparse_files_of_the_tar_command_are_refused(unpacked: Any, tmp_path: Path, how: str) -> None:
+    """Their content is not what stands in the archive; taken for plain ones they would come out wrong."""
+    with (tmp_path / "holes").open("wb") as file:
+        file.write(b"x" * 4096)
+        file.seek(10_000_000)
+        file.write(b"y" * 4096)
+    command = ["tar", "-cS", *f"--format={how}".split(), "holes"]
+    whole = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
+    if len(whole) > 1_000_000:
+        pytest.skip("this file system keeps no holes")
+    with pytest.raises(ArchiveError, match="sparse file"):
+        unpacked(whole)
+
+
+@pytest.mark.parametrize("how", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_unpacks_what_pythons_tarfile_makes(unpacked: Any, tmp_path: Path, how: int) -> None:
+    """A directory added under a name, as training scripts do it."""
+    tree = tmp_path / "tree"
+    (tree / ("deep" * 20)).mkdir(parents=True)
+    (tree / ("deep" * 20) / "wéights.bin").write_bytes(os.urandom(1000))
+    (tree / "a").symlink_to(f"{'deep' * 20}/wéights.bin")
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz", format=how) as archive:
+        archive.add(tree, "model")
+    root = unpacked(out.getvalue())
+    assert (tree / "a").read_bytes() == (root / "model/a").read_bytes()

@@ -1,0 +1,162 @@
+"""What a source's address says, taken apart without asking anyone."""
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from modelfetch.errors import UsageError
+from modelfetch.uri import ModelURI, Scheme, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme", "bucket", "key", "version"),
+    [
+        ("s3://b/k", "s3", "b", "k", None),
+        ("s3://b/a/b.bin", "s3", "b", "a/b.bin", None),
+        ("S3://b/K", "s3", "b", "K", None),
+        ("s3://b", "s3", "b", "", None),
+        ("s3://b/", "s3", "b", "", None),
+        ("s3://b/dir/", "s3", "b", "dir/", None),
+        ("s3://b//k", "s3", "b", "/k", None),
+        ("s3://b/k?versionId=3sL4kqtJ.rm_-", "s3", "b", "k", "3sL4kqtJ.rm_-"),
+        ("s3://b/k?versionId=null", "s3", "b", "k", "null"),
+        ("s3://b/k?a=1?versionId=x", "s3", "b", "k?a=1", "x"),
+        ("s3://b/k?other=1", "s3", "b", "k?other=1", None),
+        ("s3://b/k?versionId=a&b", "s3", "b", "k?versionId=a&b", None),
+        ("s3://b/k#12", "s3", "b", "k#12", None),
+        ("s3://b/a%20b", "s3", "b", "a%20b", None),
+        ("gs://b/o", "gs", "b", "o", None),
+        ("gcs://b/o", "gs", "b", "o", None),
+        ("gs://b/o#1700000000000000", "gs", "b", "o", "1700000000000000"),
+        ("gs://b/o#v2", "gs", "b", "o#v2", None),
+        ("gs://b/o#", "gs", "b", "o#", None),
+        ("gs://b/o#1#2", "gs", "b", "o#1", "2"),
+        ("gs://b/o#٣", "gs", "b", "o#٣", None),
+        ("gs://b/o#1\n", "gs", "b", "o#1\n", None),
+        ("gs://b/o?versionId=1", "gs", "b", "o?versionId=1", None),
+    ],
+)
+def test_buckets_keys_and_versions(text: str, scheme: str, bucket: str, key: str, version: str | None) -> None:
+    """Only an all-digit fragment is a generation, only a last `?versionId=` a version; all else is the name."""
+    assert parse(text) == ModelURI(cast("Scheme", scheme), bucket, key, version)
+
+
+@pytest.mark.parametrize("text", ["s3://b/k?versionId=x", "s3://b/k", "gs://b/o#12", "gs://b/o#v2", "gs://b/d/"])
+def test_a_pinned_address_reads_as_it_was_written(text: str) -> None:
+    """What `push` prints for the ConfigMap."""
+    uri = parse(text)
+
+    assert (uri.pinned(uri.version) if uri.version else str(uri)) == text
+    assert parse(str(uri)).version is None
+
+
+@pytest.mark.parametrize(
+    ("text", "directory", "name"),
+    [
+        ("s3://b", True, ""),
+        ("s3://b/", True, ""),
+        ("gs://b/d/", True, "d"),
+        ("gs://b/d/o.bin", False, "o.bin"),
+        ("https://h/d/m.bin?q=/x/", False, "m.bin"),
+        ("file:///models/", True, "models"),
+        ("/models/m.bin", False, "m.bin"),
+    ],
+)
+def test_what_ends_with_a_slash_can_only_be_a_directory(text: str, directory: bool, name: str) -> None:  # noqa: FBT001
+    """So can a whole bucket."""
+    uri = parse(text)
+
+    assert (uri.is_directory, uri.name) == (directory, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "key", "shown"),
+    [
+        ("https://Example.org/m.bin", "example.org", "m.bin", "https://example.org/m.bin"),
+        ("HTTP://h:8080/a/m.bin", "h:8080", "a/m.bin", "http://h:8080/a/m.bin"),
+        ("https://[::1]:9000/m.bin", "[::1]:9000", "m.bin", "https://[::1]:9000/m.bin"),
+        ("https://[2001:db8::1]/m.bin", "[2001:db8::1]", "m.bin", "https://[2001:db8::1]/m.bin"),
+        ("https://h/a%20b.bin", "h", "a%20b.bin", "https://h/a%20b.bin"),
+    ],
+)
+def test_hosts_of_urls(text: str, host: str, key: str, shown: str) -> None:
+    """Ports and IPv6 addresses too."""
+    uri = parse(text)
+
+    assert (uri.bucket, uri.key, str(uri)) == (host, key, shown)
+    assert parse(shown).url == uri.url
+
+
+def test_a_signed_url_keeps_its_query_to_itself() -> None:
+    """Asked for with it, shown without."""
+    uri = parse("https://h/m.bin?X-Amz-Signature=secret#part")
+
+    assert uri.url == "https://h/m.bin?X-Amz-Signature=secret"
+    assert str(uri) == uri.pinned("etag") == "https://h/m.bin"
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("file:///models/m.bin", "/models/m.bin"),
+        ("file://localhost/models/m.bin", "/models/m.bin"),
+        ("file:///models/", "/models/"),
+        ("file:///a%20b/%C3%BC", "/a b/ü"),
+        ("/a%20b", "/a%20b"),
+        ("/models/v1/", "/models/v1/"),
+        ("/o#12", "/o#12"),
+        ("/", "/"),
+        ("/~/x", "/~/x"),
+    ],
+)
+def test_paths(text: str, path: str) -> None:
+    """Those of file URLs are quoted, plain ones are not."""
+    assert parse(text) == ModelURI("file", "", path)
+
+
+def test_a_path_may_be_relative_or_in_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `~` of nobody's is a name like any other."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+
+    assert parse("m.bin").key == f"{tmp_path}/m.bin"
+    assert parse("~/m.bin").key == "/home/me/m.bin"
+    assert parse("~nobody-of-this-name/m.bin").key == f"{tmp_path}/~nobody-of-this-name/m.bin"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("az://c/b", "az://"),
+        ("hf://org/model", "hf://"),
+        ("s3://", "No bucket"),
+        ("s3:///k", "No bucket"),
+        ("gs:///o", "No bucket"),
+        ("s3://b/k?versionId=", "Empty versionId"),
+        ("s3://b/d/?versionId=x", "not a directory"),
+        ("gs://b/d/#12", "not a directory"),
+        ("gs://b#12", "not a directory"),
+        ("https://", "No host"),
+        ("https:///m.bin", "No host"),
+        ("https://h/", "ends with a slash"),
+        ("https://h/d/", "ends with a slash"),
+        ("https://h", "ends with a slash"),
+        ("https://h:port/m.bin", "Not a URL"),
+        ("https://[::1/m.bin", "Not a URL"),
+        ("https://me:secret@h/m.bin", "credentials"),
+        ("https://token@h/m.bin", "credentials"),
+        ("file://server/share/m.bin", "names a host"),
+        ("file://", "names a host"),
+        ("/m\0.bin", "NUL"),
+        ("/m\udcff.bin", "UTF-8"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_a_hint(text: str, said: str) -> None:
+    """Credentials in a URL are refused without repeating them."""
+    with pytest.raises(UsageError, match=said) as caught:
+        parse(text)
+
+    assert caught.value.hint
+    assert "secret" not in caught.value.message

@@ -1,0 +1,58 @@
+"""Models made of random bytes, and trees of files as plain dictionaries."""
+
+import gzip
+import hashlib
+import io
+import random
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+RECEIPT = ".modelfetch.json"
+STAGING = ".modelfetch"
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    """Bytes that no compression shrinks, the same for the same seed."""
+    return random.Random(seed).randbytes(size)
+
+
+def sha256(data: bytes) -> str:
+    """The sha256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write(root: Path, files: Mapping[str, bytes]) -> Path:
+    """Make files below `root`, with the directories they need."""
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def read(root: Path) -> dict[str, bytes]:
+    """The files below `root` by their path relative to it, receipts left out."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files if not path.name.endswith(RECEIPT)}
+
+
+def digest(files: Mapping[str, bytes]) -> str:
+    """The digest that a directory's receipt must have: that of what `sha256sum` prints, sorted by path."""
+    lines = "".join(f"{sha256(data)}  {name}\n" for name, data in sorted(files.items()))
+    return f"sha256:{sha256(lines.encode())}"
+
+
+def tar(files: Mapping[str, bytes]) -> bytes:
+    """A tar archive, the same for the same files."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return sink.getvalue()
+
+
+def tar_gz(files: Mapping[str, bytes]) -> bytes:
+    """A tar archive compressed with gzip, the same for the same files."""
+    return gzip.compress(tar(files), compresslevel=1, mtime=0)

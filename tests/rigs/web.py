@@ -1,0 +1,146 @@
+"""A small web server over TLS, as stores of static files are: ranges, ETags, and what some of them lack."""
+
+import hashlib
+import re
+import ssl
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import trustme
+
+
+@dataclass
+class Web:
+    """The server's content and manners; a test sets them as it likes.
+
+    Attributes:
+        url: where it is.
+        ca: file with the certificate of its authority.
+        files: content by path, with the leading slash.
+        redirects: where a path has moved to.
+        ranges: whether it serves ranges.
+        length: whether it says how long a body is; if not, it sends chunks.
+        etag: whether it sends an ETag and honours If-Match.
+        head: whether it takes HEAD requests.
+        token: the bearer token that it wants.
+        headers: more headers for every answer with content.
+        requests: (method, path, headers) of each request that came.
+    """
+
+    url: str
+    ca: Path
+    files: dict[str, bytes] = field(default_factory=dict)
+    redirects: dict[str, str] = field(default_factory=dict)
+    ranges: bool = True
+    length: bool = True
+    etag: bool = True
+    head: bool = True
+    token: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variable with which a user trusts it."""
+        return {"SSL_CERT_FILE": str(self.ca)}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    web: Web
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # an OSError: the client has gone, or does not trust us
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    @property
+    def web(self) -> Web:
+        assert isinstance(self.server, _Server)
+        return self.server.web
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._serve(body=False)
+
+    def do_GET(self) -> None:
+        self._serve(body=True)
+
+    def _serve(self, *, body: bool) -> None:
+        web = self.web
+        path = self.path.partition("?")[0]
+        web.requests.append((self.command, self.path, dict(self.headers.items())))
+        if path in web.redirects:
+            return self._reply(302, {"Location": web.redirects[path]})
+        if web.token and self.headers.get("Authorization") != f"Bearer {web.token}":
+            return self._reply(401, {"WWW-Authenticate": "Bearer"})
+        if self.command == "HEAD" and not web.head:
+            return self._reply(405, {"Allow": "GET"})
+        if path not in web.files:
+            return self._reply(404, {})
+        return self._content(web, web.files[path], body=body)
+
+    def _content(self, web: Web, data: bytes, *, body: bool) -> None:
+        tag = f'"{hashlib.md5(data).hexdigest()}"'
+        if web.etag and self.headers.get("If-Match", tag) != tag:
+            return self._reply(412, {})
+        headers = {**web.headers, **({"ETag": tag} if web.etag else {})}
+        status, part = 200, data
+        if web.ranges:
+            headers["Accept-Ranges"] = "bytes"
+            if span := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+                first, last = int(span[1]), min(int(span[2] or len(data)), len(data) - 1)
+                if first >= len(data):
+                    return self._reply(416, {"Content-Range": f"bytes */{len(data)}"})
+                status, part = 206, data[first : last + 1]
+                headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+        return self._reply(status, headers, part, body=body, length=web.length)
+
+    def _reply(
+        self, status: int, headers: dict[str, str], data: bytes = b"", *, body: bool = True, length: bool = True
+    ) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header(*(("Content-Length", str(len(data))) if length else ("Transfer-Encoding", "chunked")))
+        self.end_headers()
+        if body and length:
+            self.wfile.write(data)
+        elif body:
+            for start in range(0, len(data), 50_000):
+                piece = data[start : start + 50_000]
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
+
+
+@contextmanager
+def serving(directory: Path) -> Iterator[Web]:
+    """A server with a certificate of a fresh authority, for 127.0.0.1 and localhost."""
+    authority = trustme.CA()
+    ca = directory / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    server.web = Web(f"https://127.0.0.1:{server.server_address[1]}", ca)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield server.web
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
