@@ -9,7 +9,7 @@ READY := .venv/.ready
 PYTEST_FLAGS ?=
 STORE ?= moto
 
-.PHONY: help venv servers lint test demo images e2e lock clean
+.PHONY: help venv servers types lint test demo images e2e lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -32,11 +32,13 @@ servers: $(READY) ## build the servers that the tests use (Go; once, 3 minutes)
 	@if command -v go > /dev/null; then $(BIN)/python tests/rigs/servers.py build; \
 	else echo "no Go here: the tests use moto's server and skip what needs GCS"; fi
 
-lint: $(READY) ## style, types, import directions
+types: $(READY) ## types and import directions
+	MYPYPATH=scripts/e2e $(BIN)/mypy src tests scripts
+	$(BIN)/lint-imports
+
+lint: types ## style, types, import directions
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/lint-imports
 
 test: lint servers ## lint, then every test that needs no cluster, with coverage
 	$(BIN)/pytest --cov --cov-report=term $(PYTEST_FLAGS)
@@ -54,4 +56,4 @@ lock: $(READY) ## write requirements/*.txt anew (UPGRADE=1 takes the newest of e
 	@$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade)
 
 clean: ## remove what was made here, but not the caches
-	rm -rf .venv .demo .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
+	rm -rf .venv .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -109,7 +109,7 @@ def _flag(field: str) -> Any:  # noqa: ANN401  an annotation made at run time
     info = Settings.model_fields[field]
     several = info.default == ()
     kinds = [kind for kind in (get_args(info.annotation) or (info.annotation,)) if kind is not NoneType]
-    default = "" if info.default in (None, (), False) else f" Default: {_plain(info.default)}."
+    default = "" if info.default in (None, (), False) else f" Default: {settings.shown(field, info.default)}."
     names = [f"--{field.replace('_', '-')}"]
     if kinds == [bool]:
         names[0] += f"/--no-{field.replace('_', '-')}"
@@ -117,16 +117,8 @@ def _flag(field: str) -> Any:  # noqa: ANN401  an annotation made at run time
     kind = info.annotation if get_args(info.annotation) and all(isinstance(k, str) for k in kinds) else None
     return Annotated[
         (kind or (bool if kinds == [bool] else list[str] if several else str)) | None,
-        typer.Option(*names, help=text, show_default=False),
+        typer.Option(*names, help=text, metavar=settings.METAVARS.get(field), show_default=False),
     ]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, int) and not isinstance(value, bool) and value % 1024**2 == 0 and value:
-        return f"{value // 1024**2}Mi"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @app.callback(invoke_without_command=True)

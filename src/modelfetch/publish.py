@@ -236,9 +236,20 @@ def refuse_strangers(stage: Stage, dest: Destination, new: Iterable[str], folder
         DestinationError: what we did not put there is where one of the new files or folders must go.
     """
     new = set(new)
+    if not dest.directory:
+        _refuse_part_of_a_directory(dest)
     ours = _ours(stage, dest, new)
     _look_for_strangers(dest.base, new, ours, set(folders))
     return ours
+
+
+def _refuse_part_of_a_directory(dest: Destination) -> None:
+    """A file of a model that was pulled as a directory is not replaced alone: its receipt would no longer be true."""
+    whole = published(Destination(dest.base, directory=True))
+    if whole and dest.path.exists() and dest.path.name in [f.path for f in whole.files]:
+        raise DestinationError(
+            f"{dest.path} is part of the model that was pulled into {dest.base}.", hint="Choose another destination."
+        )
 
 
 def _ours(stage: Stage, dest: Destination, new: Iterable[str]) -> set[str]:

@@ -140,9 +140,7 @@ def _decode(data: dict[str, Any]) -> Receipt:
 
 def _entry(data: dict[str, Any]) -> FileEntry:
     link = data.get("link")
-    return FileEntry(
-        _name(data["path"]), int(data["size"]), str(data["sha256"]), None if link is None else _name(link)
-    )
+    return FileEntry(_name(data["path"]), int(data["size"]), str(data["sha256"]), None if link is None else _name(link))
 
 
 def _name(value: object) -> str:

@@ -161,6 +161,17 @@ class Settings(BaseSettings):
     )
 
 
+# What a flag takes, in the word that `--help` shows; the others are switches or choices.
+METAVARS = {
+    **dict.fromkeys(("retries", "max_files", "connections"), "COUNT"),
+    **dict.fromkeys(("retry_wait", "stall_timeout", "timeout"), "TIME"),
+    **dict.fromkeys(("max_bytes", "memory"), "SIZE"),
+    **dict.fromkeys(("include", "exclude"), "GLOB"),
+    "max_ratio": "NUMBER",
+    "sha256": "HEX",
+    "termination_log": "PATH",
+}
+
 # Flags that would put a secret on the command line, where `ps` shows it.
 WITHOUT_FLAG = frozenset({"bearer_token", "source", "dest"})
 
@@ -304,7 +315,9 @@ def misspelt() -> list[tuple[str, str | None]]:
         for name in os.environ
         if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.fullmatch(name.removeprefix(PREFIX))
     ]
-    return [(name, next(iter(difflib.get_close_matches(name, known, n=1)), None)) for name in sorted(unknown)]
+    ours = [name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)]  # the prefix makes all look alike
+    nearest = {name: difflib.get_close_matches(name.removeprefix(PREFIX), ours, n=1) for name in sorted(unknown)}
+    return [(name, PREFIX + near[0] if near else None) for name, near in nearest.items()]
 
 
 _SHOWN = ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_ROLE_ARN", "AWS_CA_BUNDLE", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "STORAGE_EMULATOR_HOST", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "S3_ENDPOINT", "S3_USE_HTTPS", "S3_VERIFY_SSL", "S3_USER_VIRTUAL_BUCKET")  # fmt: skip  # noqa: E501
@@ -316,7 +329,7 @@ _QUERY = re.compile(r"^(https?://[^?]*)\?.*", re.IGNORECASE)  # of a signed URL
 
 def effective(settings: Settings, given: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Rows of (setting, value, where it came from), with what the SDKs will read; secrets masked."""
-    rows = [(field, _shown(getattr(settings, field)), origin(field, given)) for field in Settings.model_fields]
+    rows = [(field, shown(field, getattr(settings, field)), origin(field, given)) for field in Settings.model_fields]
     named = ("GCS_BUCKET", "GCS_MODEL_PATH", "S3_BUCKET", "S3_MODEL_PATH", *_SHOWN)
     told = ((name, value) for name in named if (value := _get(name)))
     rows += [(name, _masked(value, proxy=name.endswith("_PROXY")), "environment") for name, value in told]
@@ -324,17 +337,21 @@ def effective(settings: Settings, given: Mapping[str, Any]) -> list[tuple[str, s
     return rows
 
 
-def _shown(value: object) -> str:
-    """A value as a person writes it; pydantic masks the secret ones."""
+def shown(field: str, value: object) -> str:
+    """A setting's value as a person writes it, with its unit; pydantic masks the secret ones."""
     match value:
-        case None:
+        case None | ():
             return ""
         case bool():
             return str(value).lower()
         case tuple():
             return ",".join(value)
+        case float() if METAVARS[field] == "TIME":
+            return f"{value:g}s"
         case float():
             return f"{value:g}"
+        case int() if METAVARS[field] == "SIZE" and value % 1024**2 == 0:
+            return f"{value // 1024**2}Mi"
         case _:
             return _masked(str(value))
 

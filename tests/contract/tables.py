@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modelfetch import errors
-from modelfetch.settings import Settings, variables
+from modelfetch.settings import Settings, shown, variables
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-_TIMES = ("retry_wait", "stall_timeout", "timeout")
-_SIZES = ("max_bytes", "memory")
 
 
 def between(name: str) -> re.Pattern[str]:
@@ -30,24 +28,12 @@ def _settings() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for field, info in Settings.model_fields.items():
         names = ", ".join(f"`{name}`" for name in variables(field))
-        rows.append(f"| {names} | {_default(field, info.default)} | {info.description} |")
+        rows.append(f"| {names} | {_code(shown(field, info.default))} | {info.description} |")
     return "\n".join(rows) + "\n"
 
 
-def _default(field: str, value: object) -> str:
-    if value in (None, ()):
-        return ""
-    if field in _TIMES:
-        return f"`{value:g}s`"
-    if field in _SIZES and isinstance(value, int):
-        return f"`{value // 1024**2}Mi`"
-    return (
-        f"`{str(value).lower()}`"
-        if isinstance(value, bool)
-        else f"`{value:g}`"
-        if isinstance(value, float)
-        else f"`{value}`"
-    )
+def _code(value: str) -> str:
+    return f"`{value}`" if value else ""
 
 
 def _exit_codes() -> str:

@@ -27,7 +27,7 @@ class Member:
         path: relative to the directory, with slashes.
         size: in bytes; of a link, that of the file it leads to.
         sha256: in hexadecimal; empty for a link to a directory.
-        link: the target as the archive has it, if this is a symbolic link.
+        link: the target, if this is a symbolic link: as the archive has it, without idle dots and slashes.
     """
 
     path: str

@@ -10,7 +10,7 @@ import hashlib
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from modelfetch import disk
 from modelfetch.archive.base import Budget, Member
@@ -148,14 +148,14 @@ class Tree:
         """
         if not self._files:
             raise ArchiveError("The archive holds no files.")
+        ends = {path: resolve(path, self._links, self._files, self._directories) for path in self._links}
         members = dict(self._files)
-        for path, target in self._links.items():
-            end = resolve(path, self._links, self._files, self._directories)
-            file = self._files.get(end, Member(end, 0, ""))
-            members[path] = Member(path, file.size, file.sha256, target)
-        for path, target in self._links.items():
+        for path, end in ends.items():
+            target = PurePosixPath(self._links[path])  # without idle dots and slashes
             with self._errors(path):
                 (self._root / path).symlink_to(target)
+            file = self._files.get(end, Member(end, 0, ""))
+            members[path] = Member(path, file.size, file.sha256, target.as_posix())
         return [members[path] for path in sorted(members)]
 
     def _claim(self, path: str) -> None:
