@@ -2,9 +2,11 @@
 
 import inspect as signatures
 import json
+import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
@@ -282,6 +284,10 @@ def _parse(source: str, *, given: bool) -> ModelURI:
 def _access(uri: ModelURI, chosen: Settings, environ: Environment, talk: Talk, *, write: bool = False) -> Access:
     if uri.scheme == "http":
         talk.console.warn(f"{uri} is fetched without encryption: anyone on the way can read and alter it.")
+    if not environ.verify and uri.scheme != "file":
+        talk.console.warn(
+            "S3_VERIFY_SSL is off: no certificate is checked, anyone on the way can read and alter the model."
+        )
     return Access(
         connect=Connect(
             stall_timeout=chosen.stall_timeout,
@@ -371,6 +377,10 @@ def _interrupted(signum: int, talk: Talk) -> int:
 
 def main() -> NoReturn:
     """The console script."""
+    # What libraries have to say is for programmers; off a terminal it would also break the JSON lines.
+    logging.getLogger().addHandler(logging.NullHandler())
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     signals = (signal.SIGINT, signal.SIGTERM, *([signal.SIGALRM] if hasattr(signal, "SIGALRM") else []))
     for one in signals:
         signal.signal(one, _interrupt)
