@@ -33,7 +33,7 @@ servers: $(READY) ## build the servers that the tests use (Go; once, 3 minutes)
 	else echo "no Go here: the tests use moto's server and skip what needs GCS"; fi
 
 types: $(READY) ## types and import directions
-	MYPYPATH=scripts/e2e $(BIN)/mypy src tests scripts
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 lint: types ## style, types, import directions

@@ -77,7 +77,8 @@ def running_store(kind: str, directory: Path) -> Iterator[str]:
     if kind == "gcs":
         with servers.fake_gcs(directory) as endpoint:
             os.environ["STORAGE_EMULATOR_HOST"] = endpoint
-            storage.Client(project="demo", credentials=AnonymousCredentials()).create_bucket("models")
+            nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]  # google-auth is partly typed
+            storage.Client(project="demo", credentials=nobody).create_bucket("models")
             print(f"STORAGE_EMULATOR_HOST={endpoint}")
             yield "gs"
         return

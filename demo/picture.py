@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from rich.console import CONSOLE_SVG_FORMAT, Console
+from rich.console import CONSOLE_SVG_FORMAT, Console  # type: ignore[attr-defined]  # documented, not exported
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
@@ -25,6 +25,7 @@ def screen() -> str:
     shell = f"{sys.executable} {HERE / 'demo.py'}; echo '{END}'$?; sleep 60"
     size = ["-x", str(COLUMNS), "-y", str(ROWS)]
     subprocess.run([*TMUX, "-f", "/dev/null", "new-session", "-d", "-e", "TMPDIR=/var/tmp", *size, shell], check=True)
+    shown = ""
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:

@@ -80,7 +80,7 @@ def test_images_hold_nothing_of_each_other(kind: str, modules: list[str], images
 def test_no_certificate_or_setting_of_the_builder_stays(kind: str, images: Any, podman: Any) -> None:
     """What the build needed to reach an index behind a private authority is not in the image."""
     run = podman(
-        "run", "--rm", "--entrypoint=sh", getattr(images, kind), "-c", "cat /etc/pip.conf; ls /root/.cache /build"
+        "run", "--rm", "--entrypoint=sh", getattr(images, kind), "-c", "cat /etc/pip.conf; ls ~root/.cache /build"
     )
 
     assert run.returncode != 0

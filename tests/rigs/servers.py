@@ -73,7 +73,12 @@ def build(program: Program) -> Path:
 
 def _install(program: Program) -> None:
     with tempfile.TemporaryDirectory(dir=cache()) as gobin:
-        env = {**os.environ, "GOBIN": gobin, "GOFLAGS": "-buildvcs=false"}
+        env = {
+            **os.environ,
+            "GOBIN": gobin,
+            "GOFLAGS": "-buildvcs=false",
+            "CGO_ENABLED": "0",
+        }  # static: they run in an image too
         command = ["go", "install", f"{program.module}@{program.version}"]
         done = subprocess.run(
             command, env=env, cwd=gobin, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
