@@ -52,17 +52,15 @@ class Talk:
     def __init__(self) -> None:
         """Begin with the environment's faces, before any setting is read."""
         self.console = console.Console()
-        self.termination_log: Path | None = None
+        self.termination_log = settings.termination_log()
         self.source = ""
         self.debug = False
 
     def begin(self, given: dict[str, Any], *, debug: bool) -> tuple[Settings, Environment]:
         """Read the settings, and talk as they say from now on."""
         self.debug = debug
-        path = os.environ.get("MODELFETCH_TERMINATION_LOG")
-        self.termination_log = Path(path) if path else None
         chosen, environ = settings.load(given), settings.environment()
-        self.termination_log = chosen.termination_log
+        self.termination_log = chosen.termination_log or self.termination_log
         self.console = console.Console(chosen.log_format, chosen.log_level, chosen.progress)
         for name, nearest in settings.misspelt():
             self.console.warn(f"{name} means nothing to modelfetch{f'; did you mean {nearest}?' if nearest else '.'}")
@@ -73,13 +71,12 @@ class Talk:
     def failed(self, failure: dict[str, object]) -> None:
         """Tell why it failed: on stderr, and where Kubernetes looks."""
         self.console.end()
-        given = self.termination_log
-        path = given or (settings.TERMINATION_LOG if os.access(settings.TERMINATION_LOG, os.W_OK) else None)
-        if path is not None:
+        if self.termination_log is not None:
             try:
-                console.write_termination_message(path, failure)
+                console.write_termination_message(self.termination_log, failure)
             except OSError as error:
-                self.console.warn(f"The termination message cannot be written to {path}: {error.strerror}.")
+                where = f"{self.termination_log}: {error.strerror}"
+                self.console.warn(f"The termination message cannot be written to {where}.")
         self.console.failed(failure)
 
 

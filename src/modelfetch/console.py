@@ -25,6 +25,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 _SECRETS = re.compile(
     r"(?i)(X-Amz-[A-Za-z-]+|X-Goog-[A-Za-z-]+|AWSAccessKeyId|Signature|sig|token|access_token)=[^&\s'\"\\]+|(Bearer|Basic)\s+[^\s'\"\\]+"
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Face(Protocol):
@@ -172,12 +173,12 @@ class _Terminal:
 
     def say(self, level: str, message: str, facts: dict[str, object]) -> None:  # noqa: ARG002  a person reads the message
         style = "yellow" if level == "warning" else None
-        self._console.print(redacted(f"warning: {message}" if style else message), style=style, markup=False)
+        self._console.print(_plain(f"warning: {message}" if style else message), style=style, markup=False)
 
     def failed(self, failure: dict[str, object]) -> None:
         self.end()
         line = f"error: {failure['message']}{' ' if failure['hint'] else ''}{failure['hint']}"
-        self._console.print(redacted(line), style="bold red", markup=False)
+        self._console.print(_plain(line), style="bold red", markup=False)
 
     def begin(self, what: str, total: int | None) -> None:
         self.end()
@@ -185,7 +186,7 @@ class _Terminal:
             self._meter.begin(total)
         if self._bar:
             self._shown = _bar(self._console)
-            self._task = self._shown.add_task(what, total=total)
+            self._task = self._shown.add_task(_plain(what), total=total)
             self._shown.start()
 
     def advance(self, count: int) -> None:
@@ -260,6 +261,11 @@ def write_termination_message(path: Path, failure: dict[str, object]) -> None:
 def _encoded(text: str) -> bytes:
     """JSON as UTF-8; what a file's name holds of other encodings as an escape that JSON reads."""
     return text.encode(errors="backslashreplace")
+
+
+def _plain(text: str) -> str:
+    """Text for a terminal: no secrets, and no control characters, with which a name could command it."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", redacted(text))
 
 
 def redacted(text: str) -> str:

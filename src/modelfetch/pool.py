@@ -141,7 +141,8 @@ def explain(error: BaseException, host: str, stall_timeout: float) -> Modelfetch
             f"The certificate of {host} is not trusted: {untrusted.verify_message}.",
             hint="Give the authority's certificate with AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or SSL_CERT_FILE.",
         )
-    if _first(chain, urllib3.exceptions.ResponseError):
+    # What requests, which Google's SDK uses, raises is known by its name only: it is not imported for its type.
+    if _first(chain, urllib3.exceptions.ResponseError) or "TooManyRedirects" in {type(one).__name__ for one in chain}:
         return RefusedError(f"{host} redirects in a loop.", hint="Check the endpoint and the address.")
     if _first(
         chain, urllib3.exceptions.LocationParseError, urllib3.exceptions.LocationValueError, ValueError

@@ -302,7 +302,10 @@ def _all_ours(folder: Path, base: Path, ours: set[str]) -> bool:
             if Path(here, name).relative_to(base).as_posix() not in ours:
                 return False
         if not files and not folders:
-            return False
+            emptied = Path(here).relative_to(base).as_posix() + "/"
+            if not any(path.startswith(emptied) for path in ours):
+                return False
+            found = True  # a crash came between the last file's end and the directory's
     return found
 
 

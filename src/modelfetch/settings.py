@@ -199,6 +199,14 @@ def load(given: Mapping[str, Any]) -> Settings:
         raise ConfigError(f"{name}{shown}: {reason}.", hint="Correct the variable, or unset it.") from None
 
 
+def termination_log() -> Path | None:
+    """Where the reason of a failure goes that comes before any flag is read: Kubernetes' own file only if it is there."""
+    path = _get(f"{PREFIX}TERMINATION_LOG")
+    if path:
+        return Path(path)
+    return TERMINATION_LOG if os.access(TERMINATION_LOG, os.W_OK) else None
+
+
 def variables(field: str) -> list[str]:
     """The environment variables that set a field, the first one ours."""
     alias = Settings.model_fields[field].validation_alias

@@ -118,7 +118,6 @@ class Tree:
     def hard_link(self, path: str, target: str) -> None:
         """Give an earlier file a second name; where the file system has no such links, a copy."""
         target = _without_dot(target)
-        vet(target, "member")
         original = self._files.get(target)
         if original is None:
             raise ArchiveError(f"The member {shown(path)} is a link to {shown(target)}, which is no file before it.")

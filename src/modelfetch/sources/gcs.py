@@ -279,6 +279,8 @@ def _failure(error: Exception, host: str, stall_timeout: float) -> ModelfetchErr
                 f"Google credentials could not be refreshed: {text}.",
                 hint="Is the metadata server or token endpoint up?",
             )
+        case auth.InvalidOperation():  # anonymous credentials, which the SDK tried to refresh after a 401
+            return CredentialsError(f"{host} refuses requests without credentials.", hint=_HINT_NONE)
         case auth.RefreshError():
             return CredentialsError(f"Google refuses these credentials: {text}.", hint=_HINT_NONE)
         case auth.DefaultCredentialsError() if "default credentials were not found" not in text:

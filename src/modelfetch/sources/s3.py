@@ -48,11 +48,11 @@ _TRANSIENT = {
     "OperationAborted", "IDPCommunicationError", "XMinioServerNotInitialized",
 }  # fmt: skip
 _CREDENTIALS = {
-    "AccessDenied", "AllAccessDisabled", "AccountProblem", "ExpiredToken", "ExpiredTokenException",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId", "InvalidIdentityToken", "InvalidSecurity", "InvalidToken", "NotSignedUp", "RequestExpired",
+    "401", "403", "AccessDenied", "AccountProblem", "AllAccessDisabled", "ExpiredToken",
+    "ExpiredTokenException", "Forbidden", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidIdentityToken",
+    "InvalidSecurity", "InvalidToken", "InvalidTokenId",
+    "NotSignedUp", "RequestExpired",
     "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired", "UnrecognizedClientException",
-    "401", "403", "Forbidden",
 }  # fmt: skip
 _NO_CREDENTIALS = (
     sdk.NoCredentialsError, sdk.PartialCredentialsError, sdk.CredentialRetrievalError, sdk.MetadataRetrievalError,
@@ -71,7 +71,10 @@ _HINTS = {
     " without the latter a missing object looks like this too.",
     "InvalidAccessKeyId": "Check AWS_ACCESS_KEY_ID; is it of this store?",
     "SignatureDoesNotMatch": "Check AWS_SECRET_ACCESS_KEY: a character or a line break too many is enough.",
-    "ExpiredToken": "Renew AWS_SESSION_TOKEN, or log in again.",
+    **dict.fromkeys(
+        ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidTokenId", "TokenRefreshRequired"),
+        "Renew AWS_SESSION_TOKEN, or log in again; unset it if the keys need none.",
+    ),
     "RequestTimeTooSkewed": "Set this machine's clock.",
     "InvalidObjectState": "The object is archived: restore it first.",
     "AuthorizationHeaderMalformed": "Set AWS_REGION to the bucket's region.",
