@@ -21,9 +21,10 @@ GIVEN_S3 = os.environ.get("MODELFETCH_TEST_S3_ENDPOINT", "")
 GIVEN_GCS = os.environ.get("MODELFETCH_TEST_GCS_ENDPOINT", "")
 GIVEN_KEYS = (os.environ.get("AWS_ACCESS_KEY_ID", ""), os.environ.get("AWS_SECRET_ACCESS_KEY", ""))
 KEYS = ("rig-access-key", "rig-secret-key-0123456789")
+OF_EITHER = ("store", "versioned_store", "flat_store", "shelf")  # fixtures that choose a server as they go
 OF_THE_DEVELOPER = (
     "AWS_", "AZURE_", "CLOUDSDK_", "FORCE_COLOR", "GCE_", "GCLOUD_", "GCS_", "GOOGLE_", "KUBERNETES_",
-    "LOCAL_MODEL_PATH", "MODEL_", "MODELFETCH_", "MODELSERVE_", "NO_COLOR", "REQUESTS_CA_BUNDLE", "S3_", "SSL_CERT_",
+    "LOCAL_MODEL_PATH", "MODEL_", "MODELFETCH_", "MODELSERVE_", "NO_COLOR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "S3_", "SSL_CERT_",
     "STORAGE_",
 )  # fmt: skip
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -42,9 +43,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     asked_for = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     try:
-        if not GIVEN_S3 and asked_for & {"s3", "store", "versioned_store"}:
+        if not GIVEN_S3 and asked_for & {"s3", *OF_EITHER}:
             servers.build(servers.MINIO)
-        if not GIVEN_GCS and asked_for & {"gcs", "store", "versioned_store", "flat_store"}:
+        if not GIVEN_GCS and asked_for & {"gcs", *OF_EITHER}:
             servers.build(servers.FAKE_GCS)
     except servers.BuildError as error:
         pytest.exit(f"{error}\nMODELFETCH_TEST_SERVERS=embedded does without.", returncode=3)
@@ -168,10 +169,10 @@ def https_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[web.Web]:
 
 
 @pytest.fixture
-def fault_proxy() -> Iterator[Callable[[str], FaultProxy]]:
-    """Called with a server's URL, it puts a fault proxy in front of it."""
+def fault_proxy() -> Iterator[Callable[..., FaultProxy]]:
+    """Called with a server's URL (and the server's side of TLS), it puts a fault proxy in front of it."""
     with ExitStack() as proxies:
-        yield lambda upstream: proxies.enter_context(closing(FaultProxy(upstream)))
+        yield lambda upstream, tls=None: proxies.enter_context(closing(FaultProxy(upstream, tls)))
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ class Talk:
         self.console = console.Console()
         self.termination_log = settings.termination_log()
         self.source = ""
+        self.configured = False  # whether the environment names the model
         self.debug = False
 
     def begin(self, given: dict[str, Any], *, debug: bool) -> tuple[Settings, Environment]:
@@ -157,9 +158,10 @@ def pull(
 
     talk: Talk = ctx.obj
     chosen, environ = talk.begin(given, debug=debug)
+    talk.configured = not pairs
     for source, dest in _pairs(pairs or [], chosen, environ):
         talk.source = source
-        uri = _parse(source, given=bool(pairs))
+        uri = parse(source)
         talk.source = str(uri)
         receipt = pull_model(uri, dest, _access(uri, chosen, environ, talk), _options(chosen, environ), talk.console)
         talk.console.end()
@@ -184,7 +186,7 @@ def push(
     talk: Talk = ctx.obj
     chosen, environ = talk.begin(given, debug=debug)
     talk.source = target
-    uri = _parse(target, given=True)
+    uri = parse(target)
     pushed = push_model(path, uri, _access(uri, chosen, environ, talk, write=True), talk.console)
     talk.console.end()
     _print(json.dumps(pushed.as_dict()) if output == "json" else f"{pushed.uri}\nsha256 {pushed.sha256}")
@@ -205,7 +207,7 @@ def inspect(
 
     talk: Talk = ctx.obj
     chosen, environ = talk.begin(given, debug=debug)
-    uri = _parse(source, given=True)
+    uri = parse(source)
     talk.source = str(uri)
     seen = look(uri, _access(uri, chosen, environ, talk), _options(chosen, environ))
     _print(json.dumps(seen.as_dict()) if output == "json" else seen.as_text())
@@ -268,16 +270,6 @@ def _pairs(given: Sequence[str], chosen: Settings, environ: Environment) -> list
     return list(zip(given[::2], given[1::2], strict=True))
 
 
-def _parse(source: str, *, given: bool) -> ModelURI:
-    """The URI; what is wrong with one from the environment is a matter of configuration."""
-    try:
-        return parse(source)
-    except UsageError as error:
-        if given:
-            raise
-        raise ConfigError(error.message, hint=error.hint) from error
-
-
 def _access(uri: ModelURI, chosen: Settings, environ: Environment, talk: Talk, *, write: bool = False) -> Access:
     if uri.scheme == "http":
         talk.console.warn(f"{uri} is fetched without encryption: anyone on the way can read and alter it.")
@@ -335,10 +327,13 @@ def run(args: Sequence[str] | None = None) -> int:
         talk.failed(console.failure(failure, talk.source))
         return failure.code
     except ModelfetchError as error:
-        talk.failed(console.failure(error, talk.source))
+        told = (
+            ConfigError(error.message, hint=error.hint) if talk.configured and isinstance(error, UsageError) else error
+        )
+        talk.failed(console.failure(told, talk.source))
         if talk.debug:
             console.trace(error)
-        return error.code
+        return told.code
     except Interrupted as error:
         return _interrupted(error.signum, talk)
     except BrokenPipeError:  # whoever read our output has gone

@@ -16,7 +16,7 @@ from modelfetch.progress import Progress
 from modelfetch.publish import Destination
 from modelfetch.receipt import Receipt
 from modelfetch.sources import Access, Found, open_source
-from modelfetch.stage import staging
+from modelfetch.stage import has_leftovers, staging
 from modelfetch.transfer import Limits
 from modelfetch.uri import ModelURI
 from modelfetch.verify import mismatches
@@ -102,13 +102,13 @@ def _try(uri: ModelURI, dest: str, access: Access, options: Options, watch: Prog
     source = open_source(uri, access)
     wanted = plan(source.find(), uri, options)
     place = publish.locate(dest, wanted.objects[0].path, directory=wanted.directory, archive=wanted.archive)
-    if there := up_to_date(place, wanted, options):
+    if (there := up_to_date(place, wanted, options)) and not has_leftovers(place.home(), place.name):
         watch.note(f"{uri} is there already, unchanged.", path=str(place.path), version=there.version)
         return there
     busy = f"Waiting: another pull to {place.path} is at work."
     with staging(place.home, place.name, lambda: watch.note(busy)) as stage:
         if there := up_to_date(place, wanted, options):
-            watch.note(f"Another pull has put {uri} there.", path=str(place.path), version=there.version)
+            watch.note(f"{uri} is there already, unchanged.", path=str(place.path), version=there.version)
             return there
         staged = wanted if place.directory else wanted.named(place.path.name)
         if not wanted.archive:

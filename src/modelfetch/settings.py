@@ -200,7 +200,7 @@ def load(given: Mapping[str, Any]) -> Settings:
 
 
 def termination_log() -> Path | None:
-    """Where the reason of a failure goes that comes before any flag is read: Kubernetes' own file only if it is there."""
+    """Where the reason of a failure goes that comes before any flag is read: the cluster's file only if it is there."""
     path = _get(f"{PREFIX}TERMINATION_LOG")
     if path:
         return Path(path)

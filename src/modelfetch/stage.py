@@ -88,7 +88,7 @@ def staging(home: Callable[[], Path], name: str, waiting: Callable[[], None]) ->
     Raises:
         DestinationError: the area cannot be made.
     """
-    ident = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    ident = _ident(name)
     while True:
         with disk_errors(name):
             at = home()
@@ -112,6 +112,15 @@ def staging(home: Callable[[], Path], name: str, waiting: Callable[[], None]) ->
         _sweep(area, ident)
     finally:
         _release(area, ident, lock)
+
+
+def has_leftovers(home: Path, name: str) -> bool:
+    """Whether a crash left something of this destination that can be swept: `staging` does, on leaving."""
+    return (home / AREA / _ident(name)).exists() and os.access(home / AREA, os.W_OK)
+
+
+def _ident(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 def _make_area(home: Path) -> Path:

@@ -14,8 +14,8 @@ from rigs.faultproxy import FaultProxy
 from rigs.stores import S3Bucket, Store
 
 Proxied = Callable[[str], FaultProxy]
-BIG = tree.noise(40_000_000)
-LATE = 39_000_000  # an offset in the last part of it
+BIG = tree.noise(24_000_000)
+LATE = 23_000_000  # an offset in the last part of it
 
 
 def leftovers(root: Path) -> list[str]:
@@ -29,7 +29,7 @@ def begun(modelfetch: Cli, store: Store, proxy: FaultProxy, dest: Path) -> Runni
     store.put("m", BIG)
     proxy.add(**store.downloads("m"), covers=LATE, stall_after=0)
     running = modelfetch.start("pull", store.uri("m"), dest, "--connections", "2", env=store.env_at(proxy.url))
-    running.wait_for_bytes(20_000_000)
+    running.wait_for_bytes(14_000_000)
     return running
 
 

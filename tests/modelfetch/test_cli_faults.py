@@ -4,7 +4,7 @@ One large object, a directory and a streamed archive, on both stores. Faults tha
 loss of what had arrived; those that may not end with their code, and publish nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 from rigs import tree
 from rigs.cli import Cli, Run
 from rigs.faultproxy import FaultProxy
-from rigs.stores import S3Bucket, Store
+from rigs.stores import GCS, S3, S3Bucket, Store
 
 Proxied = Callable[[str], FaultProxy]
 LARGE = 40_000_000
@@ -68,9 +68,8 @@ def shape(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def case(shape: str, store: Store) -> Case:
-    """A model of each shape, on each store."""
+def stocked(store: Store, shape: str) -> Case:
+    """Store a model of a shape."""
     if shape == "object":
         store.put("large.bin", large())
         return Case(store, store.uri("large.bin"), "large.bin", LARGE, {"large.bin": large()})
@@ -80,6 +79,26 @@ def case(shape: str, store: Store) -> Case:
     for name, data in files().items():
         store.put(f"dir/{name}", data)
     return Case(store, store.uri("dir/"), "dir/07/file", 100_000, files())
+
+
+@pytest.fixture(scope="module", params=["s3", "gcs"])
+def shelf(request: pytest.FixtureRequest) -> Iterator[dict[str, Case]]:
+    """Models of each shape, on each store; tests share them and leave them as they are."""
+    server: S3 | GCS = request.getfixturevalue(request.param)
+    with server.new_bucket() as bucket:
+        yield {shape: stocked(bucket, shape) for shape in ("object", "directory", "archive")}
+
+
+@pytest.fixture
+def case(shape: str, shelf: dict[str, Case]) -> Case:
+    """One of the shared models."""
+    return shelf[shape]
+
+
+@pytest.fixture
+def own_case(shape: str, store: Store) -> Case:
+    """A model that the test may change."""
+    return stocked(store, shape)
 
 
 def pull(modelfetch: Cli, case: Case, proxy: FaultProxy, dest: Path, **env: str) -> Run:
@@ -125,6 +144,7 @@ REFUSING: list[dict[str, Any]] = [
 LYING: list[dict[str, Any]] = [
     {"flip_at": 50_000},
     {"headers": {"Content-Range": "bytes 5-9/10"}, "ranged": True},
+    {"headers": {"ETag": '"0"', "X-Goog-Generation": "1"}},
     {"drop": ("Content-Length", "ETag", "X-Goog-Hash", "X-Goog-Generation", "X-Amz-Checksum-Crc32"), "extra": b"more"},
 ]
 HEALING = {"breaking": BREAKING, "stalling": STALLING, "refusing": REFUSING, "lying": LYING}
@@ -163,10 +183,10 @@ def test_a_directory_survives_everything_at_once(
 
 
 def test_a_broken_request_goes_on_where_it_stopped(
-    modelfetch: Cli, store: Store, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: Cli, shelf: dict[str, Case], fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """The bytes that had come are not fetched again."""
-    store.put("large.bin", large())
+    store = shelf["object"].store
     proxy = fault_proxy(store.endpoint)
     proxy.add(**store.downloads("large.bin"), cut_after=5_000_000, times=3)
 
@@ -178,10 +198,10 @@ def test_a_broken_request_goes_on_where_it_stopped(
 
 
 def test_a_range_answered_with_the_whole_object_is_seen_through(
-    modelfetch: Cli, store: Store, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: Cli, shelf: dict[str, Case], fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """200 for 206, always, as some S3 servers do."""
-    store.put("large.bin", large())
+    store = shelf["object"].store
     proxy = fault_proxy(store.endpoint)
     rule = proxy.add(**store.downloads("large.bin"), whole=True, ranged=True, times=None)
 
@@ -192,30 +212,30 @@ def test_a_range_answered_with_the_whole_object_is_seen_through(
 
 
 def test_what_is_overwritten_midway_is_never_mixed(
-    modelfetch: Cli, case: Case, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: Cli, own_case: Case, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """The new version comes whole, its first half too."""
-    name = case.victim.removeprefix("dir/")
-    new = {"large.bin": tree.noise(LARGE, 99)} if name == "large.bin" else case.expected | {"07/file": b"new"}
+    name = own_case.victim.removeprefix("dir/")
+    new = {"large.bin": tree.noise(LARGE, 99)} if name == "large.bin" else own_case.expected | {"07/file": b"new"}
     content = new.get(name) or tree.tar_gz(new)
-    proxy = fault_proxy(case.store.endpoint)
-    overwrite = proxy.add(**case.rule(nth=2, before=lambda: case.store.put(case.victim, content)))
-    proxy.add(**case.rule(cut_after=60_000))
+    proxy = fault_proxy(own_case.store.endpoint)
+    overwrite = proxy.add(**own_case.rule(nth=2, before=lambda: own_case.store.put(own_case.victim, content)))
+    proxy.add(**own_case.rule(cut_after=60_000))
 
-    run = pull(modelfetch, case, proxy, tmp_path, MODELFETCH_CONNECTIONS="1")
+    run = pull(modelfetch, own_case, proxy, tmp_path, MODELFETCH_CONNECTIONS="1")
 
     assert overwrite.used == 1
-    assert_arrived(run, replace(case, expected=new), tmp_path)
+    assert_arrived(run, replace(own_case, expected=new), tmp_path)
 
 
 def test_an_object_deleted_midway_is_not_found(
-    modelfetch: Cli, case: Case, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: Cli, own_case: Case, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """66, at once: no time heals it."""
-    proxy = fault_proxy(case.store.endpoint)
-    proxy.add(**case.rule(before=lambda: case.store.delete(case.victim)))
+    proxy = fault_proxy(own_case.store.endpoint)
+    proxy.add(**own_case.rule(before=lambda: own_case.store.delete(own_case.victim)))
 
-    run = pull(modelfetch, case, proxy, tmp_path)
+    run = pull(modelfetch, own_case, proxy, tmp_path)
 
     assert_nothing(run, tmp_path, 66, "not_found")
 

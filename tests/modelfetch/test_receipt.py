@@ -145,7 +145,7 @@ FILE: dict[str, Any] = {"path": "m", "size": 1, "sha256": ""}
         {"finished": "0001-01-01T00:00:00+23:00"},
         {"finished": 5},
         {"archive": "m.tar"},
-        {"archive": {}},
+        {"archive": {"name": "m.tar"}},
     ],
 )
 def test_a_receipt_of_another_schema_or_shape_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ class Web:
     Attributes:
         url: where it is.
         ca: file with the certificate of its authority.
+        tls: the server's side of TLS, for other servers at 127.0.0.1.
         files: content by path, with the leading slash.
         redirects: where a path has moved to.
         ranges: whether it serves ranges.
@@ -35,6 +36,7 @@ class Web:
 
     url: str
     ca: Path
+    tls: ssl.SSLContext
     files: dict[str, bytes] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
     ranges: bool = True
@@ -135,7 +137,7 @@ def serving(directory: Path) -> Iterator[Web]:
     authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
     server = _Server(("127.0.0.1", 0), _Handler)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    server.web = Web(f"https://127.0.0.1:{server.server_address[1]}", ca)
+    server.web = Web(f"https://127.0.0.1:{server.server_address[1]}", ca, context)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -219,7 +219,7 @@ def listing(root: Path) -> list[Member]:
                 assert stat.S_ISREG(mode)
                 assert stat.S_IMODE(mode) in (0o644, 0o755)
             data = path.read_bytes() if path.is_file() else None
-            link = os.readlink(path) if stat.S_ISLNK(mode) else None  # noqa: PTH115  Path drops a "./"
+            link = os.readlink(path) if stat.S_ISLNK(mode) else None  # noqa: PTH115  Path would tidy it up
             sha256 = "" if data is None else hashlib.sha256(data).hexdigest()
             found.append(Member(path.relative_to(root).as_posix(), len(data or b""), sha256, link))
     return sorted(found, key=lambda each: each.path)

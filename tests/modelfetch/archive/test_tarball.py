@@ -182,7 +182,19 @@ def test_nothing_is_written_through_a_link(build: Any, unpacked: Any, tmp_path: 
 @pytest.mark.parametrize(
     "target",
     [
-        *("/etc/passwd", "/", "", "../good", "../../evil", "d/../../good", "./..", "d/e/../../..", "d/../d/../.."),
+        *(
+            "/etc/passwd",
+            "/good",
+            "//good",
+            "/",
+            "",
+            "../good",
+            "../../evil",
+            "d/../../good",
+            "./..",
+            "d/e/../../..",
+            "d/../d/../..",
+        ),
         *("missing", "good/x", "good/", "good/.", "good/..", "d/missing", "l", "d/../l", ".", "./", "d/.."),
     ],
 )
@@ -246,11 +258,13 @@ def test_links_inside_are_kept(build: Any, unpacked: Any) -> None:
         )
     )
     for path, target in links.items():
-        assert os.readlink(root / path) == target  # noqa: PTH115  Path drops a "./"
+        assert (root / path).readlink() == Path(target)
     assert (root / "chain").read_bytes() == b"yy"
 
 
-@pytest.mark.parametrize("target", ["missing", "later", "d", "l", "hard", "/etc/passwd", "../evil", "d/../good", ""])
+@pytest.mark.parametrize(
+    "target", ["missing", "later", "d", "l", "hard", "/good", "/etc/passwd", "../evil", "d/../good", ""]
+)
 def test_hard_link_needs_an_earlier_file(build: Any, unpacked: Any, target: str) -> None:
     """Not a directory, a symbolic link, itself, or anything outside."""
     with pytest.raises(WrongBytesError):

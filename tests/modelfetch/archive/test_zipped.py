@@ -95,11 +95,17 @@ def test_links_inside_are_kept(build: Any, unpacked: Any) -> None:
     assert b"good content" == (root / "d/a").read_bytes() == (root / "b").read_bytes()
 
 
-@pytest.mark.parametrize("target", [b"/etc/passwd", b"../good", b"missing", b"l", b"", b".", b"\xff", b"x" * 4096])
+@pytest.mark.parametrize("target", [b"/etc/passwd", b"/good", b"../good", b"missing", b"l", b"", b".", b"\xff"])
 def test_link_that_leads_nowhere_useful_is_refused(build: Any, unpacked: Any, target: bytes) -> None:
     """Its content is its target."""
     with pytest.raises(ArchiveError, match="link"):
         unpacked(build.zip_raw(build.Entry(**GOOD), build.Entry(b"l", target, 0o120777)))
+
+
+def test_link_of_a_length_that_no_link_has_is_refused(build: Any, unpacked: Any) -> None:
+    """Its target is kept in memory."""
+    with pytest.raises(ArchiveError, match="a link with a target of 4096 bytes"):
+        unpacked(build.zip_raw(build.Entry(**GOOD), build.Entry(b"l", b"./" * 2046 + b"good", 0o120777)))
 
 
 def test_nothing_is_written_through_a_link(build: Any, unpacked: Any, tmp_path: Path) -> None:
@@ -159,6 +165,7 @@ def test_zstd_inside_a_zip_is_unpacked(unpacked: Any) -> None:
         *({"packed": b"good content and more"}, {"packed": b"gooD content"}),
         *({"method": 8, "packed": each} for each in (b"", b"\0", deflated(b"good content")[:-1], deflated(b"good"))),
         *({"method": 8, "packed": each} for each in (deflated(b"good content") + b"more", b"\xff" * 20)),
+        {"method": 8, "packed": deflated(b"good ") + deflated(b"content")},
         *({"method": method} for method in (8, 12, 93)),
     ],
 )
@@ -220,6 +227,24 @@ def test_size_said_in_the_directory_is_checked_before_anything_is_written(
         with pytest.raises(BudgetError):
             unpacked(whole, into=into, **limits)
         assert list(into.iterdir()) == []
+
+
+def test_no_more_is_written_than_the_directory_says(build: Any, unpacked: Any, tmp_path: Path) -> None:
+    """A member that has more than it says would get round every budget."""
+    into = tmp_path / "into"
+    into.mkdir()
+    bomb = build.Entry(b"bomb", b"", method=8, packed=deflated(bytes(10_000_000)), size=1000)
+    with pytest.raises(ArchiveError, match="size and CRC-32"):
+        unpacked(build.zip_raw(bomb), into=into)
+    assert (into / "bomb").stat().st_size <= 1000
+
+
+def test_local_header_must_be_one(build: Any, unpacked: Any) -> None:
+    """The directory may point at anything."""
+    whole = build.zip_raw(build.Entry(b"first", b"x"), build.Entry(**GOOD))
+    damaged = whole.replace(b"PK\3\4", b"PK\3\5").replace(b"PK\3\5", b"PK\3\4", 1)
+    with pytest.raises(ArchiveError, match="The local header of 'good'"):
+        unpacked(damaged)
 
 
 def test_directory_that_would_fill_the_memory_is_refused(unpacked: Any) -> None:

@@ -1,0 +1,66 @@
+"""What a crash leaves for the next run."""
+
+from pathlib import Path
+
+import pytest
+
+from modelfetch.journal import Journal
+
+
+def write(path: Path, plan: str, *parts: tuple[str, int, int]) -> None:
+    """One run's notes."""
+    journal = Journal(path, plan)
+    journal.open()
+    for part in parts:
+        journal.record(*part)
+    journal.close()
+
+
+def test_the_next_run_of_the_same_plan_finds_what_is_noted(tmp_path: Path) -> None:
+    """Whatever the names are, and after several runs."""
+    path = tmp_path / "j"
+    write(path, "p", ("a", 0, 1), ("ü\u2028\n", 7, 2**64 - 1))
+    write(path, "p", ("b", 0, 3))
+
+    journal = Journal(path, "p")
+
+    assert journal.resumable
+    assert journal.done == {("a", 0): 1, ("ü\u2028\n", 7): 2**64 - 1, ("b", 0): 3}
+    assert (journal.knows("a"), journal.knows("c")) == (True, False)
+
+
+def test_another_plan_is_forgotten(tmp_path: Path) -> None:
+    """Its notes are overwritten."""
+    path = tmp_path / "j"
+    write(path, "p", ("a", 0, 1))
+
+    other = Journal(path, "q")
+    assert (other.resumable, other.done) == (False, {})
+    write(path, "q", ("b", 0, 2))
+
+    assert Journal(path, "q").done == {("b", 0): 2}
+    assert not Journal(path, "p").resumable
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]\n", b"\0\0\0"])
+def test_a_journal_without_its_head_is_none(tmp_path: Path, content: bytes) -> None:
+    """Nor is one that is not there."""
+    (tmp_path / "j").write_bytes(content)
+
+    assert not Journal(tmp_path / "j", "p").resumable
+    assert not Journal(tmp_path / "none", "p").resumable
+
+
+@pytest.mark.parametrize("torn", ['["b", 0, 1', '["b"', "\0\0", "5", "[[], 0, 1]", '["b", 0, 12]\n'])
+def test_a_line_that_a_crash_cut_short_costs_no_other(tmp_path: Path, torn: str) -> None:
+    """Neither those before it nor those of the runs after it."""
+    path = tmp_path / "j"
+    write(path, "p", ("a", 0, 1))
+    with path.open("a") as file:
+        file.write(torn)
+    write(path, "p", ("c", 0, 3))
+
+    done = Journal(path, "p").done
+
+    assert done.pop(("b", 0), 12) == 12
+    assert done == {("a", 0): 1, ("c", 0): 3}

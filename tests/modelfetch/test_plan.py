@@ -1,0 +1,224 @@
+"""What is to be pulled of what a source holds."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from modelfetch import plan as plans
+from modelfetch.errors import BudgetError, ModelfetchError, NotFoundError, UnsafeNameError, WrongBytesError
+from modelfetch.plan import Plan
+from modelfetch.sources import Found, RemoteObject
+from modelfetch.uri import parse
+
+URI = parse("s3://b/m/")
+
+
+def obj(path: str, size: int | None = 1, version: str = "v") -> RemoteObject:
+    """An object of the model."""
+    return RemoteObject(f"m/{path}", path, size, version)
+
+
+def directory(*paths: str, folders: tuple[str, ...] = ()) -> Found:
+    """A directory of these files."""
+    return Found(tuple(obj(path) for path in paths), directory=True, folders=folders)
+
+
+def single(path: str, size: int | None = 1) -> Found:
+    """One object."""
+    return Found((obj(path, size),), directory=False)
+
+
+def make(found: Found, uri: str = "s3://b/m/", **options: Any) -> Plan:
+    """The plan, by default of everything."""
+    defaults = {"extract": True, "include": (), "exclude": (), "max_bytes": None, "max_files": 1000}
+    return plans.make(found, parse(uri), **{**defaults, **options})
+
+
+def paths(plan: Plan) -> list[str]:
+    """What is to be fetched."""
+    return [one.path for one in plan.objects]
+
+
+def test_files_come_in_the_order_of_their_names() -> None:
+    """With their folders."""
+    plan = make(directory("b", "a/c", "a-b", folders=("empty", "a")))
+
+    assert paths(plan) == ["a-b", "a/c", "b"]
+    assert (plan.folders, plan.size, plan.directory, plan.archive) == (("empty", "a"), 3, True, False)
+
+
+def test_what_an_earlier_pull_left_is_no_part_of_the_model() -> None:
+    """At the top of a directory; further down it is a file like any other."""
+    left = (".modelfetch.json", ".modelfetch/x/tree/a", ".modelfetch/x.lock")
+    plan = make(directory("a", "b/.modelfetch.json", *left, folders=(".modelfetch", ".modelfetch/x", "b")))
+
+    assert paths(plan) == ["a", "b/.modelfetch.json"]
+    assert plan.folders == ("b",)
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "left"),
+    [
+        (["*.bin"], [], ["a.bin", "w/0.bin"]),
+        ([], ["*.bin"], ["README.md", "w/x.txt"]),
+        (["w/*"], ["*.txt"], ["w/0.bin"]),
+        (["*.bin", "*.md"], ["w/*"], ["README.md", "a.bin"]),
+        (["[aR]*"], [], ["README.md", "a.bin"]),
+        ([], ["w"], ["README.md", "a.bin", "w/0.bin", "w/x.txt"]),
+        (["readme.md", "a.bin"], [], ["a.bin"]),
+    ],
+)
+def test_patterns_choose_files(include: list[str], exclude: list[str], left: list[str]) -> None:
+    """By path or last segment, in their case; what is excluded is out whatever includes it."""
+    assert paths(make(directory("README.md", "a.bin", "w/0.bin", "w/x.txt"), include=include, exclude=exclude)) == left
+
+
+def test_patterns_leave_folders_out() -> None:
+    """With `include`, only those that files need are made."""
+    found = directory("a", folders=("logs", "w"))
+
+    assert make(found, exclude=["logs/*"]).folders == ("w",)
+    assert make(found, include=["a"]).folders == ()
+
+
+def test_patterns_that_leave_nothing_are_an_error() -> None:
+    """How many there were is told."""
+    with pytest.raises(NotFoundError, match="None of the 2 files") as caught:
+        make(directory("a", "b"), include=["c"])
+
+    assert "--include" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        directory("../a"),
+        directory("a//b"),
+        directory("a", "a/b"),
+        directory("a", "a"),
+        directory("a", folders=("../x",)),
+        directory("a", folders=("",)),
+        directory("a", folders=("a",)),
+        directory("a", folders=("a/b",)),
+        single(".."),
+        single("a\\b"),
+    ],
+)
+def test_names_that_do_not_name_their_path_or_clash_are_refused(found: Found) -> None:
+    """Folders like files."""
+    with pytest.raises(UnsafeNameError):
+        make(found)
+
+
+@pytest.mark.parametrize(
+    ("found", "exclude"),
+    [
+        (directory("ok", "../a"), "../*"),
+        (directory("ok", "x", "x/y"), "x/*"),
+        (directory("ok", folders=("../x",)), "../*"),
+        (directory("ok", folders=("x//y",)), "x/*"),
+        (directory("ok", folders=("",)), "/"),
+        (directory("ok", "a", folders=("a",)), "a/"),
+    ],
+)
+def test_what_is_excluded_does_no_harm(found: Found, exclude: str) -> None:
+    """As the hint of the refusal says."""
+    assert "ok" in paths(make(found, exclude=[exclude]))
+
+
+@pytest.mark.parametrize(
+    ("found", "options", "error", "said"),
+    [
+        (directory("a", "b"), {"max_files": 1}, BudgetError, "2 files; 1 are allowed"),
+        (directory("a", "b"), {"max_bytes": 1}, BudgetError, "2 bytes; 1 are allowed"),
+        (single("a", 5), {"max_bytes": 4}, BudgetError, "5 bytes; 4 are allowed"),
+        (single("a", 0), {}, WrongBytesError, "empty"),
+    ],
+)
+def test_too_much_or_nothing_is_refused(
+    found: Found, options: dict[str, Any], error: type[ModelfetchError], said: str
+) -> None:
+    """65, with the numbers, before the first byte."""
+    with pytest.raises(error, match=said) as caught:
+        make(found, **options)
+
+    assert (caught.value.code, bool(caught.value.hint)) == (65, True)
+
+
+def test_a_budget_is_of_what_is_left_to_pull() -> None:
+    """Exactly as much as allowed is allowed; empty files in a directory are."""
+    found = Found((obj("a"), obj("b", 0), obj("c", 99)), directory=True)
+
+    assert paths(make(found, exclude=["c"], max_bytes=1, max_files=2)) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("found", "extract", "archive"),
+    [
+        (single("m.tar.gz"), True, True),
+        (single("m.tar.gz"), False, False),
+        (single("m.joblib.gz"), True, False),
+        (single("m.pt"), True, False),
+        (directory("m.tar.gz"), True, False),
+    ],
+)
+def test_a_single_object_named_like_an_archive_is_one(found: Found, extract: Any, archive: Any) -> None:
+    """Not one inside a directory, and not if it is to stay as it is."""
+    assert make(found, extract=extract).archive == archive
+
+
+def test_a_directory_has_another_version_if_anything_of_it_has() -> None:
+    """Content, name, number, folders; not the order of the listing."""
+    base = (obj("a"), obj("b"))
+    variants = [
+        Found(base, directory=True),
+        Found((obj("a"), obj("b", version="w")), directory=True),
+        Found((obj("a"), obj("b", size=2)), directory=True),
+        Found((obj("a"), obj("c")), directory=True),
+        Found((obj("a"),), directory=True),
+        Found((*base, obj("c")), directory=True),
+        Found(base, directory=True, folders=("f",)),
+    ]
+
+    versions = [make(found).version for found in variants]
+
+    assert len(set(versions)) == len(variants)
+    assert make(Found(base[::-1], directory=True)).version == versions[0]
+    assert versions[0].startswith("sha256:")
+
+
+def test_the_version_of_one_object_is_its_own() -> None:
+    """As the store has it."""
+    assert make(single("a")).version == "v"
+
+
+def test_plans_of_other_versions_or_shapes_have_other_names() -> None:
+    """So that nothing is resumed that does not fit; without a version, nothing is."""
+    packed, plain = make(single("m.tar")), make(single("m.tar"), extract=False)
+    elsewhere = make(single("m.tar"), uri="s3://b/n.tar")
+
+    assert len({packed.ident, plain.ident, elsewhere.ident}) == 3
+    assert make(Found((obj("a", version=""),), directory=False)).ident == ""
+
+
+@pytest.mark.parametrize(
+    ("uri", "pins", "pinned"),
+    [
+        ("s3://b/m", {"x-amz-version-id": "v1", "etag": "e"}, "s3://b/m?versionId=v1"),
+        ("s3://b/m", {"etag": "e"}, "s3://b/m"),
+        ("gs://b/m", {"x-goog-generation": "12"}, "gs://b/m#12"),
+        ("https://h/m?sig=x", {"etag": "e"}, "https://h/m"),
+    ],
+)
+def test_the_pinned_address_names_the_version_where_the_store_can(uri: str, pins: dict[str, str], pinned: str) -> None:
+    """For the ConfigMap."""
+    assert make(Found((replace(obj("m"), pins=pins),), directory=False), uri=uri).pinned == pinned
+
+
+def test_a_single_object_can_be_given_another_name() -> None:
+    """That of the destination."""
+    plan = make(single("m.bin"))
+
+    assert paths(plan.named("x")) == ["x"]
+    assert plan.named("x").version == plan.version

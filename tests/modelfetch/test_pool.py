@@ -1,0 +1,173 @@
+"""Connections: through the environment's proxies; and why one failed, without the address that holds a signature."""
+
+import base64
+import errno
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from email.message import Message
+from http.client import IncompleteRead
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import requests
+import urllib3
+from urllib3 import exceptions as u3
+
+from modelfetch.errors import ConfigError, ModelfetchError, RefusedError, TransientError
+from modelfetch.pool import Connect, Pool, explain
+
+URL = "http://store.invalid/b/k?X-Amz-Signature=s3cr3t"
+POOL = urllib3.HTTPConnectionPool("store.invalid")
+CONNECTION = urllib3.connection.HTTPConnection("store.invalid")
+
+
+def untrusted() -> ssl.SSLCertVerificationError:
+    """As OpenSSL raises it."""
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = "self-signed certificate"
+    return error
+
+
+def retried(reason: Exception) -> u3.MaxRetryError:
+    """As urllib3 wraps what its pool meets."""
+    return u3.MaxRetryError(POOL, URL, reason)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (
+            retried(u3.NameResolutionError("store.invalid", CONNECTION, socket.gaierror(-2, "x"))),
+            TransientError,
+            "resolved",
+        ),
+        (retried(u3.NewConnectionError(CONNECTION, "refused")), TransientError, "broke the connection off"),
+        (ConnectionRefusedError(111, "refused"), TransientError, "nothing listens"),
+        (retried(u3.ConnectTimeoutError(CONNECTION, "x")), TransientError, "in time"),
+        (retried(u3.ReadTimeoutError(POOL, URL, "x")), TransientError, "no byte for 5 s"),
+        (u3.ReadTimeoutError(POOL, URL, "x"), TransientError, "no byte for 5 s"),
+        (TimeoutError("timed out"), TransientError, "no byte for 5 s"),
+        (retried(u3.SSLError(untrusted())), RefusedError, "self-signed certificate"),
+        (retried(u3.SSLError(ssl.SSLError(1, "WRONG_VERSION_NUMBER"))), TransientError, "TLS"),
+        (ssl.SSLEOFError(8, "eof"), TransientError, "TLS"),
+        (retried(u3.ProxyError("x", OSError("y"))), TransientError, "proxy"),
+        (retried(u3.ResponseError("too many redirects")), RefusedError, "redirects in a loop"),
+        (u3.ProtocolError("broken", ConnectionResetError(104, "reset")), TransientError, "ConnectionResetError"),
+        (u3.ProtocolError("broken", IncompleteRead(b"x", 5)), TransientError, "broke the connection off"),
+        (u3.IncompleteRead(1, 5), TransientError, "broke the connection off"),
+        (u3.InvalidHeader("x"), TransientError, "broke the connection off"),
+        (u3.LocationParseError("x"), ConfigError, "not an address"),
+        (u3.LocationValueError("no host"), ConfigError, "not an address"),
+        (ValueError("label too long"), ConfigError, "not an address"),
+        (OSError(errno.ENETUNREACH, "unreachable"), TransientError, "broke the connection off"),
+        (BrokenPipeError(32, "pipe"), TransientError, "BrokenPipeError"),
+        (requests.ConnectionError(retried(u3.NewConnectionError(CONNECTION, "x"))), TransientError, "broke"),
+        (requests.exceptions.SSLError(retried(u3.SSLError(untrusted()))), RefusedError, "self-signed"),
+        (requests.ReadTimeout(u3.ReadTimeoutError(POOL, URL, "x")), TransientError, "no byte"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_each_failure_is_told_in_plain_words(error: Exception, kind: type[ModelfetchError], said: str) -> None:
+    """The host is named, the address never; and there is a next step."""
+    told = explain(error, "store.invalid", 5.0)
+
+    assert type(told) is kind
+    assert "store.invalid" in told.message
+    assert said in told.message
+    assert told.hint
+    assert "s3cr3t" not in f"{told.message} {told.hint}"
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Answers whatever it is asked for, as a proxy for plain HTTP does."""
+
+    asked: ClassVar[list[tuple[str, Message]]]
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.asked.append((self.path, self.headers))
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving() -> Iterator[tuple[int, list[tuple[str, Message]]]]:
+    """A proxy's port, and what it was asked for."""
+
+    class Handler(Proxy):
+        asked: ClassVar = []
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_address[1], Handler.asked
+        server.shutdown()
+        thread.join()
+
+
+def get(url: str) -> bytes:
+    """A page."""
+    with closing(Pool(Connect())) as pool, closing(pool.open("GET", url, {})) as reply:
+        return reply.read()
+
+
+@pytest.mark.parametrize("form", ["http://127.0.0.1:{}", "127.0.0.1:{}", "//127.0.0.1:{}/"])
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY"])
+def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, name: str, form: str) -> None:
+    """Also one named without a scheme, as the SDKs take it."""
+    with serving() as (port, asked):
+        monkeypatch.setenv(name, form.format(port))
+        assert get("http://store.invalid/k") == b"ok"
+
+    assert [url for url, _ in asked] == ["http://store.invalid/k"]
+    assert asked[0][1]["User-Agent"].startswith("modelfetch/")
+    assert "Proxy-Authorization" not in asked[0][1]
+
+
+def test_a_proxy_gets_the_credentials_of_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the SDKs send them."""
+    with serving() as (port, asked):
+        monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{port}")
+        assert get("http://store.invalid/k") == b"ok"
+
+    scheme, _, sent = asked[0][1]["Proxy-Authorization"].partition(" ")
+    assert (scheme, base64.b64decode(sent)) == ("Basic", b"me:p@ss")
+
+
+@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+@pytest.mark.parametrize("value", ["127.0.0.1", "other,127.0.0.1", "*"])
+def test_what_no_proxy_names_is_reached_directly(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """The proxy is not asked, nor need it be there."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, value)
+    with serving() as (port, asked):
+        assert get(f"http://127.0.0.1:{port}/k") == b"ok"
+
+    assert [url for url, _ in asked] == ["/k"]
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://[::1"])
+def test_a_proxy_that_cannot_be_used_is_a_matter_of_configuration(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """78."""
+    monkeypatch.setenv("http_proxy", proxy)
+
+    with pytest.raises(ConfigError):
+        get("http://store.invalid/k")
+
+
+def test_certificates_that_cannot_be_loaded_are_a_matter_of_configuration(tmp_path: Path) -> None:
+    """78, naming the file."""
+    (tmp_path / "ca.pem").write_text("no certificate")
+    for bundle in (tmp_path / "ca.pem", tmp_path / "none.pem"):
+        with closing(Pool(Connect(ca_bundle=str(bundle)))) as pool, pytest.raises(ConfigError, match=bundle.name):
+            pool.open("GET", "https://127.0.0.1:9/", {})

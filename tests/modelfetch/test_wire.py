@@ -1,0 +1,250 @@
+"""Ranges of one version: every reply is checked, every break resumed where it happened."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelfetch.errors import ChangedError, NotFoundError, TransientError
+from modelfetch.pool import Connect
+from modelfetch.sources import Access, RemoteObject, open_source
+from modelfetch.uri import parse
+from modelfetch.wire import Wire
+from rigs import tree
+
+DATA = tree.noise(300_000)
+
+
+class Kept:
+    """A sink that keeps what comes."""
+
+    def __init__(self) -> None:
+        """Nothing has come yet."""
+        self.data = bytearray()
+        self.checksums: Mapping[str, str] = {}
+
+    def begin(self, checksums: Mapping[str, str]) -> None:
+        """A reply begins."""
+        self.checksums = checksums
+
+    def write(self, data: bytes) -> None:
+        """Bytes come."""
+        self.data += data
+
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+Serve = Callable[..., str]
+
+
+@pytest.fixture
+def serve() -> Iterator[tuple[Serve, list[str]]]:
+    """Called with answers, one for each request, it serves them; and the ranges that were asked for."""
+    asked: list[str] = []
+    answers: list[Answer] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Range", ""))
+            (answers.pop(0) if len(answers) > 1 else answers[0])(self)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+
+        def start(*given: Answer) -> str:
+            answers.extend(given)
+            return f"http://127.0.0.1:{server.server_address[1]}/m.bin"
+
+        yield start, asked
+        server.shutdown()
+        thread.join()
+
+
+def answer(status: int, body: bytes = b"", length: int | None = None, **headers: str) -> Answer:
+    """A reply, of which less may come than it says."""
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(body) if length is None else length))
+        handler.end_headers()
+        handler.wfile.write(body)
+        handler.close_connection = True
+
+    return send
+
+
+def part(start: int, end: int, *, sent: int | None = None, **headers: str) -> Answer:
+    """A correct range, or its beginning."""
+    scope = f"bytes {start}-{end - 1}/{len(DATA)}"
+    return answer(206, DATA[start:end][:sent], end - start, **{"Content_Range": scope, "ETag": '"v1"', **headers})
+
+
+def fetch(url: str, start: int, end: int | None, **changes: Any) -> tuple[Kept, Wire, int]:
+    """Fetch a range; what came, by what, and how many bytes were told of."""
+    told: list[int] = []
+    obj = RemoteObject(
+        **{"key": "k", "path": "m", "size": len(DATA), "version": "v1", "pins": {"etag": '"v1"'}, **changes}
+    )
+    with closing(Wire(open_source(parse(url), Access(Connect(stall_timeout=5))), told.append)) as wire:
+        wire.fetch(obj, start, end, sink := Kept())
+    return sink, wire, sum(told)
+
+
+def test_a_range_is_asked_for_and_told_of(serve: tuple[Serve, list[str]]) -> None:
+    """Byte by byte."""
+    start, asked = serve
+    sink, wire, told = fetch(start(part(5, 200_000)), 5, 200_000)
+
+    assert sink.data == DATA[5:200_000]
+    assert (asked, wire.retries, told) == (["bytes=5-199999"], 0, 199_995)
+
+
+def test_what_broke_off_goes_on_where_it_stopped(serve: tuple[Serve, list[str]]) -> None:
+    """No byte is asked for twice."""
+    start, asked = serve
+    sink, wire, told = fetch(start(part(5, 200_000, sent=131_072), part(131_077, 200_000)), 5, 200_000)
+
+    assert sink.data == DATA[5:200_000]
+    assert asked[1] == "bytes=131077-199999"
+    assert (wire.retries, told) == (1, 199_995)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        part(0, 10),
+        part(6, 11),
+        answer(206, DATA[5:10]),
+        answer(206, DATA[5:10], Content_Range="bytes x"),
+        answer(500),
+        answer(503),
+        answer(429),
+    ],
+)
+def test_a_reply_that_does_not_fit_is_asked_for_again(serve: tuple[Serve, list[str]], bad: Answer) -> None:
+    """Nothing of it is kept."""
+    start, asked = serve
+    sink, wire, _ = fetch(start(bad, part(5, 10)), 5, 10)
+
+    assert sink.data == DATA[5:10]
+    assert (asked, wire.retries) == (["bytes=5-9"] * 2, 1)
+
+
+def test_a_server_without_ranges_is_read_from_the_beginning(serve: tuple[Serve, list[str]]) -> None:
+    """Up to the bytes that are wanted; also one that calls a range 200."""
+    start, _ = serve
+    url = start(answer(200, DATA, ETag='"v1"'), answer(200, DATA[5:10], Content_Range=f"bytes 5-9/{len(DATA)}"))
+
+    assert fetch(url, 150_000, 150_010)[0].data == DATA[150_000:150_010]
+    assert fetch(url, 5, 10)[0].data == DATA[5:10]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        part(5, 10, ETag='"v2"'),
+        answer(206, DATA[5:10], Content_Range="bytes 5-9/77", ETag='"v1"'),
+        answer(200, b"other", ETag='"v1"'),
+        answer(412),
+        answer(416),
+    ],
+)
+def test_another_version_is_noticed_and_not_asked_for_again(serve: tuple[Serve, list[str]], other: Answer) -> None:
+    """By validator, size or status; only a new pull finds out what there is."""
+    start, asked = serve
+    with pytest.raises(ChangedError):
+        fetch(start(other), 5, 10)
+
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("etag", ["v1", 'W/"v1"', '"v1"'])
+def test_a_validator_in_another_form_is_the_same(serve: tuple[Serve, list[str]], etag: str) -> None:
+    """Proxies make it weak, or lose its quotes."""
+    start, _ = serve
+
+    assert fetch(start(part(5, 10, ETag=etag)), 5, 10)[0].data == DATA[5:10]
+
+
+def test_what_is_gone_is_not_found(serve: tuple[Serve, list[str]]) -> None:
+    """At once."""
+    start, asked = serve
+    with pytest.raises(NotFoundError):
+        fetch(start(answer(404)), 5, 10)
+
+    assert len(asked) == 1
+
+
+def test_the_checksums_of_a_whole_object_come_with_it(serve: tuple[Serve, list[str]]) -> None:
+    """Not those that a server states on a part."""
+    start, _ = serve
+    stated = "sha-256=:YQ==:"
+    url = start(answer(200, DATA, ETag='"v1"', Repr_Digest=stated), part(5, 10, Repr_Digest=stated))
+
+    assert fetch(url, 0, len(DATA))[0].checksums == {"sha256": "61"}
+    assert fetch(url, 5, 10)[0].checksums == {}
+
+
+def test_an_object_of_unknown_size_is_read_to_its_end(serve: tuple[Serve, list[str]]) -> None:
+    """What it says of its length must come."""
+    start, _ = serve
+    sink, wire, _ = fetch(start(answer(200, DATA[:100_000], len(DATA)), answer(200, DATA)), 0, None, size=None)
+
+    assert sink.data == DATA
+    assert wire.retries == 1
+
+
+def test_a_path_is_read_like_any_other(tmp_path: Path) -> None:
+    """In ranges; and it is noticed when it changes or shrinks."""
+    (tmp_path / "a b%20#?.bin").write_bytes(DATA)
+    source = open_source(parse(str(tmp_path / "a b%20#?.bin")), Access())
+    (obj,) = source.find().objects
+    with closing(Wire(source, lambda _: None)) as wire:
+        wire.fetch(obj, 5, 200_000, sink := Kept())
+        assert sink.data == DATA[5:200_000]
+
+        (tmp_path / "a b%20#?.bin").write_bytes(b"other")
+        with pytest.raises(ChangedError):
+            wire.fetch(obj, 5, 10, Kept())
+
+
+def test_closing_ends_a_read_that_waits(serve: tuple[Serve, list[str]]) -> None:
+    """At once, whatever the server does."""
+    start, asked = serve
+    release = threading.Event()
+
+    def hang(handler: BaseHTTPRequestHandler) -> None:
+        part(0, 200_000, sent=10)(handler)
+        handler.wfile.flush()
+        release.wait(30)
+
+    wire = Wire(open_source(parse(start(hang)), Access(Connect(stall_timeout=60))), lambda _: None)
+    failures: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            wire.fetch(RemoteObject("k", "m", len(DATA), "v1"), 0, 200_000, Kept())
+        except BaseException as error:  # noqa: BLE001  whatever it is, it is looked at below
+            failures.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    while not wire._open:
+        assert thread.is_alive()
+    wire.close()
+    thread.join(10)
+    alive = thread.is_alive()
+    release.set()
+
+    assert not alive
+    assert len(asked) == 1
+    assert not isinstance(failures[0], TransientError)
