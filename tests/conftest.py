@@ -24,8 +24,8 @@ KEYS = ("rig-access-key", "rig-secret-key-0123456789")
 OF_EITHER = ("store", "versioned_store", "flat_store", "shelf")  # fixtures that choose a server as they go
 OF_THE_DEVELOPER = (
     "AWS_", "AZURE_", "CLOUDSDK_", "FORCE_COLOR", "GCE_", "GCLOUD_", "GCS_", "GOOGLE_", "KUBERNETES_",
-    "LOCAL_MODEL_PATH", "MODEL_", "MODELFETCH_", "MODELSERVE_", "NO_COLOR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "S3_", "SSL_CERT_",
-    "STORAGE_",
+    "LOCAL_MODEL_PATH", "MODEL_", "MODELFETCH_", "MODELSERVE_", "NO_COLOR", "REQUESTS_CA_BUNDLE", "S3_", "SSL_CERT_",
+    "CURL_CA_BUNDLE", "STORAGE_",
 )  # fmt: skip
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
