@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from types import FrameType, NoneType
+from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
 
 import typer
 
-from modelfetch import __version__, console, settings
+from modelfetch import __version__, console, interrupts, settings
 from modelfetch.errors import BUG_CODE, ConfigError, DeadlineError, Interrupted, ModelfetchError, UsageError
 from modelfetch.pool import Connect
 from modelfetch.settings import Environment, Settings
@@ -313,10 +313,6 @@ def _options(chosen: Settings, environ: Environment) -> "Options":
     )
 
 
-def _interrupt(signum: int, _: FrameType | None) -> None:
-    raise Interrupted(signum)
-
-
 def run(args: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. Tells of every failure, and raises none."""
     talk = Talk()
@@ -373,12 +369,9 @@ def main() -> NoReturn:
     logging.getLogger().addHandler(logging.NullHandler())
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    signals = (signal.SIGINT, signal.SIGTERM, *([signal.SIGALRM] if hasattr(signal, "SIGALRM") else []))
-    for one in signals:
-        signal.signal(one, _interrupt)
+    interrupts.install()
     code = run()
-    for one in signals:
-        signal.signal(one, signal.SIG_IGN)
+    interrupts.ignore()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelfetch import names
+from modelfetch import interrupts, names
 from modelfetch import receipt as receipts
 from modelfetch.archive.formats import promised
 from modelfetch.disk import disk_errors, make_directory
@@ -108,10 +108,15 @@ def publish(stage: Stage, dest: Destination, receipt: Receipt) -> None:
     """
     with disk_errors(dest.path):
         _finish(stage.tree, receipt)
-        if dest.directory and stage.work.parent.parent != dest.path:
-            _exchange(stage, dest, receipt)
-        else:
-            _move_entries(stage, dest, receipt)
+        with interrupts.deferred():
+            _put_in_place(stage, dest, receipt)
+
+
+def _put_in_place(stage: Stage, dest: Destination, receipt: Receipt) -> None:
+    if dest.directory and stage.work.parent.parent != dest.path:
+        _exchange(stage, dest, receipt)
+    else:
+        _move_entries(stage, dest, receipt)
 
 
 def _finish(tree: Path, receipt: Receipt) -> None:
