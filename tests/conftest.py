@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parent))  # for `rigs`; at the end, for tests
 from rigs import servers, web
 from rigs.cli import Cli
 from rigs.faultproxy import FaultProxy
-from rigs.stores import GCS, S3, GCSBucket, S3Bucket, Store
+from rigs.stores import GCS, S3, Folder, GCSBucket, S3Bucket, Store
 
 GIVEN_S3 = os.environ.get("MODELFETCH_TEST_S3_ENDPOINT", "")
 GIVEN_GCS = os.environ.get("MODELFETCH_TEST_GCS_ENDPOINT", "")
@@ -131,6 +131,12 @@ def gcs_versioned(gcs: GCS) -> Iterator[GCSBucket]:
     """A fresh bucket that keeps old versions."""
     with gcs.new_bucket(versioned=True) as bucket:
         yield bucket
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """An empty directory to pull from."""
+    return Folder(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.fixture(params=["s3", "gcs"])

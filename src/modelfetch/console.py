@@ -25,6 +25,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 _SECRETS = re.compile(
     r"(?i)(X-Amz-[A-Za-z-]+|X-Goog-[A-Za-z-]+|AWSAccessKeyId|Signature|sig|token|access_token)=[^&\s'\"\\]+|(Bearer|Basic)\s+[^\s'\"\\]+"
 )
+_TITLE = 40  # columns
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -186,7 +187,7 @@ class _Terminal:
             self._meter.begin(total)
         if self._bar:
             self._shown = _bar(self._console)
-            self._task = self._shown.add_task(_plain(what), total=total)
+            self._task = self._shown.add_task(_short(_plain(what)), total=total)
             self._shown.start()
 
     def advance(self, count: int) -> None:
@@ -261,6 +262,11 @@ def write_termination_message(path: Path, failure: dict[str, object]) -> None:
 def _encoded(text: str) -> bytes:
     """JSON as UTF-8; what a file's name holds of other encodings as an escape that JSON reads."""
     return text.encode(errors="backslashreplace")
+
+
+def _short(text: str) -> str:
+    """The end of a long text, where a model's name is: the bar beside it needs its room."""
+    return text if len(text) <= _TITLE else f"…{text[1 - _TITLE :]}"
 
 
 def _plain(text: str) -> str:

@@ -1,5 +1,6 @@
 """Brings a plan's bytes into the staging area, verified: files side by side, or the members of an archive."""
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -55,12 +56,22 @@ def fetch(
     except MismatchError as error:
         watch.warn(f"{error.message} Fetching it once more from scratch.", reason=error.reason)
         stage.clear()
+        watch.begin(f"Fetching {wanted.uri} once more", wanted.size or None)
+    except DestinationError:
+        _free(stage)
+        raise
     try:
         again = _fetch(source, wanted, stage, budget, pin, limits, watch)
-    except MismatchError:
-        stage.clear()
+    except (MismatchError, DestinationError):
+        _free(stage)
         raise
     return replace(again, retries=again.retries + 1)
+
+
+def _free(stage: Stage) -> None:
+    """Leave nothing of what cannot be used again, or of what has filled the disk."""
+    with contextlib.suppress(DestinationError):
+        stage.clear()
 
 
 def _fetch(

@@ -160,6 +160,8 @@ def test_a_public_bucket_needs_no_credentials_if_asked_so(
     modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path, flags: list[str], env: dict[str, str]
 ) -> None:
     """By flag, by variable, by KServe's variable; object and directory."""
+    if s3_bucket.server.kind == "moto":
+        pytest.skip("moto does not go by policies")
     allow = [
         {"Effect": "Allow", "Principal": {"AWS": ["*"]}, "Action": [f"s3:{action}"], "Resource": [resource]}
         for action, resource in (
@@ -172,8 +174,8 @@ def test_a_public_bucket_needs_no_credentials_if_asked_so(
     fill(s3_bucket, "d/", MODEL)
     env = {"AWS_ENDPOINT_URL_S3": s3_bucket.endpoint, "AWS_REGION": "us-east-1", **env}
 
-    modelfetch.ok("pull", *flags, s3_bucket.uri("d/config.json"), tmp_path / "m", env=env)
-    modelfetch.ok("pull", *flags, s3_bucket.uri("d/"), tmp_path / "d", env=env)
+    pairs = [s3_bucket.uri("d/config.json"), tmp_path / "m", s3_bucket.uri("d/"), tmp_path / "d"]
+    modelfetch.ok("pull", *flags, *pairs, env=env)
 
     assert (tmp_path / "m").read_bytes() == b"{}"
     assert tree.read(tmp_path / "d") == MODEL

@@ -12,7 +12,7 @@ import pytest
 from rigs import servers, tree
 from rigs.cli import Cli, Run
 from rigs.faultproxy import FaultProxy
-from rigs.stores import GCSBucket, S3Bucket, Store
+from rigs.stores import Folder, GCSBucket, S3Bucket, Store
 from rigs.web import Web
 
 Proxied = Callable[[str], FaultProxy]
@@ -76,11 +76,11 @@ def test_a_version_that_is_not_there(
     assert_failed(run, 66, "not_found", version[1])
 
 
-def test_patterns_that_leave_nothing(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_patterns_that_leave_nothing(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
     """66: no empty model."""
-    s3_bucket.put("d/a", b"x")
+    folder.put("d/a", b"x")
 
-    run = modelfetch("pull", s3_bucket.uri("d/"), tmp_path / "d", "--include", "*.onnx", env=s3_bucket.env)
+    run = modelfetch("pull", folder.uri("d/"), tmp_path / "d", "--include", "*.onnx")
 
     assert_failed(run, 66, "not_found", "--include")
 
@@ -176,17 +176,14 @@ def test_credentials_may_turn_up_late_in_a_cluster(modelfetch: Cli, s3_bucket: S
 # --- network --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("scheme", "variable"), [("s3", "AWS_ENDPOINT_URL"), ("gs", "STORAGE_EMULATOR_HOST")])
-def test_an_endpoint_where_nothing_listens(
-    modelfetch: Cli, tmp_path: Path, unused_port: int, scheme: str, variable: str
-) -> None:
+def test_an_endpoint_where_nothing_listens(modelfetch: Cli, tmp_path: Path, unused_port: int) -> None:
     """75, for it may come up yet; the endpoint is named, and where it is set."""
     endpoint = f"http://127.0.0.1:{unused_port}"
-    env = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", variable: endpoint}
+    env = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_ENDPOINT_URL": endpoint}
 
-    run = modelfetch("pull", f"{scheme}://bucket/m", tmp_path / "m", "--retries", "1", env=env)
+    run = modelfetch("pull", "s3://bucket/m", tmp_path / "m", "--retries", "1", env=env)
 
-    assert_failed(run, 75, "transient", f"127.0.0.1:{unused_port}", variable)
+    assert_failed(run, 75, "transient", f"127.0.0.1:{unused_port}", "AWS_ENDPOINT_URL")
 
 
 @pytest.fixture
@@ -291,25 +288,25 @@ def test_a_disk_that_fills_up_midway(modelfetch: Cli, https_server: Web, tmpfs: 
     assert not (disk / "m").exists()
 
 
-def test_a_destination_that_cannot_be_written(modelfetch: Cli, s3_bucket: S3Bucket, tmpfs: Callable[..., Path]) -> None:
+def test_a_destination_that_cannot_be_written(modelfetch: Cli, folder: Folder, tmpfs: Callable[..., Path]) -> None:
     """73, and where."""
-    s3_bucket.put("m", b"x")
+    folder.put("m", b"x")
     disk = tmpfs("disk", "ro")
 
-    run = modelfetch("pull", s3_bucket.uri("m"), disk / "m", env=s3_bucket.env)
+    run = modelfetch("pull", folder.uri("m"), disk / "m")
 
     assert_failed(run, 73, "destination", str(disk))
 
 
-def test_a_file_where_a_directory_must_go(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_a_file_where_a_directory_must_go(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
     """73: as DEST, above DEST, or where a slash promises a directory."""
-    s3_bucket.put("d/a", b"x")
+    folder.put("d/a", b"x")
     file = tmp_path / "file"
     file.write_bytes(b"mine")
 
-    as_dest = modelfetch("pull", s3_bucket.uri("d/"), file, env=s3_bucket.env)
-    above = modelfetch("pull", s3_bucket.uri("d/a"), file / "m", env=s3_bucket.env)
-    slash = modelfetch("pull", s3_bucket.uri("d/a"), f"{file}/", env=s3_bucket.env)
+    as_dest = modelfetch("pull", folder.uri("d/"), file)
+    above = modelfetch("pull", folder.uri("d/a"), file / "m")
+    slash = modelfetch("pull", folder.uri("d/a"), f"{file}/")
 
     for run in (as_dest, above, slash):
         assert_failed(run, 73, "destination", str(file))
@@ -320,12 +317,12 @@ def test_a_file_where_a_directory_must_go(modelfetch: Cli, s3_bucket: S3Bucket, 
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--max-bytes", "1k"), ("--max-files", "1")])
-def test_more_than_the_budget(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path, flag: str, value: str) -> None:
+def test_more_than_the_budget(modelfetch: Cli, folder: Folder, tmp_path: Path, flag: str, value: str) -> None:
     """65, and the variable that would allow it."""
-    s3_bucket.put("d/a", b"x" * 2000)
-    s3_bucket.put("d/b", b"x")
+    folder.put("d/a", b"x" * 2000)
+    folder.put("d/b", b"x")
 
-    run = modelfetch("pull", s3_bucket.uri("d/"), tmp_path / "d", flag, value, env=s3_bucket.env)
+    run = modelfetch("pull", folder.uri("d/"), tmp_path / "d", flag, value)
 
     assert_failed(run, 65, "budget", "MODELFETCH_" + flag.removeprefix("--").replace("-", "_").upper())
 

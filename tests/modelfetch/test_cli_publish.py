@@ -13,7 +13,7 @@ import pytest
 from rigs import tree
 from rigs.cli import Cli
 from rigs.faultproxy import FaultProxy
-from rigs.stores import S3Bucket, Store
+from rigs.stores import Folder, S3Bucket, Store
 
 Proxied = Callable[[str], FaultProxy]
 DATA = tree.noise(100_000)
@@ -21,7 +21,7 @@ V1 = {"config.json": b"{}", "old.bin": b"1", "weights/0.bin": DATA}
 V2 = {"config.json": b"{2}", "new.bin": b"2", "weights/0.bin": DATA[::-1], "weights/1.bin": b""}
 
 
-def fill(store: Store, prefix: str, files: dict[str, bytes]) -> None:
+def fill(store: Store | Folder, prefix: str, files: dict[str, bytes]) -> None:
     """Make a prefix hold these files and no others."""
     for key in store.names():
         if key.startswith(prefix):
@@ -46,28 +46,28 @@ def staged(root: Path) -> list[Path]:
 # --- DEST -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_object_goes_where_cp_would_put_it(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_an_object_goes_where_cp_would_put_it(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
     """To the file DEST; into DEST if that is a directory or ends with a slash."""
-    s3_bucket.put("a/model.joblib", DATA)
+    folder.put("a/model.joblib", DATA)
     (tmp_path / "existing").mkdir()
-    uri = s3_bucket.uri("a/model.joblib")
+    uri = folder.uri("a/model.joblib")
 
     pairs = [uri, tmp_path / "named.bin", uri, tmp_path / "existing", uri, f"{tmp_path}/made/here/"]
-    modelfetch.ok("pull", *pairs, env=s3_bucket.env)
+    modelfetch.ok("pull", *pairs)
 
     files = {"named.bin": DATA, "existing/model.joblib": DATA, "made/here/model.joblib": DATA}
     assert tree.read(tmp_path) == files
     assert [receipt(tmp_path / name)["files"][0]["path"] for name in files] == [Path(name).name for name in files]
 
 
-def test_an_archive_is_unpacked_into_the_directory(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_an_archive_is_unpacked_into_the_directory(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
     """Into DEST; into its parent if DEST is named like the archive, which is not kept; as it is with --no-extract."""
     archive = tree.tar_gz(V1)
-    s3_bucket.put("model.tar.gz", archive)
-    uri = s3_bucket.uri("model.tar.gz")
+    folder.put("model.tar.gz", archive)
+    uri = folder.uri("model.tar.gz")
 
-    modelfetch.ok("pull", uri, tmp_path / "dest", uri, tmp_path / "like" / "model.tar.gz", env=s3_bucket.env)
-    modelfetch.ok("pull", uri, f"{tmp_path}/kept/", "--no-extract", env=s3_bucket.env)
+    modelfetch.ok("pull", uri, tmp_path / "dest", uri, tmp_path / "like" / "model.tar.gz")
+    modelfetch.ok("pull", uri, f"{tmp_path}/kept/", "--no-extract")
 
     assert tree.read(tmp_path / "dest") == V1
     assert tree.read(tmp_path / "like") == V1
@@ -75,25 +75,25 @@ def test_an_archive_is_unpacked_into_the_directory(modelfetch: Cli, s3_bucket: S
     assert receipt(tmp_path / "like")["digest"] == tree.digest(V1)
 
 
-def test_archives_inside_a_prefix_stay_as_they_are(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_archives_inside_a_prefix_stay_as_they_are(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
     """A directory is published as it is stored."""
     files = {"model.tar.gz": tree.tar_gz(V1), "readme": b"x"}
-    fill(s3_bucket, "d/", files)
+    fill(folder, "d/", files)
 
-    modelfetch.ok("pull", s3_bucket.uri("d/"), tmp_path / "d", env=s3_bucket.env)
+    modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
 
     assert tree.read(tmp_path / "d") == files
 
 
-def test_a_destination_that_is_a_link_is_followed(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_a_destination_that_is_a_link_is_followed(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
     """The link stays, what it points to is changed: for a directory, and for a file."""
-    fill(s3_bucket, "d/", V1)
+    fill(folder, "d/", V1)
     (tmp_path / "real").mkdir()
     (tmp_path / "dir").symlink_to("real")
     (tmp_path / "file").symlink_to("elsewhere.bin")
 
-    pairs = [s3_bucket.uri("d/"), tmp_path / "dir", s3_bucket.uri("d/old.bin"), tmp_path / "file"]
-    modelfetch.ok("pull", *pairs, env=s3_bucket.env)
+    pairs = [folder.uri("d/"), tmp_path / "dir", folder.uri("d/old.bin"), tmp_path / "file"]
+    modelfetch.ok("pull", *pairs)
 
     assert (tmp_path / "dir").readlink() == Path("real")
     assert (tmp_path / "file").readlink() == Path("elsewhere.bin")
@@ -101,12 +101,12 @@ def test_a_destination_that_is_a_link_is_followed(modelfetch: Cli, s3_bucket: S3
     assert (tmp_path / "elsewhere.bin").read_bytes() == b"1"
 
 
-def test_modes_are_the_same_whatever_the_umask(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_modes_are_the_same_whatever_the_umask(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
     """0644 and 0755, for the app may run under another uid; receipts too."""
-    fill(s3_bucket, "d/", V1)
+    fill(folder, "d/", V1)
 
-    pairs = [s3_bucket.uri("d/"), tmp_path / "d", s3_bucket.uri("d/old.bin"), tmp_path / "new" / "m"]
-    run = modelfetch("pull", *pairs, env=s3_bucket.env, umask=0o077)
+    pairs = [folder.uri("d/"), tmp_path / "d", folder.uri("d/old.bin"), tmp_path / "new" / "m"]
+    run = modelfetch("pull", *pairs, umask=0o077)
 
     found = {
         path.relative_to(tmp_path).as_posix(): path
@@ -119,11 +119,11 @@ def test_modes_are_the_same_whatever_the_umask(modelfetch: Cli, s3_bucket: S3Buc
     assert "d/weights" in modes
 
 
-def test_published_files_are_as_old_as_their_receipt(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_published_files_are_as_old_as_their_receipt(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
     """Their mtime is the receipt's `finished`, in whole seconds: how readers tell that nobody has touched them."""
-    fill(s3_bucket, "d/", V1)
+    fill(folder, "d/", V1)
 
-    modelfetch.ok("pull", s3_bucket.uri("d/"), tmp_path / "d", env=s3_bucket.env)
+    modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
 
     finished = datetime.fromisoformat(receipt(tmp_path / "d")["finished"]).timestamp()
     assert {(tmp_path / "d" / name).stat().st_mtime_ns for name in V1} == {int(finished) * 10**9}
@@ -195,16 +195,16 @@ def test_a_new_version_replaces_the_old_one(modelfetch: Cli, s3_bucket: S3Bucket
 
 @pytest.mark.parametrize("mounted", [False, True])
 def test_strangers_stay_and_only_our_own_files_go(
-    modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path, tmpfs: Callable[..., Path], *, mounted: bool
+    modelfetch: Cli, folder: Folder, tmp_path: Path, tmpfs: Callable[..., Path], *, mounted: bool
 ) -> None:
     """What we did not write we do not delete: in a directory, and in a mount point."""
     dest = tmpfs("d") if mounted else tmp_path / "d"
-    fill(s3_bucket, "d/", V1)
+    fill(folder, "d/", V1)
     tree.write(dest, {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"})
-    modelfetch.ok("pull", s3_bucket.uri("d/"), dest, env=s3_bucket.env)
-    fill(s3_bucket, "d/", V2)
+    modelfetch.ok("pull", folder.uri("d/"), dest)
+    fill(folder, "d/", V2)
 
-    modelfetch.ok("pull", s3_bucket.uri("d/"), dest, env=s3_bucket.env)
+    modelfetch.ok("pull", folder.uri("d/"), dest)
 
     strangers = {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"}
     assert {k: v for k, v in tree.read(dest).items() if not k.startswith(tree.STAGING + "/")} == V2 | strangers
@@ -212,16 +212,16 @@ def test_strangers_stay_and_only_our_own_files_go(
 
 
 def test_a_mount_point_is_filled_and_updated(
-    modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path, tmpfs: Callable[..., Path]
+    modelfetch: Cli, folder: Folder, tmp_path: Path, tmpfs: Callable[..., Path]
 ) -> None:
     """As an emptyDir is: the directory itself cannot be exchanged."""
     dest = tmpfs("volume")
-    fill(s3_bucket, "d/", V1)
-    modelfetch.ok("pull", s3_bucket.uri("d/"), dest, env=s3_bucket.env)
+    fill(folder, "d/", V1)
+    modelfetch.ok("pull", folder.uri("d/"), dest)
     first = {k: v for k, v in tree.read(dest).items() if not k.startswith(tree.STAGING + "/")}
-    fill(s3_bucket, "d/", V2)
+    fill(folder, "d/", V2)
 
-    modelfetch.ok("pull", s3_bucket.uri("d/"), dest, env=s3_bucket.env)
+    modelfetch.ok("pull", folder.uri("d/"), dest)
 
     assert first == V1
     assert {k: v for k, v in tree.read(dest).items() if not k.startswith(tree.STAGING + "/")} == V2
@@ -229,14 +229,12 @@ def test_a_mount_point_is_filled_and_updated(
 
 
 @pytest.mark.parametrize("name", ["old.bin", "weights"])
-def test_a_strangers_file_in_the_way_is_left_there(
-    modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path, name: str
-) -> None:
+def test_a_strangers_file_in_the_way_is_left_there(modelfetch: Cli, folder: Folder, tmp_path: Path, name: str) -> None:
     """Exit code 73; it is named, and nothing else has changed."""
-    fill(s3_bucket, "d/", V1)
+    fill(folder, "d/", V1)
     tree.write(tmp_path / "d", {name: b"stranger"})
 
-    run = modelfetch("pull", s3_bucket.uri("d/"), tmp_path / "d", env=s3_bucket.env)
+    run = modelfetch("pull", folder.uri("d/"), tmp_path / "d")
 
     assert (run.code, run.error["reason"]) == (73, "destination")
     assert str(tmp_path / "d" / name) in run.error["message"]
@@ -244,13 +242,13 @@ def test_a_strangers_file_in_the_way_is_left_there(
 
 
 def test_a_strangers_file_at_a_single_destination_is_left_there(
-    modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path
+    modelfetch: Cli, folder: Folder, tmp_path: Path
 ) -> None:
     """A file that no receipt of ours stands beside."""
-    s3_bucket.put("m", DATA)
+    folder.put("m", DATA)
     (tmp_path / "m").write_bytes(b"stranger")
 
-    run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env)
+    run = modelfetch("pull", folder.uri("m"), tmp_path / "m")
 
     assert (run.code, run.error["reason"]) == (73, "destination")
     assert (tmp_path / "m").read_bytes() == b"stranger"
@@ -284,42 +282,42 @@ def touch(path: Path) -> None:
 
 @pytest.mark.parametrize("tamper", [append, touch, Path.unlink])
 def test_what_was_tampered_with_is_repaired(
-    modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path, tamper: Callable[[Path], None]
+    modelfetch: Cli, folder: Folder, tmp_path: Path, tamper: Callable[[Path], None]
 ) -> None:
     """Size and mtime tell; so does a file that is missing."""
-    fill(s3_bucket, "d/", V1)
-    modelfetch.ok("pull", s3_bucket.uri("d/"), tmp_path / "d", env=s3_bucket.env)
+    fill(folder, "d/", V1)
+    modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
     tamper(tmp_path / "d" / "weights" / "0.bin")
 
-    modelfetch.ok("pull", s3_bucket.uri("d/"), tmp_path / "d", env=s3_bucket.env)
+    modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
 
     assert tree.read(tmp_path / "d") == V1
 
 
-def test_recheck_finds_what_size_and_time_do_not_tell(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_recheck_finds_what_size_and_time_do_not_tell(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
     """Bytes that went bad on the disk are found by their hash, if asked for, and repaired."""
-    s3_bucket.put("m", DATA)
-    modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env)
+    folder.put("m", DATA)
+    modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
     state = (tmp_path / "m").stat()
     (tmp_path / "m").write_bytes(b"\0" * len(DATA))
     os.utime(tmp_path / "m", ns=(state.st_mtime_ns, state.st_mtime_ns))
 
-    modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env)
+    modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
     unnoticed = (tmp_path / "m").read_bytes() != DATA
-    modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", "--recheck", env=s3_bucket.env)
+    modelfetch.ok("pull", folder.uri("m"), tmp_path / "m", "--recheck")
 
     assert unnoticed
     assert (tmp_path / "m").read_bytes() == DATA
 
 
-def test_a_lost_or_damaged_receipt_is_written_anew(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_a_lost_or_damaged_receipt_is_written_anew(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
     """A damaged one counts as none; the file beside it is still ours if it is what the receipt would say."""
-    s3_bucket.put("m", DATA)
-    modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env)
+    folder.put("m", DATA)
+    modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
     (tmp_path / "m").unlink()
     (tmp_path / "m.modelfetch.json").write_text("{")
 
-    modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env)
+    modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
 
     assert (tmp_path / "m").read_bytes() == DATA
     assert receipt(tmp_path / "m")["digest"] == f"sha256:{tree.sha256(DATA)}"

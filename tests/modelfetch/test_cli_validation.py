@@ -52,6 +52,8 @@ ON_S3 = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256", "md5"]
 
 def test_every_checksum_of_s3_is_checked(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """The receipt says which; size always."""
+    if s3_bucket.server.kind == "moto":
+        pytest.skip("moto keeps no checksums, or wrong ones")
     for name in ON_S3:
         put(s3_bucket, name, name)
     pairs = [part for name in ON_S3 for part in (s3_bucket.uri(name), tmp_path / name)]
@@ -68,6 +70,8 @@ def test_a_flipped_byte_fails_every_checksum_of_s3(
     modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path, name: str
 ) -> None:
     """It is fetched once more from scratch, then refused with both values; nothing is published."""
+    if s3_bucket.server.kind == "moto":
+        pytest.skip("moto keeps no checksums, or wrong ones")
     put(s3_bucket, "m", name)
     proxy = fault_proxy(s3_bucket.endpoint)
     flip = proxy.add(**s3_bucket.downloads("m"), flip_at=150_000, times=None)
@@ -108,7 +112,7 @@ def test_a_flipped_byte_fails_the_checksum_of_gcs(
 def test_bytes_damaged_once_are_fetched_again(
     modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """A mismatch is retried from scratch, and the second try counts."""
+    """A mismatch is retried from scratch, and the second try counts; the progress begins anew."""
     s3_bucket.put("m", DATA)
     proxy = fault_proxy(s3_bucket.endpoint)
     flip = proxy.add(**s3_bucket.downloads("m"), flip_at=150_000)
@@ -118,6 +122,7 @@ def test_bytes_damaged_once_are_fetched_again(
     assert flip.used == 1
     assert (tmp_path / "m").read_bytes() == DATA
     assert run.receipt["retries"] == 1
+    assert max(line.get("percent", 0) for line in run.log) <= 100
 
 
 def test_a_file_damaged_in_a_directory_is_named(
@@ -140,6 +145,8 @@ def test_the_whole_of_a_multipart_upload_is_checked(
     modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """Its CRC64NVME of the full object, combined from ranges; its ETag is no md5."""
+    if s3_bucket.server.kind == "moto":
+        pytest.skip("moto keeps no checksums, or wrong ones")
     s3_bucket.put_parts("m", [PART, DATA])
     proxy = fault_proxy(s3_bucket.endpoint)
 

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlencode
 from uuid import uuid4
@@ -366,3 +367,26 @@ class GCSBucket:
 
     def _blob(self, key: str) -> Any:
         return self.server.client.bucket(self.bucket).blob(key)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A directory of models on the local disk: for what does not depend on the store, since it needs no SDK."""
+
+    root: Path
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a file."""
+        tree.write(self.root, {key: data})
+
+    def names(self) -> list[str]:
+        """List the paths of all files, sorted."""
+        return sorted(tree.read(self.root))
+
+    def delete(self, key: str) -> None:
+        """Remove a file."""
+        (self.root / key).unlink()
+
+    def uri(self, key: str = "") -> str:
+        """How `modelfetch` is told of it."""
+        return f"{self.root}/{key}"
