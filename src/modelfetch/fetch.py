@@ -170,9 +170,7 @@ def _streamed_archive(
     wire: Wire, packed: RemoteObject, stage: Stage, budget: Budget, pin: str | None, limits: Limits
 ) -> Fetched:
     """Unpack while it downloads: nothing of the archive itself touches the disk."""
-    stage.clear()
-    with disk_errors(stage.tree):
-        stage.tree.mkdir()
+    stage.restart()
     window = Window(wire, packed, limits)
     try:
         files = _unpack(window, packed, stage, budget)
@@ -206,6 +204,7 @@ def _stored_archive(
     file = stage.work / "archive"
     with disk_errors(file):
         (stage.tree / packed.path).replace(file)
+    stage.restart()
     try:
         if packed.gzip:
             gunzip(file, stage.scratch, budget)
@@ -216,7 +215,6 @@ def _stored_archive(
     finally:
         with disk_errors(file):
             file.unlink(missing_ok=True)
-            (stage.work / "parts.jsonl").unlink(missing_ok=True)
     files = tuple(FileEntry(m.path, m.size, m.sha256, m.link) for m in members)
     return _unpacked(files, packed, came, made, wire.retries)
 

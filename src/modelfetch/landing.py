@@ -41,8 +41,8 @@ class Landing:
         with disk_errors(path):
             self._fd = _open(path, obj, again=journal.knows(obj.path))
             self.resumed = self._take_up()
-            if obj.size is None and self.missing:
-                os.ftruncate(self._fd, 0)  # what is there may be longer than what will come
+            if self.missing:
+                os.ftruncate(self._fd, obj.size or 0)  # what a crash left may be longer than what will come
 
     def _choose(self, checksums: Mapping[str, str]) -> None:
         self.algorithm = integrity.crc_of(checksums)

@@ -102,7 +102,7 @@ def _try(uri: ModelURI, dest: str, access: Access, options: Options, watch: Prog
     source = open_source(uri, access)
     wanted = plan(source.find(), uri, options)
     place = publish.locate(dest, wanted.objects[0].path, directory=wanted.directory, archive=wanted.archive)
-    if (there := up_to_date(place, wanted, options)) and not has_leftovers(place.home(), place.name):
+    if (there := up_to_date(place, wanted, options)) and not has_leftovers(place.home, place.name):
         watch.note(f"{uri} is there already, unchanged.", path=str(place.path), version=there.version)
         return there
     busy = f"Waiting: another pull to {place.path} is at work."

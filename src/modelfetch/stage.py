@@ -66,9 +66,14 @@ class Stage:
     def clear(self) -> None:
         """Remove all but the intent."""
         with disk_errors(self.work):
-            for path in (self.work / "parts.jsonl", self.scratch):
-                path.unlink(missing_ok=True)
-            _remove(self.tree)
+            for path in (self.work / "parts.jsonl", self.scratch, self.tree):
+                _remove(path)
+
+    def restart(self) -> None:
+        """Begin with an empty tree: what comes next cannot be resumed."""
+        self.clear()
+        with disk_errors(self.tree):
+            self.tree.mkdir()
 
     @property
     def resumable(self) -> bool:
@@ -114,9 +119,11 @@ def staging(home: Callable[[], Path], name: str, waiting: Callable[[], None]) ->
         _release(area, ident, lock)
 
 
-def has_leftovers(home: Path, name: str) -> bool:
+def has_leftovers(home: Callable[[], Path], name: str) -> bool:
     """Whether a crash left something of this destination that can be swept: `staging` does, on leaving."""
-    return (home / AREA / _ident(name)).exists() and os.access(home / AREA, os.W_OK)
+    with disk_errors(name):
+        area = home() / AREA
+        return (area / _ident(name)).exists() and os.access(area, os.W_OK)
 
 
 def _ident(name: str) -> str:

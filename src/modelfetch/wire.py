@@ -198,5 +198,7 @@ def _open_file(url: str, start: int) -> Iterator[Callable[[int], bytes]]:
         with path.open("rb", buffering=0) as file:
             file.seek(start)
             yield file.read
-    except PermissionError as error:
-        raise RefusedError(f"{path} may not be read.", hint="Check its owner and mode.") from error
+    except OSError as error:
+        raise RefusedError(
+            f"{path} cannot be read: {error.strerror}.", hint="Check its owner and mode, and the disk it is on."
+        ) from error

@@ -1,0 +1,73 @@
+"""What a crash left in the staging area does not disturb the next run."""
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from modelfetch import plan, uri
+from modelfetch.archive import Budget
+from modelfetch.errors import RefusedError
+from modelfetch.fetch import fetch
+from modelfetch.progress import Silent
+from modelfetch.sources import Access, Found
+from modelfetch.sources.file import FileSource
+from modelfetch.stage import Stage, staging
+from modelfetch.transfer import Limits
+from modelfetch.wire import _open_file
+
+ROOMY = Budget(max_bytes=1 << 30, max_files=100, max_ratio=1000)
+
+
+class WithoutRanges(FileSource):
+    """A source that cannot be read from the middle, as a plain web server."""
+
+    def find(self) -> Found:
+        """See `Source.find`."""
+        found = super().find()
+        return replace(found, objects=tuple(replace(obj, ranges=False) for obj in found.objects))
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """A locked, empty staging area."""
+    with staging(lambda: tmp_path / "home", "m", lambda: None) as opened:
+        yield opened
+
+
+def test_directories_that_an_unpacking_left_are_not_in_the_way_of_the_next(tmp_path: Path, stage: Stage) -> None:
+    """A crash midway leaves some; an archive of a server without ranges is unpacked into an empty tree all the same."""
+    (tmp_path / "weights").write_bytes(b"0123456789")
+    with tarfile.open(tmp_path / "m.tar", "w") as archive:
+        archive.add(tmp_path / "weights", "dir/weights")
+    source = WithoutRanges(uri.parse(str(tmp_path / "m.tar")), Access())
+    wanted = plan.make(source.find(), source.uri, extract=True, include=(), exclude=(), max_bytes=None, max_files=100)
+    journal = stage.journal(wanted.ident)
+    journal.record("m.tar", 0, 1)
+    journal.close()
+    (stage.tree / "dir" / "weights").mkdir(parents=True)
+
+    fetched = fetch(source, wanted, stage, ROOMY, None, Limits(), Silent())
+
+    assert [entry.path for entry in fetched.files] == ["dir/weights"]
+    assert (stage.tree / "dir" / "weights").read_bytes() == b"0123456789"
+    assert not stage.resumable
+
+
+def test_a_directory_that_was_set_aside_is_cleared(stage: Stage) -> None:
+    """Where the kernel cannot exchange directories, a crash leaves the old one in the scratch place."""
+    stage.scratch.mkdir()
+    (stage.scratch / "old").write_text("old")
+
+    stage.restart()
+
+    assert not stage.scratch.exists()
+    assert list(stage.tree.iterdir()) == []
+
+
+def test_a_local_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """Whatever the operating system's reason is."""
+    with pytest.raises(RefusedError, match="Is a directory"), _open_file(tmp_path.as_uri(), 0):
+        pass
