@@ -71,6 +71,7 @@ class Talk:
 
     def failed(self, failure: dict[str, object]) -> None:
         """Tell why it failed: on stderr, and where Kubernetes looks."""
+        interrupts.ignore()  # the reason is told, whatever comes now
         self.console.end()
         if self.termination_log is not None:
             try:

@@ -54,7 +54,7 @@ class Face(Protocol):
 
 
 class Console:
-    """Tells a person or a log what happens, at the level asked for."""
+    """Tells a person or a log what happens, at the level asked for, from any thread; a failure is its last word."""
 
     def __init__(self, log_format: str = "auto", log_level: str = "info", progress: str = "auto") -> None:
         """Choose the face: `auto` asks whether stderr is a terminal."""
@@ -64,34 +64,39 @@ class Console:
         self._least = _LEVELS.index(log_level)
         lines = progress in ("auto", "lines")
         self._face: Face = _Terminal(bar=bar, lines=lines and not bar) if text else _Log(lines=progress != "off")
+        self._turn = threading.RLock()  # a signal may interrupt the main thread where it holds it
+        self._over = False
 
     def begin(self, what: str, total: int | None) -> None:
         """See `Progress.begin`."""
-        if self._least <= _LEVELS.index("info"):
-            self._face.begin(what, total)
+        self._tell("info", lambda: self._face.begin(what, total))
 
     def advance(self, count: int) -> None:
         """See `Progress.advance`."""
-        if self._least <= _LEVELS.index("info"):
-            self._face.advance(count)
+        self._tell("info", lambda: self._face.advance(count))
 
     def note(self, message: str, **facts: object) -> None:
         """See `Progress.note`."""
-        if self._least <= _LEVELS.index("info"):
-            self._face.say("info", message, facts)
+        self._tell("info", lambda: self._face.say("info", message, facts))
 
     def warn(self, message: str, **facts: object) -> None:
         """See `Progress.warn`."""
-        if self._least <= _LEVELS.index("warning"):
-            self._face.say("warning", message, facts)
+        self._tell("warning", lambda: self._face.say("warning", message, facts))
 
     def failed(self, failure: dict[str, object]) -> None:
-        """Show why it failed, whatever the level."""
-        self._face.failed(failure)
+        """Show why it failed, whatever the level; what threads that still run have to say comes too late."""
+        with self._turn:
+            self._over = True
+            self._face.failed(failure)
 
     def end(self) -> None:
         """See `Progress.end`; leaves the terminal as it was."""
-        self._face.end()
+        self._tell("error", self._face.end)
+
+    def _tell(self, level: str, show: Callable[[], None]) -> None:
+        with self._turn:
+            if not self._over and self._least <= _LEVELS.index(level):
+                show()
 
 
 class _Log:
@@ -132,7 +137,6 @@ class _Meter:
 
     def __init__(self, report: Callable[[dict[str, object]], None]) -> None:
         self._report = report
-        self._lock = threading.Lock()
         self._total: int | None = None
         self._done = self._told_bytes = 0
         self._start = self._told_at = time.monotonic()
@@ -142,22 +146,17 @@ class _Meter:
         self._start = self._told_at = time.monotonic()
 
     def advance(self, count: int) -> None:
-        with self._lock:
-            self._done += count
-            now = time.monotonic()
-            step = self._total is not None and self._done - self._told_bytes >= self._total * _EVERY_SHARE
-            if not step and now - self._told_at < _EVERY_SECONDS:
-                return
-            self._told_at, self._told_bytes = now, self._done
-            rate = self._done / max(now - self._start, 1e-6)
-            facts: dict[str, object] = {
-                "bytes": self._done,
-                "total_bytes": self._total,
-                "bytes_per_second": round(rate),
-            }
-            if self._total:
-                facts["percent"] = round(100 * self._done / self._total)
-            self._report(facts)
+        self._done += count
+        now = time.monotonic()
+        step = self._total is not None and self._done - self._told_bytes >= self._total * _EVERY_SHARE
+        if not step and now - self._told_at < _EVERY_SECONDS:
+            return
+        self._told_at, self._told_bytes = now, self._done
+        rate = self._done / max(now - self._start, 1e-6)
+        facts: dict[str, object] = {"bytes": self._done, "total_bytes": self._total, "bytes_per_second": round(rate)}
+        if self._total:
+            facts["percent"] = round(100 * self._done / self._total)
+        self._report(facts)
 
 
 class _Terminal:

@@ -50,9 +50,9 @@ def test_the_level_is_the_least_that_is_told(capsys: Captured, level: str, level
     talk = Console(log_level=level)
     talk.note("a")
     talk.warn("b")
-    talk.failed(console.failure(NotFoundError("c"), ""))
     talk.begin("m", 10)
     talk.advance(10)
+    talk.failed(console.failure(NotFoundError("c"), ""))
 
     told = [line["level"] for line in lines(capsys)]
 
@@ -124,6 +124,20 @@ def test_progress_can_be_switched_off(capsys: Captured) -> None:
     talk.advance(10)
 
     assert [line["message"] for line in lines(capsys)] == ["Fetching m."]
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_failure_is_the_last_word(capsys: Captured, log_format: str) -> None:
+    """Whatever the threads that still run have to say; a machine reads the last line."""
+    talk = Console(log_format)
+    talk.begin("m", 10)
+    talk.failed(console.failure(NotFoundError("the end"), ""))
+
+    talk.advance(10)
+    talk.note("late")
+    talk.warn("later")
+
+    assert "the end" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_text_is_for_people(capsys: Captured) -> None:
