@@ -8,8 +8,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 PYTEST_FLAGS ?=
 STORE ?= moto
+REPORT ?= build/faults
 
-.PHONY: help venv servers types lint test demo images e2e lock clean
+.PHONY: help venv servers types lint test faults demo images e2e lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -42,6 +43,9 @@ lint: types ## style, types, import directions
 
 test: lint servers ## lint, then every test that needs no cluster, with coverage
 	$(BIN)/pytest --cov --cov-report=term $(PYTEST_FLAGS)
+
+faults: $(READY) servers ## the campaigns of faults, kills and full disks, every case; tables in REPORT.md and .json
+	$(BIN)/pytest tests/faults --full --campaign-report $(REPORT) $(PYTEST_FLAGS)
 
 demo: $(READY) ## train, push, pull, serve, predict (STORE=moto, minio or gcs)
 	@$(BIN)/python demo/demo.py $(STORE)

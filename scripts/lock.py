@@ -45,14 +45,16 @@ def main() -> None:
     base = project["project"]["dependencies"]
     extras = project["project"]["optional-dependencies"]
     app = [*extras["serve"], *extras["sklearn"]]
+    sign = extras["sign"]
     dev = [line for line in extras["dev"] if not line.startswith("modelfetch[")]
     build = project["build-system"]["requires"]
 
-    compile_lock("dev", [*base, *app, *dev, *build], sys.argv[1:])
+    compile_lock("dev", [*base, *app, *sign, *dev, *build], sys.argv[1:])
     same = ["--constraint=requirements/dev.txt"]
     compile_lock("init", base, same)
     compile_lock("init-s3", without(base, "google-cloud-storage"), same)
     compile_lock("init-gcs", without(base, "boto3"), same)
+    compile_lock("sign", sign, same)
     compile_lock("app", app, same)
     compile_lock("build", build, same)
 

@@ -1,7 +1,6 @@
 """The fixtures of all tests: real servers, the fault proxy, the command line, a clean environment."""
 
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,7 +11,8 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))  # for `rigs`; at the end, for tests/modelfetch is named like the package
 
-from rigs import servers, web
+from rigs import liar as liars
+from rigs import mounts, servers, web
 from rigs.cli import Cli
 from rigs.faultproxy import FaultProxy
 from rigs.stores import GCS, S3, Folder, GCSBucket, S3Bucket, Store
@@ -28,6 +28,13 @@ OF_THE_DEVELOPER = (
     "CURL_CA_BUNDLE", "STORAGE_",
 )  # fmt: skip
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of `make faults`."""
+    group = parser.getgroup("modelfetch")
+    group.addoption("--full", action="store_true", help="run the campaigns of tests/faults in full")
+    group.addoption("--campaign-report", metavar="PATH", help="write the campaigns' tables to PATH.md and PATH.json")
 
 
 def pytest_report_header() -> list[str]:
@@ -47,6 +54,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             servers.build(servers.MINIO)
         if not GIVEN_GCS and asked_for & {"gcs", *OF_EITHER}:
             servers.build(servers.FAKE_GCS)
+        if "toxiproxy" in asked_for:
+            servers.build(servers.TOXIPROXY)
     except servers.BuildError as error:
         pytest.exit(f"{error}\nMODELFETCH_TEST_SERVERS=embedded does without.", returncode=3)
 
@@ -94,6 +103,15 @@ def gcs() -> Iterator[GCS]:
             handle = GCS(endpoint, "given" if GIVEN_GCS else "fake-gcs-server")
             with closing(handle.client):
                 yield handle
+
+
+@pytest.fixture(scope="session")
+def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a toxiproxy's API."""
+    if not servers.can_build():
+        pytest.skip("toxiproxy needs Go to be built")
+    with servers.toxiproxy(tmp_path_factory.mktemp("toxiproxy")) as api:
+        yield api
 
 
 @pytest.fixture(scope="session")
@@ -175,6 +193,13 @@ def https_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[web.Web]:
 
 
 @pytest.fixture
+def liar() -> Iterator[liars.Liar]:
+    """A server that says whatever the test wants."""
+    with liars.speaking() as server:
+        yield server
+
+
+@pytest.fixture
 def fault_proxy() -> Iterator[Callable[..., FaultProxy]]:
     """Called with a server's URL (and the server's side of TLS), it puts a fault proxy in front of it."""
     with ExitStack() as proxies:
@@ -191,18 +216,12 @@ def modelfetch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """Called with a name and mount options, it mounts a file system of its own there; needs root."""
-    mounted: list[Path] = []
+    with ExitStack() as stack:
 
-    def mount(name: str, options: str = "size=64m") -> Path:
-        point = tmp_path / name
-        point.mkdir(parents=True, exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(point)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"mounting a tmpfs needs root: {done.stderr.strip()}")
-        mounted.append(point)
-        return point
+        def mount(name: str, options: str = "size=64m") -> Path:
+            try:
+                return stack.enter_context(mounts.tmpfs(tmp_path / name, options))
+            except mounts.CannotMountError as error:
+                pytest.skip(str(error))
 
-    yield mount
-    for point in reversed(mounted):
-        subprocess.run(["umount", "-l", str(point)], check=True)
+        yield mount

@@ -13,23 +13,25 @@ from functools import wraps
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
+from urllib.parse import urlsplit
 
 import typer
 
-from modelfetch import __version__, console, interrupts, settings
+from modelfetch import __version__, console, interrupts, settings, trust
 from modelfetch.errors import BUG_CODE, ConfigError, DeadlineError, Interrupted, ModelfetchError, UsageError
 from modelfetch.pool import Connect
 from modelfetch.settings import Environment, Settings
+from modelfetch.signature import Judge, Signer
 from modelfetch.sources.base import Access
-from modelfetch.uri import ModelURI, parse
+from modelfetch.uri import ModelURI, masked, parse
 
 if TYPE_CHECKING:
     from modelfetch.pull import Options
 
-PULL_FLAGS = tuple(name for name in Settings.model_fields if name not in settings.WITHOUT_FLAG)
+PULL_FLAGS = tuple(name for name in Settings.model_fields if name not in settings.WITHOUT_FLAG | settings.OF_PUSH)
 TALK_FLAGS = ("termination_log", "log_format", "log_level", "progress")
 REACH_FLAGS = ("anonymous", "stall_timeout", "timeout", *TALK_FLAGS)
-PUSH_FLAGS = tuple(name for name in REACH_FLAGS if name != "anonymous")
+PUSH_FLAGS = ("sign", "private_key", *(name for name in REACH_FLAGS if name != "anonymous"))
 INSPECT_FLAGS = ("include", "exclude", *REACH_FLAGS)
 
 app = typer.Typer(
@@ -51,6 +53,7 @@ class Talk:
 
     def __init__(self) -> None:
         """Begin with the environment's faces, before any setting is read."""
+        console.hide(settings.secrets())
         self.console = console.Console()
         self.termination_log = settings.termination_log()
         self.source = ""
@@ -68,6 +71,14 @@ class Talk:
         if chosen.timeout is not None and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, chosen.timeout)
         return chosen, environ
+
+    def about(self, text: str) -> ModelURI:
+        """Take the address apart that all is about: failures name it, without the secrets that it may hold."""
+        self.source = masked(text)
+        uri = parse(text)
+        self.source = str(uri)
+        console.hide([urlsplit(uri.url).query])
+        return uri
 
     def failed(self, failure: dict[str, object]) -> None:
         """Tell why it failed: on stderr, and where Kubernetes looks."""
@@ -160,11 +171,10 @@ def pull(
     talk: Talk = ctx.obj
     chosen, environ = talk.begin(given, debug=debug)
     talk.configured = not pairs
+    options = _options(chosen, environ, _judge(chosen, given))
     for source, dest in _pairs(pairs or [], chosen, environ):
-        talk.source = source
-        uri = parse(source)
-        talk.source = str(uri)
-        receipt = pull_model(uri, dest, _access(uri, chosen, environ, talk), _options(chosen, environ), talk.console)
+        uri = talk.about(source)
+        receipt = pull_model(uri, dest, _access(uri, chosen, environ, talk), options, talk.console)
         talk.console.end()
         if output == "json":
             _print(receipt.to_json())
@@ -186,9 +196,9 @@ def push(
 
     talk: Talk = ctx.obj
     chosen, environ = talk.begin(given, debug=debug)
-    talk.source = target
-    uri = parse(target)
-    pushed = push_model(path, uri, _access(uri, chosen, environ, talk, write=True), talk.console)
+    uri = talk.about(target)
+    signer = _signer(chosen, given)
+    pushed = push_model(path, uri, _access(uri, chosen, environ, talk, write=True), talk.console, signer)
     talk.console.end()
     _print(json.dumps(pushed.as_dict()) if output == "json" else f"{pushed.uri}\nsha256 {pushed.sha256}")
 
@@ -208,8 +218,7 @@ def inspect(
 
     talk: Talk = ctx.obj
     chosen, environ = talk.begin(given, debug=debug)
-    uri = parse(source)
-    talk.source = str(uri)
+    uri = talk.about(source)
     seen = look(uri, _access(uri, chosen, environ, talk), _options(chosen, environ))
     _print(json.dumps(seen.as_dict()) if output == "json" else seen.as_text())
 
@@ -256,7 +265,7 @@ def config(ctx: typer.Context, *, output: Output = "text", debug: Debug = False,
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(console.visible(text) + "\n")
     sys.stdout.flush()
 
 
@@ -286,15 +295,27 @@ def _access(uri: ModelURI, chosen: Settings, environ: Environment, talk: Talk, *
             connections=chosen.connections or Connect.connections,
         ),
         anonymous=chosen.anonymous,
-        bearer_token=chosen.bearer_token.get_secret_value() if chosen.bearer_token else "",
+        bearer_token=chosen.bearer_token.get_secret_value().strip() if chosen.bearer_token else "",
         endpoint=environ.s3_endpoint,
         virtual_host=environ.s3_virtual_host,
+        region=environ.s3_region,
         emulator=environ.emulator,
         write=write,
+        max_listed=max(chosen.max_files, Access.max_listed),
     )
 
 
-def _options(chosen: Settings, environ: Environment) -> "Options":
+def _judge(chosen: Settings, given: dict[str, Any]) -> Judge | None:
+    whose = trust.trust(chosen, given)
+    return Judge(whose) if whose else None
+
+
+def _signer(chosen: Settings, given: dict[str, Any]) -> Signer | None:
+    key = trust.key(chosen, given)
+    return Signer(key) if key else None
+
+
+def _options(chosen: Settings, environ: Environment, judge: Judge | None = None) -> "Options":
     from modelfetch.pull import Options  # noqa: PLC0415
     from modelfetch.transfer import Limits  # noqa: PLC0415
 
@@ -310,6 +331,8 @@ def _options(chosen: Settings, environ: Environment) -> "Options":
         max_bytes=chosen.max_bytes,
         max_files=chosen.max_files,
         max_ratio=chosen.max_ratio,
+        require_manifest=chosen.require_manifest,
+        judge=judge,
         limits=Limits(chosen.memory, chosen.connections),
     )
 
@@ -317,6 +340,16 @@ def _options(chosen: Settings, environ: Environment) -> "Options":
 def run(args: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. Tells of every failure, and raises none."""
     talk = Talk()
+    try:
+        interrupts.release()  # from here on they can be told of
+        code = _run(args, talk)
+        interrupts.ignore()
+    except Interrupted as error:
+        code = _interrupted(error.signum, talk)
+    return code
+
+
+def _run(args: Sequence[str] | None, talk: Talk) -> int:
     try:
         code = app(args=args, standalone_mode=False, obj=talk, prog_name="modelfetch")
     except typer.TyperException as error:
@@ -331,8 +364,6 @@ def run(args: Sequence[str] | None = None) -> int:
         if talk.debug:
             console.trace(error)
         return told.code
-    except Interrupted as error:
-        return _interrupted(error.signum, talk)
     except BrokenPipeError:  # whoever read our output has gone
         return 128 + signal.SIGPIPE
     except Exception as error:  # noqa: BLE001  the last resort: whatever it is, say so
@@ -365,14 +396,12 @@ def _interrupted(signum: int, talk: Talk) -> int:
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """Run the process's command line, and end the process."""
     # What libraries have to say is for programmers; off a terminal it would also break the JSON lines.
     logging.getLogger().addHandler(logging.NullHandler())
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    interrupts.install()
     code = run()
-    interrupts.ignore()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

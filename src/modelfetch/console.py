@@ -7,10 +7,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote, quote_plus
 
 from modelfetch.errors import ModelfetchError
 
@@ -22,11 +23,27 @@ if TYPE_CHECKING:
 TERMINATION_LIMIT = 4096  # bytes that Kubernetes keeps of a termination message
 _EVERY_SECONDS, _EVERY_SHARE = 10.0, 0.1
 _LEVELS = ("debug", "info", "warning", "error")
+# What looks like a secret: in a query, in a header, in JSON or a repr of it, in XML, in an address, in a key's file.
 _SECRETS = re.compile(
-    r"(?i)(X-Amz-[A-Za-z-]+|X-Goog-[A-Za-z-]+|AWSAccessKeyId|Signature|sig|token|access_token)=[^&\s'\"\\]+|(Bearer|Basic)\s+[^\s'\"\\]+"
+    r"""(?ix)
+    ((?:X-(?:Amz|Goog)-[a-z-]+|AWSAccessKeyId|Signature|sig|token|client_secret|assertion|password|upload_id)=)
+    [^&\s'"\\]+
+    | ((?:Bearer|Basic)\s+) [^\s'"\\]+
+    | ((?:token|secret(?:_?access)?(?:_?key)?|private_?key|password|assertion)[\\'"]+\s*:\s*[\\'"]+) [^'"\\]+
+    | (<(?:SecretAccessKey|SessionToken|WebIdentityToken)>) [^<]+
+    | (://) [^\s/?\#'"\\@]+ (?=@)
+    | (-----BEGIN\ [A-Z\ ]*PRIVATE\ KEY-----) [\s\S]*? (?:-----END\ [A-Z\ ]*-----|\Z)
+    """
 )
+_SHORTEST = 6  # characters of a secret that is known: fewer would be found in everything
+_hidden: set[str] = set()
 _TITLE = 40  # columns
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# What JSON need not escape, but a terminal obeys, or shows as nothing or in another order: Unicode TR36, 2.6 and 2.8.
+_UNSEEN = re.compile(
+    "[\x7f-\x9f\u00ad\u061c\u115f\u1160\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
 
 
 class Face(Protocol):
@@ -128,8 +145,13 @@ class _Log:
 
 
 def _emit(line: dict[str, object]) -> None:
-    sys.stderr.write(redacted(json.dumps(line, ensure_ascii=False, default=str)) + "\n")
+    sys.stderr.write(_json(line) + "\n")
     sys.stderr.flush()
+
+
+def _json(line: dict[str, object]) -> str:
+    """One line of JSON without secrets, and with nothing in it that does not show."""
+    return visible(redacted(json.dumps(line, ensure_ascii=False, default=str)))
 
 
 class _Meter:
@@ -249,12 +271,12 @@ def write_termination_message(path: Path, failure: dict[str, object]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    text = redacted(json.dumps(failure, ensure_ascii=False, default=str))
+    text = _json(failure)
     while len(_encoded(text)) > TERMINATION_LIMIT:
         longest = max(("message", "hint", "source"), key=lambda k: len(str(failure[k])))
         kept = str(failure[longest])
         failure = {**failure, longest: kept[: len(kept) * 3 // 4] + "…"}
-        text = redacted(json.dumps(failure, ensure_ascii=False, default=str))
+        text = _json(failure)
     path.write_bytes(_encoded(text))
 
 
@@ -270,12 +292,28 @@ def _short(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text for a terminal: no secrets, and no control characters, with which a name could command it."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", redacted(text))
+    return visible(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", redacted(text)))
+
+
+def visible(text: str) -> str:
+    """The text with escapes, as JSON has them, for what would not show, or hide what does."""
+    return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def hide(secrets: Iterable[str]) -> None:
+    """Never show these, whatever the form in which a library may quote them."""
+    for secret in secrets:
+        for text in {secret, *secret.split(), repr(secret)[1:-1]}:
+            forms = {text, quote(text), quote_plus(text)}
+            _hidden.update(json.dumps(form, ensure_ascii=False)[1:-1] for form in forms if len(form) >= _SHORTEST)
+            _hidden.update(form for form in forms if len(form) >= _SHORTEST)
 
 
 def redacted(text: str) -> str:
-    """The text without what looks like a signature or a token."""
-    return _SECRETS.sub(lambda found: f"{found[1]}=***" if found[1] else f"{found[2]} ***", text)
+    """The text without what is known to be a secret, and without what looks like one."""
+    for secret in sorted(_hidden, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _SECRETS.sub(lambda found: f"{next(filter(None, found.groups()))}***", text)
 
 
 def trace(error: BaseException) -> None:

@@ -1,23 +1,39 @@
-"""What the operating system says about the destination, in plain words."""
+"""The file system of the destination: what it says in plain words, what it has room for, and how it keeps a file."""
 
 import contextlib
+import ctypes
 import errno
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError
 
+_FEW = 32  # files; above this, one syncfs is cheaper than an fsync each
+_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # what some file systems say of flushing a directory
+_OWNER = "Check the owner and mode of the destination; in Kubernetes set fsGroup or runAsUser."
 _HINTS = {
     errno.ENOSPC: "Free some space, or give the volume a larger size (emptyDir.sizeLimit).",
     errno.EDQUOT: "Raise the quota, or free some space.",
     errno.EROFS: "Mount the volume writable for this container, or choose another destination.",
-    errno.EACCES: "Check the owner and mode of the destination; in Kubernetes set fsGroup or runAsUser.",
-    errno.EPERM: "Check the owner and mode of the destination; in Kubernetes set fsGroup or runAsUser.",
+    errno.EACCES: _OWNER,
+    errno.EPERM: _OWNER,
     errno.EIO: "The disk fails: look at the node's kernel log.",
     errno.EFBIG: "The file system cannot hold files of this size.",
     errno.ENOTDIR: "Something is a file where a directory must go: move it away, or choose another destination.",
     errno.EISDIR: "Something is a directory where a file must go: move it away, or choose another destination.",
+    errno.EBUSY: "Something is mounted there: mount the directory above it instead, or choose another destination.",
+    errno.ELOOP: "A link leads nowhere: remove it, or choose another destination.",
+    **dict.fromkeys(
+        (errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO),
+        "The volume is gone, or its server: look at its mount, and at the driver behind it.",
+    ),
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE), "Raise the limit of open files (ulimit -n), or lower MODELFETCH_CONNECTIONS."
+    ),
+    errno.ENOLCK: "The file system has no locks (flock): mount it with them, or choose another destination.",
 }
 
 
@@ -41,15 +57,131 @@ def disk_errors(path: Path | str) -> Iterator[None]:
         raise explain(error, path) from error
 
 
-def make_directory(path: Path) -> None:
-    """Make a directory and those above it, with mode 0755 whatever the umask: others read the model."""
+def make_directory(path: Path) -> list[Path]:
+    """Make a directory and those above it, with mode 0755 whatever the umask: others read the model.
+
+    Returns:
+        Those made, the topmost first.
+    """
     missing = []
     while not path.is_dir():
         missing.append(path)
         path = path.parent
+    made = []
     for one in reversed(missing):
         with contextlib.suppress(FileExistsError):
             one.mkdir()
+            made.append(one)
             one.chmod(0o755)
         if not one.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(one))
+    return made
+
+
+def walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Every directory, with the names of its directories and of its other files; links are not followed.
+
+    Raises:
+        OSError: one cannot be read. `os.walk` alone passes over it in silence.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for here, folders, files in os.walk(top, onerror=fail):
+        yield Path(here), folders, files
+
+
+@dataclass(frozen=True)
+class Room:
+    """What is free for this user on a file system.
+
+    Attributes:
+        bytes: free.
+        block: bytes that a file takes at least, and whose multiples it takes.
+        files: how many more files and directories it can hold; None if it sets no limit.
+    """
+
+    bytes: int
+    block: int
+    files: int | None
+
+    def rounded(self, size: int) -> int:
+        """What a file of this size takes."""
+        return -(-size // self.block) * self.block
+
+
+def room(path: Path) -> Room:
+    """What is free on the file system of an existing path."""
+    state = os.statvfs(path)
+    return Room(state.f_bavail * state.f_frsize, state.f_frsize or 1, state.f_favail if state.f_files else None)
+
+
+def is_mount(path: Path) -> bool:
+    """Whether it is a mount point; a bind mount of the same file system shows only in the kernel's list."""
+    return path.is_mount() or any(point == str(path) for _, point in _mounts())
+
+
+def is_mounted_elsewhere(path: Path) -> bool:
+    """Whether a mount shows this very directory under another name: there it would go on showing the old one."""
+    here = path.stat()
+    device = f"{os.major(here.st_dev)}:{os.minor(here.st_dev)}"
+    for on, point in _mounts():
+        with contextlib.suppress(OSError):
+            if on == device and os.path.samestat(here, os.stat(point)):  # noqa: PTH116  no Path is needed
+                return True
+    return False
+
+
+def _mounts() -> Iterator[tuple[str, str]]:
+    """The device and the mount point of every mount that can be seen from here; none but on Linux (proc(5))."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, _, device, _, point, *_ = line.split(" ")
+        yield device, re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a small file with mode 0644, and flush it."""
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o644)
+    fsync(path)
+
+
+def flush(paths: Sequence[Path], on: Path) -> None:
+    """Bring files and directories to the disk that `on` is on."""
+    if len(paths) > _FEW and _sync_file_system(on):
+        return
+    for path in paths:
+        fsync(path)
+
+
+def _sync_file_system(path: Path) -> bool:
+    """syncfs(2), which reports write errors since Linux 5.8; False where there is none."""
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        return False
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        if syncfs(fd) == 0:
+            return True
+        if ctypes.get_errno() == errno.ENOSYS:  # some sandboxes
+            return False
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+    finally:
+        os.close(fd)
+
+
+def fsync(path: Path) -> None:
+    """Bring a file to the disk, or the names in a directory."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH or not path.is_dir():
+            raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(fd)

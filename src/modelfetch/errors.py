@@ -4,6 +4,7 @@
     ├── UsageError                         2  usage
     ├── WrongBytesError                   65  wrong_bytes
     │   ├── MismatchError                 65  mismatch        size or checksum; tried once more from scratch
+    │   ├── SignatureError                65  signature       unsigned, altered, or signed by somebody else
     │   ├── UnsafeNameError               65  unsafe_name     a key or a file name that must not be written
     │   ├── ArchiveError                  65  archive         corrupt, hostile, or no archive at all
     │   └── BudgetError                   65  budget          more bytes, files or expansion than allowed
@@ -71,6 +72,12 @@ class MismatchError(WrongBytesError):
     """Size or checksum differ from what the store or the caller says."""
 
     reason = "mismatch"
+
+
+class SignatureError(WrongBytesError):
+    """The model is not signed, not by whom it should be, or is not what was signed."""
+
+    reason = "signature"
 
 
 class UnsafeNameError(WrongBytesError):

@@ -1,19 +1,26 @@
 """Brings a plan's bytes into the staging area, verified: files side by side, or the members of an archive."""
 
-import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from modelfetch import integrity, publish
+from modelfetch import disk, integrity, names
 from modelfetch.archive import Budget, gunzip, unpack
 from modelfetch.disk import disk_errors
-from modelfetch.errors import DestinationError, MismatchError, WrongBytesError
+from modelfetch.errors import (
+    BudgetError,
+    DestinationError,
+    MismatchError,
+    ModelfetchError,
+    SignatureError,
+    WrongBytesError,
+)
 from modelfetch.integrity import Fingerprint
 from modelfetch.journal import Journal
 from modelfetch.plan import Plan
 from modelfetch.progress import Progress
 from modelfetch.receipt import FileEntry, Packed
+from modelfetch.signed import require
 from modelfetch.sources import RemoteObject, Source
 from modelfetch.stage import Stage
 from modelfetch.transfer import Limits, Window, download
@@ -57,37 +64,31 @@ def fetch(
         watch.warn(f"{error.message} Fetching it once more from scratch.", reason=error.reason)
         stage.clear()
         watch.begin(f"Fetching {wanted.uri} once more", wanted.size or None)
-    except DestinationError:
-        _free(stage)
+    except (SignatureError, BudgetError, DestinationError):
+        stage.free()
         raise
     try:
         again = _fetch(source, wanted, stage, budget, pin, limits, watch)
-    except (MismatchError, DestinationError):
-        _free(stage)
+    except (MismatchError, SignatureError, BudgetError, DestinationError):
+        stage.free()
         raise
     return replace(again, retries=again.retries + 1)
-
-
-def _free(stage: Stage) -> None:
-    """Leave nothing of what cannot be used again, or of what has filled the disk."""
-    with contextlib.suppress(DestinationError):
-        stage.clear()
 
 
 def _fetch(
     source: Source, wanted: Plan, stage: Stage, budget: Budget, pin: str | None, limits: Limits, watch: Progress
 ) -> Fetched:
     journal = stage.journal(wanted.ident)
-    wire = Wire(source, watch.advance)
+    wire = Wire(source, _metered(wanted, _within(budget, stage), watch.advance))
     try:
         _require_room(wanted, stage)
         _make_folders(wanted, stage)
         if not wanted.archive:
             return _files(wire, wanted, stage, journal, budget, pin, limits)
         (packed,) = wanted.objects
-        if packed.gzip or packed.size is None or not packed.ranges:
-            return _stored_archive(wire, packed, stage, journal, budget, pin, limits)
-        return _streamed_archive(wire, packed, stage, budget, pin, limits)
+        if packed.gzip or packed.size is None or not packed.ranges or wanted.signed:
+            return _stored_archive(wire, wanted, stage, journal, budget, pin, limits)
+        return _streamed_archive(wire, wanted, stage, budget, pin, limits)
     finally:
         wire.close()
         journal.close()
@@ -96,14 +97,45 @@ def _fetch(
 def _require_room(wanted: Plan, stage: Stage) -> None:
     """Refuse before the first byte what cannot fit; what an earlier run brought has its room already."""
     with disk_errors(stage.work):
-        there = sum(path.stat().st_blocks * 512 for path in stage.tree.rglob("*") if path.is_file())
-        free = publish.free_bytes(stage.work)
-    needed = wanted.size - there
-    if needed > free:
+        there = [(path.lstat(), path.is_file()) for path in stage.tree.rglob("*")]
+        free = disk.room(stage.work)
+    where = stage.work.parent.parent
+    taken = sum(state.st_blocks * 512 for state, is_file in there if is_file)
+    needed = sum(free.rounded(o.size or 0) for o in wanted.objects) - taken
+    if needed > free.bytes:
         raise DestinationError(
-            f"{wanted.uri} needs {needed} bytes; {free} are free at {stage.work.parent.parent}.",
+            f"{wanted.uri} has {wanted.size} bytes and needs {needed} on the disk; {free.bytes} are free at {where}.",
             hint="Free some space, or give the volume a larger size.",
         )
+    paths = {*wanted.folders, *(o.path for o in wanted.objects)}
+    more = len(paths | {above for path in paths for above in names.parents(path)}) - len(there)
+    if not wanted.archive and free.files is not None and more > free.files:
+        raise DestinationError(
+            f"{wanted.uri} needs {more} more files and directories; {where} has room for {free.files} (inodes).",
+            hint="Remove some files, or make the volume with more inodes.",
+        )
+
+
+def _within(budget: Budget, stage: Stage) -> Budget:
+    """The budget, if the disk has room for so much; else what it has room for."""
+    with disk_errors(stage.work):
+        free = disk.room(stage.work).bytes
+    return budget if budget.max_bytes <= free else replace(budget, max_bytes=free, full_disk=True)
+
+
+def _metered(wanted: Plan, budget: Budget, advance: Callable[[int], None]) -> Callable[[int], None]:
+    """Count what comes, where nobody has said how much it will be."""
+    if all(obj.size is not None for obj in wanted.objects):
+        return advance
+    came = 0
+
+    def count(more: int) -> None:
+        nonlocal came
+        came += more
+        budget.check_bytes(came, str(wanted.uri))
+        advance(more)
+
+    return count
 
 
 def _make_folders(wanted: Plan, stage: Stage) -> None:
@@ -118,14 +150,23 @@ def _files(
     files: list[FileEntry] = []
     checks: list[tuple[str, ...]] = []
     sizes: list[tuple[int, int]] = []
+    came_as: dict[str, list[str]] = {}
     single_pin = None if wanted.directory else pin
     turn = threading.Lock()
+    published = 0
 
     def arrived(obj: RemoteObject, came: Fingerprint, resumed: int) -> None:
+        nonlocal published
+        if obj.gzip:  # what arrived damaged may not be decodable
+            integrity.verify(obj.key, came, size=obj.size, expected=obj.checksums)
         decoded = [_decode(stage, obj, budget)] if obj.gzip else []
-        made = _verified(obj, came, single_pin, [entry.sha256 for entry in decoded])
+        forms = [entry.sha256 for entry in decoded]
+        made = _verified(wanted, obj, came, single_pin, forms)
         with turn:
+            came_as[obj.key] = [came.sha256, *forms]
             files.extend(decoded or [FileEntry(obj.path, came.size, came.sha256)])
+            published += files[-1].size
+            budget.check_bytes(published, str(wanted.uri))  # what is stored as gzip has grown
             if came.size:  # nothing was asked for an empty file
                 checks.append(made)
             sizes.append((came.size, resumed))
@@ -133,48 +174,68 @@ def _files(
     download(wire, wanted.objects, stage.tree, journal, limits, arrived)
     return Fetched(
         files=tuple(sorted(files, key=lambda f: f.path)),
-        checks=_common(checks),
+        checks=_common(checks or [("size", "manifest") if wanted.declared else ("size",)]) + _attested(wanted, came_as),
         bytes=sum(size for size, _ in sizes),
         resumed=sum(resumed for _, resumed in sizes),
         retries=wire.retries,
     )
 
 
-def _verified(obj: RemoteObject, came: Fingerprint, pin: str | None, decoded: Sequence[str] = ()) -> tuple[str, ...]:
-    """The checks that an object passed: those of the store, and the caller's pin of its stored or decoded bytes."""
+def _verified(
+    wanted: Plan, obj: RemoteObject, came: Fingerprint, pin: str | None, decoded: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The checks that an object passed: those of the store, a manifest's and the caller's pin.
+
+    The latter two may be of the stored or of the decoded bytes.
+    """
     made = integrity.verify(obj.key, came, size=obj.size, expected=obj.checksums)
     if came.size == 0 and obj.size is None:
         raise WrongBytesError(f"{obj.key} is empty: 0 bytes.", hint="Upload the model again.")
+    if obj.key in wanted.stated:
+        integrity.verify_stated(obj.key, wanted.stated[obj.key], [came.sha256, *decoded])
+        made = (*made, "manifest")
     if pin is None:
         return made
     integrity.verify_pin(obj.key, pin, [came.sha256, *decoded])
     return (*made, "pin")
 
 
+def _attested(wanted: Plan, came_as: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The check that objects, by key, are those that were signed, in their stored or their decoded form."""
+    if not wanted.signed:
+        return ()
+    require(str(wanted.uri), wanted.signed, {key: came_as[key] for key in wanted.signed}, lambda _: True)
+    return ("signature",)
+
+
 def _common(checks: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """The checks that were made of every file."""
-    return tuple(name for name in checks[0] if all(name in made for made in checks)) if checks else ("size",)
+    return tuple(name for name in checks[0] if all(name in made for made in checks))
 
 
 def _decode(stage: Stage, obj: RemoteObject, budget: Budget) -> FileEntry:
     """Replace a file by its gzip-decoded content."""
     path = stage.tree / obj.path
     plain = path.with_name(f".modelfetch-{threading.get_ident()}")
-    member = gunzip(path, plain, budget)
+    member = gunzip(path, plain, _within(budget, stage))
     with disk_errors(path):
         plain.replace(path)
     return FileEntry(obj.path, member.size, member.sha256)
 
 
 def _streamed_archive(
-    wire: Wire, packed: RemoteObject, stage: Stage, budget: Budget, pin: str | None, limits: Limits
+    wire: Wire, wanted: Plan, stage: Stage, budget: Budget, pin: str | None, limits: Limits
 ) -> Fetched:
     """Unpack while it downloads: nothing of the archive itself touches the disk."""
+    (packed,) = wanted.objects
     stage.restart()
     window = Window(wire, packed, limits)
     try:
         files = _unpack(window, packed, stage, budget)
-        made = _verified(packed, window.fingerprint(), pin)
+        made = _verified(wanted, packed, window.fingerprint(), pin)
+    except ModelfetchError:
+        stage.free()  # no later run could go on with it
+        raise
     finally:
         window.close()
     return _unpacked(files, packed, window.fingerprint(), made, wire.retries)
@@ -182,7 +243,7 @@ def _streamed_archive(
 
 def _unpack(window: Window, packed: RemoteObject, stage: Stage, budget: Budget) -> tuple[FileEntry, ...]:
     try:
-        members = unpack(window, packed.path, stage.tree, scratch=stage.scratch, budget=budget)
+        members = unpack(window, packed.path, stage.tree, scratch=stage.scratch, budget=_within(budget, stage))
     except WrongBytesError:
         # What looks like a bad archive may be a good one that arrived damaged: the rest of its bytes tells.
         while packed.checksums and window.read(1 << 20):
@@ -194,24 +255,31 @@ def _unpack(window: Window, packed: RemoteObject, stage: Stage, budget: Budget) 
 
 
 def _stored_archive(
-    wire: Wire, packed: RemoteObject, stage: Stage, journal: Journal, budget: Budget, pin: str | None, limits: Limits
+    wire: Wire, wanted: Plan, stage: Stage, journal: Journal, budget: Budget, pin: str | None, limits: Limits
 ) -> Fetched:
-    """Fetch the archive as a file first: its server has no ranges, or it is stored in another encoding."""
+    """Fetch the archive as a file first: nothing unsigned is unpacked, or it cannot be read as it arrives.
+
+    The latter if its server has no ranges, or if it is stored in another encoding.
+    """
+    (packed,) = wanted.objects
     arrivals: list[tuple[RemoteObject, Fingerprint, int]] = []
     download(wire, [packed], stage.tree, journal, limits, lambda *arrival: arrivals.append(arrival))
     ((_, came, _),) = arrivals
-    made = _verified(packed, came, pin)
+    integrity.verify(packed.key, came, size=packed.size, expected=packed.checksums)
     file = stage.work / "archive"
     with disk_errors(file):
         (stage.tree / packed.path).replace(file)
     stage.restart()
     try:
+        decoded = []
         if packed.gzip:
-            gunzip(file, stage.scratch, budget)
+            decoded = [gunzip(file, stage.scratch, _within(budget, stage)).sha256]
             with disk_errors(file):
                 stage.scratch.replace(file)
+        made = _verified(wanted, packed, came, pin, decoded)
+        made += _attested(wanted, {packed.key: [came.sha256, *decoded]})
         with disk_errors(file), file.open("rb") as stream:
-            members = unpack(stream, packed.path, stage.tree, scratch=stage.scratch, budget=budget)
+            members = unpack(stream, packed.path, stage.tree, scratch=stage.scratch, budget=_within(budget, stage))
     finally:
         with disk_errors(file):
             file.unlink(missing_ok=True)

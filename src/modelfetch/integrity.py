@@ -105,6 +105,19 @@ def verify(what: str, came: Fingerprint, *, size: int | None, expected: Mapping[
     return tuple(made)
 
 
+def verify_stated(what: str, stated: str, came: Sequence[str]) -> None:
+    """Compare the sha256 that a manifest states with what came (any of the forms in which it may be meant).
+
+    Raises:
+        MismatchError: it is none of them.
+    """
+    if stated not in came:
+        raise MismatchError(
+            f"{what} is not what its manifest says (sha256: expected {stated}, got {' or '.join(came)}).",
+            hint="It was replaced after the push, or a push is about to end: push the model again.",
+        )
+
+
 def verify_pin(what: str, pin: str, came: Sequence[str]) -> None:
     """Compare the caller's sha256 with what came (any of the forms in which it may be meant).
 

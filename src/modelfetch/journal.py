@@ -1,8 +1,12 @@
-"""What a crash may leave behind for the next run: which parts of which files are on disk, each with its CRC."""
+"""What a crash may leave behind for the next run: which parts of which files are on disk, each with its CRC.
+
+A line is `[file, part, crc]`, or `[file, checksums]` where the store stated them with the bytes and not in its listing.
+"""
 
 import contextlib
 import json
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -14,33 +18,35 @@ class Journal:
 
     Attributes:
         done: the CRC noted for each (file, part); to be believed only after a look at the bytes.
+        files: those of which an earlier run wrote parts.
+        stated: the checksums that came with the bytes of a file.
     """
 
     def __init__(self, path: Path, plan: str) -> None:
         """Take up the journal at `path` if it is of this plan."""
         self.done: dict[tuple[str, int], int] = {}
+        self.stated: dict[str, Mapping[str, str]] = {}
         self.resumable = False
         self._path = path
         self._plan = plan
         self._lock = threading.Lock()
         self._file: TextIO | None = None
         self._load()
-        self._files = {file for file, _ in self.done}
+        self.files = {file for file, _ in self.done}
 
     def _load(self) -> None:
         try:
             head, *lines = self._path.read_text(encoding="utf-8").splitlines()
             self.resumable = json.loads(head) == {"plan": self._plan}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return  # none yet, or not even its head
         for line in lines if self.resumable else ():
-            with contextlib.suppress(ValueError, TypeError):  # a line that a crash cut short
-                file, part, crc = json.loads(line)
-                self.done[file, part] = crc
-
-    def knows(self, file: str) -> bool:
-        """Whether an earlier run wrote parts of this file."""
-        return file in self._files
+            with contextlib.suppress(ValueError, TypeError, RecursionError):  # a line that a crash cut short
+                file, noted, *crc = json.loads(line)
+                if crc:
+                    (self.done[file, noted],) = crc
+                else:
+                    self.stated[file] = dict(noted)
 
     def open(self) -> None:
         """Begin to take notes; a journal of another plan is overwritten."""
@@ -51,12 +57,20 @@ class Journal:
 
     def record(self, file: str, part: int, crc: int) -> None:
         """Note that a part is written."""
+        self._note([file, part, crc])
+
+    def state(self, file: str, checksums: Mapping[str, str]) -> None:
+        """Note the checksums that the store states of a file."""
+        self._note([file, dict(checksums)])
+
+    def _note(self, line: list[object]) -> None:
         assert self._file is not None
         with self._lock, disk_errors(self._path):
-            self._file.write(json.dumps([file, part, crc]) + "\n")
+            self._file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; notes that are lost cost no more than a second download."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._file = None

@@ -29,7 +29,7 @@ class Landing:
             UnsafeNameError: the file system cannot keep its name apart from another's.
             DestinationError: no room, or not writable.
         """
-        self.obj = obj
+        self.obj = obj if obj.checksums else replace(obj, checksums=journal.stated.get(obj.path, {}))
         self.blocks = _blocks(obj)
         self._path = path
         self._journal = journal
@@ -37,9 +37,9 @@ class Landing:
         self._lock = threading.Lock()
         self._hashing = threading.Lock()
         self._hashed = 0  # blocks, from the first on
-        self._choose(obj.checksums)
+        self._choose(self.obj.checksums)
         with disk_errors(path):
-            self._fd = _open(path, obj, again=journal.knows(obj.path))
+            self._fd = _open(path, obj, again=obj.path in journal.files)
             self.resumed = self._take_up()
             if self.missing:
                 os.ftruncate(self._fd, obj.size or 0)  # what a crash left may be longer than what will come
@@ -68,6 +68,7 @@ class Landing:
         """Learn the checksums that a listing lacked; only before the first byte."""
         self.obj = replace(self.obj, checksums=checksums)
         self._choose(checksums)
+        self._journal.state(self.obj.path, checksums)
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write at an offset. One lock round the writes: unlocked, threads burn their time in the inode's lock."""
@@ -94,11 +95,16 @@ class Landing:
         return Fingerprint(size, {self.algorithm: crc, **self._in_order.results()})
 
     def close(self) -> None:
-        """Close the file; it is not flushed yet."""
+        """Close the file; it is not flushed yet.
+
+        Raises:
+            DestinationError: what was written did not get to the disk.
+        """
         with self._lock:
             if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1  # a thread that is still about fails, and does not write into another file
+                fd, self._fd = self._fd, -1  # a thread that is still about fails, and does not write into another file
+                with disk_errors(self._path):  # some file systems tell of a failed write only now
+                    os.close(fd)
 
     def _hash_contiguous(self, *, wait: bool = False) -> None:
         """Hash what follows the bytes already hashed, while it is still in the page cache."""
@@ -172,5 +178,5 @@ def _reserve(fd: int, obj: RemoteObject) -> None:
     try:
         os.posix_fallocate(fd, 0, obj.size)
     except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # some file systems cannot
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # some file systems cannot
             raise

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modelfetch import integrity, names
@@ -47,6 +47,17 @@ class LocalModel:
         named = {*(o.path for o in self.files), *self.folders}
         return named | _parents(named)
 
+    def without(self, path: str) -> "LocalModel":
+        """The same model without one of its files, if it has it.
+
+        Raises:
+            NotFoundError: it has no other.
+        """
+        files = tuple(o for o in self.files if o.path != path)
+        if not files:
+            raise NotFoundError(f"There is no file but {path}.", hint="Is it the directory of the model?")
+        return replace(self, files=files)
+
     @contextlib.contextmanager
     def unchanged(self, file: RemoteObject) -> Iterator[None]:
         """Raise a ChangedError, whatever else went wrong, if the file is then no longer the one that was found."""
@@ -66,7 +77,7 @@ def find(path: Path, access: Access) -> LocalModel:
     """
     source = open_source(ModelURI("file", "", path.absolute().as_posix()), access)
     found = source.find()
-    files = tuple(o for o in found.objects if not (found.directory and names.is_reserved(o.path)))
+    files = tuple(o for o in found.objects if not (found.directory and _is_ours(o.path)))
     if not files:
         raise NotFoundError(f"There is no file in {path}.", hint="Is it the directory of the model?")
     if not found.directory and files[0].size == 0:
@@ -79,6 +90,11 @@ def find(path: Path, access: Access) -> LocalModel:
     except UnsafeNameError as error:
         raise UnsafeNameError(error.message, hint="Give it another name: this one could not be pulled.") from error
     return LocalModel(files, folders, found.directory, source)
+
+
+def _is_ours(path: str) -> bool:
+    """Whether it tells of a model, and is not part of one."""
+    return names.is_reserved(path) or names.is_manifest(path)
 
 
 def _parents(paths: Iterable[str]) -> set[str]:

@@ -11,6 +11,8 @@ from modelfetch.errors import UnsafeNameError
 
 MAX_SEGMENT_BYTES = 255  # NAME_MAX of Linux and of every file system that volumes use
 MAX_PATH_BYTES = 4095  # PATH_MAX of Linux without its NUL; the destination's own path comes on top
+MANIFEST = ".modelfetch-manifest.json"  # the end of a manifest's name, after that of the directory or the object
+MAX_KEY_BYTES = 1024  # of S3 and GCS
 MAX_DEPTH = 512  # a store's key of 1,024 bytes gets so far; code that walks a tree recursively fails near 1,000
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
@@ -67,6 +69,11 @@ def is_reserved(path: str) -> bool:
     return path.startswith(_RESERVED)
 
 
+def is_manifest(path: str) -> bool:
+    """Whether the path is that of a manifest, which is part of no model."""
+    return path.endswith(MANIFEST)
+
+
 def parents(path: str) -> Iterable[str]:
     """Yield the directories above a path, the nearest first."""
     while "/" in path:
@@ -77,7 +84,15 @@ def parents(path: str) -> Iterable[str]:
 def shown(path: str) -> str:
     """Return a name for a message: quoted, one line, at most some 200 characters."""
     most = 200
-    return repr(path) if len(path) <= most else f"{path[: most // 2]!r}…{path[-most // 2 :]!r}"
+    quoted = repr(path[: most + 1])
+    if len(path) <= most and len(quoted) <= most:
+        return quoted
+    begin, end = path[: most // 2], path[-most // 2 :]
+    while len(repr(begin)) > most // 2:  # one character may be shown as ten
+        begin = begin[:-1]
+    while len(repr(end)) > most // 2:
+        end = end[1:]
+    return f"{begin!r}…{end!r}"
 
 
 def _flaw(path: str) -> str:

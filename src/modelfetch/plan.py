@@ -1,13 +1,21 @@
 """What is to be pulled: the objects of a source, filtered and vetted, with all that identifies this version of them."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from modelfetch import names
 from modelfetch.archive import promised
-from modelfetch.errors import BudgetError, NotFoundError, UnsafeNameError, WrongBytesError
+from modelfetch.errors import (
+    BudgetError,
+    ModelfetchError,
+    NotFoundError,
+    TransientError,
+    UnsafeNameError,
+    WrongBytesError,
+)
+from modelfetch.signature import SIGNATURE
 from modelfetch.sources.base import Found, RemoteObject
 from modelfetch.uri import ModelURI
 
@@ -23,6 +31,10 @@ class Plan:
         directory: whether the model is a prefix or a directory.
         archive: whether the one object is to be unpacked.
         version: what pins all of it; empty if the server gives nothing that could.
+        manifests: those that a directory holds, its own or of a part of it; they are not fetched with it.
+        stated: the sha256 that manifests state of objects as they were pushed, by key.
+        signature: a directory's, whether it is fetched with it or not.
+        signed: the sha256 of objects that was signed, by key; none if no signature was to be verified.
     """
 
     uri: ModelURI
@@ -31,6 +43,10 @@ class Plan:
     directory: bool
     archive: bool
     version: str
+    manifests: tuple[RemoteObject, ...] = ()
+    stated: Mapping[str, str] = field(default_factory=dict)
+    signature: RemoteObject | None = None
+    signed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -56,6 +72,11 @@ class Plan:
         version = pins.get("x-amz-version-id") or pins.get("x-goog-generation")
         return self.uri.pinned(version) if version else str(self.uri)
 
+    @property
+    def declared(self) -> bool:
+        """Whether manifests speak of every object."""
+        return len(self.stated) == len(self.objects)
+
     def named(self, name: str) -> "Plan":
         """The same plan for a single object that is to be a file of this name."""
         (single,) = self.objects
@@ -79,15 +100,14 @@ def make(
         UnsafeNameError: a key does not name the path it gives, or two clash.
         BudgetError: it is more than allowed.
         WrongBytesError: a single object is empty.
+        TransientError: a directory's first file is still to come.
     """
     objects = found.objects
+    manifests = tuple(o for o in objects if found.directory and names.is_manifest(o.path))
     if found.directory:
-        objects = tuple(sorted(_chosen(objects, include, exclude), key=lambda o: o.path))
+        objects = tuple(sorted((o for o in objects if chosen(o.path, include, exclude)), key=lambda o: o.path))
         if not objects:
-            raise NotFoundError(
-                f"None of the {len(found.objects)} files at {uri} is left to pull.",
-                hint="Check --include and --exclude.",
-            )
+            raise _none_left(found, uri)
     folders = (
         ()
         if include
@@ -110,15 +130,31 @@ def make(
         directory=found.directory,
         archive=extract and not found.directory and promised(objects[0].path),
         version=_listing_version(objects, folders) if found.directory else objects[0].version,
+        manifests=manifests,
+        signature=next((o for o in found.objects if found.directory and o.path == SIGNATURE), None),
     )
 
 
-def _chosen(objects: Iterable[RemoteObject], include: Sequence[str], exclude: Sequence[str]) -> Iterable[RemoteObject]:
-    """Those that the patterns leave, without what an earlier pull left at the top of a directory."""
-    for obj in objects:
-        if names.is_reserved(obj.path) or (include and not _matches(obj.path, include)) or _matches(obj.path, exclude):
-            continue
-        yield obj
+def chosen(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether a directory's file is one of the model's, and one of those that the patterns leave."""
+    ours = names.is_reserved(path) or names.is_manifest(path)
+    return not ours and (not include or _matches(path, include)) and not _matches(path, exclude)
+
+
+def _none_left(found: Found, uri: ModelURI) -> ModelfetchError:
+    if all(o.path == names.MANIFEST for o in found.objects):
+        return under_way(str(uri))
+    return NotFoundError(
+        f"None of the {len(found.objects)} files at {uri} is left to pull.", hint="Check --include and --exclude."
+    )
+
+
+def under_way(what: str) -> TransientError:
+    """The error for a directory that is only partly there."""
+    return TransientError(
+        f"{what} is not all there: a push is under way, or was interrupted.",
+        hint="Wait for the push to end; if none is at work, push the model again.",
+    )
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:

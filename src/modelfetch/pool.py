@@ -1,7 +1,9 @@
 """The HTTP connections: one urllib3 pool with the proxies and the certificates that the SDKs' calls use too."""
 
+import re
 import ssl
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -9,10 +11,21 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 
 from modelfetch import __version__
-from modelfetch.errors import ConfigError, ModelfetchError, RefusedError, TransientError
+from modelfetch.errors import ConfigError, CredentialsError, ModelfetchError, RefusedError, TransientError
 
 CONNECT_TIMEOUT = 10.0  # seconds
+BROKEN = (urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError)  # what a request or its body may raise
 _REDIRECTS = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=5)
+_USER_INFO = re.compile(r"//[^\s/'\"`]*@")
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
+_HINT_CERTIFICATES = "Check AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE and SSL_CERT_FILE."
+_HINT_PROXY = "Check HTTPS_PROXY and HTTP_PROXY: http://host:port or http://user:password@host:port."
+# What requests, which Google's SDK uses, raises is known by its name only: it is not imported for its types.
+_NO_ADDRESS = {
+    "LocationParseError", "LocationValueError", "URLSchemeUnknown", "InvalidURL", "InvalidSchema", "MissingSchema",
+    "URLRequired",
+}  # fmt: skip
+_NO_PROXY_ADDRESS = {"InvalidProxyURL", "ProxySchemeUnknown", "ProxySchemeUnsupported"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,7 @@ def _tls(connect: Connect) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
             f"The certificates in {connect.ca_bundle or connect.client_cert} cannot be loaded: {error}.",
-            hint="Check AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE and SSL_CERT_FILE.",
+            hint=_HINT_CERTIFICATES,
         ) from error
     if not connect.ca_bundle and not context.get_ca_certs() and _bundled():
         context.load_verify_locations(_bundled())
@@ -91,8 +104,11 @@ class Pool:
                 retries=_REDIRECTS,
                 timeout=self._connect.timeout,
             )
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise explain(error, urlsplit(url).netloc, self._connect.stall_timeout) from error
+        except BROKEN as error:
+            if isinstance(error, urllib3.exceptions.LocationValueError) and _is_address(url):
+                refused = f"{host(url)} redirects to what is no web address."
+                raise RefusedError(refused, hint="Check the endpoint and the address.") from error
+            raise explain(error, host(url), self._connect.stall_timeout) from error
 
     def close(self) -> None:
         """Close what is idle; connections in use are closed by their users."""
@@ -100,10 +116,9 @@ class Pool:
             manager.clear()
 
     def _manager(self, url: str) -> urllib3.PoolManager:
-        parts = urlsplit(url)
-        proxy = _proxy(parts.scheme, parts.netloc)
+        proxy = _proxy(url)
         if proxy not in self._managers:
-            if self._context is None and (parts.scheme == "https" or proxy):
+            if self._context is None and (url.startswith("https:") or proxy):
                 self._context = _tls(self._connect)
             size, context = self._connect.connections, self._context
             self._managers[proxy] = (
@@ -120,10 +135,50 @@ class Pool:
         return self._managers[proxy]
 
 
-def _proxy(scheme: str, host: str) -> str | None:
-    """The environment's proxy for a host; one named without a scheme speaks http, as the SDKs have it."""
-    proxy = None if proxy_bypass(host) else getproxies().get(scheme)
-    return proxy if not proxy or "://" in proxy else f"http://{proxy.lstrip('/')}"
+def _proxy(url: str) -> str | None:
+    """The environment's proxy for an address; one named without a scheme speaks http, as the SDKs have it."""
+    parts = urlsplit(url)
+    proxy = None if proxy_bypass(parts.netloc.rpartition("@")[2]) else getproxies().get(parts.scheme)
+    if not proxy:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy.lstrip('/')}"
+    try:
+        scheme = urllib3.util.parse_url(proxy).scheme
+    except urllib3.exceptions.LocationParseError:
+        scheme = ""
+    if scheme not in ("http", "https"):
+        raise ConfigError(f"The proxy on the way to {host(url)} has an address that makes no sense.", hint=_HINT_PROXY)
+    return proxy
+
+
+def check(connect: Connect, url: str) -> None:
+    """Refuse at once what an SDK would fail with late and unclearly.
+
+    Raises:
+        ConfigError: the environment's proxy for `url`, or the certificates, cannot be used; or it is no URL.
+    """
+    try:
+        _proxy(url)
+    except ValueError as error:
+        raise _no_address(host(url)) from error
+    if connect.ca_bundle and not Path(connect.ca_bundle).exists():
+        raise ConfigError(f"There are no certificates at {connect.ca_bundle}.", hint=_HINT_CERTIFICATES)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        return bool(urllib3.util.parse_url(url).host)
+    except urllib3.exceptions.LocationParseError:
+        return False
+
+
+def host(url: str, *, or_else: str = "the endpoint") -> str:
+    """The host and port of an address, for messages: without the name and the password that it may hold."""
+    try:
+        netloc = urlsplit(url).netloc
+    except ValueError:
+        netloc = ""
+    return netloc.rpartition("@")[2] or or_else
 
 
 def _proxy_headers(proxy: str) -> dict[str, str]:
@@ -141,18 +196,69 @@ def explain(error: BaseException, host: str, stall_timeout: float) -> Modelfetch
             f"The certificate of {host} is not trusted: {untrusted.verify_message}.",
             hint="Give the authority's certificate with AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or SSL_CERT_FILE.",
         )
-    # What requests, which Google's SDK uses, raises is known by its name only: it is not imported for its type.
+    refused = _misconfigured(chain, host) or _proxy_refusal(chain, host)
+    if refused is not None:
+        return refused
     if _first(chain, urllib3.exceptions.ResponseError) or "TooManyRedirects" in {type(one).__name__ for one in chain}:
         return RefusedError(f"{host} redirects in a loop.", hint="Check the endpoint and the address.")
-    if _first(
-        chain, urllib3.exceptions.LocationParseError, urllib3.exceptions.LocationValueError, ValueError
-    ) and not _first(chain, OSError, urllib3.exceptions.ProtocolError):
-        return ConfigError(f"{host!r} is not an address that can be connected to.", hint="Check the endpoint's URL.")
     return TransientError(_trouble(chain, host, stall_timeout), hint=_where_to_look(chain))
+
+
+def _misconfigured(chain: list[BaseException], host: str) -> ModelfetchError | None:
+    """The error for a request that could never be made."""
+    names = {type(one).__name__ for one in chain}
+    # Of all that a connection needs, only certificates are files; a firewall's EPERM comes with a NewConnectionError.
+    missing = _first(chain, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+    certificates = any(getattr(one, "reason", "") == "NO_CERTIFICATE_OR_CRL_FOUND" for one in chain)
+    if certificates or (missing and "NewConnectionError" not in names):
+        return ConfigError("The certificates to trust or to show cannot be loaded.", hint=_HINT_CERTIFICATES)
+    if _unsendable(chain):
+        return ConfigError(
+            "A credential holds a line break, or another character that cannot be sent.",
+            hint="Look for a line break in AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN or MODELFETCH_BEARER_TOKEN.",
+        )
+    if names & _NO_PROXY_ADDRESS:
+        return ConfigError(f"The proxy on the way to {host} has an address that makes no sense.", hint=_HINT_PROXY)
+    if names & _NO_ADDRESS or (
+        _first(chain, ValueError) and not _first(chain, OSError, urllib3.exceptions.ProtocolError)
+    ):
+        return _no_address(host)
+    return None
+
+
+def _unsendable(chain: list[BaseException]) -> bool:
+    """Whether a header has a value that HTTP cannot carry; http.client says so by the text alone."""
+    latin = (one for one in chain if isinstance(one, UnicodeEncodeError))
+    return (
+        any(one.encoding == "latin-1" for one in latin)
+        or any(type(one).__name__ == "InvalidHeader" and isinstance(one, ValueError) for one in chain)
+        or any(isinstance(one, ValueError) and str(one).startswith("Invalid header value") for one in chain)
+    )
+
+
+def _no_address(host: str) -> ConfigError:
+    return ConfigError(
+        f"{host!r} is not an address that can be connected to.", hint="Check the endpoint's URL, and HTTPS_PROXY."
+    )
+
+
+def _proxy_refusal(chain: list[BaseException], host: str) -> ModelfetchError | None:
+    """The error for a proxy that opens no tunnel: http.client has its status in the text alone."""
+    found = next((m for one in chain if isinstance(one, OSError) and (m := _TUNNEL.search(str(one)))), None)
+    if found is None or found[1].startswith("5"):
+        return None
+    if found[1] == "407":
+        return CredentialsError(f"The proxy on the way to {host} wants a name and a password.", hint=_HINT_PROXY)
+    return RefusedError(
+        f"The proxy on the way to {host} does not let it through (HTTP {found[1]}).",
+        hint="Have the host allowed there, or name it in NO_PROXY.",
+    )
 
 
 def _trouble(chain: list[BaseException], host: str, stall_timeout: float) -> str:
     names = " ".join(type(one).__name__ for one in chain)
+    if "Proxy" in names:
+        return f"The proxy on the way to {host} cannot be reached, or failed."
     if "gaierror" in names or "NameResolution" in names:
         return f"The name of {host} cannot be resolved."
     if _first(chain, ConnectionRefusedError):
@@ -161,10 +267,10 @@ def _trouble(chain: list[BaseException], host: str, stall_timeout: float) -> str
         return f"{host} did not answer the connection in time."
     if "Timeout" in names:
         return f"{host} sent no byte for {stall_timeout:g} s."
+    if any(getattr(one, "reason", "") == "WRONG_VERSION_NUMBER" for one in chain):
+        return f"{host} does not speak TLS (is it http, not https?), or something on the way broke it."
     if "SSL" in names:
         return f"The TLS connection to {host} broke: {chain[-1].__class__.__name__}."
-    if "ProxyError" in names:
-        return f"The proxy on the way to {host} failed."
     return f"{host} broke the connection off ({chain[-1].__class__.__name__})."
 
 
@@ -180,6 +286,11 @@ def _where_to_look(chain: list[BaseException]) -> str:
 
 def _first(chain: list[BaseException], *kinds: type[BaseException]) -> "BaseException | None":
     return next((one for one in chain if isinstance(one, kinds)), None)
+
+
+def words(error: object) -> str:
+    """What an SDK's error says: one line without a full stop, and without names and passwords in addresses."""
+    return _USER_INFO.sub("//***@", " ".join(str(error).split()))[:500].rstrip(".: ")
 
 
 def _causes(error: BaseException) -> "list[BaseException]":

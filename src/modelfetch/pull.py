@@ -1,5 +1,6 @@
 """The use case: resolve, plan, transfer, verify, unpack, publish."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,13 +10,17 @@ from modelfetch import integrity, publish, retry
 from modelfetch import plan as plans
 from modelfetch import receipt as receipts
 from modelfetch.archive import Budget
-from modelfetch.errors import ModelfetchError
+from modelfetch.declared import beside, declare
+from modelfetch.errors import CredentialsError, ModelfetchError
 from modelfetch.fetch import Fetched, fetch
+from modelfetch.manifest import SUFFIX
 from modelfetch.plan import Plan
 from modelfetch.progress import Progress
 from modelfetch.publish import Destination
 from modelfetch.receipt import Receipt
-from modelfetch.sources import Access, Found, open_source
+from modelfetch.signature import Judge
+from modelfetch.signed import attest
+from modelfetch.sources import Access, Found, Source, open_source
 from modelfetch.stage import has_leftovers, staging
 from modelfetch.transfer import Limits
 from modelfetch.uri import ModelURI
@@ -38,6 +43,8 @@ class Options:
         max_bytes: most bytes to publish; None for what is free.
         max_files: most files to publish.
         max_ratio: most bytes that a byte of an archive may become.
+        require_manifest: pull nothing that no manifest speaks of.
+        judge: knows whose signature the model must have; None if it needs none.
         limits: memory and connections.
     """
 
@@ -52,7 +59,13 @@ class Options:
     max_bytes: int | None = None
     max_files: int = 1_000_000
     max_ratio: float = 1000.0
+    require_manifest: bool = False
+    judge: Judge | None = None
     limits: Limits = field(default_factory=Limits)
+
+    def chosen(self, path: str) -> bool:
+        """Whether a directory's file is to be pulled."""
+        return plans.chosen(path, self.include, self.exclude)
 
 
 def pull(uri: ModelURI, dest: str, access: Access, options: Options, watch: Progress) -> Receipt:
@@ -73,10 +86,18 @@ def pull(uri: ModelURI, dest: str, access: Access, options: Options, watch: Prog
     """
     started = time.monotonic()
     failed = 0
+    opened: list[Source] = []  # one for all tries: each would leave megabytes of its SDK's behind
+
+    def source() -> Source:
+        if not opened:
+            opened.append(open_source(uri, access))
+        return opened[0]
 
     def told(tries: int, wait: float, error: ModelfetchError) -> None:
         nonlocal failed
         failed = tries
+        if isinstance(error, CredentialsError):  # they are looked for anew
+            opened.clear()
         watch.warn(
             f"Try {tries} of {options.retries} failed: {error.message} Next try in {wait:g} s.", reason=error.reason
         )
@@ -87,7 +108,7 @@ def pull(uri: ModelURI, dest: str, access: Access, options: Options, watch: Prog
         in_grace=lambda: options.in_cluster and time.monotonic() - started < retry.START_UP_GRACE,
         told=told,
     )
-    return tries(lambda: _try(uri, dest, access, options, watch, _Clock(started, lambda: failed)))
+    return tries(lambda: _try(source(), dest, options, watch, _Clock(started, lambda: failed)))
 
 
 @dataclass(frozen=True)
@@ -98,26 +119,30 @@ class _Clock:
     failed: Callable[[], int]
 
 
-def _try(uri: ModelURI, dest: str, access: Access, options: Options, watch: Progress, clock: _Clock) -> Receipt:
-    source = open_source(uri, access)
+def _try(source: Source, dest: str, options: Options, watch: Progress, clock: _Clock) -> Receipt:
+    uri = source.uri
     wanted = plan(source.find(), uri, options)
     place = publish.locate(dest, wanted.objects[0].path, directory=wanted.directory, archive=wanted.archive)
-    if (there := up_to_date(place, wanted, options)) and not has_leftovers(place.home, place.name):
+    if (there := up_to_date(place, wanted, options)) and not has_leftovers(place.homes, place.name):
         watch.note(f"{uri} is there already, unchanged.", path=str(place.path), version=there.version)
         return there
     busy = f"Waiting: another pull to {place.path} is at work."
-    with staging(place.home, place.name, lambda: watch.note(busy)) as stage:
+    with staging(place.home, place.name, lambda: watch.note(busy), place.homes) as stage:
         if there := up_to_date(place, wanted, options):
             watch.note(f"{uri} is there already, unchanged.", path=str(place.path), version=there.version)
             return there
+        wanted = declare(source, wanted, options.chosen, required=options.require_manifest)
+        if options.judge:
+            wanted = attest(source, wanted, options.judge, options.chosen, stage)
         staged = wanted if place.directory else wanted.named(place.path.name)
         if not wanted.archive:
             publish.refuse_strangers(stage, place, [o.path for o in staged.objects], staged.folders)
+        publish.take_back(stage, place, staged.ident)
         begun = receipts.now()
         watch.begin(f"Fetching {uri}", wanted.size or None)
-        fetched = fetch(source, staged, stage, _budget(place, options), options.sha256, options.limits, watch)
+        fetched = fetch(source, staged, stage, _budget(options), options.sha256, options.limits, watch)
         watch.end()
-        receipt = _receipt(uri, wanted, fetched, place, begun, clock)
+        receipt = _receipt(uri, wanted, fetched, place, options, begun, clock)
         if wanted.directory and options.sha256:
             integrity.verify_pin(str(uri), options.sha256, [receipt.digest.removeprefix("sha256:")])
         publish.publish(stage, place, receipt)
@@ -146,20 +171,46 @@ def up_to_date(place: Destination, wanted: Plan, options: Options) -> Receipt | 
     same = (there.source, there.version, there.archive is not None) == (str(wanted.uri), wanted.version, wanted.archive)
     if not same or not _pinned(there, options.sha256) or not receipts.intact(there, place.base):
         return None
+    if not _is_of(there, wanted, place):
+        return None
+    if options.require_manifest and "manifest" not in there.checks:
+        return None
+    if options.judge and ("signature" not in there.checks or there.signer != options.judge.signer):
+        return None  # what another signer vouched for is pulled again, and verified
     return None if options.recheck and mismatches(there, place.base) else there
+
+
+def _is_of(there: Receipt, wanted: Plan, place: Destination) -> bool:
+    """Whether a receipt lists what this plan brings, and agrees with itself: anyone may have written it."""
+    listed = {f.path: f.size for f in there.files}
+    if not listed or len(listed) != len(there.files) or (not place.directory and len(listed) != 1):
+        return False
+    if there.digest != receipts.digest(there.files, directory=place.directory):
+        return False
+    if wanted.archive:
+        return True
+    objects = wanted.objects if place.directory else wanted.named(place.path.name).objects
+    sizes = {o.path: listed.get(o.path) if o.gzip or o.size is None else o.size for o in objects}
+    return listed == sizes
 
 
 def _pinned(there: Receipt, pin: str | None) -> bool:
     return pin is None or pin == (there.archive.sha256 if there.archive else there.digest.removeprefix("sha256:"))
 
 
-def _budget(place: Destination, options: Options) -> Budget:
-    most = options.max_bytes if options.max_bytes is not None else publish.room(place)
+def _budget(options: Options) -> Budget:
+    most = options.max_bytes if options.max_bytes is not None else sys.maxsize
     return Budget(max_bytes=most, max_files=options.max_files, max_ratio=options.max_ratio)
 
 
 def _receipt(
-    uri: ModelURI, wanted: Plan, fetched: Fetched, place: Destination, begun: datetime, clock: _Clock
+    uri: ModelURI,
+    wanted: Plan,
+    fetched: Fetched,
+    place: Destination,
+    options: Options,
+    begun: datetime,
+    clock: _Clock,
 ) -> Receipt:
     return Receipt(
         source=str(uri),
@@ -174,14 +225,16 @@ def _receipt(
         started=begun,
         finished=receipts.now(),
         archive=fetched.archive,
+        signer=options.judge.signer if options.judge else None,
     )
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What is at a source."""
+    """What is at a source, and whether it has a manifest; None if nobody asked for that."""
 
     plan: Plan
+    manifest: bool | None = None
 
     def as_dict(self) -> dict[str, object]:
         """For machines."""
@@ -197,6 +250,7 @@ class Seen:
             "directory": wanted.directory,
             "archive": wanted.archive,
             "bytes": wanted.size,
+            "manifest": self.manifest,
             "files": files,
         }
 
@@ -210,6 +264,7 @@ class Seen:
             f"version  {wanted.version}",
             f"files    {len(wanted.objects)}",
             f"bytes    {wanted.size}",
+            *([] if self.manifest is None else [f"manifest {'yes' if self.manifest else 'no'}"]),
         ]
         for obj in wanted.objects:
             checksums = "  ".join(f"{name}:{value}" for name, value in sorted(obj.checksums.items()))
@@ -224,4 +279,7 @@ def look(uri: ModelURI, access: Access, options: Options) -> Seen:
         ModelfetchError: nothing is there, or it cannot be asked.
     """
     source = open_source(uri, access)
-    return Seen(plan(source.find(), uri, options))
+    wanted = plan(source.find(), uri, options)
+    if wanted.directory:
+        return Seen(wanted, any(o.path == SUFFIX for o in wanted.manifests))
+    return Seen(wanted, None if uri.scheme in ("http", "https") else bool(beside(source, wanted, required=False)))

@@ -1,22 +1,26 @@
 """The use case: look, check the target, pack if asked to, upload, compare, name what is there."""
 
 import contextlib
+import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from modelfetch import integrity, local, names
+from modelfetch import integrity, local, names, signature
+from modelfetch import manifest as manifests
 from modelfetch import plan as plans
 from modelfetch import receipt as receipts
 from modelfetch.disk import disk_errors
-from modelfetch.errors import DestinationError, MismatchError, NotFoundError, UsageError
+from modelfetch.errors import BudgetError, DestinationError, MismatchError, NotFoundError, UsageError
 from modelfetch.integrity import Fingerprint
 from modelfetch.local import LocalModel
+from modelfetch.manifest import SUFFIX, Manifest
 from modelfetch.pack import is_packed, pack
 from modelfetch.progress import Progress
 from modelfetch.receipt import FileEntry
+from modelfetch.signature import Signer
 from modelfetch.sources import Access, RemoteObject, Store, open_source
 from modelfetch.uri import ModelURI
 
@@ -46,19 +50,23 @@ class Pushed:
         return asdict(self)
 
 
-def push(path: Path, uri: ModelURI, access: Access, watch: Progress) -> Pushed:
-    """Upload the file or directory at `path` to `uri`, and compare what the store has with what is here.
+def push(path: Path, uri: ModelURI, access: Access, watch: Progress, signer: Signer | None = None) -> Pushed:
+    """Upload the file or directory at `path` to `uri`, compare what the store has with what is here, leave a manifest.
+
+    While a directory is not all there, its manifest says so, and no pull takes it. What was uploaded is what is signed:
+    a directory's signature takes the place of one that it had.
 
     Args:
         path: the model; links are followed, and what an earlier pull left at a directory's top stays behind.
         uri: an object, or a prefix; a file keeps its name under one that ends with a slash.
         access: credentials that may write, read and list.
         watch: is told what happens.
+        signer: signs what is uploaded; None if nobody does.
 
     Raises:
-        UsageError: the target is no place in a bucket, or names a version.
+        UsageError: the target is no place in a bucket, names a version, or leaves its manifest no name.
         NotFoundError: there is nothing at `path`, or no such bucket.
-        WrongBytesError: the file is empty, or a name could not be pulled again.
+        WrongBytesError: the file is empty, a name could not be pulled again, or there are too many files.
         MismatchError: the store has something else than what was sent.
         DestinationError: other objects stand under the prefix and would become part of the model.
         ChangedError: a file changed meanwhile.
@@ -69,7 +77,8 @@ def push(path: Path, uri: ModelURI, access: Access, watch: Progress) -> Pushed:
         target = _target(uri, model)
         store = open_source(target, access)
         assert isinstance(store, Store)
-        pushed = _push_directory(model, store, watch) if model.directory else _push_file(model, store, watch)
+        how = _push_directory if model.directory else _push_file
+        pushed = how(model, store, watch, signer)
     watch.note(f"Pushed {pushed.uri}.", sha256=pushed.sha256)
     return pushed
 
@@ -104,35 +113,77 @@ def _target(uri: ModelURI, model: LocalModel) -> ModelURI:
     return replace(uri, key=uri.key + model.files[0].path) if uri.is_directory else uri
 
 
-def _push_file(model: LocalModel, store: Store, watch: Progress) -> Pushed:
+def _push_file(model: LocalModel, store: Store, watch: Progress, signer: Signer | None) -> Pushed:
     target = store.uri
+    _refuse_name(target)
     (sent,) = _upload(model, store, lambda _: target.key, watch)
     stored = sent.stored
+    if signer:
+        store.put(target.key + signature.SUFFIX, signer.sign(target.name, {signature.ITSELF: sent.sha256}))
+    manifest = Manifest((FileEntry(target.name, model.size, sent.sha256),), version=stored.version)
+    store.put(target.key + SUFFIX, manifest.to_json(directory=False).encode())
     pinned = target.scheme == "gs" or "x-amz-version-id" in stored.pins
     uri = target.pinned(stored.version) if pinned else str(target)
     return Pushed(uri, sent.sha256, stored.version, model.size, 1)
 
 
-def _push_directory(model: LocalModel, store: Store, watch: Progress) -> Pushed:
+def _refuse_name(target: ModelURI) -> None:
+    """Refuse an object that could have no manifest, or would be taken for one."""
+    shown = names.shown(target.name)
+    if names.is_manifest(target.name):
+        raise UsageError(f"The name {shown} is that of a manifest.", hint="Push to another name.")
+    name, key = (len((text + SUFFIX).encode()) for text in (target.name, target.key))
+    if name > names.MAX_SEGMENT_BYTES or key > names.MAX_KEY_BYTES:
+        raise UsageError(f"The name {shown} is too long for that of its manifest.", hint="Push to a shorter name.")
+
+
+def _push_directory(model: LocalModel, store: Store, watch: Progress, signer: Signer | None) -> Pushed:
     target = store.uri
-    _require_own(model, store)
+    _require_own(model, store, {signature.SIGNATURE} if signer else set())
+    if signer:
+        model = model.without(signature.SIGNATURE)
+    _require_few(model)
+    store.put(target.key + SUFFIX, manifests.UNDER_WAY.to_json(directory=True).encode())
     sent = _upload(model, store, lambda o: target.key + o.path, watch)
     for folder in model.folders:
-        store.mark(f"{target.key}{folder}/")
+        store.put(f"{target.key}{folder}/", b"")
     files = [FileEntry(o.path, o.size or 0, one.sha256) for o, one in zip(model.files, sent, strict=True)]
+    if signer:
+        files.append(_sign(files, store, signer))
     digest = receipts.digest(files, directory=True).removeprefix("sha256:")
-    return Pushed(str(target), digest, _version(model, store), model.size, len(files))
+    version = _version(model, files, store)
+    store.put(target.key + SUFFIX, Manifest(tuple(files)).to_json(directory=True).encode())
+    return Pushed(str(target), digest, version, sum(f.size for f in files), len(files))
 
 
-def _require_own(model: LocalModel, store: Store) -> None:
+def _sign(files: Iterable[FileEntry], store: Store, signer: Signer) -> FileEntry:
+    """Sign what a directory is now, and store the signature in it."""
+    name = store.uri.key.rstrip("/").rpartition("/")[2]
+    data = signer.sign(name or store.uri.bucket, {f.path: f.sha256 for f in files})
+    store.put(store.uri.key + signature.SIGNATURE, data)
+    return FileEntry(signature.SIGNATURE, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _require_few(model: LocalModel) -> None:
+    """Refuse more files than a manifest can hold, before the first is uploaded."""
+    draft = Manifest(tuple(FileEntry(o.path, o.size or 0, "0" * 64) for o in model.files))
+    if len(draft.to_json(directory=True).encode()) > manifests.MAX_BYTES:
+        raise BudgetError(
+            f"The manifest of {len(model.files)} files would have more than {manifests.MAX_BYTES} bytes.",
+            hint="Push the directory as an archive: name the target .tar.zst.",
+        )
+
+
+def _require_own(model: LocalModel, store: Store, more: set[str]) -> None:
     """Refuse a prefix that holds anything else: a pull would take it for part of the model."""
     try:
         there = store.find()
     except NotFoundError:
         return
-    files = {o.path for o in model.files}
+    files = {o.path for o in model.files} | more
     others = [o.path for o in there.objects if o.path not in files] + sorted({*there.folders} - model.paths)
-    others = [path for path in others if not names.is_reserved(path)]
+    # The manifest of a part would no longer be true.
+    others = [path for path in others if not names.is_reserved(path) or (names.is_manifest(path) and path != SUFFIX)]
     if others:
         raise DestinationError(
             f"{store.uri} holds {len(others)} other object{'s'[: len(others) != 1]} that would become part of the model"
@@ -141,12 +192,12 @@ def _require_own(model: LocalModel, store: Store) -> None:
         )
 
 
-def _version(model: LocalModel, store: Store) -> str:
+def _version(model: LocalModel, files: Iterable[FileEntry], store: Store) -> str:
     """What a pull will call what it finds now."""
     found = store.find()
     most = len(found.objects)
     there = plans.make(found, store.uri, extract=False, include=(), exclude=(), max_bytes=None, max_files=most)
-    listed, ours = ({o.path: o.size for o in side} for side in (there.objects, model.files))
+    listed, ours = {o.path: o.size for o in there.objects}, {f.path: f.size for f in files}
     other = {path for path in {*listed, *ours} if listed.get(path) != ours.get(path)}
     other |= {*there.folders} - model.paths
     if other:

@@ -7,6 +7,7 @@ stands, the model is whole.
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from modelfetch import __version__
 from modelfetch.errors import NotFoundError, WrongBytesError
 
 SCHEMA = 1
+MOST_BYTES = 512 * 1024**2  # of a receipt: a million files with long names
 SUFFIX = ".modelfetch.json"
 
 
@@ -48,7 +50,10 @@ class Packed:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was published, from where, and what was checked; times in UTC, `seconds` of the whole pull."""
+    """What was published, from where, and what was checked; times in UTC, `seconds` of the whole pull.
+
+    `signer` says whose signature was verified, if one was.
+    """
 
     source: str
     version: str
@@ -62,6 +67,7 @@ class Receipt:
     started: datetime
     finished: datetime
     archive: Packed | None = None
+    signer: str | None = None
     tool: str = field(default=f"modelfetch/{__version__}")
 
     def to_json(self) -> str:
@@ -69,8 +75,9 @@ class Receipt:
         data = {"schema": SCHEMA, "tool": self.tool, **asdict(self)}
         data["files"] = [{k: v for k, v in asdict(f).items() if v is not None} for f in self.files]
         data["started"], data["finished"] = (f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in (self.started, self.finished))
-        if self.archive is None:
-            del data["archive"]
+        for name in ("archive", "signer"):
+            if data[name] is None:
+                del data[name]
         return json.dumps(data, ensure_ascii=False)
 
 
@@ -104,17 +111,32 @@ def read(path: Path) -> Receipt:
         WrongBytesError: it is damaged, or of a schema that this version does not know.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text(path)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(
             f"No receipt at {path}.", hint="modelfetch pull writes one; was this model pulled with it?"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise WrongBytesError(f"The receipt {path} cannot be read: {error}.", hint="Pull the model again.") from error
     try:
         return _decode(json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise WrongBytesError(f"The receipt {path} is damaged: {error}.", hint="Pull the model again.") from error
+
+
+def _text(path: Path) -> str:
+    """A file's content. Whoever may write to the volume may have put anything there: a FIFO without a writer, say."""
+    with open(path, encoding="utf-8", opener=_at_once) as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("it is no file")
+        if state.st_size > MOST_BYTES:
+            raise ValueError(f"it has {state.st_size} bytes")
+        return file.read()
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _decode(data: dict[str, Any]) -> Receipt:
@@ -134,6 +156,7 @@ def _decode(data: dict[str, Any]) -> Receipt:
         started=datetime.fromisoformat(data["started"]).astimezone(UTC),
         finished=datetime.fromisoformat(data["finished"]).astimezone(UTC),
         archive=Packed(archive["name"], int(archive["size"]), archive["sha256"]) if archive else None,
+        signer=None if data.get("signer") is None else str(data["signer"]),
         tool=str(data["tool"]),
     )
 

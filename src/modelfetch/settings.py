@@ -8,7 +8,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -20,6 +20,7 @@ TERMINATION_LOG = Path("/dev/termination-log")
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?)b?", re.IGNORECASE)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)")
+_MOST_BYTES, _MOST_SECONDS = 2**63, 10 * 365 * 86_400  # sockets and timers take no more than some 290 years
 _UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600}
 # What Kubernetes injects for a Service called modelfetch: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _SERVICE_LINK = re.compile(r"(.+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)")
@@ -34,7 +35,10 @@ def _bytes(value: object) -> object:
         raise ValueError("write bytes, or a size such as 64Mi or 2GB")
     number, unit, binary = found.groups()
     power = " kmgtpe".index(unit.lower() or " ")
-    return int(float(number) * (1024 if binary else 1000) ** power)
+    size = float(number) * (1024 if binary else 1000) ** power
+    if size > _MOST_BYTES:
+        raise ValueError("that is more than any disk has")
+    return int(size)
 
 
 def _seconds(value: object) -> object:
@@ -44,7 +48,10 @@ def _seconds(value: object) -> object:
     found = _TIME.fullmatch(value.strip().lower())
     if not found:
         raise ValueError("write seconds, or a time such as 30s or 5m")
-    return float(found[1]) * _UNITS[found[2]]
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds > _MOST_SECONDS:
+        raise ValueError("that is more than ten years")
+    return seconds
 
 
 def _patterns(value: str | Sequence[str]) -> tuple[str, ...]:
@@ -52,7 +59,10 @@ def _patterns(value: str | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(value, str):
         return tuple(pattern for part in value for pattern in _patterns(part))
     if re.match(r"\s*\[\s*[\"\]]", value):  # a glob may begin with a bracket too
-        return tuple(str(pattern) for pattern in json.loads(value))
+        try:
+            return tuple(str(pattern) for pattern in json.loads(value))
+        except RecursionError:
+            raise ValueError("write a list of globs") from None
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
@@ -109,6 +119,11 @@ class Settings(BaseSettings):
         validation_alias=_named("sha256"),
         description="Pin: the object's sha256; for a directory, its receipt's digest.",
     )
+    require_manifest: bool = Field(
+        False,
+        validation_alias=_named("require_manifest"),
+        description="Pull nothing without the manifest that push writes.",
+    )
     extract: bool = Field(True, validation_alias=_named("extract"), description="Unpack an archive.")
     include: Patterns = Field(
         (),
@@ -145,6 +160,39 @@ class Settings(BaseSettings):
     recheck: bool = Field(
         False, validation_alias=_named("recheck"), description="Hash what is there before calling it done."
     )
+    verify_signature: bool = Field(
+        False,
+        validation_alias=_named("verify_signature"),
+        description="Publish nothing but what is signed; say by whom.",
+    )
+    public_key: Path | None = Field(
+        None,
+        validation_alias=_named("public_key"),
+        description="By whom: the holder of this key (PEM, elliptic curve).",
+    )
+    certificate_chain: Patterns = Field(
+        (),
+        validation_alias=_named("certificate_chain"),
+        description="By whom: a certificate that leads to these (PEM; the root must be among them).",
+    )
+    identity: str | None = Field(
+        None, validation_alias=_named("identity"), description="By whom: this e-mail address or URI, through Sigstore."
+    )
+    identity_provider: str | None = Field(
+        None, validation_alias=_named("identity_provider"), description="URL of who vouches for the identity."
+    )
+    trust_config: Path | None = Field(
+        None,
+        validation_alias=_named("trust_config"),
+        description="Sigstore's trust configuration (JSON); default: the public instance's, fetched.",
+    )
+    sign: bool = Field(False, validation_alias=_named("sign"), description="Sign what is pushed.")
+    private_key: Path | None = Field(
+        None, validation_alias=_named("private_key"), description="The key to sign with (PEM, elliptic curve)."
+    )
+    private_key_password: SecretStr | None = Field(
+        None, validation_alias=_named("private_key_password"), description="The private key's password, if it has one."
+    )
     termination_log: Path | None = Field(
         None,
         validation_alias=_named("termination_log"),
@@ -169,11 +217,15 @@ METAVARS = {
     **dict.fromkeys(("include", "exclude"), "GLOB"),
     "max_ratio": "NUMBER",
     "sha256": "HEX",
-    "termination_log": "PATH",
+    **dict.fromkeys(("termination_log", "public_key", "certificate_chain", "trust_config", "private_key"), "PATH"),
+    **dict.fromkeys(("identity", "identity_provider"), "TEXT"),
 }
 
 # Flags that would put a secret on the command line, where `ps` shows it.
-WITHOUT_FLAG = frozenset({"bearer_token", "source", "dest"})
+WITHOUT_FLAG = frozenset({"bearer_token", "private_key_password", "source", "dest"})
+
+# What only `push` asks for.
+OF_PUSH = frozenset({"sign", "private_key", "private_key_password"})
 
 
 def load(given: Mapping[str, Any]) -> Settings:
@@ -190,7 +242,8 @@ def load(given: Mapping[str, Any]) -> Settings:
         alias = str(first["loc"][0])
         field = next((n for n in Settings.model_fields if n == alias or alias in variables(n)), alias)
         reason = first["msg"].removeprefix("Value error, ")
-        shown = "" if field == "bearer_token" else f" {str(first['input'])[:80]!r}"
+        secret = field in Settings.model_fields and _is_secret(field)
+        shown = "" if secret else f" {str(first['input'])[:80]!r}"
         if given.get(field) is not None:
             raise UsageError(
                 f"--{field.replace('_', '-')}{shown}: {reason}.", hint="See modelfetch pull --help."
@@ -231,6 +284,7 @@ class Environment:
         emulator: address of what stands in for Google Cloud Storage.
         s3_endpoint: KServe's S3_ENDPOINT as a URL, unless AWS_ENDPOINT_URL is set.
         s3_virtual_host: KServe's S3_USER_VIRTUAL_BUCKET.
+        s3_region: AWS_REGION, which every SDK of AWS reads but boto3.
         verify: False if KServe's S3_VERIFY_SSL says so.
         ca_bundle: the file of certificates to trust.
     """
@@ -240,6 +294,7 @@ class Environment:
     emulator: str | None
     s3_endpoint: str | None
     s3_virtual_host: bool
+    s3_region: str | None
     verify: bool
     ca_bundle: Mapping[str, str | None]
 
@@ -256,6 +311,7 @@ def environment() -> Environment:
         emulator=emulator.rstrip("/") if emulator else None,
         s3_endpoint=_kserve_endpoint(),
         s3_virtual_host=_truthy(_get("S3_USER_VIRTUAL_BUCKET"), default=False),
+        s3_region=_get("AWS_REGION"),
         verify=_truthy(_get("S3_VERIFY_SSL"), default=True),
         ca_bundle={"s3": _get("AWS_CA_BUNDLE") or common, "gs": common, "https": common, "http": common, "file": None},
     )
@@ -329,10 +385,22 @@ def misspelt() -> list[tuple[str, str | None]]:
 
 
 _SHOWN = ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_ROLE_ARN", "AWS_CA_BUNDLE", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "STORAGE_EMULATOR_HOST", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "S3_ENDPOINT", "S3_USE_HTTPS", "S3_VERIFY_SSL", "S3_USER_VIRTUAL_BUCKET")  # fmt: skip  # noqa: E501
-_SECRET = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_SECRET = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN")
+_PASSWORD = re.compile(r"^(?:\w+://)?[^/?#@]*?:([^/?#]+)@")  # in an address, of a proxy or an endpoint
 _USER_INFO = re.compile(r"//[^/]*@")
 _PROXY_USER = re.compile(r"^(\w+://)?.*@")  # a proxy may be named without a scheme
 _QUERY = re.compile(r"^(https?://[^?]*)\?.*", re.IGNORECASE)  # of a signed URL
+
+
+def secrets() -> list[str]:
+    """The secrets that the environment holds: no output may show them."""
+    ours = [name for field in Settings.model_fields if _is_secret(field) for name in variables(field)]
+    named = [value for name in (*_SECRET, *ours) if (value := _get(name))]
+    return named + [found[1] for value in os.environ.values() if (found := _PASSWORD.match(value))]
+
+
+def _is_secret(field: str) -> bool:
+    return SecretStr in (Settings.model_fields[field].annotation, *get_args(Settings.model_fields[field].annotation))
 
 
 def effective(settings: Settings, given: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -1,5 +1,6 @@
 """Moves bytes for every source: files in parallel parts onto the disk, archives in order through a bounded window."""
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelfetch import integrity
+from modelfetch.errors import DestinationError
 from modelfetch.integrity import Fingerprint, InOrder
 from modelfetch.journal import Journal
 from modelfetch.landing import PART, Landing
@@ -48,12 +50,20 @@ def download(
         ModelfetchError: the first failure; all else is stopped.
     """
     landings: list[Landing] = []
+    gate = _Gate()
     threads = limits.connections or (_FEW if any(o.size is None or o.size > PART for o in objects) else _MANY)
+
+    def stop() -> None:
+        gate.shut()
+        wire.close()
+
     try:
-        _run_all(_tasks(wire, objects, into, journal, landings, arrived), threads, wire.close)
+        _run_all(_tasks(wire, objects, into, journal, landings, gate, arrived), threads, stop)
     finally:
+        gate.wait()
         for landing in landings:
-            landing.close()
+            with contextlib.suppress(DestinationError):  # what has failed before is what counts
+                landing.close()
 
 
 def _tasks(
@@ -62,6 +72,7 @@ def _tasks(
     into: Path,
     journal: Journal,
     landings: list[Landing],
+    gate: "_Gate",
     arrived: Callable[[RemoteObject, Fingerprint, int], None],
 ) -> Iterator[Callable[[], None]]:
     """One task for each missing run of blocks, made when its turn comes: a directory may hold a million."""
@@ -70,15 +81,46 @@ def _tasks(
         known = wire.source.complete(obj) if large and not obj.checksums else obj
         if wire.closed:
             return
-        landing = Landing(known, into / obj.path, journal)
-        landings.append(landing)
+        with gate:
+            landing = Landing(known, into / obj.path, journal)
+            landings.append(landing)
         wire.advance(landing.resumed)
-        task = _Arrival(wire, landing, landings, arrived)
+        task = _Arrival(wire, landing, landings, gate, arrived)
         runs = landing.runs
+        if known.size == 0 and not known.checksums:
+            wire.fetch(known, 0, 0, _Buffer())  # nothing else shows that what is listed as empty is so
         if not runs:
             task.finish()
         for run in runs:
             yield task.fetcher(run)
+
+
+class _Gate:
+    """Lets threads at the disk until it is shut: whoever stops them may then wait until the last has left."""
+
+    def __init__(self) -> None:
+        self._state = threading.Condition()
+        self._inside = 0
+        self._shut = False
+
+    def __enter__(self) -> None:
+        with self._state:
+            if self._shut:
+                raise Stopped
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._state:
+            self._inside -= 1
+            self._state.notify_all()
+
+    def shut(self) -> None:
+        with self._state:
+            self._shut = True
+
+    def wait(self) -> None:
+        with self._state:
+            self._state.wait_for(lambda: not self._inside)
 
 
 class _Arrival:
@@ -89,11 +131,13 @@ class _Arrival:
         wire: Wire,
         landing: Landing,
         landings: list[Landing],
+        gate: _Gate,
         arrived: Callable[[RemoteObject, Fingerprint, int], None],
     ) -> None:
         self._wire = wire
         self._landing = landing
         self._landings = landings
+        self._gate = gate
         self._arrived = arrived
         self._left = len(landing.runs)
         self._lock = threading.Lock()
@@ -103,7 +147,7 @@ class _Arrival:
 
     def _fetch(self, run: list[int]) -> None:
         (start, _), (_, end) = self._landing.blocks[run[0]], self._landing.blocks[run[-1]]
-        sink = _RunSink(self._landing, run[0])
+        sink = _RunSink(self._landing, run[0], self._gate)
         self._wire.fetch(self._landing.obj, start, end, sink)
         sink.end()
         with self._lock:
@@ -114,17 +158,19 @@ class _Arrival:
 
     def finish(self) -> None:
         landing = self._landing
-        came = landing.fingerprint()
-        landing.close()
-        self._landings.remove(landing)
-        self._arrived(landing.obj, came, landing.resumed)
+        with self._gate:
+            came = landing.fingerprint()
+            landing.close()
+            self._landings.remove(landing)
+            self._arrived(landing.obj, came, landing.resumed)
 
 
 class _RunSink:
     """Passes the bytes of neighbouring blocks on to their file, each block with its CRC."""
 
-    def __init__(self, landing: Landing, block: int) -> None:
+    def __init__(self, landing: Landing, block: int, gate: _Gate) -> None:
         self._landing = landing
+        self._gate = gate
         self._block = block
         self._offset = self._start = landing.blocks[block][0]
         self._crc = 0
@@ -134,7 +180,10 @@ class _RunSink:
             self._landing.expect(checksums)
 
     def write(self, data: bytes) -> None:
-        view = memoryview(data)
+        with self._gate:
+            self._write(memoryview(data))
+
+    def _write(self, view: memoryview) -> None:
         while view:
             end = self._landing.blocks[self._block][1]
             piece = view if end is None else view[: end - self._offset]
@@ -148,7 +197,8 @@ class _RunSink:
     def end(self) -> None:
         """The last block of an object of unknown size ends where its bytes do."""
         if self._block < len(self._landing.blocks) and self._landing.blocks[self._block][1] is None:
-            self._complete()
+            with self._gate:
+                self._complete()
 
     def _complete(self) -> None:
         self._landing.complete(self._block, self._crc)

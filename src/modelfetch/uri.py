@@ -14,6 +14,10 @@ Scheme = Literal["s3", "gs", "https", "http", "file"]
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _S3_VERSION = re.compile(r"\?versionId=([^?&#]*)\Z")
 _GENERATION = re.compile(r"#([0-9]+)\Z")  # any other '#' belongs to the name
+# An access point's name takes the place of a bucket's, and may hold a slash:
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-points-naming.html
+_ACCESS_POINT = re.compile(r"(arn:[^/]+:(?:outpost[/:][^/:]+[/:])?accesspoint[/:][^/]+)/?(.*)", re.DOTALL)
+_USER_INFO = re.compile(r"^[^?#]*@", re.DOTALL)
 _FORMS = "Use s3://bucket/path, gs://bucket/path, https://host/path, file:///path or a plain path."
 
 
@@ -68,10 +72,7 @@ def parse(text: str) -> ModelURI:
     Raises:
         UsageError: the scheme is unknown, the bucket or the path is missing, or it is no text.
     """
-    if "\0" in text:
-        raise UsageError("The source holds a NUL character.", hint=_FORMS)
-    if text != text.encode(errors="replace").decode():
-        raise UsageError(f"The source {text!r} is not valid UTF-8.", hint="A receipt could not name it: rename it.")
+    _vet(text)
     found = _SCHEME.match(text)
     if not found:
         return _file(text)
@@ -86,7 +87,26 @@ def parse(text: str) -> ModelURI:
         case "file":
             return _file_url(rest)
         case other:
-            raise UsageError(f"Unknown scheme {other}:// in {text!r}.", hint=_FORMS)
+            raise UsageError(f"Unknown scheme {other}:// in {masked(text)!r}.", hint=_FORMS)
+
+
+def _vet(text: str) -> None:
+    if "\0" in text:
+        raise UsageError("The source holds a NUL character.", hint=_FORMS)
+    if text != text.encode(errors="replace").decode():
+        raise UsageError(f"The source {text!r} is not valid UTF-8.", hint="A receipt could not name it: rename it.")
+
+
+def masked(text: str) -> str:
+    """An address that may make no sense, as a message may show it: without name, password and query."""
+    found = _SCHEME.match(text)
+    if not found or found[1].lower() == "file":
+        return text
+    rest = text[found.end() :]
+    if found[1].lower() in ("s3", "gs", "gcs"):  # what follows the question mark is a version or part of the name
+        bucket, slash, key = rest.partition("/")
+        return f"{found[0]}{_USER_INFO.sub('***@', bucket)}{slash}{key}"
+    return found[0] + re.sub(r"\?.*", "?***", _USER_INFO.sub("***@", rest), flags=re.DOTALL)
 
 
 def _cut(rest: str, pattern: re.Pattern[str]) -> tuple[str, str | None]:
@@ -95,9 +115,12 @@ def _cut(rest: str, pattern: re.Pattern[str]) -> tuple[str, str | None]:
 
 
 def _bucket(scheme: Literal["s3", "gs"], rest: str, version: str | None, text: str) -> ModelURI:
-    bucket, _, key = rest.partition("/")
+    point = _ACCESS_POINT.match(rest) if scheme == "s3" else None
+    bucket, _, key = (point[1], "/", point[2]) if point else rest.partition("/")
     if not bucket:
-        raise UsageError(f"No bucket in {text!r}.", hint=f"Write {scheme}://bucket/path.")
+        raise UsageError(f"No bucket in {masked(text)!r}.", hint=f"Write {scheme}://bucket/path.")
+    if "@" in bucket:
+        raise UsageError("The address holds credentials.", hint="Give them in variables or files that the SDK reads.")
     if version == "":
         raise UsageError(f"Empty versionId in {text!r}.", hint="Give the version's id, or leave ?versionId= away.")
     if version is not None and (not key or key.endswith("/")):
@@ -130,11 +153,15 @@ def _file_url(rest: str) -> ModelURI:
     host, slash, path = rest.partition("/")
     if host not in ("", "localhost") or not slash:
         raise UsageError(f"file://{rest} names a host.", hint="Write file:///absolute/path.")
-    return _file("/" + unquote(path))
+    return _file("/" + unquote(path, errors="surrogateescape"))
 
 
 def _file(text: str) -> ModelURI:
     if not text:
         raise UsageError("The source is empty.", hint=_FORMS)
-    path = Path(os.path.expanduser(text)).absolute().as_posix()  # noqa: PTH111  Path's own fails for unknown users
+    try:
+        path = Path(os.path.expanduser(text)).absolute().as_posix()  # noqa: PTH111  Path's own fails for unknown users
+    except OSError as error:
+        raise UsageError(f"{text!r} is relative to a directory that is gone.", hint="Write /absolute/path.") from error
+    _vet(path)
     return ModelURI("file", "", path + "/" if text.endswith("/") and path != "/" else path)

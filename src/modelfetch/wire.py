@@ -11,13 +11,13 @@ from urllib.parse import unquote, urlsplit
 import urllib3
 
 from modelfetch.errors import ChangedError, ModelfetchError, RefusedError, TransientError
-from modelfetch.pool import Pool, explain
+from modelfetch.pool import BROKEN, Pool, explain
 from modelfetch.retry import request_tries
-from modelfetch.sources.base import RemoteObject, Source, by_status, changed, retry_after
+from modelfetch.sources.base import RemoteObject, Source, by_status, changed, number, retry_after
 
 CHUNK = 128 * 1024  # bytes read at a time: what stays in a core's cache while it is hashed and written
 _PROGRESS = 64 * 1024  # bytes after which a broken request counts as a new one, not as one more failure
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)\Z")
 
 
 class Sink(Protocol):
@@ -100,6 +100,8 @@ class Wire:
                     raise TransientError(f"The server sent {left} bytes too few of {obj.key}.", hint="Try again later.")
                 yield data
                 left = None if left is None else left - len(data)
+            if end == obj.size:
+                _refuse_more(read, obj)
 
     @contextlib.contextmanager
     def _reply(
@@ -114,7 +116,7 @@ class Wire:
                 yield read_file, {}
             return
         reply = self._pool.open("GET", asked.url, {**asked.headers, **scope})
-        if reply.status in (401, 403):  # short-lived credentials may have run out
+        if reply.status in (400, 401, 403):  # short-lived credentials may have run out; S3 says so with 400
             reply.close()
             asked = self.source.authorise(obj, renew=True)
             reply = self._pool.open("GET", asked.url, {**asked.headers, **scope})
@@ -133,7 +135,7 @@ class Wire:
         def read(size: int) -> bytes:
             try:
                 return reply.read(size)
-            except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            except BROKEN as error:
                 if self._stop.is_set():
                     raise Stopped from error
                 raise explain(error, host, self.source.connect.stall_timeout) from error
@@ -152,8 +154,8 @@ class Wire:
             return _check_range(headers["content-range"], obj, start, end)
         if reply.status == 206:
             raise TransientError(f"The server sent a part of {obj.key} without saying which.", hint="Try again later.")
-        length = headers.get("content-length", "")
-        if obj.size is not None and length.isdecimal() and int(length) != obj.size and not obj.gzip:
+        length = number(headers.get("content-length"))
+        if None not in (obj.size, length) and length != obj.size and not obj.gzip:
             raise changed(obj.key)
         return start
 
@@ -167,6 +169,15 @@ class Wire:
         if isinstance(error, TransientError):
             return error
         return self.source.diagnose(obj, status)
+
+
+def _refuse_more(read: Callable[[int], bytes], obj: RemoteObject) -> None:
+    """Where no length is stated, what is larger than the object that was found shows only at its end."""
+    more = b""
+    with contextlib.suppress(TransientError):  # all that was asked for is here
+        more = read(1)
+    if more:
+        raise changed(obj.key)
 
 
 def _bare(value: str) -> str:
@@ -183,9 +194,9 @@ def _check_range(stated: str, obj: RemoteObject, start: int, end: int | None) ->
     if found and obj.size is not None and found[3] not in ("*", str(obj.size)):
         raise changed(obj.key)
     last = end - 1 if end is not None else None
-    if not found or int(found[1]) != start or (last is not None and int(found[2]) != last):
+    if not found or number(found[1]) != start or (last is not None and number(found[2]) != last):
         raise TransientError(
-            f"The server sent other bytes of {obj.key} than were asked for ({stated}).",
+            f"The server sent other bytes of {obj.key} than were asked for ({stated[:100]}).",
             hint="A proxy in between may be broken.",
         )
     return 0

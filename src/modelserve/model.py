@@ -16,6 +16,7 @@ from modelserve.runtimes.base import Runtime
 from modelserve.settings import Settings
 
 log = logging.getLogger(__name__)
+_NO_MODEL = (receipts.SUFFIX, ".sig")  # what stands beside a model: its receipt, its signature
 _CANDIDATE = re.compile(r"(.+\.(joblib|pkl|pickle)(\.(gz|z|bz2|xz|lzma|lz4))?|model\..+)", re.IGNORECASE)
 
 
@@ -93,7 +94,7 @@ def find(path: Path) -> Path:
         names = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
     except OSError as error:
         raise _unreadable(path, error) from error
-    candidates = [n for n in names if _CANDIDATE.fullmatch(n) and not n.endswith(receipts.SUFFIX)]
+    candidates = [n for n in names if _CANDIDATE.fullmatch(n) and not n.endswith(_NO_MODEL)]
     if len(candidates) == 1:
         return path / candidates[0]
     if candidates:

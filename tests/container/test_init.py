@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rigs import keys, tree
+
 if TYPE_CHECKING:
     from rigs.faultproxy import FaultProxy
     from rigs.stores import S3Bucket, Store
@@ -123,3 +125,25 @@ def test_an_image_for_one_cloud_does_that_cloud(
     other = {"s3": "google.cloud.storage", "gcs": "boto3"}[cloud]
     missing = podman("run", "--rm", "--entrypoint=python", image, "-c", f"import {other}")
     assert "ModuleNotFoundError" in missing.stderr
+
+
+def test_an_image_built_to_verify_does_and_the_default_one_says_how(
+    s3_bucket: "S3Bucket", images: Any, build: Callable[..., str], podman: Any, volume: Path, tmp_path: Path
+) -> None:
+    """`--build-arg SIGN=1` adds what it needs, all compiled; without, the error names it before a byte is fetched."""
+    key = keys.pair(tmp_path)
+    model = tree.write(tmp_path / "model", {"model.joblib": MODEL})
+    keys.sign(model, key, model / "model.sig")
+    for name, data in tree.read(model).items():
+        s3_bucket.put(f"iris/{name}", data)
+    (volume / "key.pub").write_bytes(key.public.read_bytes())
+    pull = (s3_bucket.uri("iris"), "/mnt/models/iris", "--verify-signature", "--public-key", "/mnt/models/key.pub")
+
+    without = podman.run(images.init, *pull, volume=volume, env=s3_bucket.env)
+    verified = podman.run(build("init", "--build-arg SIGN=1"), *pull, volume=volume, env=s3_bucket.env)
+
+    assert without.returncode == 78
+    assert "SIGN=1" in json.loads(without.stderr.splitlines()[-1])["hint"]
+    assert verified.returncode == 0, verified.stderr
+    assert (volume / "iris/model.joblib").read_bytes() == MODEL
+    assert "signature" in json.loads((volume / "iris/.modelfetch.json").read_text())["checks"]

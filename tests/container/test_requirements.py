@@ -52,7 +52,13 @@ def test_images_hold_the_versions_that_are_tested(lock: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lock", "sections"), [("init", [""]), ("app", ["serve", "sklearn"]), ("dev", ["", "serve", "sklearn", "dev"])]
+    ("lock", "sections"),
+    [
+        ("init", [""]),
+        ("sign", ["sign"]),
+        ("app", ["serve", "sklearn"]),
+        ("dev", ["", "serve", "sklearn", "sign", "dev"]),
+    ],
 )
 def test_locks_hold_what_the_project_asks_for(lock: str, sections: list[str]) -> None:
     """A dependency added to pyproject.toml is in the lock as well: `make lock` was run."""

@@ -113,7 +113,7 @@ def test_a_directory_that_was_pushed_can_be_pulled(modelfetch: Cli, store: Store
     pushed = modelfetch.ok("push", tmp_path / "d", store.uri("models/d/"), env=store.env)
     run = modelfetch.ok("pull", store.uri("models/d/"), tmp_path / "back", "--output", "json", env=store.env)
 
-    assert [key for key in store.names() if "/.modelfetch" in key] == []
+    assert [key for key in store.names() if "/.modelfetch" in key] == ["models/d/" + tree.MANIFEST]
     assert tree.read(tmp_path / "back") == MODEL
     assert run.receipt["digest"] == tree.digest(MODEL)
     assert tree.digest(MODEL).removeprefix("sha256:") in pushed.stdout

@@ -34,12 +34,6 @@ def assert_failed(run: Run, code: int, reason: str, *said: str) -> None:
     assert [word for word in said if word not in run.error["message"] + run.error["hint"]] == []
 
 
-def s3_error(code: str, status: int = 403) -> dict[str, object]:
-    """An answer as S3 gives it; for `FaultProxy.add`."""
-    xml = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>said so</Message></Error>"
-    return {"status": status, "body": xml.encode(), "headers": {"Content-Type": "application/xml"}, "times": None}
-
-
 # --- not found ------------------------------------------------------------------------------------------------------
 
 
@@ -112,22 +106,6 @@ def test_credentials_that_s3_does_not_take(
     assert [
         v for k, v in change.items() if v and k in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN") and v in run.said
     ] == []
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [(s3_error("ExpiredToken", 400), "AWS_SESSION_TOKEN"), (s3_error("RequestTimeTooSkewed"), "clock")],
-)
-def test_credentials_that_ran_out_or_a_clock_that_is_wrong(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path, answer: dict[str, object], said: str
-) -> None:
-    """77, with different hints."""
-    proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(**answer)
-
-    run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env_at(proxy.url))
-
-    assert_failed(run, 77, "credentials", said)
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -380,27 +358,6 @@ def test_a_misspelt_variable_is_a_warning(modelfetch: Cli, tmp_path: Path) -> No
 
 
 # --- how it is told -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("flags", [[], ["--debug", "--log-level", "debug"]])
-def test_secrets_are_never_printed(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path, flags: list[str]
-) -> None:
-    """Neither keys nor signed addresses, whatever is asked for, even when everything goes wrong."""
-    s3_bucket.put("m", tree.noise(1000))
-    proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(**s3_bucket.downloads("m"), cut_after=10, times=2)
-    proxy.add(**s3_bucket.downloads("m"), **s3_error("AccessDenied"))
-
-    run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", *flags, env=s3_bucket.env_at(proxy.url))
-
-    assert run.code == 77
-    assert s3_bucket.server.secret_key not in run.said
-    signatures = {
-        part for request in proxy.requests for part in request.query.split("&") if part.startswith("X-Amz-Sig")
-    }
-    assert signatures
-    assert [part for part in signatures if part.partition("=")[2] in run.said] == []
 
 
 def test_a_traceback_is_shown_on_request(modelfetch: Cli, tmp_path: Path) -> None:

@@ -321,3 +321,22 @@ def test_a_lost_or_damaged_receipt_is_written_anew(modelfetch: Cli, folder: Fold
 
     assert (tmp_path / "m").read_bytes() == DATA
     assert receipt(tmp_path / "m")["digest"] == f"sha256:{tree.sha256(DATA)}"
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_receipt_that_lists_other_files_than_the_model_has_is_not_believed(
+    modelfetch: Cli, folder: Folder, tmp_path: Path, kept: int
+) -> None:
+    """Whoever wrote it: a pull does not say that the model is there if parts of it are not."""
+    fill(folder, "d/", V1)
+    modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
+    said = receipt(tmp_path / "d")
+    gone = [entry["path"] for entry in said["files"][kept:]]
+    said["files"] = said["files"][:kept]
+    (tmp_path / "d" / tree.RECEIPT).write_text(json.dumps(said))
+    for path in gone:
+        (tmp_path / "d" / path).unlink()
+
+    modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
+
+    assert tree.read(tmp_path / "d") == V1

@@ -1,6 +1,7 @@
 """The right bytes, or nothing: sizes, the stores' checksums and the caller's pin."""
 
 import base64
+import gzip
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,20 @@ def test_bytes_damaged_once_are_fetched_again(
     assert (tmp_path / "m").read_bytes() == DATA
     assert run.receipt["retries"] == 1
     assert max(line.get("percent", 0) for line in run.log) <= 100
+
+
+def test_a_compressed_object_damaged_once_is_fetched_again(
+    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path
+) -> None:
+    """What cannot be decoded for a flipped byte is damaged, and not a bad archive."""
+    gcs_bucket.put("m", gzip.compress(DATA), content_encoding="gzip")
+    proxy = fault_proxy(gcs_bucket.endpoint)
+    flip = proxy.add(**gcs_bucket.downloads("m"), flip_at=0)
+
+    modelfetch.ok("pull", gcs_bucket.uri("m"), tmp_path / "m", env=gcs_bucket.env_at(proxy.url))
+
+    assert flip.used == 1
+    assert (tmp_path / "m").read_bytes() == DATA
 
 
 def test_a_file_damaged_in_a_directory_is_named(

@@ -11,7 +11,7 @@ import pytest
 
 from modelfetch import console
 from modelfetch.console import Console
-from modelfetch.errors import MismatchError, ModelfetchError, NotFoundError
+from modelfetch.errors import MismatchError, ModelfetchError, NotFoundError, UnsafeNameError
 
 Captured = pytest.CaptureFixture[str]
 
@@ -196,6 +196,26 @@ def test_a_termination_message_is_valid_json_of_4_kib_at_most(tmp_path: Path, er
     assert (told["code"], told["reason"]) == (66, "not_found")
     assert told["message"][0] == error.message[0]
     assert len(text) > 2048 or told["message"] == "Short."
+
+
+UNSEEN = "\u202egpj.\u202c \u200b\ufeff \x7f\x9b2J\x85 \u2028 \u2066\u00ad \U000e0041"
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_what_would_not_show_is_shown(capsys: Captured, tmp_path: Path, log_format: str) -> None:
+    """A key can hide its end, turn it round, or speak to the terminal; a machine reads it all the same."""
+    failure = console.failure(UnsafeNameError(f"The key {UNSEEN} is bad.", hint=UNSEEN), UNSEEN)
+    Console(log_format).warn(UNSEEN, key=UNSEEN)
+    Console(log_format).failed(failure)
+    console.write_termination_message(tmp_path / "log", failure)
+
+    said, left = capsys.readouterr().err, (tmp_path / "log").read_text()
+
+    assert [char for char in said + left if not (char.isprintable() or char in "\n\N{REPLACEMENT CHARACTER}")] == []
+    assert "\\u202egpj.\\u202c" in said
+    assert json.loads(left) == failure
+    if log_format == "json":
+        assert json.loads(said.splitlines()[0])["key"] == UNSEEN
 
 
 def test_a_name_that_is_no_text_does_not_lose_the_message(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from modelfetch import disk
 from modelfetch.errors import DestinationError, UnsafeNameError
+from rigs import mounts, tree
 
 
 @pytest.mark.parametrize(
@@ -23,7 +25,11 @@ from modelfetch.errors import DestinationError, UnsafeNameError
         (errno.EFBIG, DestinationError, "size"),
         (errno.ENOTDIR, DestinationError, "file where a directory"),
         (errno.EISDIR, DestinationError, "directory where a file"),
-        (errno.ELOOP, DestinationError, "Check the destination"),
+        (errno.ELOOP, DestinationError, "link leads nowhere"),
+        (errno.EBUSY, DestinationError, "mount the directory above"),
+        (errno.ENOLCK, DestinationError, "no locks"),
+        (errno.ESTALE, DestinationError, "volume is gone"),
+        (errno.ECANCELED, DestinationError, "Check the destination"),
         (errno.ENAMETOOLONG, UnsafeNameError, "shorter"),
         (errno.EILSEQ, UnsafeNameError, "--exclude"),
     ],
@@ -69,3 +75,54 @@ def test_a_directory_is_not_made_where_something_else_is(tmp_path: Path, path: s
 
     with pytest.raises(OSError, match="Not a directory"):
         disk.make_directory(tmp_path / path)
+
+
+def test_a_directory_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
+    """As `os.walk` does: its files would be neither flushed nor given their times."""
+    tree.write(tmp_path, {"a": b"1", "d/b": b"2"})
+    assert [(here.name, files) for here, _, files in disk.walk(tmp_path)][1:] == [("d", ["b"])]
+
+    with pytest.raises(FileNotFoundError):
+        list(disk.walk(tmp_path / "none"))
+
+
+def test_the_room_of_a_file_system_is_that_of_its_blocks_and_inodes(tmpfs: Callable[..., Path]) -> None:
+    """Small files take more than their bytes."""
+    point = tmpfs("disk", "size=1m,nr_inodes=20")
+    room = disk.room(point)
+
+    assert (room.bytes, room.block) == (1 << 20, 4096)
+    assert room.files is not None
+    assert 10 < room.files <= 20
+    assert [room.rounded(size) for size in (0, 1, 4096, 4097)] == [0, 4096, 4096, 8192]
+
+
+def test_a_bind_mount_is_known_by_its_name_and_by_what_it_shows(tmp_path: Path) -> None:
+    """Whatever the kernel's list escapes in the name."""
+    source, point = tmp_path / "source", tmp_path / "mö un\tt"
+    source.mkdir()
+    try:
+        with mounts.bound(source, point):
+            assert [disk.is_mount(path) for path in (point, source, tmp_path)] == [True, False, False]
+            assert [disk.is_mounted_elsewhere(path) for path in (source, tmp_path)] == [True, False]
+    except mounts.CannotMountError as error:
+        pytest.skip(str(error))
+    assert not disk.is_mounted_elsewhere(source)
+
+
+@pytest.mark.parametrize("is_directory", [True, False])
+def test_only_a_directory_need_not_be_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_directory: bool
+) -> None:
+    """Some file systems cannot; of a file it is a failure."""
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    (tmp_path / "file").touch()
+    if is_directory:
+        disk.fsync(tmp_path)
+        return
+    with pytest.raises(OSError, match="Invalid argument"):
+        disk.fsync(tmp_path / "file")

@@ -1,22 +1,26 @@
-"""What a crash left in the staging area does not disturb the next run."""
+"""What a crash left in the staging area does not disturb the next run; and what comes has its bounds."""
 
+import gzip
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from modelfetch import plan, uri
 from modelfetch.archive import Budget
-from modelfetch.errors import RefusedError
+from modelfetch.errors import BudgetError, RefusedError
 from modelfetch.fetch import fetch
 from modelfetch.progress import Silent
+from modelfetch.pull import Options, pull
 from modelfetch.sources import Access, Found
 from modelfetch.sources.file import FileSource
 from modelfetch.stage import Stage, staging
 from modelfetch.transfer import Limits
 from modelfetch.wire import _open_file
+from rigs.liar import Answer, Item, Liar, gcs_store
 
 ROOMY = Budget(max_bytes=1 << 30, max_files=100, max_ratio=1000)
 
@@ -65,6 +69,35 @@ def test_a_directory_that_was_set_aside_is_cleared(stage: Stage) -> None:
 
     assert not stage.scratch.exists()
     assert list(stage.tree.iterdir()) == []
+
+
+def test_an_object_that_does_not_end_stops_at_the_budget(tmp_path: Path, liar: Liar) -> None:
+    """Where the server does not say how long it is; nothing of it is kept."""
+    liar.say(lambda asked: Answer(body=(bytes(100_000) for _ in count())) if asked.method == "GET" else Answer(405))
+    options = Options(retries=1, max_bytes=1_000_000)
+
+    for name in ("m", "m.tar"):
+        with pytest.raises(BudgetError, match="more than 1000000 bytes"):
+            pull(uri.parse(f"{liar.url}/{name}"), str(tmp_path / "out" / name), Access(), options, Silent())
+
+    assert list(tmp_path.rglob("*")) == [tmp_path / "out"]
+
+
+@pytest.mark.parametrize(("most", "published"), [(500_000, True), (300_000, False)])
+def test_the_budget_is_of_all_decoded_files_together(tmp_path: Path, liar: Liar, most: int, published: bool) -> None:
+    """Each would fit by itself."""
+    packed = gzip.compress(bytes(100_000))
+    items = [Item(f"p/{number}", packed, more={"contentEncoding": "gzip"}) for number in range(4)]
+    liar.say(*gcs_store(*items))
+    access, options = Access(emulator=liar.url), Options(retries=1, max_bytes=most)
+
+    if published:
+        pull(uri.parse("gs://b/p/"), str(tmp_path / "m"), access, options, Silent())
+        assert (tmp_path / "m" / "3").read_bytes() == bytes(100_000)
+        return
+    with pytest.raises(BudgetError, match="more than 300000 bytes"):
+        pull(uri.parse("gs://b/p/"), str(tmp_path / "m"), access, options, Silent())
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_local_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path) -> None:

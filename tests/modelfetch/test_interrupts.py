@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,9 +21,10 @@ from modelfetch.verify import verify
 def handlers() -> Iterator[None]:
     """Ours during a test, pytest's own afterwards."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before, hook = {number: signal.getsignal(number) for number in numbers}, sys.unraisablehook
     interrupts.install()
     yield
+    sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -62,6 +65,72 @@ def test_a_signal_goes_before_a_failure_that_might_be_tried_again() -> None:
         work()
     with interrupts.deferred():
         pass
+
+
+def test_the_first_signal_counts_and_those_that_follow_do_not_disturb_the_leaving() -> None:
+    """An impatient Ctrl-C would cut the cleaning short, or end in a traceback."""
+    cleaned = []
+
+    def leave() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            cleaned.append(True)
+
+    with pytest.raises(Interrupted) as caught:
+        leave()
+    assert caught.value.signum == signal.SIGINT
+    assert cleaned == [True]
+
+
+def test_a_signal_at_start_up_waits_until_somebody_can_tell_of_it() -> None:
+    """Which may be half a second: what is needed to tell must be loaded first."""
+    interrupts.install(held=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as caught:
+        interrupts.release()
+    assert caught.value.signum == signal.SIGTERM
+
+
+def test_no_signal_disturbs_the_end() -> None:
+    """What is to be said is said."""
+    interrupts.ignore()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Deaf:
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_that_nobody_could_hear_comes_again(capfd: pytest.CaptureFixture[str]) -> None:
+    """What is raised in a destructor goes nowhere; it is not printed either."""
+    deadline = time.monotonic() + 30
+
+    def wait() -> None:
+        lost = _Deaf()
+        del lost
+        while time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    with pytest.raises(Interrupted) as caught:
+        wait()
+    assert caught.value.signum == signal.SIGTERM
+    assert capfd.readouterr().err == ""
+
+
+def test_what_else_nobody_could_hear_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """As Python does."""
+
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("a bug")
+
+    Broken()
+
+    assert "a bug" in capfd.readouterr().err
 
 
 def test_a_signal_while_files_are_moved_leaves_the_model_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

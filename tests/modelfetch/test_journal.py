@@ -26,7 +26,7 @@ def test_the_next_run_of_the_same_plan_finds_what_is_noted(tmp_path: Path) -> No
 
     assert journal.resumable
     assert journal.done == {("a", 0): 1, ("ü\u2028\n", 7): 2**64 - 1, ("b", 0): 3}
-    assert (journal.knows("a"), journal.knows("c")) == (True, False)
+    assert journal.files == {"a", "ü\u2028\n", "b"}
 
 
 def test_another_plan_is_forgotten(tmp_path: Path) -> None:
@@ -42,7 +42,23 @@ def test_another_plan_is_forgotten(tmp_path: Path) -> None:
     assert not Journal(path, "p").resumable
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]\n", b"\0\0\0"])
+@pytest.mark.parametrize("torn", ['["b", {"crc32": "A', '["b", 5]', '["b", null]', '["b"]', "[" * 100_000])
+def test_checksums_that_were_stated_are_kept(tmp_path: Path, torn: str) -> None:
+    """Unless a crash cut their line short."""
+    journal = Journal(tmp_path / "j", "p")
+    journal.open()
+    journal.state("a", {"crc32": "AAAA"})
+    journal.close()
+    with (tmp_path / "j").open("a") as file:
+        file.write(torn)
+
+    again = Journal(tmp_path / "j", "p")
+
+    assert again.stated == {"a": {"crc32": "AAAA"}}
+    assert (again.done, again.files) == ({}, set())
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]\n", b"\0\0\0", b"[" * 100_000, b"9" * 5000])
 def test_a_journal_without_its_head_is_none(tmp_path: Path, content: bytes) -> None:
     """Nor is one that is not there."""
     (tmp_path / "j").write_bytes(content)

@@ -1,5 +1,7 @@
 """A file while its bytes arrive."""
 
+import errno
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -77,6 +79,19 @@ def test_blocks_may_arrive_from_several_threads(begin: Begin, tmp_path: Path) ->
 
     crc = integrity.crc_hex("crc32c", integrity.crc("crc32c", data))
     assert came.checksums == {"sha256": tree.sha256(data), "crc32c": crc}
+
+
+def test_the_next_run_knows_the_checksums_that_came_with_the_bytes(begin: Begin, tmp_path: Path) -> None:
+    """A listing may state none: what had arrived could be neither taken up nor verified."""
+    first = begin(tmp_path)
+    first.expect({"crc32": "of all"})
+    bring(first, 0)
+    first.close()
+
+    again = begin(tmp_path)
+
+    assert again.resumed == BLOCK
+    assert again.obj.checksums == {"crc32": "of all"}
 
 
 def test_an_empty_file_has_nothing_missing(begin: Begin, tmp_path: Path) -> None:
@@ -227,3 +242,20 @@ def test_room_that_is_not_there_is_known_at_once(begin: Begin, tmp_path: Path, t
 
     with pytest.raises(DestinationError, match="No space left"):
         begin(small)
+
+
+def test_a_write_that_fails_only_when_the_file_is_closed_is_a_failure(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As network file systems tell of a quota."""
+    landing = begin(tmp_path)
+    close = os.close
+
+    def fail(fd: int) -> None:
+        close(fd)
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "close", fail)
+    with pytest.raises(DestinationError, match="quota"):
+        landing.close()
+    monkeypatch.undo()

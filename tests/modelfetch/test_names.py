@@ -91,6 +91,15 @@ def test_vets_every_one_of_many() -> None:
         *(("a/.modelfetch.json", False), ("model.modelfetch.json", False), ("modelfetch", False), ("", False)),
     ],
 )
-def test_knows_what_an_earlier_pull_left(path: str, reserved: bool) -> None:  # noqa: FBT001  a row of the table
+def test_knows_what_an_earlier_pull_left(path: str, reserved: bool) -> None:
     """Only at the top: further down such a name is somebody's file."""
     assert reserved == names.is_reserved(path)
+
+
+@pytest.mark.parametrize("char", ["x", "\udcff", "\u202e", "\U000e0041", "'", "\\", "\0", "日"])
+def test_a_name_is_shown_in_some_200_characters(char: str) -> None:
+    """However many of its own it has, and although one may be shown as ten."""
+    for count in (1, 20, 100, 199, 200, 201, 5000):
+        shown = names.shown(char * count)
+        assert len(shown) <= 210
+        assert shown.isprintable()

@@ -36,7 +36,7 @@ def test_a_packed_directory_is_unpacked_as_it_was(modelfetch: Cli, store: Store,
     told = modelfetch.ok("push", here, store.uri(f"v1/{name}"), "-o", "json", env=env).receipt
     modelfetch.ok("pull", told["uri"], tmp_path / "there", "--sha256", told["sha256"], env=store.env)
 
-    assert store.names() == [f"v1/{name}"]
+    assert store.names() == [f"v1/{name}", f"v1/{name}{tree.MANIFEST}"]
     assert told["sha256"] == tree.sha256(store.get(f"v1/{name}"))
     assert tree.read(tmp_path / "there") == MODEL
     assert (tmp_path / "there" / "logs" / "old").is_dir()
@@ -74,7 +74,7 @@ def test_a_slash_at_the_end_keeps_the_files_as_they_are(modelfetch: Cli, s3_buck
 
     modelfetch.ok("push", here, s3_bucket.uri("m.tar/"), env=s3_bucket.env)
 
-    assert s3_bucket.names() == ["m.tar/a"]
+    assert s3_bucket.names() == ["m.tar/" + tree.MANIFEST, "m.tar/a"]
 
 
 @pytest.mark.parametrize("content", [b"", b"other", b"longer"])

@@ -15,27 +15,11 @@ from typing import ClassVar
 
 import pytest
 import requests
-import urllib3
 from urllib3 import exceptions as u3
 
-from modelfetch.errors import ConfigError, ModelfetchError, RefusedError, TransientError
-from modelfetch.pool import Connect, Pool, explain
-
-URL = "http://store.invalid/b/k?X-Amz-Signature=s3cr3t"
-POOL = urllib3.HTTPConnectionPool("store.invalid")
-CONNECTION = urllib3.connection.HTTPConnection("store.invalid")
-
-
-def untrusted() -> ssl.SSLCertVerificationError:
-    """As OpenSSL raises it."""
-    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
-    error.verify_message = "self-signed certificate"
-    return error
-
-
-def retried(reason: Exception) -> u3.MaxRetryError:
-    """As urllib3 wraps what its pool meets."""
-    return u3.MaxRetryError(POOL, URL, reason)
+from modelfetch.errors import ConfigError, CredentialsError, ModelfetchError, RefusedError, TransientError
+from modelfetch.pool import Connect, Pool, check, explain, host
+from rigs.raising import CONNECTION, POOL, SECRET, URL, retried, untrusted
 
 
 @pytest.mark.parametrize(
@@ -56,6 +40,9 @@ def retried(reason: Exception) -> u3.MaxRetryError:
         (retried(u3.SSLError(ssl.SSLError(1, "WRONG_VERSION_NUMBER"))), TransientError, "TLS"),
         (ssl.SSLEOFError(8, "eof"), TransientError, "TLS"),
         (retried(u3.ProxyError("x", OSError("y"))), TransientError, "proxy"),
+        (u3.ProxyError("x", OSError("Tunnel connection failed: 407 Who?")), CredentialsError, "proxy"),
+        (u3.ProxyError("x", OSError("Tunnel connection failed: 403 No")), RefusedError, "proxy"),
+        (u3.ProxyError("x", OSError("Tunnel connection failed: 502 Bad")), TransientError, "proxy"),
         (retried(u3.ResponseError("too many redirects")), RefusedError, "redirects in a loop"),
         (u3.ProtocolError("broken", ConnectionResetError(104, "reset")), TransientError, "ConnectionResetError"),
         (u3.ProtocolError("broken", IncompleteRead(b"x", 5)), TransientError, "broke the connection off"),
@@ -80,7 +67,41 @@ def test_each_failure_is_told_in_plain_words(error: Exception, kind: type[Modelf
     assert "store.invalid" in told.message
     assert said in told.message
     assert told.hint
-    assert "s3cr3t" not in f"{told.message} {told.hint}"
+    assert SECRET not in f"{told.message} {told.hint}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(f"Invalid header value b'{SECRET}\\n'"),
+        requests.exceptions.InvalidHeader(f"Invalid character in header value: {SECRET}"),
+        UnicodeEncodeError("latin-1", SECRET, 0, 1, "x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_credential_that_cannot_be_sent_is_a_matter_of_configuration(error: Exception) -> None:
+    """78, and where to look for the line break; http.client quotes the credential."""
+    told = explain(error, "store.invalid", 5.0)
+
+    assert type(told) is ConfigError
+    assert "line break" in told.hint
+    assert SECRET not in f"{told.message} {told.hint}"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://h:1/x", "h:1"),
+        ("https://me:s3cr3t@h:1/x", "h:1"),
+        ("https://me:s3@cr3t@[::1]:1", "[::1]:1"),
+        ("nonsense", "the endpoint"),
+        ("http://[::1", "the endpoint"),
+        ("", "the endpoint"),
+    ],
+)
+def test_an_address_is_shown_without_name_and_password(url: str, shown: str) -> None:
+    """Even one that makes no sense."""
+    assert host(url) == shown
 
 
 class Proxy(BaseHTTPRequestHandler):
@@ -146,23 +167,28 @@ def test_a_proxy_gets_the_credentials_of_its_address(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
 @pytest.mark.parametrize("value", ["127.0.0.1", "other,127.0.0.1", "*"])
-def test_what_no_proxy_names_is_reached_directly(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+@pytest.mark.parametrize("user", ["", "me:p4ss@"])
+def test_what_no_proxy_names_is_reached_directly(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, user: str
+) -> None:
     """The proxy is not asked, nor need it be there."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv(name, value)
     with serving() as (port, asked):
-        assert get(f"http://127.0.0.1:{port}/k") == b"ok"
+        assert get(f"http://{user}127.0.0.1:{port}/k") == b"ok"
 
     assert [url for url, _ in asked] == ["/k"]
 
 
-@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://[::1"])
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://[::1", "http://h:port"])
 def test_a_proxy_that_cannot_be_used_is_a_matter_of_configuration(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     """78."""
     monkeypatch.setenv("http_proxy", proxy)
 
     with pytest.raises(ConfigError):
         get("http://store.invalid/k")
+    with pytest.raises(ConfigError):
+        check(Connect(), "http://store.invalid/k")
 
 
 def test_certificates_that_cannot_be_loaded_are_a_matter_of_configuration(tmp_path: Path) -> None:
@@ -171,3 +197,11 @@ def test_certificates_that_cannot_be_loaded_are_a_matter_of_configuration(tmp_pa
     for bundle in (tmp_path / "ca.pem", tmp_path / "none.pem"):
         with closing(Pool(Connect(ca_bundle=str(bundle)))) as pool, pytest.raises(ConfigError, match=bundle.name):
             pool.open("GET", "https://127.0.0.1:9/", {})
+    with pytest.raises(ConfigError, match=r"none\.pem"):
+        check(Connect(ca_bundle=str(tmp_path / "none.pem")), "https://h/")
+
+
+def test_what_the_sdks_may_be_asked_with_passes(tmp_path: Path) -> None:
+    """A bundle may be a directory."""
+    check(Connect(ca_bundle=str(tmp_path)), "https://h/")
+    check(Connect(), "https://h/")

@@ -1,5 +1,6 @@
 """A staged model is put in place: whole, the receipt last; what we did not write stays."""
 
+import errno
 import json
 import os
 import shutil
@@ -165,7 +166,15 @@ def crash_at(step: int, dest: Path, files: Files) -> bool:
 
         def count(event: str, _: tuple[Any, ...]) -> None:
             nonlocal left
-            left -= event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "ctypes.get_errno")
+            left -= event in (
+                "os.link",
+                "os.rename",
+                "os.remove",
+                "os.mkdir",
+                "os.rmdir",
+                "os.chmod",
+                "ctypes.get_errno",
+            )
             if left == 0:
                 os._exit(9)
 
@@ -201,6 +210,101 @@ def test_a_crash_anywhere_leaves_a_whole_model_or_none_and_the_next_run_mends_it
         if not died:
             break
     assert step > len(NEW)
+
+
+def test_a_crash_anywhere_leaves_no_single_files_receipt_that_is_not_so(tmp_path: Path) -> None:
+    """A directory that replaces a file which was pulled alone withdraws its receipt first."""
+    base, step, died = tmp_path / "base", 0, True
+    put_file(f"{base}/m/a", b"alone")
+    put_file(f"{base}/m/d/b", b"alone")
+    while died:
+        step += 1
+        root = tmp_path / str(step)
+        shutil.copytree(base, root, copy_function=shutil.copy2)
+        died = crash_at(step, root / "m", NEW)
+
+        for path in root.rglob(f"*{tree.RECEIPT}"):
+            assert receipts.intact(receipts.read(path), path.parent), f"at step {step}"
+        put(root / "m", NEW)
+        whole(root / "m", NEW)
+        assert len(list(root.rglob(f"*{tree.RECEIPT}"))) == 1
+    assert step > len(NEW)
+
+
+def cut_short(dest: Path, moved: Files, left: Files, plan: str = "plan") -> Stage:
+    """What a crash leaves that came between the moves of two files."""
+    tree.write(dest, moved)
+    stage = Stage(dest / tree.STAGING / "id")
+    stage.tree.mkdir(parents=True)
+    tree.write(stage.tree, left)
+    lines = [json.dumps(line) for line in ({"plan": plan}, *([name, 0, 0] for name in {**moved, **left}))]
+    (stage.work / "parts.jsonl").write_text("\n".join(lines))
+    stage.intent.write_text(json.dumps(sorted({**moved, **left, "old": b""})))
+    return stage
+
+
+def test_what_was_moved_before_a_crash_is_taken_back(tmp_path: Path) -> None:
+    """It need not be fetched again; what is not of this pull stays."""
+    dest = Destination(tmp_path / "m", directory=True)
+    stage = cut_short(dest.path, {"a": b"1", "d/b": b"2"}, {"c": b"3"})
+    others = tree.write(dest.path, {"old": b"ours", "mine": b"a stranger's", "c": b"not replaced yet"})
+
+    publish.take_back(stage, dest, "plan")
+
+    assert tree.read(stage.tree) == {"a": b"1", "d/b": b"2", "c": b"3"}
+    assert sorted(path.name for path in others.iterdir() if path.is_file()) == ["c", "mine", "old"]
+
+
+@pytest.mark.parametrize("plan", ["another plan", ""])
+def test_of_another_plan_nothing_is_taken_back(tmp_path: Path, plan: str) -> None:
+    """It is of no use, and it is ours to remove when the time comes."""
+    dest = Destination(tmp_path / "m", directory=True)
+    stage = cut_short(dest.path, {"a": b"1"}, {}, "plan")
+
+    publish.take_back(stage, dest, plan)
+
+    assert (dest.path / "a").exists()
+
+
+def test_a_published_model_is_not_taken_back(tmp_path: Path) -> None:
+    """The crash came before the first move, or after the last."""
+    put(tmp_path / "m", {"a": b"1"})
+    dest = Destination(tmp_path / "m", directory=True)
+    stage = cut_short(dest.path, {}, {"a": b"2"})
+
+    publish.take_back(stage, dest, "plan")
+
+    assert (dest.path / "a").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("hostile", ["../outside", "link/file", "link", "folder"])
+def test_nothing_is_taken_back_through_a_link_or_from_outside(tmp_path: Path, hostile: str) -> None:
+    """The lists are on a volume, where anyone may have written them."""
+    (outside := tmp_path / "outside").write_text("0")
+    dest = Destination(tmp_path / "m", directory=True)
+    tree.write(tmp_path, {"elsewhere/file": b"0", "m/folder/file": b"0"})
+    (dest.path / "link").symlink_to(tmp_path / "elsewhere")
+    stage = cut_short(dest.path, {}, {})
+    (stage.work / "parts.jsonl").write_text(f'{{"plan": "plan"}}\n{json.dumps([hostile, 0, 0])}\n')
+    stage.intent.write_text(json.dumps([hostile]))
+
+    publish.take_back(stage, dest, "plan")
+
+    assert outside.exists()
+    assert (tmp_path / "elsewhere" / "file").exists()
+    assert (dest.path / "folder" / "file").exists()
+
+
+@pytest.mark.parametrize("text", ["", "7", "[7, [], null]", '{"a": 1}'])
+def test_a_list_that_is_none_takes_nothing_back(tmp_path: Path, text: str) -> None:
+    """A crash may have cut it short, or anyone have written it."""
+    dest = Destination(tmp_path / "m", directory=True)
+    stage = cut_short(dest.path, {"a": b"1"}, {})
+    stage.intent.write_text(text)
+
+    publish.take_back(stage, dest, "plan")
+
+    assert (dest.path / "a").exists()
 
 
 def test_a_list_of_a_pull_that_was_done_is_not_believed(tmp_path: Path) -> None:
@@ -339,6 +443,11 @@ def test_a_destination_may_be_in_a_home(tmp_path: Path, monkeypatch: pytest.Monk
         ("n" * 256, {}, UnsafeNameError, "too long"),
         ("n" * 256, {"directory": True}, UnsafeNameError, "too long"),
         ("m\udcff", {}, UnsafeNameError, "UTF-8"),
+        ("dir/", {"name": ".modelfetch.json"}, UnsafeNameError, "one of modelfetch's own"),
+        ("dir/", {"name": ".modelfetch"}, UnsafeNameError, "one of modelfetch's own"),
+        ("m.bin.modelfetch.json", {}, UnsafeNameError, "one of modelfetch's own"),
+        (".modelfetch", {"directory": True}, UnsafeNameError, "one of modelfetch's own"),
+        (".modelfetch/", {"archive": True}, UnsafeNameError, "one of modelfetch's own"),
     ],
 )
 def test_a_destination_that_cannot_be_is_refused(
@@ -353,3 +462,86 @@ def test_a_destination_that_cannot_be_is_refused(
 
     with pytest.raises(error, match=said):
         place(f"{tmp_path}/{dest}", **options)
+
+
+@pytest.mark.parametrize("mine", [{}, MINE], ids=["exchanged", "entry by entry"])
+def test_a_flush_that_fails_at_the_very_end_brings_the_old_model_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mine: Files
+) -> None:
+    """Nothing is published that may not be on the disk."""
+    dest = tmp_path / "m"
+    put(dest, OLD)
+    tree.write(dest, mine)
+    before = snapshot(tmp_path)
+
+    def fail(path: Path) -> None:
+        new = dest / tree.RECEIPT
+        if path in (dest, dest.parent) and new.exists() and receipts.read(new).files == receipt_of(NEW).files:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(publish, "fsync", fail)
+    with pytest.raises(DestinationError, match="Input/output error"):
+        put(dest, NEW)
+
+    assert snapshot(tmp_path) == before
+
+
+def test_a_directory_that_cannot_be_exchanged_is_changed_entry_by_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of an image's layer, say."""
+
+    def fail(one: Path, other: Path) -> bool:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(other))
+
+    dest = tmp_path / "m"
+    put(dest, OLD)
+    inode = dest.stat().st_ino
+    monkeypatch.setattr(publish, "_rename_exchange", fail)
+
+    put(dest, NEW)
+
+    whole(dest, NEW)
+    assert dest.stat().st_ino == inode
+
+
+def test_what_another_pull_put_there_meanwhile_is_not_exchanged_away(tmp_path: Path) -> None:
+    """A file that was pulled into the directory while the new one was on its way."""
+    dest = tmp_path / "m"
+    put(dest, {"a": b"old"})
+    place = publish.locate(str(dest), "", directory=True, archive=False)
+    with staged(place, {"a": b"new"}) as stage:
+        put_file(f"{dest}/", b"alone", "b")
+        publish.publish(stage, place, receipt_of({"a": b"new"}))
+
+    assert tree.read(dest) == {"a": b"new", "b": b"alone"}
+    assert receipts.intact(receipts.read(dest / f"b{tree.RECEIPT}"), dest)
+
+
+def test_a_directory_that_cannot_be_looked_into_is_a_strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not moved away with ours."""
+    dest = tmp_path / "m"
+    put(dest, {"d/b": b"old"})
+    (dest / "d" / "private").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: Any = ".") -> Any:
+        if str(path).endswith("private"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    put(dest, {"d/b": b"new"})
+
+    assert (dest / "d" / "private").is_dir()
+    assert (dest / "d" / "b").read_bytes() == b"new"
+
+
+def test_a_directory_in_place_of_the_receipt_is_left_there(tmp_path: Path) -> None:
+    """It is a stranger's, with all that is in it."""
+    dest = tree.write(tmp_path / "m", {f"{tree.RECEIPT}/mine": b"mine"})
+
+    with pytest.raises(DestinationError, match="receipt"):
+        put(dest, NEW)
+
+    assert (dest / tree.RECEIPT / "mine").read_bytes() == b"mine"

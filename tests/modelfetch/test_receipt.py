@@ -52,6 +52,15 @@ def published(root: Path) -> Receipt:
     return made((*entries(MODEL), linked, FileEntry("folder", 0, "", "w")))
 
 
+def test_a_receipt_says_whose_signature_was_verified(tmp_path: Path) -> None:
+    """If one was; otherwise the field is not there."""
+    signed, file = replace(made(), signer="public key sha256:ab"), tmp_path / ".modelfetch.json"
+    file.write_text(signed.to_json())
+
+    assert receipts.read(file) == signed
+    assert "signer" not in json.loads(made().to_json())
+
+
 def test_a_receipt_has_the_schema_of_the_contract() -> None:
     """Every key, one line, times in UTC."""
     text = replace(made(entries({"m.bin": b"1"})), archive=Packed("m.tar", 10, "ab")).to_json()
@@ -201,3 +210,14 @@ def test_now_is_in_whole_seconds() -> None:
     """As every file system can keep it."""
     assert receipts.now().microsecond == 0
     assert receipts.now().tzinfo is UTC
+
+
+def test_a_receipt_that_never_ends_is_refused_at_once(tmp_path: Path) -> None:
+    """A FIFO without a writer would be waited for, a huge file would fill the memory."""
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(receipts.MOST_BYTES + 1)
+
+    for name in ("fifo", "huge"):
+        with pytest.raises(WrongBytesError, match="cannot be read"):
+            receipts.read(tmp_path / name)

@@ -31,6 +31,16 @@ GIVEN: dict[str, tuple[str, str]] = {  # two values of each setting that are not
     "anonymous": ("true", "1"),
     "bearer_token": ("t0ken-a", "t0ken-b"),
     "recheck": ("true", "1"),
+    "require_manifest": ("true", "1"),
+    "verify_signature": ("true", "1"),
+    "public_key": ("/a", "/b"),
+    "certificate_chain": ("/a", "/b,/c"),
+    "identity": ("a@b.c", "d@e.f"),
+    "identity_provider": ("https://a.b", "https://c.d"),
+    "trust_config": ("/a", "/b"),
+    "sign": ("true", "1"),
+    "private_key": ("/a", "/b"),
+    "private_key_password": ("s3cret-a", "s3cret-b"),
     "termination_log": ("/a", "/b"),
     "log_format": ("json", "text"),
     "log_level": ("debug", "error"),
@@ -77,7 +87,8 @@ def test_of_two_variables_ours_goes_first(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_every_setting_has_a_flag_a_variable_and_a_description() -> None:
     """Named alike; a secret has no flag, for `ps` would show it."""
-    told = CliRunner().invoke(app, ["pull", "--help"], env={"COLUMNS": "300", "TERM": "dumb", "NO_COLOR": "1"}).output
+    env = {"COLUMNS": "300", "TERM": "dumb", "NO_COLOR": "1"}
+    told = "".join(CliRunner().invoke(app, [command, "--help"], env=env).output for command in ("pull", "push"))
 
     for field, info in Settings.model_fields.items():
         assert info.description
@@ -143,6 +154,9 @@ WRONG = [
         ("memory", "0"),
         ("progress", "x"),
     ),
+    *(("max_bytes", "9" * 400), ("memory", "9000000000000Gi"), ("max_bytes", "9" * 5000), ("timeout", "9" * 400)),
+    *(("timeout", "99999999999"), ("stall_timeout", "100000000h"), ("retry_wait", "9" * 5000)),
+    *(("include", '["", ' + "[" * 100_000), ("max_files", "9" * 5000), ("max_ratio", "nan"), ("retries", "1e3")),
     *(("connections", "0"), ("connections", "65"), ("anonymous", "2"), ("log_format", "xml"), ("log_level", "INFO")),
 ]
 
@@ -154,7 +168,7 @@ def test_a_flag_that_makes_no_sense_is_a_usage_error(field: str, value: str) -> 
         settings.load({field: value})
 
     assert caught.value.message.startswith(f"--{field.replace('_', '-')} ")
-    assert value in caught.value.message
+    assert value[:50] in caught.value.message  # of a long one, the beginning
     assert caught.value.hint
 
 
@@ -231,6 +245,8 @@ def test_none_half_or_two_models_are_a_config_error_that_names_the_variables(
         ({"S3_ENDPOINT": "minio", "AWS_ENDPOINT_URL": "http://x"}, {"s3_endpoint": None}),
         ({"S3_ENDPOINT": "minio", "AWS_ENDPOINT_URL_S3": "http://x"}, {"s3_endpoint": None}),
         ({"S3_USER_VIRTUAL_BUCKET": "True"}, {"s3_virtual_host": True}),
+        ({"AWS_REGION": "eu-west-1"}, {"s3_region": "eu-west-1"}),
+        ({"AWS_REGION": "", "AWS_DEFAULT_REGION": "eu-west-1"}, {"s3_region": None}),
         ({"S3_VERIFY_SSL": "0"}, {"verify": False}),
         ({"S3_VERIFY_SSL": ""}, {"verify": True}),
         ({"STORAGE_EMULATOR_HOST": "localhost:9023"}, {"emulator": "http://localhost:9023"}),
@@ -284,6 +300,7 @@ def test_a_misspelt_name_comes_with_the_nearest_one(monkeypatch: pytest.MonkeyPa
 
 SECRETS = {
     "MODELFETCH_BEARER_TOKEN": "s3cr3t",
+    "MODELFETCH_PRIVATE_KEY_PASSWORD": "s3cr3t",
     "AWS_SECRET_ACCESS_KEY": "s3cr3t",
     "AWS_SESSION_TOKEN": "s3cr3t",
     "HTTPS_PROXY": "http://me:s3@cr3t@proxy:3128",
@@ -305,7 +322,7 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows["HTTP_PROXY"] == "***@proxy:3128"
     assert rows["AWS_ENDPOINT_URL"] == "https://***@store"
     assert rows["source"] == "https://h/m.bin?***"
-    assert rows["bearer_token"] == rows["AWS_SESSION_TOKEN"] == "**********"
+    assert rows["bearer_token"] == rows["private_key_password"] == rows["AWS_SESSION_TOKEN"] == "**********"
 
 
 def test_what_is_no_secret_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,3 +334,21 @@ def test_what_is_no_secret_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) ->
     rows = {name: value for name, value, _ in settings.effective(settings.load({}), {})}
 
     assert rows.items() >= {**plain, "dest": "/m@1", "source": "gs://b/a@b?c#12"}.items()
+
+
+def test_the_secrets_of_the_environment_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours, AWS's, and passwords in the addresses of proxies and endpoints; ordinary values are none."""
+    held = {
+        "MODELFETCH_BEARER_TOKEN": "one",
+        "AWS_SECRET_ACCESS_KEY": "two",
+        "HTTPS_PROXY": "http://me:three@h:1",
+        "http_proxy": "me:four@h:1",
+        "AWS_ENDPOINT_URL_S3": "https://me:five@h",
+        "AWS_REGION": "eu-west-1",
+        "MODELFETCH_SOURCE": "https://h:1/m@v1",
+    }
+    for name, value in held.items():
+        monkeypatch.setenv(name, value)
+
+    assert {"one", "two", "three", "four", "five"} <= set(settings.secrets())
+    assert {"eu-west-1", "1"}.isdisjoint(settings.secrets())

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from modelfetch.errors import DestinationError
-from modelfetch.stage import AREA, Stage, staging
+from modelfetch.stage import AREA, Stage, alone_in, has_leftovers, staging
 
 
 def nobody() -> None:
@@ -115,6 +116,37 @@ def test_what_other_crashed_pulls_left_is_swept(tmp_path: Path) -> None:
     assert (needed / "ours.json").exists()
 
 
+def test_what_a_crash_left_at_the_other_home_is_swept(tmp_path: Path) -> None:
+    """Where staging goes depends on what is at the destination, and that may have changed since."""
+    homes = [tmp_path / "a", tmp_path / "b"]
+    left = crashed(homes[1], "m", "tree/a", "parts.jsonl", "ours.json")
+    other = crashed(homes[1], "n", "tree/a", "parts.jsonl")
+
+    before = has_leftovers(homes, "m")
+    with staging(lambda: homes[0], "m", nobody, homes):
+        pass
+
+    assert (before, has_leftovers(homes, "m")) == (True, False)
+    assert not left.exists()
+    assert other.exists()
+
+
+def test_the_other_home_is_left_alone_while_a_pull_is_at_it(tmp_path: Path) -> None:
+    """Its lock tells."""
+    homes = [tmp_path / "a", tmp_path / "b"]
+    with begin(homes[1], "m") as busy:
+        with staging(lambda: homes[0], "m", nobody, homes):
+            pass
+        assert busy.work.exists()
+
+
+def test_what_was_not_pulled_to_has_no_leftovers(tmp_path: Path) -> None:
+    """A destination that is not there, or an area that may not be looked into, is none of ours to sweep."""
+    (tmp_path / "b").touch()
+
+    assert not has_leftovers([tmp_path / "a", tmp_path / "b"], "m")
+
+
 def test_what_another_pull_is_at_is_not_swept(tmp_path: Path) -> None:
     """Its lock tells."""
     with begin(tmp_path, "a") as busy:
@@ -192,3 +224,84 @@ def test_links_in_a_left_over_tree_are_removed_and_not_followed(tmp_path: Path) 
 
         assert [path.name for path in stage.tree.iterdir()] == ["a"]
     assert (tmp_path / "precious" / "file").exists()
+
+
+@pytest.mark.parametrize("name", ["", "tree", "parts.jsonl", "ours.json", "ours.new", "receipt.json", "scratch"])
+def test_links_in_a_left_over_staging_area_are_removed_and_not_followed(tmp_path: Path, name: str) -> None:
+    """Whoever may write to the volume may have put them there: nothing is written or removed where they lead."""
+    outside = tmp_path / "outside"
+    (outside / "tree").mkdir(parents=True)
+    (outside / "tree" / "precious").write_text("1")
+    work = crashed(tmp_path, "m", "old")
+    shutil.rmtree(work)
+    at = work / name if name else work
+    at.parent.mkdir(exist_ok=True)
+    at.symlink_to(outside if name in ("", "tree") else outside / "new")
+
+    with begin(tmp_path, "m") as stage:
+        noted(stage, "p", "a")
+        (stage.work / "ours.new").write_text("[]")
+        stage.clear()
+
+    assert sorted(path.name for path in outside.rglob("*")) == ["precious", "tree"]
+
+
+def test_a_staged_file_that_has_another_name_elsewhere_is_not_written_to(tmp_path: Path) -> None:
+    """Although a journal tells of it."""
+    (tmp_path / "precious").write_text("1")
+    with begin(tmp_path / "home", "m") as stage:
+        noted(stage, "p", "a")
+        (stage.tree / "a").unlink()
+        (stage.tree / "a").hardlink_to(tmp_path / "precious")
+
+        stage.journal("p").close()
+
+        assert list(stage.tree.iterdir()) == []
+    assert (tmp_path / "precious").read_text() == "1"
+
+
+@pytest.mark.parametrize("name", ["m", "other"], ids=["its own", "another's"])
+def test_a_link_in_place_of_a_lock_makes_no_file_elsewhere(tmp_path: Path, name: str) -> None:
+    """It is none of ours, and goes."""
+    work = crashed(tmp_path, name, "parts.jsonl")
+    lock = work.parent / f"{work.name}.lock"
+    lock.unlink()
+    lock.symlink_to(tmp_path / "new")
+
+    with begin(tmp_path, "m"):
+        pass
+
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / AREA).exists()
+
+
+def test_an_area_is_closed_to_others_whatever_the_umask(tmp_path: Path) -> None:
+    """Who could write there could change what has been verified."""
+    before = os.umask(0)
+    try:
+        with begin(tmp_path, "m") as stage:
+            mode = stage.work.parent.stat().st_mode & 0o777
+    finally:
+        os.umask(before)
+
+    assert mode == 0o755
+
+
+def test_a_directory_is_held_by_one_who_publishes_into_it(tmp_path: Path) -> None:
+    """The other waits; one that is not there holds nobody up."""
+    order: list[str] = []
+    begun = threading.Event()
+
+    def second() -> None:
+        begun.set()
+        with alone_in(tmp_path):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with alone_in(tmp_path), alone_in(tmp_path / "none"):
+        thread.start()
+        begun.wait(30)
+        order.append("first")
+    thread.join(30)
+
+    assert order == ["first", "second"]

@@ -1,12 +1,13 @@
 """What a source's address says, taken apart without asking anyone."""
 
+import os
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from modelfetch.errors import UsageError
-from modelfetch.uri import ModelURI, Scheme, parse
+from modelfetch.uri import ModelURI, Scheme, masked, parse
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_a_pinned_address_reads_as_it_was_written(text: str) -> None:
         ("/models/m.bin", False, "m.bin"),
     ],
 )
-def test_what_ends_with_a_slash_can_only_be_a_directory(text: str, directory: bool, name: str) -> None:  # noqa: FBT001
+def test_what_ends_with_a_slash_can_only_be_a_directory(text: str, directory: bool, name: str) -> None:
     """So can a whole bucket."""
     uri = parse(text)
 
@@ -150,7 +151,9 @@ def test_a_path_may_be_relative_or_in_a_home(tmp_path: Path, monkeypatch: pytest
         ("file://server/share/m.bin", "names a host"),
         ("file://", "names a host"),
         ("/m\0.bin", "NUL"),
+        ("file:///m%00.bin", "NUL"),
         ("/m\udcff.bin", "UTF-8"),
+        ("file:///m%ff.bin", "UTF-8"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_a_hint(text: str, said: str) -> None:
@@ -160,3 +163,69 @@ def test_what_makes_no_sense_is_refused_with_a_hint(text: str, said: str) -> Non
 
     assert caught.value.hint
     assert "secret" not in caught.value.message
+
+
+def test_a_directory_that_no_receipt_could_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the source itself could be named."""
+    odd = tmp_path / os.fsdecode(b"\xff")
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    with pytest.raises(UsageError, match="UTF-8"):
+        parse("m.bin")
+
+    odd.rmdir()
+    with pytest.raises(UsageError, match="is gone"):
+        parse("m.bin")
+    monkeypatch.chdir("/")
+
+
+@pytest.mark.parametrize(
+    ("text", "bucket", "key"),
+    [
+        (
+            "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/ap/a/b",
+            "arn:aws:s3:eu-west-1:123456789012:accesspoint/ap",
+            "a/b",
+        ),
+        (
+            "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint:ap/m",
+            "arn:aws:s3:eu-west-1:123456789012:accesspoint:ap",
+            "m",
+        ),
+        ("s3://arn:aws:s3::123456789012:accesspoint/x.mrap/", "arn:aws:s3::123456789012:accesspoint/x.mrap", ""),
+    ],
+)
+def test_an_access_point_takes_the_place_of_a_bucket(text: str, bucket: str, key: str) -> None:
+    """Its name may hold a slash."""
+    uri = parse(text)
+
+    assert (uri.bucket, uri.key) == (bucket, key)
+    assert parse(str(uri)) == uri
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_bucket_holds_no_credentials(scheme: str) -> None:
+    """As some tools have them in the address: they would be in every log."""
+    with pytest.raises(UsageError, match="holds credentials") as caught:
+        parse(f"{scheme}://me:s3cr3t@bucket/m")
+
+    assert "s3cr3t" not in f"{caught.value.message} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://h/m", "https://h/m"),
+        ("https://me:p@h/m?sig=x", "https://***@h/m?***"),
+        ("https://me:p/w@h:port/m", "https://***@h:port/m"),
+        ("ftp://me:p@h/m?x=y", "ftp://***@h/m?***"),
+        ("s3://b/k@1?versionId=v", "s3://b/k@1?versionId=v"),
+        ("s3://me:p@b/k", "s3://***@b/k"),
+        ("gs://b/k#1", "gs://b/k#1"),
+        ("/a@b?c", "/a@b?c"),
+        ("file:///a@b?c", "file:///a@b?c"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(text: str, shown: str) -> None:
+    """Whether it makes sense or not; versions and paths are none."""
+    assert masked(text) == shown

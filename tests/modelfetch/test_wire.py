@@ -125,6 +125,8 @@ def test_what_broke_off_goes_on_where_it_stopped(serve: tuple[Serve, list[str]])
         part(6, 11),
         answer(206, DATA[5:10]),
         answer(206, DATA[5:10], Content_Range="bytes x"),
+        answer(206, DATA[5:10], Content_Range=f"bytes {'0' * 5000}5-9/{len(DATA)}"),
+        answer(206, DATA[5:10], Content_Range=f"bytes 5-{'9' * 5000}/{len(DATA)}"),
         answer(500),
         answer(503),
         answer(429),
@@ -165,6 +167,17 @@ def test_another_version_is_noticed_and_not_asked_for_again(serve: tuple[Serve, 
         fetch(start(other), 5, 10)
 
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("start", [0, 150_000])
+def test_more_bytes_than_there_should_be_are_of_another_version(serve: tuple[Serve, list[str]], start: int) -> None:
+    """The beginning of a larger object is not the object, where no length gives it away."""
+    begin, _ = serve
+    url = begin(answer(200, DATA + b"x", length=-1, ETag='"v1"'), answer(200, DATA, length=-1, ETag='"v1"'))
+
+    with pytest.raises(ChangedError):
+        fetch(url, start, len(DATA))
+    assert fetch(url, start, len(DATA))[0].data == DATA[start:]
 
 
 @pytest.mark.parametrize("etag", ["v1", 'W/"v1"', '"v1"'])

@@ -173,7 +173,7 @@ def test_a_port_in_use_is_said() -> None:
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "MODELSERVE_HOST": "127.0.0.2"}, False),
     ],
 )
-def test_in_a_cluster_listening_on_loopback_is_warned_of(environment: dict[str, str], warned: bool) -> None:  # noqa: FBT001
+def test_in_a_cluster_listening_on_loopback_is_warned_of(environment: dict[str, str], warned: bool) -> None:
     """Probes would fail, and nothing else would say why."""
     ended = run("--port", "0", MODEL_PATH="nowhere", **environment)
 

@@ -36,8 +36,9 @@ def test_a_file_is_the_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.joblib", "a.pkl", "a.PICKLE", "model.bin", "a.joblib.gz"])
 def test_a_directory_holds_one_model(tmp_path: Path, name: str) -> None:
-    """The one candidate is found among receipts, hidden files and others."""
-    for other in (name, f"{name}.modelfetch.json", ".modelfetch.json", ".model.pkl", "README.md", "mymodel.txt"):
+    """The one candidate is found among receipts, signatures, hidden files and others."""
+    beside = (".modelfetch.json", ".model.pkl", "README.md", "mymodel.txt", "model.sig", "model.joblib.sig")
+    for other in (name, f"{name}.modelfetch.json", *beside):
         (tmp_path / other).touch()
 
     assert tmp_path / name == model.find(tmp_path)

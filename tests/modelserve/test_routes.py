@@ -151,7 +151,7 @@ def test_a_null_that_the_model_does_not_take_is_the_clients_mistake(house_client
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-def test_a_body_over_the_limit_is_413(serve: Serve, iris: Path, chunked: bool) -> None:  # noqa: FBT001
+def test_a_body_over_the_limit_is_413(serve: Serve, iris: Path, chunked: bool) -> None:
     """Whether its length is told or not; and the connection lives on."""
     client = serve(iris, max_body=1000)
     body = b" " * 2000

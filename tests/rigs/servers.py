@@ -41,6 +41,7 @@ class Program:
 
 MINIO = Program("minio", "github.com/minio/minio", "v0.0.0-20260212201848-7aac2a2c5b7c")
 FAKE_GCS = Program("fake-gcs-server", "github.com/fsouza/fake-gcs-server", "v1.56.1")
+TOXIPROXY = Program("toxiproxy", "github.com/Shopify/toxiproxy/v2/cmd/server", "v2.5.0")
 
 
 class BuildError(Exception):
@@ -85,7 +86,8 @@ def _install(program: Program) -> None:
         )
         if done.returncode:
             raise BuildError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-        (Path(gobin) / program.name).rename(program.path)
+        (made,) = Path(gobin).iterdir()  # named after the last part of the module's path
+        made.rename(program.path)
 
 
 def free_port() -> int:
@@ -150,6 +152,15 @@ def fake_gcs(directory: Path) -> Iterator[str]:
 
 
 @contextmanager
+def toxiproxy(directory: Path) -> Iterator[str]:
+    """A toxiproxy without proxies yet; gives the URL of its API."""
+    port = free_port()
+    command = [str(build(TOXIPROXY)), "-host", "127.0.0.1", "-port", str(port)]
+    with running(command, f"http://127.0.0.1:{port}/version", directory / "log"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
 def moto(directory: Path) -> Iterator[str]:
     """Moto's S3 server, which needs no Go but checks no credentials; gives its endpoint."""
     port = free_port()
@@ -163,5 +174,5 @@ if __name__ == "__main__":
         sys.exit("usage: python tests/rigs/servers.py build")
     if not can_build():
         sys.exit("there is no Go here: the tests will use moto's server, and skip what needs GCS")
-    for each in (MINIO, FAKE_GCS):
+    for each in (MINIO, FAKE_GCS, TOXIPROXY):
         sys.stdout.write(f"{build(each)}\n")

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -148,6 +149,19 @@ class S3:
             "AWS_REGION": REGION,
         }
 
+    def temporary_keys(self) -> dict[str, str]:
+        """Keys with a session token, good for an hour: AccessKeyId, SecretAccessKey and SessionToken."""
+        client = boto3.client(
+            "sts",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=REGION,
+        )
+        with contextlib.closing(client):
+            given = client.assume_role(RoleArn="arn:aws:iam::000000000000:role/rig", RoleSessionName="rig")
+        return {name: str(value) for name, value in given["Credentials"].items()}
+
     @contextlib.contextmanager
     def new_bucket(self, *, versioned: bool = False) -> "Iterator[S3Bucket]":
         """A bucket for as long as the block runs."""
@@ -252,6 +266,18 @@ class S3Bucket:
         """See `Store`; addressed with the bucket in the path."""
         name = f"{quote(key)}$" if key else "."
         return {"method": "GET", "path": f"^/{self.bucket}/{name}"}
+
+    def let_anybody_read(self) -> None:
+        """Allow requests without credentials."""
+        resources = [f"arn:aws:s3:::{self.bucket}", f"arn:aws:s3:::{self.bucket}/*"]
+        allow = {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": ["s3:GetObject", "s3:ListBucket"],
+            "Resource": resources,
+        }
+        policy = {"Version": "2012-10-17", "Statement": [allow]}
+        self.server.client.put_bucket_policy(Bucket=self.bucket, Policy=json.dumps(policy))
 
     def remove(self) -> None:
         """Delete the bucket with all that is in it."""
@@ -384,8 +410,11 @@ class Folder:
         return sorted(tree.read(self.root))
 
     def delete(self, key: str) -> None:
-        """Remove a file."""
+        """Remove a file, and the directories that it leaves empty: a bucket has none."""
         (self.root / key).unlink()
+        for folder in Path(key).parents[:-1]:
+            if not any((self.root / folder).iterdir()):
+                (self.root / folder).rmdir()
 
     def uri(self, key: str = "") -> str:
         """How `modelfetch` is told of it."""

@@ -1,3 +1,4 @@
+import gzip
 import http.client
 import socket
 import threading
@@ -200,10 +201,97 @@ def test_something_may_happen_between_two_requests(
 
 def test_a_redirect_leads_to_the_same_address(proxy: FaultProxy) -> None:
     """Clients that follow end at the object."""
-    proxy.add(redirect=True)
+    proxy.add(redirect=307)
 
     assert urllib3.PoolManager().request("GET", proxy.url).data == DATA
     assert [request.status for request in proxy.requests] == [307, 200]
+
+
+def test_a_cut_may_be_at_an_offset_of_the_object(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """In whatever range it falls."""
+    proxy.add(cut_at=200_000, clean=True)
+
+    whole = pool.request("GET", proxy.url, headers={"Range": "bytes=0-99999"}).data
+    reply = pool.request("GET", proxy.url, headers={"Range": "bytes=100000-299999"}, preload_content=False)
+
+    assert whole == DATA[:100_000]
+    with pytest.raises(urllib3.exceptions.ProtocolError):
+        reply.read()
+    assert proxy.requests[-1].sent == 100_000
+
+
+def test_a_length_may_be_wrong_or_said_twice(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """Too small by some bytes; of two different ones the client is told of both."""
+    proxy.add(length_off=-1000)
+    proxy.add(also=(("Content-Length", "5"),))
+
+    assert pool.request("GET", proxy.url).data == DATA[:-1000]
+    with pytest.raises(urllib3.exceptions.InvalidHeader):
+        pool.request("GET", proxy.url)
+
+
+def test_a_reply_may_be_of_the_old_kind(proxy: FaultProxy) -> None:
+    """HTTP/1.0, no length, closed at its end."""
+    proxy.add(old=True)
+    connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=10)
+    connection.request("GET", urlsplit(proxy.url).path + "?alt=media")
+
+    reply = connection.getresponse()
+
+    assert (reply.version, reply.getheader("Content-Length"), reply.will_close) == (10, None, True)
+    assert reply.read() == DATA
+
+
+def test_a_body_may_come_in_chunks_of_which_one_is_damaged(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """Whole ones first."""
+    proxy.add(chunked=True)
+    proxy.add(bad_chunk=100_000)
+
+    reply = pool.request("GET", proxy.url)
+
+    assert (reply.headers["Transfer-Encoding"], reply.data) == ("chunked", DATA)
+    with pytest.raises(urllib3.exceptions.ProtocolError):
+        pool.request("GET", proxy.url)
+    assert proxy.requests[-1].sent >= 100_000
+
+
+def test_a_body_may_be_compressed_on_its_way(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """And says so."""
+    proxy.add(compress=True)
+
+    reply = pool.request("GET", proxy.url, decode_content=False)
+
+    assert reply.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(reply.data) == DATA
+
+
+def test_anything_may_come_in_place_of_an_answer(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """Bytes as they stand."""
+    proxy.add(raw=b"no HTTP\r\n\r\n")
+
+    with pytest.raises(urllib3.exceptions.ProtocolError, match="no HTTP"):
+        pool.request("GET", proxy.url)
+
+
+def test_a_head_may_come_line_by_line(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """All of it, in the end."""
+    proxy.add(slow_head=0.001)
+
+    reply = pool.request("GET", proxy.url)
+
+    assert (int(reply.headers["Content-Length"]), reply.data) == (len(DATA), DATA)
+
+
+def test_request_and_body_may_be_altered(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """The server sees the one, the client the other; what was asked is on record."""
+    proxy.add(
+        rewrite=lambda request: request.headers.update(range="bytes=10-19"), edit=lambda body: body[::-1] + b"more"
+    )
+
+    reply = pool.request("GET", proxy.url, headers={"Range": "bytes=0-9"})
+
+    assert (reply.status, reply.data, reply.headers["Content-Length"]) == (206, DATA[19:9:-1] + b"more", "14")
+    assert proxy.requests[-1].range == "bytes=0-9"
 
 
 def test_chunked_uploads_pass(gcs_bucket: GCSBucket, fault_proxy: Proxied) -> None:

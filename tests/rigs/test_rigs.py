@@ -96,7 +96,7 @@ def test_servers_are_built_once_however_many_ask(tmp_path: Path, monkeypatch: py
     fake_go = tmp_path / "bin" / "go"
     tree.write(
         tmp_path,
-        {"bin/go": b'#!/bin/sh\necho run >> "$COUNT"\nsleep 0.3\ntouch "$GOBIN/minio" "$GOBIN/fake-gcs-server"\n'},
+        {"bin/go": b'#!/bin/sh\necho run >> "$COUNT"\nsleep 0.3\ntouch "$GOBIN/$(basename "${2%@*}")"\n'},
     )
     fake_go.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake_go.parent}:/usr/bin:/bin")
@@ -108,5 +108,5 @@ def test_servers_are_built_once_however_many_ask(tmp_path: Path, monkeypatch: py
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     printed = {process.communicate(timeout=60)[0] for process in both}
 
-    assert (tmp_path / "count").read_text() == "run\n" * 2  # one for each program
-    assert printed == {f"{servers.MINIO.path}\n{servers.FAKE_GCS.path}\n"}
+    assert (tmp_path / "count").read_text() == "run\n" * 3  # one for each program
+    assert printed == {f"{servers.MINIO.path}\n{servers.FAKE_GCS.path}\n{servers.TOXIPROXY.path}\n"}

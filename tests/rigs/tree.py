@@ -3,12 +3,15 @@
 import gzip
 import hashlib
 import io
+import json
 import random
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 RECEIPT = ".modelfetch.json"
+MANIFEST = ".modelfetch-manifest.json"
 STAGING = ".modelfetch"
 
 
@@ -40,6 +43,13 @@ def digest(files: Mapping[str, bytes]) -> str:
     """The digest that a directory's receipt must have: that of what `sha256sum` prints, sorted by path."""
     lines = "".join(f"{sha256(data)}  {name}\n" for name, data in sorted(files.items()))
     return f"sha256:{sha256(lines.encode())}"
+
+
+def manifest(files: Mapping[str, bytes], *, directory: bool = True, **others: Any) -> bytes:
+    """What a push of these files leaves with them; `others` are fields to add or to replace."""
+    listed = [{"path": name, "size": len(data), "sha256": sha256(data)} for name, data in files.items()]
+    own = digest(files) if directory else "".join(f"sha256:{one['sha256']}" for one in listed)
+    return json.dumps({"schema": 1, "complete": True, "digest": own, "files": listed, **others}).encode()
 
 
 def tar(files: Mapping[str, bytes]) -> bytes:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from modelfetch.errors import BudgetError, DestinationError
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -12,11 +14,32 @@ class Budget:
         max_bytes: of file content.
         max_files: members of any kind; directories that no member stands for count on their own.
         max_ratio: bytes that come out of the decompression to bytes that went in; looked at from 64 KiB on.
+        full_disk: whether it is the disk that has no room for more bytes, and not somebody who allows no more.
     """
 
     max_bytes: int
     max_files: int
     max_ratio: float
+    full_disk: bool = False
+
+    def check_bytes(self, size: int, what: str) -> None:
+        """Refuse content of more bytes than may be.
+
+        Raises:
+            BudgetError: more than allowed.
+            DestinationError: more than the disk has room for.
+        """
+        if size <= self.max_bytes:
+            return
+        if self.full_disk:
+            raise DestinationError(
+                f"{what} holds more than the {self.max_bytes} bytes that the destination's disk has free.",
+                hint="Free some space, or give the volume a larger size.",
+            )
+        raise BudgetError(
+            f"{what} holds more than {self.max_bytes} bytes.",
+            hint="If it may be trusted, raise --max-bytes (MODELFETCH_MAX_BYTES).",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ from pathlib import Path
 from modelfetch.archive.base import Budget, Member
 from modelfetch.archive.streams import Packed, codec, inflate, within_ratio
 from modelfetch.disk import disk_errors
-from modelfetch.errors import BudgetError
+from modelfetch.errors import ArchiveError
+
+_HINT = "Upload it again: what is stored with contentEncoding gzip must be gzip, and whole."
 
 
 def gunzip(packed: Path, into: Path, budget: Budget) -> Member:
@@ -17,17 +19,20 @@ def gunzip(packed: Path, into: Path, budget: Budget) -> Member:
         BudgetError: it expands beyond the budget.
         DestinationError: the disk has no room, or fails.
     """
+    try:
+        return _gunzip(packed, into, budget)
+    except ArchiveError as error:
+        raise ArchiveError(f"{packed.name}: {error.message}", hint=error.hint or _HINT) from error
+
+
+def _gunzip(packed: Path, into: Path, budget: Budget) -> Member:
     size = 0
     total = hashlib.sha256()
     with disk_errors(into), packed.open("rb") as source, into.open("xb") as target:
         stream = Packed(source)
         for piece in within_ratio(inflate(iter(stream), codec("gzip")), stream, budget.max_ratio):
             size += len(piece)
-            if size > budget.max_bytes:
-                raise BudgetError(
-                    f"{packed.name} has more than {budget.max_bytes} bytes when decoded.",
-                    hint="Raise MODELFETCH_MAX_BYTES.",
-                )
+            budget.check_bytes(size, packed.name)
             total.update(piece)
             target.write(piece)
     return Member(into.name, size, total.hexdigest())

@@ -1,6 +1,7 @@
-"""Where a symbolic link leads, worked out before any link exists."""
+"""Where symbolic links lead, worked out before any of them exists."""
 
 from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 
 from modelfetch.errors import ArchiveError
 from modelfetch.names import shown
@@ -8,42 +9,72 @@ from modelfetch.names import shown
 MAX_HOPS = 40  # links that Linux follows for one name: path_resolution(7)
 
 
-def resolve(path: str, links: Mapping[str, str], files: Container[str], directories: Container[str]) -> str:
-    """Follow a link as the kernel would, inside the tree that these names make up.
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """The names that are to be, and what is known already: a link's end, and the links followed to it."""
 
-    A lexical check is not enough: in `a/../b` the `..` is that of the directory that a link `a` leads to.
+    links: Mapping[str, str]
+    files: Container[str]
+    directories: Container[str]
+    known: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+
+def resolve(links: Mapping[str, str], files: Container[str], directories: Container[str]) -> dict[str, str]:
+    """Follow links as the kernel would, inside the tree that these names make up.
+
+    A lexical check is not enough: in `a/../b` the `..` is that of the directory that a link `a` leads to. Each link is
+    followed once, however many lead to it: a few kilobytes could keep a processor busy for hours otherwise.
+
+    Args:
+        links: the target of each link, relative.
+        files: what is a regular file.
+        directories: what is a directory; those that links stand in are among them.
 
     Returns:
-        The file or directory it leads to, itself no link.
+        The file or directory that each link leads to, itself no link.
 
     Raises:
-        ArchiveError: the link leads out of the tree, to nothing, round in a circle, or to a directory it lies in.
+        ArchiveError: one leads out of the tree, to nothing, round in a circle, or to a directory it lies in.
     """
-    at: list[str] = []
-    ahead = path.split("/")[::-1]
-    hops = 0
-    while ahead:
-        segment = ahead.pop()
-        if segment == "..":
-            if not at:
-                raise _refusal(path, links, "leads out of the archive")
-            at.pop()
-        elif segment not in ("", "."):
-            here = "/".join([*at, segment])
-            if here in links:
-                hops += 1
-                ahead.extend(links[here].split("/")[::-1])
-            elif here in directories or (here in files and not ahead):
-                at.append(segment)
-            else:
-                raise _refusal(path, links, "leads to nothing in the archive")
-        if hops > MAX_HOPS:
-            raise _refusal(path, links, "leads round in a circle")
-    end = "/".join(at)
-    if not end or path.startswith(f"{end}/"):
-        raise _refusal(path, links, "leads to a directory that it lies in")
-    return end
+    tree = _Tree(links, files, directories)
+    return {path: _follow(path, tree, MAX_HOPS)[0] for path in links}
 
 
-def _refusal(path: str, links: Mapping[str, str], flaw: str) -> ArchiveError:
-    return ArchiveError(f"The link {shown(path)} to {shown(links[path])} {flaw}.")
+def _follow(path: str, tree: _Tree, left: int) -> tuple[str, int]:
+    """Where a link leads, and how many were followed, with itself; `left` may be."""
+    if path in tree.known:
+        return tree.known[path]
+    if not left:
+        raise _refusal(path, tree, "leads round in a circle")
+    at, hops = path.rpartition("/")[0], 1
+    for segment in tree.links[path].split("/"):
+        if at in tree.files:
+            raise _refusal(path, tree, "leads to nothing in the archive")
+        at = _step(at, segment, path, tree)
+        if at in tree.links:
+            at, more = _follow(at, tree, left - 1)
+            hops += more
+    if hops > MAX_HOPS:
+        raise _refusal(path, tree, "leads round in a circle")
+    if not at or path.startswith(f"{at}/"):
+        raise _refusal(path, tree, "leads to a directory that it lies in")
+    tree.known[path] = at, hops
+    return at, hops
+
+
+def _step(at: str, segment: str, path: str, tree: _Tree) -> str:
+    """From a directory to what a segment of a link's target names there."""
+    if segment in ("", "."):
+        return at
+    if segment == "..":
+        if not at:
+            raise _refusal(path, tree, "leads out of the archive")
+        return at.rpartition("/")[0]
+    there = f"{at}/{segment}" if at else segment
+    if there not in tree.directories and there not in tree.files and there not in tree.links:
+        raise _refusal(path, tree, "leads to nothing in the archive")
+    return there
+
+
+def _refusal(path: str, tree: _Tree, flaw: str) -> ArchiveError:
+    return ArchiveError(f"The link {shown(path)} to {shown(tree.links[path])} {flaw}.")

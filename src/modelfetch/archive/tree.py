@@ -17,7 +17,7 @@ from modelfetch.archive.base import Budget, Member
 from modelfetch.archive.links import resolve
 from modelfetch.archive.streams import PIECE
 from modelfetch.errors import ArchiveError, BudgetError, ModelfetchError, UnsafeNameError
-from modelfetch.names import parents, shown, vet
+from modelfetch.names import MAX_PATH_BYTES, parents, shown, vet
 
 MAX_NAMES = 64 * 1024**2  # characters of all names together: they are kept in memory
 
@@ -43,17 +43,14 @@ class Tree:
 
         Raises:
             BudgetError: there are more than the budget has.
+            DestinationError: there is no room for so much.
         """
         if members > self.budget.max_files:
             raise BudgetError(
                 f"The archive holds more than {self.budget.max_files} files.",
                 hint="If it may be trusted, raise --max-files (MODELFETCH_MAX_FILES).",
             )
-        if size > self.budget.max_bytes:
-            raise BudgetError(
-                f"The archive holds more than {self.budget.max_bytes} bytes.",
-                hint="Use a larger volume, or raise --max-bytes (MODELFETCH_MAX_BYTES).",
-            )
+        self.budget.check_bytes(size, "The archive")
 
     def admit(self, name: str, *, is_directory: bool) -> str:
         """Count and vet a member, before anything else is done with it.
@@ -135,6 +132,8 @@ class Tree:
         """Note a symbolic link; `finish` checks where it leads, and makes it."""
         if not target or target.startswith("/"):
             raise ArchiveError(f"The link {shown(path)} to {shown(target)} leads out of the archive.")
+        if (size := len(os.fsencode(target))) > MAX_PATH_BYTES:
+            raise ArchiveError(f"The member {shown(path)} is a link with a target of {size} bytes.")
         self._claim(path)
         self._links[path] = target
         self._count_name(target)
@@ -147,7 +146,7 @@ class Tree:
         """
         if not self._files:
             raise ArchiveError("The archive holds no files.")
-        ends = {path: resolve(path, self._links, self._files, self._directories) for path in self._links}
+        ends = resolve(self._links, self._files, self._directories)
         members = dict(self._files)
         for path, end in ends.items():
             target = PurePosixPath(self._links[path])  # without idle dots and slashes

@@ -17,10 +17,9 @@ from modelfetch.archive.streams import PIECE, Forward, check_ratio, codec, infla
 from modelfetch.archive.tree import Tree
 from modelfetch.disk import disk_errors
 from modelfetch.errors import ArchiveError, BudgetError
-from modelfetch.names import is_reserved, shown
+from modelfetch.names import MAX_PATH_BYTES, is_reserved, shown
 
 MAX_DIRECTORY = 64 * 1024**2  # bytes of the central directory: it is read into memory
-MAX_TARGET = 4095  # bytes of a link's target: PATH_MAX
 
 _STORED = 0
 _METHODS = {8: "deflate", 12: "bzip2", 93: "zstd"}  # not LZMA (14): a member can make it ask for 4 GiB of memory
@@ -110,7 +109,7 @@ def _list(file: BinaryIO, directory: _Directory, tree: Tree) -> list[zipfile.Zip
         raise BudgetError("The zip's central directory is larger than 64 MiB.")
     try:
         members = zipfile.ZipFile(file).infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError) as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError, OverflowError) as error:
         raise ArchiveError(f"The zip's central directory is damaged ({error}).") from error
     if len(members) != directory.members:
         raise ArchiveError(f"The zip says it holds {directory.members} files, but lists {len(members)}.")
@@ -151,7 +150,7 @@ def _kind(info: zipfile.ZipInfo, *, is_directory: bool) -> int:
         raise ArchiveError(f"The member {name} is a device, a FIFO or a socket.")
     if (is_directory and kind != stat.S_IFDIR) or (kind == stat.S_IFDIR and info.file_size):
         raise ArchiveError(f"The member {name} is a directory by its name or mode, but not by the rest.")
-    if kind == stat.S_IFLNK and info.file_size > MAX_TARGET:
+    if kind == stat.S_IFLNK and info.file_size > MAX_PATH_BYTES:  # it is read into memory
         raise ArchiveError(f"The member {name} is a link with a target of {info.file_size} bytes.")
     return kind
 

@@ -16,8 +16,10 @@ from modelfetch.errors import (
 from modelfetch.pool import Connect
 from modelfetch.uri import ModelURI
 
+_MOST_DIGITS = 30  # Python refuses to read 4,300
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)  # there may be a million
 class RemoteObject:
     """One stored object.
 
@@ -69,8 +71,10 @@ class Access:
         bearer_token: for https sources.
         endpoint: of an S3-compatible store, if named in KServe's way.
         virtual_host: address S3 buckets as host names.
+        region: of S3; if it is None, the SDK looks for it.
         emulator: address of what stands in for Google Cloud Storage (STORAGE_EMULATOR_HOST).
         write: whether credentials must allow writing.
+        max_listed: entries of a listing to take, chosen ones and others: they are kept in memory.
     """
 
     connect: Connect = field(default_factory=Connect)
@@ -78,8 +82,10 @@ class Access:
     bearer_token: str = field(default="", repr=False)
     endpoint: str | None = None
     virtual_host: bool = False
+    region: str | None = None
     emulator: str | None = None
     write: bool = False
+    max_listed: int = 1_000_000
 
 
 class Source(Protocol):
@@ -94,6 +100,15 @@ class Source(Protocol):
         Raises:
             NotFoundError: no such bucket, object, version or prefix.
             ModelfetchError: it cannot be asked.
+        """
+        ...
+
+    def beside(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
+        """The object whose name is that of `obj` with a suffix, whatever its version; None if there is none.
+
+        Raises:
+            CredentialsError: it may not be asked for, or, to S3 without the right to list, is not there.
+            ModelfetchError: it cannot be asked for.
         """
         ...
 
@@ -143,9 +158,14 @@ class Store(Source, Protocol):
         """
         ...
 
-    def mark(self, key: str) -> None:
-        """Store the empty object that stands for an empty directory; `key` ends with a slash."""
+    def put(self, key: str, data: bytes) -> None:
+        """Store a small object in one request; an empty one whose key ends with a slash is an empty directory's."""
         ...
+
+
+def number(text: str | None) -> int | None:
+    """A header's number; None for what is none, or has more digits than any size or offset."""
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 def retry_after(value: str | None) -> float | None:
@@ -153,22 +173,26 @@ def retry_after(value: str | None) -> float | None:
     return float(value) if value and value.isdecimal() else None
 
 
+# Not implemented, HTTP version or negotiation, a loop in the store, a portal that wants a login: no time heals these.
+_FINAL = (501, 505, 506, 508, 510, 511)
+
+
 def by_status(status: int, what: str, detail: str = "", *, wait: float | None = None) -> ModelfetchError:
-    """The error for an HTTP status, where the store gives no better reason."""
+    """The error for an HTTP status (RFC 9110 and the registry of IANA), where the store gives no better reason."""
     said = f"{what}: HTTP {status}{f' ({detail})' if detail else ''}"
     match status:
-        case 401 | 403 | 407:
+        case 401 | 403:
             return CredentialsError(f"Access denied to {said}.", hint="Check the credentials and what they may read.")
+        case 407:
+            return CredentialsError(f"The proxy refuses {said}.", hint="Check the user and password in HTTPS_PROXY.")
         case 404 | 410:
             return NotFoundError(f"Not found: {said}.", hint="Check bucket and path with `modelfetch inspect`.")
-        case 412:
-            return ChangedError(
-                f"{what} was replaced while it was being read.", hint="Run again to get the new version."
-            )
-        case 408 | 425 | 429 | 500 | 502 | 503 | 504 | 507 | 509:
+        case 412 | 416:
+            return changed(what)
+        case 408 | 425 | 429:
+            return TransientError(f"The server is busy: {said}.", hint="Try again later.", retry_after=wait)
+        case _ if status >= 500 and status not in _FINAL:
             return TransientError(f"The server is busy or failing: {said}.", hint="Try again later.", retry_after=wait)
-        case _ if status >= 500 and status != 501:
-            return TransientError(f"The server fails: {said}.", hint="Try again later.", retry_after=wait)
         case _:
             return RefusedError(f"The server refuses {said}.", hint="Check the address and the endpoint.")
 

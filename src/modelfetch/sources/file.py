@@ -1,5 +1,6 @@
 """Models on a local path: the same guarantees for what another program put there."""
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -52,6 +53,16 @@ class FileSource:
             )
         return RemoteObject(key=str(path), path=name, size=state.st_size, version=_version(state))
 
+    def beside(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
+        """See `Source.beside`."""
+        path = Path(obj.key + suffix)
+        try:
+            return self._state(path, obj.path + suffix)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+                return None
+            raise _explain(error, path) from error
+
     def complete(self, obj: RemoteObject) -> RemoteObject:
         """See `Source.complete`; a file system knows no checksums."""
         return obj
@@ -96,13 +107,15 @@ def _between(here: Path, top: Path) -> Iterator[Path]:
 
 
 def _explain(error: OSError, path: Path) -> ModelfetchError:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
+    if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ENAMETOOLONG:
         return NotFoundError(
             f"There is no file or directory {error.filename or path}.",
             hint="Check the path; did you mean s3://, gs:// or https://?",
         )
     if isinstance(error, PermissionError):
         return CredentialsError(
-            f"{error.filename or path} may not be read: {error.strerror}.", hint="Check its owner and mode."
+            f"{error.filename or path} may not be read: {error.strerror or error}.", hint="Check its owner and mode."
         )
-    return RefusedError(f"{error.filename or path} cannot be read: {error.strerror}.", hint="Check the disk it is on.")
+    return RefusedError(
+        f"{error.filename or path} cannot be read: {error.strerror or error}.", hint="Check the disk it is on."
+    )

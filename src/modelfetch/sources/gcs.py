@@ -4,9 +4,9 @@ import base64
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
 
 import google.auth
 import requests
@@ -14,20 +14,19 @@ from google.api_core import exceptions as api
 from google.api_core.retry import Retry
 from google.auth import exceptions as auth
 from google.auth.credentials import AnonymousCredentials
+from google.auth.transport.requests import AuthorizedSession
 from google.auth.transport.requests import Request as AuthRequest
 from google.cloud import storage
 from google.cloud.storage.exceptions import InvalidResponse
+from requests.adapters import HTTPAdapter
 
-from modelfetch.errors import (
-    ConfigError,
-    CredentialsError,
-    ModelfetchError,
-    NoCredentialsError,
-    NotFoundError,
-)
-from modelfetch.pool import CONNECT_TIMEOUT, explain
+from modelfetch.errors import ModelfetchError, NotFoundError
+from modelfetch.pool import CONNECT_TIMEOUT, Connect, check, host
 from modelfetch.retry import request
-from modelfetch.sources.base import Access, Found, RemoteObject, Request, by_status, changed, retry_after
+from modelfetch.sources import gcs_errors
+from modelfetch.sources.base import Access, Found, RemoteObject, Request, by_status, changed
+from modelfetch.sources.bounded import Bounded
+from modelfetch.sources.listing import Listing
 from modelfetch.uri import ModelURI
 
 _SCOPES = {
@@ -36,14 +35,7 @@ _SCOPES = {
 }
 _FIELDS = "items(name,size,generation,crc32c,md5Hash,contentEncoding),nextPageToken"
 _CHUNK = 16 * 1024**2  # bytes of a resumable upload that are held in memory and sent at a time
-_HINT_WRITE = (
-    "Allow storage.objects.create, .delete (to replace), .get and .list (role Storage Object User) to this identity."
-)
-_HINT_DENIED = "Allow storage.objects.get and storage.objects.list (role Storage Object Viewer) to this identity."
-_HINT_NONE = (
-    "Use workload identity, set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`;"
-    " for a public bucket, --anonymous."
-)
+_MAX_GENERATION = 2**63 - 1
 
 
 class GCSSource:
@@ -60,47 +52,78 @@ class GCSSource:
         self.uri = uri
         self.connect = access.connect
         self._timeout = (min(CONNECT_TIMEOUT, access.connect.stall_timeout), access.connect.stall_timeout)
+        self._max_listed = access.max_listed
         self._lock = threading.Lock()
+        self._had = False  # whether there were credentials
+        self._issuer = AuthRequest(_issuing(access.connect))
+        self._credentials: Any = None
+        if not (access.anonymous or access.emulator):
+            with self._issued():
+                self._credentials, _ = google.auth.default(scopes=_SCOPES[access.write], request=self._issuer)
         with self._explained():
-            self._client, self._credentials = _client(access)
+            self._client = self._connected(access)
+            check(access.connect, self._client.api_endpoint)
+
+    def _connected(self, access: Access) -> Any:  # noqa: ANN401
+        """The SDK's client; it asks for tokens as we do."""
+        nobody: Any = AnonymousCredentials  # google-auth's constructors are partly typed
+        authorised: Any = AuthorizedSession
+        credentials = nobody() if self._credentials is None else self._credentials
+        session = authorised(credentials, auth_request=self._issuer, refresh_timeout=self._timeout[1])
+        session.configure_mtls_channel()
+        _trusting(session, access.connect)
+        session.hooks["response"].append(self._bounded)
+        options = {"api_endpoint": access.emulator} if access.emulator else None
+        client = storage.Client(project="-", credentials=credentials, client_options=options, _http=session)
+        # The SDK asks for the bucket's metadata in a thread of its own, for traces that nobody collects here.
+        client._bucket_metadata_cache = None  # noqa: SLF001
+        return client
 
     def find(self) -> Found:
         """See `Source.find`."""
         if not self.uri.is_directory:
-            blob = request(self._blob)
-            if blob is not None:
-                return Found((_object(blob, self.uri.name),), directory=False)
+            single = request(lambda: self._stat(self.uri.key, self.uri.name, self.uri.version))
+            if single is not None:
+                return Found((single,), directory=False)
             if self.uri.version:
-                raise NotFoundError(
-                    f"There is no {self.uri} of generation {self.uri.version}.",
-                    hint="`modelfetch inspect` shows the current one.",
-                )
+                raise self._no_generation()
         return request(self._list)
 
-    def _blob(self) -> Any:  # noqa: ANN401
-        with self._explained(self.uri.key):
-            bucket = self._client.bucket(self.uri.bucket)
-            generation = int(self.uri.version) if self.uri.version else None
-            return bucket.get_blob(self.uri.key, generation=generation, timeout=self._timeout, retry=None)
+    def _no_generation(self) -> NotFoundError:
+        return NotFoundError(
+            f"There is no {self.uri} of generation {self.uri.version}.",
+            hint="`modelfetch inspect` shows the current one; `gcloud storage restore` brings a soft-deleted one back.",
+        )
+
+    def _stat(self, key: str, path: str, version: str | None = None) -> RemoteObject | None:
+        generation = _generation(version)
+        if generation is not None and generation > _MAX_GENERATION:
+            raise self._no_generation()
+        bucket = self._bucket()
+        with self._explained(key), self._understood():
+            blob = bucket.get_blob(key, generation=generation, timeout=self._timeout, retry=None)
+            return None if blob is None else _object(blob, path)
 
     def _list(self) -> Found:
         prefix = self.uri.key if self.uri.is_directory else f"{self.uri.key}/"
-        objects, folders = [], []
-        with self._explained(prefix):
-            blobs = self._client.list_blobs(
-                self.uri.bucket, prefix=prefix, fields=_FIELDS, timeout=self._timeout, retry=None
-            )
-            for blob in blobs:
-                path = blob.name.removeprefix(prefix)
-                if path.endswith("/") and not blob.size:
-                    folders.append(path.rstrip("/"))
-                elif path:
-                    objects.append(_object(blob, path))
-        if not objects:
+        listing = Listing(prefix, self._max_listed)
+        bucket = self._bucket()
+        with self._explained(prefix), self._understood():
+            blobs = bucket.list_blobs(prefix=prefix, fields=_FIELDS, timeout=self._timeout, retry=None)
+            for page in blobs.pages:
+                for blob in page:
+                    listing.add(blob.name, int(blob.size), partial(_object, blob))
+                listing.end_page(blobs.next_page_token, more=bool(blobs.next_page_token))
+        found = listing.found()
+        if found is None:
             raise NotFoundError(
                 f"There is nothing at {self.uri}.", hint="Check the path; `modelfetch inspect` lists what is there."
             )
-        return Found(tuple(objects), directory=True, folders=tuple(folders))
+        return found
+
+    def beside(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
+        """See `Source.beside`."""
+        return request(lambda: self._stat(obj.key + suffix, obj.path + suffix))
 
     def complete(self, obj: RemoteObject) -> RemoteObject:
         """See `Source.complete`; listings have the checksums already."""
@@ -113,13 +136,24 @@ class GCSSource:
         """
         url = f"{self._media(obj.key)}?alt=media&generation={obj.version}"
         headers = {"Accept-Encoding": "gzip"}
-        if self._credentials is not None:
-            with self._explained(obj.key), self._lock:
-                session = AuthRequest(self._client._http)  # noqa: SLF001  the SDK's own session: its proxies and certificates
-                if renew:
-                    self._credentials.refresh(session)
-                self._credentials.before_request(session, "GET", url, headers)
+        self._sign(url, headers, renew=renew)
         return Request(url, headers)
+
+    def _sign(self, url: str, headers: dict[str, str], *, renew: bool = False) -> None:
+        """Add a token that is good for a while, unless none is to be sent."""
+        if self._credentials is None:
+            return
+        issuer = partial(self._issuer, timeout=self._timeout[1])
+        with self._issued(), self._lock:
+            if renew:
+                self._credentials.refresh(issuer)
+            self._credentials.before_request(issuer, "GET", url, headers)
+
+    def _bucket(self) -> Any:  # noqa: ANN401
+        """The SDK's bucket, and a token at hand: what goes wrong with tokens is not the store's word."""
+        self._sign(self._client.api_endpoint, {})
+        with self._explained():
+            return self._client.bucket(self.uri.bucket)
 
     def _media(self, key: str) -> str:
         path = self._client.bucket(self.uri.bucket).blob(key).path
@@ -133,11 +167,10 @@ class GCSSource:
         """See `Source.diagnose`: the object's metadata asked through the SDK."""
         what = f"gs://{self.uri.bucket}/{obj.key}"
         try:
-            with self._explained(obj.key):
-                now = self._client.bucket(self.uri.bucket).get_blob(obj.key, timeout=self._timeout, retry=None)
+            now = self._stat(obj.key, obj.path)
             if now is None:
                 return NotFoundError(f"{what} was deleted while it was being read.", hint="Upload it again.")
-            if str(now.generation) != obj.version and not self.uri.version:
+            if now.version != obj.version and not self.uri.version:
                 return changed(what)
         except ModelfetchError as error:
             return error
@@ -145,9 +178,9 @@ class GCSSource:
 
     def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
         """See `Store.upload`: the stated crc32c makes the store refuse other bytes."""
-        blob = self._client.bucket(self.uri.bucket).blob(key, chunk_size=_CHUNK)
+        blob = self._bucket().blob(key, chunk_size=_CHUNK)
         blob.crc32c = base64.b64encode(bytes.fromhex(crc)).decode()
-        with path.open("rb") as file, self._explained(key, _HINT_WRITE):
+        with path.open("rb") as file, self._explained(key, gcs_errors.HINT_WRITE):
             blob.upload_from_file(
                 _Watched(file, advance),
                 size=path.stat().st_size,
@@ -156,29 +189,78 @@ class GCSSource:
                 timeout=self._timeout,
                 retry=_UPLOAD_RETRY,
             )
-        return _object(blob, path.name)
+        with self._understood():
+            return _object(blob, path.name)
 
-    def mark(self, key: str) -> None:
-        """See `Store.mark`."""
+    def put(self, key: str, data: bytes) -> None:
+        """See `Store.put`."""
 
         def put() -> None:
-            with self._explained(key, _HINT_WRITE):
-                blob = self._client.bucket(self.uri.bucket).blob(key)
-                blob.upload_from_string(b"", timeout=self._timeout, retry=None)
+            blob = self._bucket().blob(key)
+            with self._explained(key, gcs_errors.HINT_WRITE):
+                blob.upload_from_string(data, timeout=self._timeout, retry=None)
 
         request(put)
 
     @contextlib.contextmanager
-    def _explained(self, key: str = "", denied: str = _HINT_DENIED) -> Iterator[None]:
+    def _explained(self, key: str = "", denied: str = gcs_errors.HINT_READ) -> Iterator[None]:
         what = f"gs://{self.uri.bucket}/{key}"
         try:
             yield
         except api.GoogleAPICallError as error:
-            raise _refusal(error, what, denied) from error
-        except (auth.GoogleAuthError, api.RetryError, requests.RequestException, OSError, ValueError) as error:
-            client = getattr(self, "_client", None)
-            host = urlsplit(client.api_endpoint).netloc if client else "Google Cloud Storage"
-            raise _failure(error, host, self.connect.stall_timeout) from error
+            raise gcs_errors.refusal(error, what, denied, self.uri.version) from error
+        except gcs_errors.FAILURES as error:
+            raise gcs_errors.failure(error, self._host(), self.connect.stall_timeout, had=self._had) from error
+
+    @contextlib.contextmanager
+    def _issued(self) -> Iterator[None]:
+        """Explain what goes wrong with credentials; the SDK reads files and answers without much care."""
+        try:
+            yield
+        except Exception as error:
+            raise gcs_errors.unavailable(error, self.connect.stall_timeout, had=self._had) from error
+        self._had = self._credentials is not None and self._credentials.token is not None
+
+    def _bounded(self, reply: requests.Response, **_: object) -> None:
+        reply.raw = Bounded(reply.raw, self._host())
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        """A reply that lacks what Google's have, or has something else in its place, is no reply of Google's."""
+        try:
+            yield
+        except (auth.GoogleAuthError, requests.RequestException):  # some of these are ValueErrors too
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise gcs_errors.nonsense(self._host()) from error
+
+    def _host(self) -> str:
+        client = getattr(self, "_client", None)
+        return host(client.api_endpoint) if client else "Google Cloud Storage"
+
+
+def _issuing(connect: Connect) -> requests.Session:
+    """A session for those who issue tokens: never the one that sends tokens along."""
+    session = requests.Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(max_retries=3))  # google-auth does not try again what did not connect
+    _trusting(session, connect)
+    return session
+
+
+def _trusting(session: requests.Session, connect: Connect) -> None:
+    """Give a session the certificates to trust."""
+    if not connect.verify:
+        session.verify = False
+    elif connect.ca_bundle:
+        session.verify = connect.ca_bundle
+
+
+def _generation(version: str | None) -> int | None:
+    """A generation as a number; one that is longer than any becomes one that there cannot be."""
+    if version is None:
+        return None
+    return int(version) if len(version) <= len(str(_MAX_GENERATION)) else _MAX_GENERATION + 1
 
 
 def _may_heal(error: Exception) -> bool:
@@ -208,28 +290,9 @@ class _Watched:
         return self._file.tell()
 
 
-def _client(access: Access) -> tuple[Any, Any]:
-    """The SDK's client, and the credentials for the bytes: None where none are sent."""
-    if access.emulator:
-        options = {"api_endpoint": access.emulator}
-        client = storage.Client(project="emulator", credentials=AnonymousCredentials(), client_options=options)  # type: ignore[no-untyped-call]  # google-auth's are partly typed
-        credentials = None
-    elif access.anonymous:
-        client, credentials = storage.Client.create_anonymous_client(), None
-    else:
-        credentials, project = google.auth.default(scopes=_SCOPES[access.write])
-        client = storage.Client(credentials=credentials, project=project)
-    # The SDK asks for the bucket's metadata in a thread of its own, for traces that nobody collects here.
-    client._bucket_metadata_cache = None  # noqa: SLF001
-    session = client._http  # noqa: SLF001  the SDK has no public setting for certificates
-    if not access.connect.verify:
-        session.verify = False
-    elif access.connect.ca_bundle:
-        session.verify = access.connect.ca_bundle
-    return client, credentials
-
-
 def _object(blob: Any, path: str) -> RemoteObject:  # noqa: ANN401
+    if blob.size < 0:
+        raise ValueError(f"{blob.name!r} has {blob.size} bytes")
     checksums = {
         name: base64.b64decode(value).hex()
         for name, value in (("crc32c", blob.crc32c), ("md5", blob.md5_hash))
@@ -244,59 +307,3 @@ def _object(blob: Any, path: str) -> RemoteObject:  # noqa: ANN401
         checksums=checksums,
         gzip=blob.content_encoding == "gzip",
     )
-
-
-def _refusal(error: api.GoogleAPICallError, what: str, denied: str) -> ModelfetchError:
-    """The error for a reply that the SDK understood."""
-    status = int(error.code or 0)
-    detail = _detail(error)
-    if status == 404:
-        bucket = what.split("/")[2]
-        # A missing object is no error to the SDK, but None.
-        return NotFoundError(f"There is no bucket {bucket}.", hint="Check its name, and the project's.")
-    if status in (401, 403):
-        return CredentialsError(f"Access denied to {what} ({detail}).", hint=denied)
-    wait = error.response.headers.get("retry-after") if error.response is not None else None
-    return by_status(status, what, detail, wait=retry_after(wait))
-
-
-def _detail(error: api.GoogleAPICallError) -> str:
-    """The server's own words; the SDK's text carries the whole address."""
-    first = error.errors[0] if error.errors else None
-    text = first.get("message", "") if isinstance(first, dict) else ""
-    if not text and error.response is not None:  # the SDK's uploads leave it there
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            text = error.response.json()["error"]["message"]
-    return " ".join((text or type(error).__name__).split())[:300].rstrip(".")
-
-
-def _failure(error: Exception, host: str, stall_timeout: float) -> ModelfetchError:
-    """The error for a request that the SDK could not make or finish."""
-    text = " ".join(str(error.args[0] if error.args else error).split())[:300].rstrip(".")
-    match error:
-        case auth.TransportError() | auth.RefreshError() if error.retryable:
-            return NoCredentialsError(
-                f"Google credentials could not be refreshed: {text}.",
-                hint="Is the metadata server or token endpoint up?",
-            )
-        case auth.InvalidOperation():  # anonymous credentials, which the SDK tried to refresh after a 401
-            return CredentialsError(f"{host} refuses requests without credentials.", hint=_HINT_NONE)
-        case auth.RefreshError():
-            return CredentialsError(f"Google refuses these credentials: {text}.", hint=_HINT_NONE)
-        case auth.DefaultCredentialsError() if "default credentials were not found" not in text:
-            return NoCredentialsError(f"Google credentials cannot be used: {text}.", hint=_HINT_NONE)
-        case auth.DefaultCredentialsError():
-            return NoCredentialsError("No Google credentials were found.", hint=_HINT_NONE)
-        case auth.GoogleAuthError():
-            return NoCredentialsError(f"Google credentials could not be had: {text}.", hint=_HINT_NONE)
-        case requests.RequestException() | OSError():
-            return explain(error, host, stall_timeout)
-        case api.RetryError() if isinstance(error.cause, InvalidResponse):
-            return by_status(error.cause.response.status_code, host)
-        case api.RetryError():
-            return explain(error.cause or error, host, stall_timeout)
-        case _:
-            return ConfigError(
-                f"The Google Cloud configuration makes no sense: {text}.",
-                hint="Check GOOGLE_* and STORAGE_EMULATOR_HOST.",
-            )

@@ -9,10 +9,10 @@ from urllib.parse import unquote, urlsplit
 from modelfetch.errors import ModelfetchError, NotFoundError, RefusedError
 from modelfetch.pool import Pool
 from modelfetch.retry import request
-from modelfetch.sources.base import Access, Found, RemoteObject, Request, by_status, retry_after
+from modelfetch.sources.base import Access, Found, RemoteObject, Request, by_status, number, retry_after
 from modelfetch.uri import ModelURI
 
-_TOTAL = re.compile(r"bytes (?:\d+-\d+|\*)/(\d+)$")
+_TOTAL = re.compile(r"bytes (?:[0-9]+-[0-9]+|\*)/([0-9]+)\Z")
 _REPR_DIGEST = re.compile(r"(sha-256|sha)=:([A-Za-z0-9+/=]+):")
 _HEAD_UNSUPPORTED = (400, 403, 405, 501)  # presigned URLs are signed for GET alone and refuse HEAD with 403
 
@@ -30,36 +30,47 @@ class HTTPSource:
 
     def find(self) -> Found:
         """See `Source.find`."""
-        return request(self._find)
+        return Found((request(self._stat),), directory=False)
 
-    def _find(self) -> Found:
-        status, headers = self._ask("HEAD", {})
+    def beside(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:  # noqa: ARG002  there is one object
+        """See `Source.beside`: the suffix goes to the end of the path, before the query."""
+        try:
+            return request(lambda: self._stat(suffix))
+        except NotFoundError:
+            return None
+
+    def _stat(self, suffix: str = "") -> RemoteObject:
+        status, headers = self._ask("HEAD", suffix, {})
         if status in _HEAD_UNSUPPORTED or (status == 200 and "content-length" not in headers):
-            status, headers = self._ask("GET", {"Range": "bytes=0-0"})
+            status, headers = self._ask("GET", suffix, {"Range": "bytes=0-0"})
         if status not in (200, 206, 416):
             raise self._error(status, headers)
         total = _TOTAL.match(headers.get("content-range", ""))
-        size = int(total[1]) if total else _length(headers)
+        # The length of a part says nothing of the whole.
+        size = number(total[1]) if total else number(headers.get("content-length")) if status == 200 else None
         pins = {
             name: headers[name]
             for name in ("etag", "last-modified")
             if name in headers and not headers[name].startswith("W/")
         }
-        obj = RemoteObject(
-            key=self.uri.key,
-            path=unquote(urlsplit(self.uri.url).path).rpartition("/")[2],
+        return RemoteObject(
+            key=self.uri.key + suffix,
+            path=unquote(urlsplit(self.uri.url).path, errors="surrogateescape").rpartition("/")[2] + suffix,
             size=size,
             version=headers.get("etag", headers.get("last-modified", "")).strip('"'),
             pins=pins,
             checksums=self.checksums(headers),
             ranges=status == 206 or headers.get("accept-ranges", "").lower() == "bytes",
         )
-        return Found((obj,), directory=False)
 
-    def _ask(self, method: str, extra: dict[str, str]) -> tuple[int, Mapping[str, str]]:
+    def _url(self, suffix: str) -> str:
+        parts = urlsplit(self.uri.url)
+        return parts._replace(path=parts.path + suffix).geturl()
+
+    def _ask(self, method: str, suffix: str, extra: dict[str, str]) -> tuple[int, Mapping[str, str]]:
         pool = Pool(self.connect)
         try:
-            reply = pool.open(method, self.uri.url, {**self._headers, **extra})
+            reply = pool.open(method, self._url(suffix), {**self._headers, **extra})
             reply.close()  # a server that ignores Range would send the whole file now
             return reply.status, {name.lower(): value for name, value in reply.headers.items()}
         finally:
@@ -82,7 +93,7 @@ class HTTPSource:
     def authorise(self, obj: RemoteObject, *, renew: bool = False) -> Request:  # noqa: ARG002
         """See `Source.authorise`."""
         match = {"If-Match": obj.pins["etag"]} if "etag" in obj.pins else {}
-        return Request(self.uri.url, {**self._headers, **match})
+        return Request(self._url(obj.key.removeprefix(self.uri.key)), {**self._headers, **match})
 
     def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """See `Source.checksums`: Repr-Digest, and x-goog-hash where Google's store is behind the URL."""
@@ -98,11 +109,6 @@ class HTTPSource:
     def diagnose(self, obj: RemoteObject, status: int) -> ModelfetchError:  # noqa: ARG002
         """See `Source.diagnose`."""
         return self._error(status, {})
-
-
-def _length(headers: Mapping[str, str]) -> int | None:
-    value = headers.get("content-length", "")
-    return int(value) if value.isdecimal() else None
 
 
 def _hex(value: str) -> str:

@@ -4,82 +4,41 @@ import base64
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
 import botocore.exceptions as sdk
+import botocore.session
 from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.parsers import ResponseParserError
 
-from modelfetch.errors import (
-    ConfigError,
-    CredentialsError,
-    MismatchError,
-    ModelfetchError,
-    NoCredentialsError,
-    NotFoundError,
-    RefusedError,
-    TransientError,
-    UsageError,
-)
-from modelfetch.pool import CONNECT_TIMEOUT, explain
+from modelfetch.errors import CredentialsError, ModelfetchError, NoCredentialsError, NotFoundError, UnsafeNameError
+from modelfetch.names import shown
+from modelfetch.pool import CONNECT_TIMEOUT, check, host
 from modelfetch.retry import request
-from modelfetch.sources.base import Access, Found, RemoteObject, Request, by_status
+from modelfetch.sources import s3_errors
+from modelfetch.sources.base import Access, Found, RemoteObject, Request, by_status, changed
+from modelfetch.sources.listing import Listing
+from modelfetch.sources.s3_replies import bound
 from modelfetch.uri import ModelURI
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectTypeDef
 
 _SIGNATURE_SECONDS = 900  # of a presigned URL; each request gets a fresh one
 _MULTIPART_FROM, _PART = 64 * 1024**2, 16 * 1024**2  # bytes; four parts at once, read from the disk as they are sent
 _PART_TRIES = 9  # botocore begins at 50 ms: some 6 s of trouble, near what retry.py bears
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
 
-# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-_NOT_FOUND = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound", "404"}
-_TRANSIENT = {
-    "SlowDown", "ServiceUnavailable", "InternalError", "InternalFailure", "RequestTimeout",
-    "RequestTimeoutException", "Throttling", "ThrottlingException", "TooManyRequests", "TooManyRequestsException",
-    "RequestLimitExceeded", "BandwidthLimitExceeded",
-    "OperationAborted", "IDPCommunicationError", "XMinioServerNotInitialized",
-}  # fmt: skip
-_CREDENTIALS = {
-    "401", "403", "AccessDenied", "AccountProblem", "AllAccessDisabled", "ExpiredToken",
-    "ExpiredTokenException", "Forbidden", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidIdentityToken",
-    "InvalidSecurity", "InvalidToken", "InvalidTokenId",
-    "NotSignedUp", "RequestExpired",
-    "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired", "UnrecognizedClientException",
-}  # fmt: skip
-_NO_CREDENTIALS = (
-    sdk.NoCredentialsError, sdk.PartialCredentialsError, sdk.CredentialRetrievalError, sdk.MetadataRetrievalError,
-    sdk.InvalidIMDSEndpointError, sdk.NoAuthTokenError, sdk.TokenRetrievalError, sdk.SSOError, sdk.LoginError,
-    sdk.RefreshWithMFAUnsupportedError,
-)  # fmt: skip
-_NETWORK = (sdk.ConnectionError, sdk.HTTPClientError, sdk.IncompleteReadError, sdk.ChecksumError)
-_MISMATCH = {"BadDigest", "XAmzContentChecksumMismatch"}
-_WRITES = {"PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"}
-_HINT_WRITE = "Allow s3:PutObject and s3:GetObject on the objects and s3:ListBucket on the bucket."
-_HINTS = {
-    "NoSuchBucket": "Check the bucket's name, the region (AWS_REGION) and the endpoint (AWS_ENDPOINT_URL_S3).",
-    "NoSuchKey": "Check the path; `modelfetch inspect` lists what is there.",
-    "NoSuchVersion": "Check the versionId; `modelfetch inspect` shows the current one.",
-    "AccessDenied": "Allow s3:GetObject on the object and s3:ListBucket on the bucket;"
-    " without the latter a missing object looks like this too.",
-    "InvalidAccessKeyId": "Check AWS_ACCESS_KEY_ID; is it of this store?",
-    "SignatureDoesNotMatch": "Check AWS_SECRET_ACCESS_KEY: a character or a line break too many is enough.",
-    **dict.fromkeys(
-        ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidTokenId", "TokenRefreshRequired"),
-        "Renew AWS_SESSION_TOKEN, or log in again; unset it if the keys need none.",
-    ),
-    "RequestTimeTooSkewed": "Set this machine's clock.",
-    "InvalidObjectState": "The object is archived: restore it first.",
-    "AuthorizationHeaderMalformed": "Set AWS_REGION to the bucket's region.",
-    "PermanentRedirect": "Set AWS_REGION to the bucket's region.",
-}
+T = TypeVar("T")
 
 
 class S3Source:
@@ -96,76 +55,101 @@ class S3Source:
         """
         self.uri = uri
         self.connect = access.connect
+        self._access = access
+        self._lock = threading.Lock()
+        self._had = False  # whether there were credentials
+        self._region = ""  # the bucket's, once a reply has named another than ours
         with self._explained():
-            self._session = boto3.Session()
-            self._client = _client(self._session, access)
-            # Only the SDK can send a single part again.
-            self._uploader = _client(self._session, access, tries=_PART_TRIES) if access.write else self._client
-            if not access.anonymous and self._session.get_credentials() is None:
-                raise NoCredentialsError(
-                    "No AWS credentials were found.",
-                    hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role; public: --anonymous.",
-                )
+            session = self._session()
+            if not access.anonymous:
+                self._credentials(session)
+            self._take(session)
+            check(access.connect, self._client.meta.endpoint_url)
 
     def find(self) -> Found:
         """See `Source.find`."""
+        if {".", ".."} & {*self.uri.key.split("/")}:
+            raise UnsafeNameError(
+                f"The key {shown(self.uri.key)} has a '.' or '..' segment: another object would be asked for.",
+                hint="Write the key without it, or give the object another name.",
+            )
+        missing = NotFoundError(f"There is nothing at {self.uri}.", hint=s3_errors.NO_SUCH_KEY)
         if not self.uri.is_directory:
             try:
                 return Found((request(self._head),), directory=False)
-            except NotFoundError:
+            except NotFoundError as error:
                 if self.uri.version:
                     raise
-        return request(self._list)
+                missing = error  # it may say that the object was deleted
+        return request(lambda: self._asked(lambda client: self._list(client, missing)))
 
     def _head(self) -> RemoteObject:
         return self._stat(self.uri.key, self.uri.name, self.uri.version, {})
 
     def _stat(self, key: str, path: str, version: str | None, pins: Mapping[str, str]) -> RemoteObject:
+        return self._asked(lambda client: self._stat_by(client, key, path, version, pins))
+
+    def _stat_by(
+        self, client: "S3Client", key: str, path: str, version: str | None, pins: Mapping[str, str]
+    ) -> RemoteObject:
         params: dict[str, Any] = {"Bucket": self.uri.bucket, "Key": key}
         if version:
             params["VersionId"] = version
         if "etag" in pins:
             params["IfMatch"] = pins["etag"]
-        with self._explained(key):
+        with self._explained(key), self._understood():
             try:
-                reply = self._client.head_object(**params, ChecksumMode="ENABLED")
+                reply = client.head_object(**params, ChecksumMode="ENABLED")
             except sdk.ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 412):
                     raise
-                # A HEAD has no body, so no code: the same question as a GET says why.
-                self._client.get_object(**params, Range="bytes=0-0")["Body"].close()
-                raise
-        headers = reply["ResponseMetadata"]["HTTPHeaders"]
-        return _object(
-            key, path, reply["ContentLength"], reply.get("ETag"), reply.get("VersionId"), self.checksums(headers)
-        )
+                # A HEAD has no body, so no code: the same question as a GET says why, or finds the bucket's region.
+                client.get_object(**params, Range="bytes=0-0")["Body"].close()
+                reply = client.head_object(**params, ChecksumMode="ENABLED")
+            headers = reply["ResponseMetadata"]["HTTPHeaders"]
+            return _object(
+                key, path, reply["ContentLength"], reply["ETag"], reply.get("VersionId"), self.checksums(headers)
+            )
 
-    def _list(self) -> Found:
+    def _list(self, client: "S3Client", missing: NotFoundError) -> Found:
         prefix = self.uri.key if self.uri.is_directory else f"{self.uri.key}/"
-        objects, folders = [], []
-        with self._explained(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.uri.bucket, Prefix=prefix)
-            for item in (item for page in pages for item in page.get("Contents", ())):
-                path = item["Key"].removeprefix(prefix)
-                if path.endswith("/") and item["Size"] == 0:
-                    folders.append(path.rstrip("/"))
-                elif path:
-                    objects.append(_object(item["Key"], path, item["Size"], item.get("ETag"), None, {}))
-        if not objects:
-            raise NotFoundError(f"There is nothing at {self.uri}.", hint=_HINTS["NoSuchKey"])
-        return Found(tuple(objects), directory=True, folders=tuple(folders))
+        listing = Listing(prefix, self._access.max_listed)
+        with self._explained(prefix), self._understood():
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.uri.bucket, Prefix=prefix):
+                for item in page.get("Contents", ()):
+                    listing.add(item["Key"], item["Size"], partial(_listed, item))
+                # The SDK takes a page that does not say how to go on for the last one.
+                more = page.get("IsTruncated", False) if page.get("Contents") else page["IsTruncated"]
+                listing.end_page(page.get("NextContinuationToken"), more=more)
+        found = listing.found()
+        if found is None:
+            raise missing
+        return found
+
+    def beside(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
+        """See `Source.beside`; asks with a HEAD."""
+        try:
+            return request(lambda: self._stat(obj.key + suffix, obj.path + suffix, None, {}))
+        except NotFoundError:
+            return None
 
     def complete(self, obj: RemoteObject) -> RemoteObject:
         """See `Source.complete`; asks with a HEAD."""
-        return request(lambda: self._stat(obj.key, obj.path, None, obj.pins))
+        now = request(lambda: self._stat(obj.key, obj.path, None, obj.pins))
+        if now.size != obj.size:
+            raise changed(f"s3://{self.uri.bucket}/{obj.key}")
+        return now
 
-    def authorise(self, obj: RemoteObject, *, renew: bool = False) -> Request:  # noqa: ARG002  each URL is signed anew
+    def authorise(self, obj: RemoteObject, *, renew: bool = False) -> Request:
         """See `Source.authorise`: a presigned URL; one is good for every range, for `Range` is not signed."""
+        if renew:
+            self._renew(self._client)
         params = {"Bucket": self.uri.bucket, "Key": obj.key, "ChecksumMode": "ENABLED"}
         if version := obj.pins.get("x-amz-version-id"):
             params["VersionId"] = version
+        client = self._ready()
         with self._explained(obj.key):
-            url = self._client.generate_presigned_url("get_object", Params=params, ExpiresIn=_SIGNATURE_SECONDS)
+            url = client.generate_presigned_url("get_object", Params=params, ExpiresIn=_SIGNATURE_SECONDS)
         headers = {"x-amz-checksum-mode": "ENABLED", "Accept-Encoding": "identity"}
         if "etag" in obj.pins:
             headers["If-Match"] = obj.pins["etag"]
@@ -181,7 +165,8 @@ class S3Source:
             for name in ("crc32", "crc32c", "crc64nvme", "sha1", "sha256"):
                 value = headers.get(f"x-amz-checksum-{name}", "")
                 if value and "-" not in value:
-                    found[name] = base64.b64decode(value).hex()
+                    with self._understood():
+                        found[name] = base64.b64decode(value, validate=True).hex()
         etag = headers.get("etag", "").strip('"')
         keyed = "x-amz-server-side-encryption-customer-algorithm" in headers
         if _MD5.fullmatch(etag) and not keyed and "kms" not in headers.get("x-amz-server-side-encryption", ""):
@@ -194,8 +179,9 @@ class S3Source:
         if version := obj.pins.get("x-amz-version-id"):
             params["VersionId"] = version
         try:
+            client = self._ready()
             with self._explained(obj.key):
-                self._client.get_object(**params, Range="bytes=0-0")["Body"].close()
+                client.get_object(**params, Range="bytes=0-0")["Body"].close()
         except ModelfetchError as error:
             return error
         return by_status(status, f"s3://{self.uri.bucket}/{obj.key}")
@@ -213,6 +199,7 @@ class S3Source:
             use_threads=path.stat().st_size >= _MULTIPART_FROM,
             preferred_transfer_client="classic",
         )
+        self._ready()
         # botocore-stubs lack the setting
         bare = self._uploader.meta.config.request_checksum_calculation == "when_required"  # type: ignore[attr-defined]
         with self._explained(key), create_transfer_manager(self._uploader, config) as manager:
@@ -225,27 +212,112 @@ class S3Source:
             ).result()
         return request(lambda: self._stat(key, path.name, None, {}))
 
-    def mark(self, key: str) -> None:
-        """See `Store.mark`."""
+    def put(self, key: str, data: bytes) -> None:
+        """See `Store.put`."""
 
         def put() -> None:
+            client = self._ready()
             with self._explained(key):
-                self._client.put_object(Bucket=self.uri.bucket, Key=key, Body=b"")
+                client.put_object(Bucket=self.uri.bucket, Key=key, Body=data)
 
         request(put)
+
+    def _session(self) -> boto3.Session:
+        """What finds credentials; whoever issues them is trusted as the store is."""
+        inner = botocore.session.get_session()
+        for name, value in (("ca_bundle", self.connect.ca_bundle), ("region", self._access.region)):
+            if value:
+                inner.set_config_variable(name, value)
+        return boto3.Session(botocore_session=inner)
+
+    def _take(self, session: boto3.Session) -> None:
+        """Use a session from now on."""
+        self._client = _client(session, self._access)
+        self._client.meta.events.register("before-sign.s3", self._note_region)
+        # Only the SDK can send a single part again.
+        self._uploader = _client(session, self._access, tries=_PART_TRIES) if self._access.write else self._client
+        self._found = session
+
+    def _ready(self) -> "S3Client":
+        """The client, with credentials that are good for a while.
+
+        The SDK would look for them in the midst of a request, where what their source says looks like the store's word.
+        """
+        if self._region not in ("", self._access.region):
+            with self._lock, self._explained():
+                self._access = replace(self._access, region=self._region)
+                self._take(self._session())
+        if not self._access.anonymous:
+            self._credentials(self._found)
+        return self._client
+
+    def _note_region(self, request: Any, **_: object) -> None:  # noqa: ANN401  botocore ships no types of requests
+        """Learn where the SDK was redirected to: it signs its own requests for there, but no URLs of ours."""
+        region = request.context.get("signing", {}).get("region", "")
+        ours = self._client.meta.region_name.replace("aws-global", "us-east-1")
+        if region not in ("", "*", ours) and not self.uri.bucket.startswith("arn:"):
+            self._region = region
+
+    def _credentials(self, session: boto3.Session) -> Any:  # noqa: ANN401  a named tuple that its stubs do not have
+        try:
+            found = session.get_credentials()
+            frozen = found.get_frozen_credentials() if found is not None else None
+        except Exception as error:
+            raise s3_errors.unavailable(error, self.connect.stall_timeout, had=self._had) from error
+        if frozen is None:
+            raise NoCredentialsError(
+                "No AWS credentials were found.",
+                hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role; public: --anonymous.",
+            )
+        self._had = True
+        return frozen
+
+    def _renew(self, used: "S3Client") -> bool:
+        """Look for credentials anew, for what they come from may have changed; whether they are others now."""
+        if self._access.anonymous:
+            return False
+        with self._lock:
+            if self._client is not used:
+                return True  # another thread was first
+            session = self._session()
+            if self._credentials(session) == self._credentials(self._found):
+                return False
+            with self._explained():
+                self._take(session)
+            return True
+
+    def _asked(self, call: Callable[["S3Client"], T]) -> T:
+        """Ask; if the credentials are refused and there are others by now, once more with those."""
+        client = self._ready()
+        try:
+            return call(client)
+        except CredentialsError:
+            if not self._renew(client):
+                raise
+            return call(self._ready())
 
     @contextlib.contextmanager
     def _explained(self, key: str = "") -> Iterator[None]:
         try:
             yield
         except sdk.ClientError as error:
-            raise _refusal(error, f"s3://{self.uri.bucket}/{key}", self.uri.version) from error
-        except (sdk.BotoCoreError, ResponseParserError, ValueError) as error:
-            raise _failure(error, self._host(), self.connect.stall_timeout) from error
+            raise s3_errors.refusal(error, f"s3://{self.uri.bucket}/{key}", self.uri.version) from error
+        except s3_errors.FAILURES as error:
+            raise s3_errors.failure(error, self._host(), self.connect.stall_timeout) from error
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        """A reply that lacks what S3's have, or has something else in its place, is no reply of S3's."""
+        try:
+            yield
+        except sdk.BotoCoreError:  # some of these are ValueErrors too
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise s3_errors.nonsense(self._host()) from error
 
     def _host(self) -> str:
         client = getattr(self, "_client", None)
-        return client.meta.endpoint_url.partition("://")[2] if client else "S3"
+        return host(client.meta.endpoint_url) if client else "S3"
 
 
 def _client(session: boto3.Session, access: Access, tries: int = 1) -> "S3Client":
@@ -261,71 +333,32 @@ def _client(session: boto3.Session, access: Access, tries: int = 1) -> "S3Client
         response_checksum_validation="when_required",
     )
     verify: bool | str | None = access.connect.ca_bundle if access.connect.verify else False
-    return session.client("s3", config=config, verify=verify, endpoint_url=access.endpoint)
+    client = session.client("s3", config=config, verify=verify, endpoint_url=access.endpoint)
+    client.meta.events.register("before-call.s3.HeadBucket", _leave_unasked)
+    bound(client)
+    return client
+
+
+def _leave_unasked(**_: object) -> None:
+    """Keep the SDK from asking for a region that a redirect did not name: each answer would make it ask again."""
+    nothing: Any = {"ResponseMetadata": {"HTTPHeaders": {}}}  # all that the SDK looks at
+    raise sdk.ClientError(nothing, "HeadBucket")
+
+
+def _listed(item: "ObjectTypeDef", path: str) -> RemoteObject:
+    """The object that an entry of a listing stands for; it has no checksum but an empty object's."""
+    etag = item.get("ETag")
+    checksums = {"md5": _MD5_OF_NOTHING} if item["Size"] == 0 and (etag or "").strip('"') == _MD5_OF_NOTHING else {}
+    return _object(item["Key"], path, item["Size"], etag, None, checksums)
 
 
 def _object(
     key: str, path: str, size: int, etag: str | None, version: str | None, checksums: Mapping[str, str]
 ) -> RemoteObject:
+    if size < 0:
+        raise ValueError(f"{key!r} has {size} bytes")
     pins = {"etag": etag} if etag else {}
     if version and version != "null":
         pins["x-amz-version-id"] = version
     pinned = pins.get("x-amz-version-id") or (etag or "").strip('"')
     return RemoteObject(key, path, size, pinned, pins, checksums)
-
-
-def _refusal(error: sdk.ClientError, what: str, version: str | None) -> ModelfetchError:
-    """The error for a reply that the SDK understood."""
-    code = error.response.get("Error", {}).get("Code", "")
-    detail = error.response.get("Error", {}).get("Message") or ""
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    denied = code == "AccessDenied" and error.operation_name in _WRITES
-    hint = _HINT_WRITE if denied else _HINTS.get(code, "")
-    said = f"{what} ({code}{': ' if detail else ''}{detail.rstrip('.')})"
-    if version and code in {"InvalidArgument", "400", "BadRequest"}:
-        return NotFoundError(f"There is no version {version!r} of {what}.", hint=_HINTS["NoSuchVersion"])
-    if code == "NoSuchBucket":
-        return NotFoundError(f"There is no bucket {what.split('/')[2]}.", hint=hint)
-    if code in _NOT_FOUND:
-        return NotFoundError(
-            f"There is no {what}{f' of version {version}' if version else ''}.", hint=hint or _HINTS["NoSuchKey"]
-        )
-    if code in _MISMATCH:
-        return MismatchError(
-            f"{said} arrived damaged and was not stored.", hint="Something between here and the store alters bytes."
-        )
-    if code in _TRANSIENT:
-        wait = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
-        return TransientError(
-            f"The store is busy or failing: {said}.",
-            hint="Try again later.",
-            retry_after=float(wait) if wait.isdecimal() else None,
-        )
-    if code in _CREDENTIALS:
-        return CredentialsError(
-            f"Access denied to {said}.", hint=hint or "Check the credentials and what they may read."
-        )
-    if hint:
-        return RefusedError(f"The store refuses {said}.", hint=hint)
-    return by_status(status, what, f"{code}: {detail}" if detail else code)
-
-
-def _failure(error: Exception, host: str, stall_timeout: float) -> ModelfetchError:
-    """The error for a request that the SDK could not make or finish."""
-    text = " ".join(str(error).split())
-    match error:
-        case _ if isinstance(error, _NO_CREDENTIALS):
-            return NoCredentialsError(
-                f"No AWS credentials could be had: {text}", hint="Check the profile, the role and its source."
-            )
-        case sdk.ParamValidationError():
-            return UsageError(f"S3 does not take this name: {text}", hint="Check bucket and path.")
-        case _ if isinstance(error, _NETWORK):
-            return explain(error, host, stall_timeout)
-        case ResponseParserError():
-            return RefusedError(f"{host} does not answer as S3 does.", hint="Check the endpoint (AWS_ENDPOINT_URL_S3).")
-        case _:
-            return ConfigError(
-                f"The AWS configuration makes no sense: {text}",
-                hint="Check AWS_PROFILE, AWS_REGION and AWS_ENDPOINT_URL_S3.",
-            )

@@ -52,7 +52,7 @@ def contents(root: Path) -> dict[str, bytes]:
         *((name, False) for name in ("m.joblib.gz", "m.pt", "m.gz", "m.zst", "m.tar.lz4", "m.zip/a", "tar", "m.7z")),
     ],
 )
-def test_name_promises_an_archive(name: str, is_promise: bool) -> None:  # noqa: FBT001  a row of the table
+def test_name_promises_an_archive(name: str, is_promise: bool) -> None:
     """A compressed model is none."""
     assert is_promise == promised(name)
 

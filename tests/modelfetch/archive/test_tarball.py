@@ -179,6 +179,32 @@ def test_nothing_is_written_through_a_link(build: Any, unpacked: Any, tmp_path: 
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", [b"1", b"2"], ids=["hard link", "symlink"])
+@pytest.mark.parametrize("name", ["l", "./l", "l/"])
+def test_a_link_does_not_take_the_place_of_a_directory(build: Any, unpacked: Any, name: str, kind: bytes) -> None:
+    """What was written below it would be elsewhere from then on."""
+    below, link = build.member("l/file", b"x"), build.member(name, kind=kind, target="good")
+    for order in ((below, link), (link, below)):
+        with pytest.raises(WrongBytesError):
+            unpacked(build.tar(build.member("good", b"x"), *order))
+
+
+def with_field(header: bytes, at: int, value: bytes) -> bytes:
+    """A header with another value in a field, and a right checksum."""
+    changed = header[:at] + value + header[at + len(value) :]
+    blank = changed[:148] + b" " * 8 + changed[156:512]
+    return changed[:148] + b"%06o\0 " % sum(blank) + changed[156:]
+
+
+@pytest.mark.parametrize("value", [b"\xff" * 8, b"\x80" + b"\xff" * 7, b"-0000001", b"\0" * 8, b" " * 8])
+@pytest.mark.parametrize("at", [108, 116, 136, 329, 337], ids=["uid", "gid", "mtime", "major", "minor"])
+def test_numbers_that_do_not_matter_may_be_any(build: Any, unpacked: Any, at: int, value: bytes) -> None:
+    """Owners, times and device numbers: negative, huge or none."""
+    raw = with_field(build.member("good", b"x"), at, value)
+
+    assert (unpacked(build.tar(raw)) / "good").read_bytes() == b"x"
+
+
 @pytest.mark.parametrize(
     "target",
     [
@@ -260,6 +286,18 @@ def test_links_inside_are_kept(build: Any, unpacked: Any) -> None:
     for path, target in links.items():
         assert (root / path).readlink() == Path(target)
     assert (root / "chain").read_bytes() == b"yy"
+
+
+def test_link_of_a_length_that_no_link_has_is_refused(build: Any, unpacked: Any) -> None:
+    """Linux takes 4095 bytes."""
+    for length, target in ((4095, "d/../" * 818 + "./d/f"), (4096, "d/../" * 818 + "./d//f")):
+        assert len(target) == length
+        members = [build.member("d/f", b"x"), build.pax(("linkpath", target)) + build.member("l", kind=b"2")]
+        if length == 4095:
+            assert (unpacked(build.tar(*members)) / "l").read_bytes() == b"x"
+            continue
+        with pytest.raises(ArchiveError, match="a link with a target of 4096 bytes"):
+            unpacked(build.tar(*members))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""What a store lists, checked before anything is made of it: servers may be broken, and may lie."""
+
+from collections.abc import Callable
+
+from modelfetch.errors import BudgetError, RefusedError, UnsafeNameError
+from modelfetch.names import shown
+from modelfetch.sources.base import Found, RemoteObject
+
+MAX_EMPTY_PAGES = 10_000  # in a row: both stores send some where much was deleted, S3 one for 1,000 keys
+
+
+class Listing:
+    """The objects and the folders below a prefix, as page after page tells of them."""
+
+    def __init__(self, prefix: str, most: int) -> None:
+        """Begin with nothing.
+
+        Args:
+            prefix: what every key must begin with.
+            most: entries to take.
+        """
+        self._prefix = prefix
+        self._most = most
+        self._objects: list[RemoteObject] = []
+        self._folders: list[str] = []
+        self._before = 0  # entries, at the last page's end
+        self._empty = 0  # pages in a row
+        self._tokens: set[int] = set()
+
+    def add(self, key: str, size: int, make: Callable[[str], RemoteObject]) -> None:
+        """Take an entry. One that ends with a slash and is empty stands for a folder.
+
+        Args:
+            key: as the store spells it.
+            size: in bytes.
+            make: gives the object, from its path below the prefix.
+
+        Raises:
+            UnsafeNameError: the key does not begin with the prefix, or is the prefix itself and has content.
+            BudgetError: there are too many.
+            ValueError: the size is none.
+        """
+        if size < 0:
+            raise ValueError(f"{key!r} has {size} bytes")
+        if not key.startswith(self._prefix):
+            raise UnsafeNameError(
+                f"The store lists {shown(key)}, which does not begin with {shown(self._prefix)}.",
+                hint="Check the endpoint: no store lists what it was not asked for.",
+            )
+        path = key.removeprefix(self._prefix)
+        if path.endswith("/") and not size:
+            self._folders.append(path[:-1])
+        elif path:
+            self._objects.append(make(path))
+        elif size:
+            raise UnsafeNameError(
+                f"The key {shown(key)} has {size} bytes, but names the directory itself.",
+                hint="Remove the object, or give it another name.",
+            )
+        if self._count > self._most:
+            raise BudgetError(
+                f"There are more than {self._most} objects below {shown(self._prefix)}.",
+                hint="Name a directory further down, or raise MODELFETCH_MAX_FILES.",
+            )
+
+    def end_page(self, token: object, *, more: bool) -> None:
+        """Note that a page is over.
+
+        Args:
+            token: what the next page is to be asked for with.
+            more: whether the store says that there is one.
+
+        Raises:
+            RefusedError: there is no way to it, or no end of them.
+        """
+        if not more:
+            return
+        self._empty = self._empty + 1 if self._count == self._before else 0
+        self._before = self._count
+        if not token:
+            raise _endless("breaks off: another page is to come, but there is no token to ask for it with")
+        if hash(token) in self._tokens or self._empty > MAX_EMPTY_PAGES:
+            raise _endless("goes round in a circle, or has no end")
+        self._tokens.add(hash(token))
+
+    def found(self) -> Found | None:
+        """What was listed; None if there was no object."""
+        if not self._objects:
+            return None
+        return Found(tuple(self._objects), directory=True, folders=tuple(self._folders))
+
+    @property
+    def _count(self) -> int:
+        return len(self._objects) + len(self._folders)
+
+
+def _endless(flaw: str) -> RefusedError:
+    return RefusedError(f"The store's listing {flaw}.", hint="Check the endpoint; try again later.")

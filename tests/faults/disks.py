@@ -1,0 +1,271 @@
+"""A volume that fails a pull, and the judge: the right model, or the old one and the reason, and nothing between."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from faults import scenes
+from faults.scenes import Prepared, State
+from modelfetch import receipt as receipts
+from rigs import mounts, tree
+from rigs.cli import Cli, Run
+from rigs.faultproxy import FaultProxy
+from rigs.stores import Store
+from rigs.warm import Warm
+
+SECONDS = 150  # for one run, traced, on a busy machine
+LITTLE = 64 * 1024  # bytes of notes that may stay in a staging area
+DOCUMENTED = {2, 65, 66, 69, 73, 75, 77, 78}
+# Root without what lets it pass over owners and modes: a user like any other, but one that may mount.
+ORDINARY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
+PRECIOUS = {"precious": b"not to be touched", "more/precious": b"nor this"}
+
+
+def nothing() -> None:
+    """Change nothing."""
+
+
+@dataclass
+class Place:
+    """One trial's volume and command line, for a case to arrange.
+
+    Attributes:
+        prepared: the scene; its destination is `volume/m`.
+        at: the trial's own directory.
+        volume: where the template is laid out.
+        stack: what is undone at its end: mounts, above all.
+        cli: the command line.
+        forker: runs it, too, and faster, if no other command is to run it.
+        dest: what is told to `pull`, if not the plain path of `volume/m`.
+        env: variables that lead to the source.
+        args: more arguments of `pull`.
+        popen: options of Popen: umask, cwd.
+        heal: makes the next pull possible.
+        proxy: in front of the source, if there is one.
+        downloads: what tells requests for the model's bytes from others, at the proxy.
+    """
+
+    prepared: Prepared
+    at: Path
+    stack: ExitStack
+    cli: Cli
+    forker: Warm
+    volume: Path = Path()
+    dest: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    args: list[str] = field(default_factory=list)
+    popen: dict[str, Any] = field(default_factory=dict)
+    heal: Callable[[], object] = nothing
+    proxy: FaultProxy | None = None
+    downloads: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.volume = self.at / "volume"
+        tree.write(self.outside, PRECIOUS)
+        self.before: State = scenes.state(self.outside)
+
+    @property
+    def outside(self) -> Path:
+        """Files that are no pull's business."""
+        return self.at / "outside"
+
+    @property
+    def area(self) -> Path:
+        """The staging area, as it will be."""
+        home = self.prepared.scene.kind == "file" or not self.prepared.scene.piecemeal
+        return (self.volume if home else self.volume / "m") / tree.STAGING
+
+    def alter(self, change: Callable[[Path], object]) -> None:
+        """Lay out another template, which a change of this one makes."""
+        template, before = self.at / "template", scenes.state(self.prepared.template)
+        shutil.copytree(self.prepared.template, template, symlinks=True)
+        change(template)
+        others = {path: entry for path, entry in scenes.state(template).items() if before.get(path) != entry}
+        scene = replace(self.prepared.scene, others=others)
+        self.prepared = replace(self.prepared, scene=scene, template=template)
+        self.lay_out()
+
+    def lay_out(self) -> None:
+        """Copy the template into the volume, with owners and times."""
+        shutil.copytree(self.prepared.template, self.volume, symlinks=True, dirs_exist_ok=True)
+
+    def tmpfs(self, options: str) -> None:
+        """Make the volume a file system of its own, and lay the template out."""
+        self.stack.enter_context(mounts.tmpfs(self.volume, options))
+        self.lay_out()
+
+    def remount(self, options: str) -> None:
+        """Change the volume's file system."""
+        mounts.run("mount", "-o", f"remount,{options}", str(self.volume))
+
+    def ordinary(self) -> None:
+        """Run it as a user who is bound by owners and modes."""
+        if os.geteuid() == 0:
+            self.cli.prefix = ORDINARY
+
+    def pull(self) -> Run:
+        """Run it."""
+        args = ("pull", self.prepared.uri, self.dest or str(self.volume / "m"), *self.args)
+        if self.cli.prefix or self.popen:
+            return self.cli(*args, env=self.env, timeout=SECONDS, **self.popen)
+        return self.forker(self.cli, *args, env=self.env, timeout=SECONDS)[0]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault of a volume.
+
+    Attributes:
+        fault: in plain words; the table's row.
+        arrange: brings it about; a CannotMountError is a reason to skip.
+        codes: the exit codes that are right.
+        scenes: the names of those that it is tried with; the first one in the short form, too, if `short`.
+        short: whether it is tried in the short form.
+        says: what the message must say.
+        heals: whether the next pull must succeed.
+        unasked: whether no byte of the model may have been asked for.
+    """
+
+    fault: str
+    arrange: Callable[[Place], object]
+    codes: tuple[int, ...] = (73,)
+    scenes: tuple[str, ...] = ("file",)
+    short: bool = True
+    says: tuple[str, ...] = ()
+    heals: bool = True
+    unasked: bool = False
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A scene, and the way to its source: the local disk, or a store behind a proxy of each trial's own."""
+
+    prepared: Prepared
+    forker: Warm
+    store: Store | None = None
+
+    def place(self, at: Path, stack: ExitStack) -> Place:
+        """A trial's own."""
+        (at / "home").mkdir(parents=True)
+        cli = stack.enter_context(closing(Cli(at / "home")))
+        cli.env = {name: value for name, value in cli.env.items() if not name.startswith(("COV", "COVERAGE_"))}
+        if self.store is None:
+            return Place(self.prepared, at, stack, cli, self.forker)
+        proxy = stack.enter_context(closing(FaultProxy(self.store.endpoint)))
+        env, downloads = self.store.env_at(proxy.url), self.store.downloads()
+        return Place(self.prepared, at, stack, cli, self.forker, env=env, proxy=proxy, downloads=downloads)
+
+
+@dataclass
+class Verdict:
+    """What came of a trial.
+
+    Attributes:
+        saw: what a reader would have seen after it: old, new or none.
+        flaws: what must not be.
+        skipped: why it could not be made.
+    """
+
+    fault: str
+    scene: str
+    code: int = 0
+    saw: str = ""
+    flaws: list[str] = field(default_factory=list)
+    skipped: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.fault}, {self.scene} (exit code {self.code}, saw {self.saw}): {'; '.join(self.flaws)}"
+
+
+def attempt(case: Case, ground: Ground, at: Path) -> Verdict:
+    """Bring a fault about, pull, judge; then heal it, pull again, and judge that."""
+    verdict = Verdict(case.fault, ground.prepared.scene.name)
+    with ExitStack() as stack:
+        place = ground.place(at, stack)
+        place.args += ["--retries", "1"]
+        try:
+            case.arrange(place)
+        except mounts.CannotMountError as error:
+            verdict.skipped = str(error)
+            return verdict
+        run = place.pull()
+        verdict.code = run.code
+        verdict.saw, verdict.flaws = judge(place, run, case.codes)
+        verdict.flaws += [f"does not say {word!r}: {told(run)}" for word in case.says if word not in told(run)]
+        if case.unasked and place.proxy and (asked := place.proxy.came(**place.downloads)):
+            verdict.flaws.append(f"bytes were asked for: {asked}")
+        if case.heals:
+            verdict.flaws += mended(place)
+    if not verdict.flaws:
+        shutil.rmtree(at)
+    return verdict
+
+
+def told(run: Run) -> str:
+    """The failure's message and hint."""
+    return f"{run.error['message']} {run.error['hint']}" if run.code else ""
+
+
+def judge(place: Place, run: Run, codes: Sequence[int]) -> tuple[str, list[str]]:
+    """What a reader sees after a pull, and what is wrong with it."""
+    saw, flaws = scenes.seen(place.prepared, place.volume)
+    if run.code not in codes:
+        flaws.append(f"exit code {run.code} in place of {codes}: {run.stderr}")
+    flaws += untold(run) if run.code else []
+    if run.code == 0 and saw != "new":
+        flaws.append(f"it says it succeeded, but there is {saw}")
+    if run.code == 0 and saw == "new":
+        flaws += altered(place)
+    if run.code != 0 and saw == "new":
+        flaws.append("it says it failed, but the new model is published")
+    if run.code != 0 and place.prepared.scene.old and saw != "old":
+        flaws.append(f"it failed, and the old model is gone: there is {saw}")
+    if run.code in (65, 73) and (size := staged(place.volume)) > LITTLE:
+        flaws.append(f"{size} bytes are left in the staging area")
+    return saw, flaws + touched(place)
+
+
+def untold(run: Run) -> list[str]:
+    """What a failure fails to say."""
+    if run.code not in DOCUMENTED or "Traceback" in run.said:
+        return [f"exit code {run.code} is none that is documented: {run.stderr}"]
+    try:
+        missing = [key for key in ("message", "hint") if not run.error.get(key)]
+        same = run.error["code"] == run.code == json.loads(run.termination)["code"]
+    except (ValueError, KeyError, IndexError):
+        return [f"its last words are no JSON: {run.stderr}"]
+    return [f"it has no {key}" for key in missing] + ([] if same else ["the termination log differs"])
+
+
+def altered(place: Place) -> list[str]:
+    """Published files that have not the size and the time that their receipt says: the next pull would fetch anew."""
+    dest = place.volume / "m"
+    receipt = receipts.read(receipts.path_for(dest, directory=dest.is_dir()))
+    base = dest if dest.is_dir() else place.volume
+    return [] if receipts.intact(receipt, base) else ["what is published has not the times that its receipt says"]
+
+
+def staged(volume: Path) -> int:
+    """Bytes in staging areas, as they count on the disk."""
+    paths = [path for area in volume.rglob(tree.STAGING) for path in area.rglob("*")]
+    return sum(path.lstat().st_blocks * 512 for path in paths if not path.is_dir())
+
+
+def touched(place: Place) -> list[str]:
+    """What was changed outside the volume."""
+    after = scenes.state(place.outside)
+    return [] if after == place.before else [f"outside there was {place.before}, and now there is {after}"]
+
+
+def mended(place: Place) -> list[str]:
+    """What is wrong after the next pull, which nothing stands in the way of."""
+    place.heal()
+    run = place.pull()
+    if run.code != 0:
+        return [f"the next pull ended with {run.code}: {run.stderr}"]
+    return scenes.at_the_end(place.prepared, place.volume) + altered(place) + touched(place)

@@ -1,0 +1,62 @@
+"""What a fault is: something done on the way between store and volume, and how a pull may end then."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from faults.models import SHAPES, Model
+from faults.way import Way
+
+RIGHT = "right"
+TRANSIENT, CHANGED = "75 transient", "75 changed"
+MISMATCH, REFUSED, NOT_FOUND, CREDENTIALS = "65 mismatch", "69 refused", "66 not_found", "77 credentials"
+STORES = ("s3", "gcs")
+RANGED = ("object", "archive")  # the shapes whose victim is fetched in more than one request
+STALLED = {"MODELFETCH_STALL_TIMEOUT": "1s"}
+ONCE = {"MODELFETCH_RETRIES": "1"}  # for what does not heal: each try lasts some seconds
+PATIENT = {"MODELFETCH_RETRIES": "10"}
+PAGE = b"<html><head><title>Sign in</title></head><body><p>Welcome to the network.</p></body></html>\n"
+HTML: dict[str, Any] = {"status": 200, "headers": {"Content-Type": "text/html"}, "body": PAGE}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row of the table.
+
+    Attributes:
+        name: what is done.
+        lay: does it, or prepares that it will happen.
+        ends: how the pull may end: right, or an exit code with its reason.
+        shapes: of the models that it can befall.
+        stores: on which it can.
+        variants: in how many ways it can befall a model.
+        env: settings of the pull.
+        alters: whether it changes what is stored.
+        packed: whether the objects are stored compressed, with contentEncoding gzip.
+    """
+
+    name: str
+    lay: Callable[[Way], object]
+    ends: tuple[str, ...] = (RIGHT,)
+    shapes: tuple[str, ...] = SHAPES
+    stores: tuple[str, ...] = STORES
+    variants: Callable[[Model], int] = lambda _: 1
+    env: Mapping[str, str] = field(default_factory=dict)
+    alters: bool = False
+    packed: bool = False
+
+
+def bodies(name: str, *ends: str, env: Mapping[str, str] | None = None, **what: Any) -> Fault:
+    """A fault of the victim's download, twice unless told otherwise; where there is none but by ranges, of those."""
+    shapes = RANGED if what.get("ranged") else SHAPES
+    return Fault(name, lambda way: way.bodies(**{"times": 2, **what}), ends or (RIGHT,), shapes, env=env or {})
+
+
+def always(name: str, *ends: str, env: Mapping[str, str] | None = None, **what: Any) -> Fault:
+    """A fault of every download of the victim."""
+    return bodies(name, *ends, env={**ONCE, **(env or {})}, **{"times": None, **what})
+
+
+def questions(name: str, *ends: str, env: Mapping[str, str] | None = None, **what: Any) -> Fault:
+    """A fault of the first question, twice unless told otherwise."""
+    return Fault(name, lambda way: way.questions(**{"times": 2, **what}), ends or (RIGHT,), env=env or {})

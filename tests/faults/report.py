@@ -1,0 +1,99 @@
+"""The table of the campaigns: what was done to a pull, how often, and what came of it.
+
+A campaign's test asks for the fixture `ledger` and adds a `Row` for each fault, or one for each run; rows of one fault
+are added up. pytest prints the table at its end, and `--campaign-report PATH` writes PATH.md and PATH.json.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HEAD = ("fault", "runs", "right model", "clean failure", "wrong outcome", "fetched twice", "peak memory")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault.
+
+    Attributes:
+        fault: what was done, in plain words.
+        runs: how often; the sum of the next three.
+        right: the model came whole, every byte of it, with its receipt.
+        clean: the documented exit code and reason, and nothing published.
+        wrong: anything else.
+        twice_bytes: of model bodies, what was sent in excess of the models' sizes, over all runs.
+        peak_bytes: the largest resident set of any run; 0 if it was not measured.
+    """
+
+    fault: str
+    runs: int
+    right: int
+    clean: int
+    wrong: int
+    twice_bytes: int = 0
+    peak_bytes: int = 0
+
+    def __add__(self, other: "Row") -> "Row":
+        """Both together, under the name of the first."""
+        return Row(
+            self.fault,
+            self.runs + other.runs,
+            self.right + other.right,
+            self.clean + other.clean,
+            self.wrong + other.wrong,
+            self.twice_bytes + other.twice_bytes,
+            max(self.peak_bytes, other.peak_bytes),
+        )
+
+
+@dataclass
+class Ledger:
+    """The rows of all campaigns, by the campaign's title, in the order of their coming."""
+
+    campaigns: dict[str, dict[str, Row]] = field(default_factory=dict)
+
+    def add(self, campaign: str, row: Row) -> None:
+        """Note a row under a campaign's title, e.g. "Kills"; rows of one fault are added up."""
+        rows = self.campaigns.setdefault(campaign, {})
+        rows[row.fault] = rows[row.fault] + row if row.fault in rows else row
+
+    def rows(self, campaign: str) -> list[Row]:
+        """A campaign's rows."""
+        return list(self.campaigns.get(campaign, {}).values())
+
+
+def render(ledger: Ledger) -> str:
+    """A Markdown table for each campaign, its columns aligned for a terminal."""
+    return "\n".join(f"### {campaign}\n\n{_table(ledger.rows(campaign))}\n" for campaign in ledger.campaigns)
+
+
+def save(ledger: Ledger, path: Path) -> None:
+    """Write the tables beside each other for people (.md) and for programs (.json)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".md").write_text(render(ledger))
+    rows = {name: [dataclasses.asdict(row) for row in ledger.rows(name)] for name in ledger.campaigns}
+    path.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _table(rows: Sequence[Row]) -> str:
+    total = sum(rows[1:], start=rows[0])
+    lines = [HEAD, *(_cells(row) for row in rows), _cells(dataclasses.replace(total, fault="**all**"))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
+    ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join(_line(cells, widths) for cells in (lines[0], ruler, *lines[1:]))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    numbers = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+    return f"| {' | '.join([cells[0].ljust(widths[0]), *numbers])} |"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    counts = (row.runs, row.right, row.clean, row.wrong)
+    return (row.fault, *map(str, counts), _mega(row.twice_bytes), _mega(row.peak_bytes))
+
+
+def _mega(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count else "0"

@@ -1,0 +1,87 @@
+"""The fault campaign: whatever the way between store and volume does, the right model or none, and the reason told.
+
+`make test` tries each fault once, on shapes and stores by turns; `make faults` tries each on every shape and store.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from itertools import product
+
+import pytest
+
+from faults.campaign import Campaign, Case, Outcome
+from faults.cases import FAULTS
+from faults.fault import Fault
+from faults.models import SHAPES, Model, stock
+from faults.report import Ledger
+from rigs.stores import GCS, S3, Store
+from rigs.warm import warm
+
+TITLE = "Faults on the way"
+WORKERS = 6  # most of them wait
+
+Outcomes = Callable[[Fault], list[Outcome]]
+
+
+@pytest.fixture(scope="module")
+def grounds(
+    s3: S3, gcs: GCS, toxiproxy: str, tmp_path_factory: pytest.TempPathFactory, ledger: Ledger, full: bool
+) -> Iterator[Campaign]:
+    """The servers with a model of each shape, pulled undisturbed first."""
+    with ExitStack() as stack:
+        work = tmp_path_factory.mktemp("campaign")
+        forker = stack.enter_context(warm(tmp_path_factory.mktemp("warm")))
+        stores: dict[str, S3 | GCS] = {"s3": s3, "gcs": gcs}
+        shelf: dict[tuple[str, str], Model] = {}
+        for name, server in stores.items():
+            bucket: AbstractContextManager[Store] = server.new_bucket()
+            store = stack.enter_context(bucket)
+            shelf |= {(name, shape): stock(store, shape) for shape in SHAPES}
+        campaign = Campaign(stores, shelf, toxiproxy, forker, work, thorough=full)
+        campaign.measure()
+        for row in campaign.undisturbed():
+            ledger.add(TITLE, row)
+        yield campaign
+
+
+def cases(fault: Fault, campaign: Campaign, *, full: bool) -> list[Case]:
+    """All cases of a fault, or one."""
+    places = list(product(fault.stores, fault.shapes))
+    found = [
+        Case(fault, store, shape, nth)
+        for store, shape in places
+        for nth in range(fault.variants(campaign.shelf[store, shape]))
+    ]
+    number = FAULTS.index(fault)
+    store, shape = places[number * 5 % len(places)]  # 5: each in its turn, for there are 1, 2, 3, 4 or 6
+    here = [case for case in found if (case.store, case.shape) == (store, shape)]
+    return found if full else [random.Random(number).choice(here)]
+
+
+@pytest.fixture(scope="module")
+def outcomes(request: pytest.FixtureRequest, grounds: Campaign, full: bool) -> Iterator[Outcomes]:
+    """What came of a fault's cases: all chosen ones are under way at once, in the order of the tests."""
+    names = {item.name for item in request.session.items}
+    chosen = [fault for fault in FAULTS if any(name.endswith(f"[{fault.name}]") for name in names)]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        runs: dict[str, list[Future[Outcome]]] = {
+            fault.name: [pool.submit(grounds.run, case) for case in cases(fault, grounds, full=full)]
+            for fault in chosen
+        }
+        yield lambda fault: [run.result() for run in runs[fault.name]]
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.timeout(3600)  # it waits for its turn
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_the_model_is_right_or_the_failure_clean(fault: Fault, outcomes: Outcomes, ledger: Ledger) -> None:
+    """Every byte and the receipt, or the documented exit code and nothing published; the next pull mends all."""
+    came = outcomes(fault)
+    for outcome in came:
+        ledger.add(TITLE, outcome.row)
+
+    wrong = [str(outcome) for outcome in came if outcome.flaws]
+    if wrong:
+        pytest.fail("\n".join(wrong), pytrace=False)

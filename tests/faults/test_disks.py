@@ -1,0 +1,161 @@
+"""The disk campaign: whatever a volume does to a pull, the right model or the old one, and the reason told.
+
+`make test` tries one scene with each kind of fault; `make faults` tries all of them, and lets every call fail that a
+pull makes on its volume.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from functools import cache, partial
+from pathlib import Path
+
+import pytest
+
+from faults import disk_calls, disk_hostile, disk_places, disk_room, disks, scenes
+from faults.disk_calls import Strike
+from faults.disk_scenes import EACH, SCENES
+from faults.disks import Case, Ground, Verdict
+from faults.report import Ledger, Row
+from rigs import strace
+from rigs.cli import Cli
+from rigs.stores import S3, Folder
+from rigs.warm import Warm, warm
+
+TITLE = "Disks"
+WORKERS = 2
+SEED = 4
+FEW = 10  # single calls that are let fail in the short form
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+
+Grounds = Callable[[str], Ground]
+
+
+@pytest.fixture(scope="module")
+def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """Runs `modelfetch` without a start each time."""
+    with warm(tmp_path_factory.mktemp("warm")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Grounds:
+    """Scenes by name, with their sources on the local disk: no SDK is needed."""
+
+    @cache
+    def ground(name: str) -> Ground:
+        at = tmp_path_factory.mktemp("local")
+        (at / "source").mkdir()
+        (at / "home").mkdir()
+        with closing(Cli(at / "home")) as cli:
+            return Ground(scenes.prepare(SCENES[name], Folder(at / "source"), cli, at / "template", {}), forker)
+
+    return ground
+
+
+@pytest.fixture(scope="module")
+def remote(s3: S3, tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Iterator[Grounds]:
+    """Scenes by name, each with its source in a bucket of its own."""
+    with ExitStack() as stack:
+
+        @cache
+        def ground(name: str) -> Ground:
+            at = tmp_path_factory.mktemp("remote")
+            (at / "home").mkdir()
+            bucket = stack.enter_context(s3.new_bucket())
+            with closing(Cli(at / "home")) as cli:
+                prepared = scenes.prepare(SCENES[name], bucket, cli, at / "template", bucket.env)
+            return Ground(prepared, forker, bucket)
+
+        yield ground
+
+
+def tried(trials: Sequence[Callable[[], Verdict]], ledger: Ledger) -> None:
+    """Try all, two at a time; note what came of them, and fail if one went wrong."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        verdicts = list(pool.map(lambda trial: trial(), trials))
+    for verdict in verdicts:
+        if not verdict.skipped:
+            wrong = int(bool(verdict.flaws))
+            right = int(not wrong and verdict.code == 0)
+            ledger.add(TITLE, Row(verdict.fault, 1, right, 1 - right - wrong, wrong))
+    assert [str(verdict) for verdict in verdicts if verdict.flaws] == []
+    made = [verdict for verdict in verdicts if not verdict.skipped]
+    if not made:
+        pytest.skip("; ".join(sorted({verdict.skipped for verdict in verdicts})))
+
+
+def of_cases(cases: Sequence[Case], grounds: Grounds, at: Path, *, full: bool) -> list[Callable[[], Verdict]]:
+    """Each case on each of its scenes; in the short form on the first, and one case of each fault."""
+    if not full:
+        cases = list({case.fault: case for case in reversed(cases) if case.short}.values())
+    chosen = [(case, grounds(name)) for case in cases for name in (case.scenes if full else case.scenes[:1])]
+    return [partial(disks.attempt, case, ground, at / str(number)) for number, (case, ground) in enumerate(chosen)]
+
+
+def of_calls(
+    strikes: Callable[[list[tuple[str, str, int]]], Sequence[Strike]], ground: Ground, at: Path
+) -> list[Callable[[], Verdict]]:
+    """Each strike at a pull of one scene, chosen from what such a pull calls."""
+    if strace.missing():
+        pytest.skip(strace.missing())
+    calls = disk_calls.listed(ground, at / "listed")
+    paths = sorted({path for _, path, _ in calls})
+    return [
+        partial(disk_calls.strike, ground, at / str(number), paths, one) for number, one in enumerate(strikes(calls))
+    ]
+
+
+def test_a_volume_that_is_odd_is_filled_or_the_reason_told(
+    local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
+) -> None:
+    """Foreign, locked, mounted, linked, oddly named, or with something in the way."""
+    tried(of_cases(disk_places.CASES, local, tmp_path, full=full), ledger)
+
+
+def test_a_volume_without_room_keeps_the_old_model(
+    remote: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
+) -> None:
+    """Before the first byte where that can be known; what had come is removed, and the next pull finds room."""
+    tried(of_cases(disk_room.CASES, remote, tmp_path, full=full), ledger)
+
+
+def test_what_was_planted_on_a_volume_does_no_harm(
+    local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
+) -> None:
+    """Neither is anything outside written or removed, nor is a false receipt believed."""
+    tried(of_cases(disk_hostile.CASES, local, tmp_path, full=full), ledger)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_a_call_that_fails_once_is_a_failure_or_does_not_matter(
+    local: Grounds, tmp_path: Path, ledger: Ledger, name: str, *, full: bool
+) -> None:
+    """Every call on every path; it is never a success without the model, nor a failure with it."""
+    turn = EACH.index(name)
+    if not full and name != "mixed directory":
+        pytest.skip("with --full")
+
+    def chosen(calls: list[tuple[str, str, int]]) -> list[Strike]:
+        all_of_them = disk_calls.each(calls, turn)
+        return all_of_them if full else random.Random(SEED).sample(all_of_them, FEW)
+
+    tried(of_calls(chosen, local(name), tmp_path), ledger)
+
+
+def test_a_call_that_always_fails_ends_a_pull(local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool) -> None:
+    """Above all a flush: what may not be on the disk is not published."""
+    strikes = disk_calls.ALWAYS if full else [one for one in disk_calls.ALWAYS if one.call in ("fsync", "write")]
+    for name in EACH if full else ["file"]:
+        tried(of_calls(lambda _: strikes, local(name), tmp_path / name.replace(" ", "-")), ledger)
+
+
+def test_what_a_file_system_lacks_is_done_in_another_way(
+    local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
+) -> None:
+    """Old kernels, network and FUSE file systems cannot exchange, link or reserve."""
+    strikes = disk_calls.LACKING if full else disk_calls.LACKING[:1]
+    for name in (*EACH, "50 files") if full else ["directory"]:
+        tried(of_calls(lambda _: strikes, local(name), tmp_path / name.replace(" ", "-")), ledger)

@@ -1,0 +1,229 @@
+"""Pulls that meet on one volume: each says what is true, and what is there in the end is a whole model."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from faults.report import Ledger, Row
+from modelfetch import receipt as receipts
+from modelfetch.errors import ModelfetchError
+from modelfetch.verify import verify
+from rigs import mounts, tree
+from rigs.cli import Cli, Run, Running
+from rigs.faultproxy import FaultProxy
+from rigs.stores import S3Bucket
+
+TITLE = "Disks"
+SECONDS = 150
+A = {"a.bin": tree.noise(200_000, 1), "shared/x.bin": tree.noise(100_000, 2), "x": b"1"}
+B = {"b.bin": tree.noise(200_000, 3), "shared/x.bin": tree.noise(100_000, 4), "x": b"2"}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+Pull = tuple[str, str]  # a key, and what is told to `pull` as its destination
+Together = Callable[..., list[Run]]
+
+
+@pytest.fixture
+def together(modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Callable[[str], FaultProxy]) -> Together:
+    """Start pulls, hold back the bytes of all until each waits for some or for another pull, and let them go."""
+    proxy = fault_proxy(s3_bucket.endpoint)
+    return lambda pulls: _together(modelfetch, s3_bucket, proxy, pulls)
+
+
+def _together(cli: Cli, bucket: S3Bucket, proxy: FaultProxy, pulls: Sequence[Pull]) -> list[Run]:
+    go = threading.Event()
+    proxy.add(**bucket.downloads(), before=lambda: go.wait(SECONDS), times=None)
+    cli.env["MODELFETCH_RETRIES"] = "1"
+    running = [cli.start("pull", bucket.uri(key), dest, env=bucket.env_at(proxy.url)) for key, dest in pulls]
+    for one in running:
+        one.wait_for(partial(_spoke, one), SECONDS)
+    go.set()
+    runs = [one.finish(SECONDS) for one in running]
+    proxy.clear()
+    return runs
+
+
+def _spoke(run: Running) -> bool:
+    return bool(run.log)
+
+
+@pytest.fixture
+def shelf(s3_bucket: S3Bucket) -> S3Bucket:
+    """A bucket with two models and six files."""
+    for prefix, files in (
+        ("a/", A),
+        ("b/", B),
+        ("f", {str(number): tree.noise(50_000, number) for number in range(6)}),
+    ):
+        for path, data in files.items():
+            s3_bucket.put(prefix + path, data)
+    return s3_bucket
+
+
+def flaws(volume: Path, runs: Sequence[Run]) -> list[str]:
+    """What must not be after some pulls: a receipt that is not true, a failure unlike others, or no success."""
+    found = []
+    for path in sorted(volume.rglob(f"*{tree.RECEIPT}")):
+        single = path.name != tree.RECEIPT
+        try:
+            verify(path.with_name(path.name.removesuffix(tree.RECEIPT)) if single else path.parent)
+        except ModelfetchError as error:
+            found.append(error.message)
+    found += [f"exit code {run.code}: {run.stderr}" for run in runs if run.code not in (0, 73)]
+    return found if any(run.code == 0 for run in runs) else [*found, "none succeeded"]
+
+
+def noted(ledger: Ledger, fault: str, runs: Sequence[Run], wrong: Sequence[str]) -> None:
+    """Put what came of it into the table, and fail if that is wrong."""
+    right = 0 if wrong else sum(run.code == 0 for run in runs)
+    bad = len(runs) if wrong else 0
+    ledger.add(TITLE, Row(fault, len(runs), right, len(runs) - right - bad, bad))
+    assert wrong == []
+
+
+def files_of(dest: Path) -> dict[str, bytes]:
+    """A directory's files without what a staging area may hold."""
+    return {path: data for path, data in tree.read(dest).items() if tree.STAGING not in Path(path).parts}
+
+
+def rounds(*, full: bool) -> range:
+    """How often each is tried."""
+    return range(10 if full else 1)
+
+
+def test_six_files_come_into_one_directory(
+    together: Together, shelf: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool
+) -> None:
+    """All at once, each with its receipt."""
+    for number in rounds(full=full):
+        dest = tmp_path / str(number)
+        runs = together([(f"f{name}", f"{dest}/") for name in range(6)])
+
+        wrong = flaws(dest, runs) + [run.stderr for run in runs if run.code != 0]
+        expected = {f"f{name}": tree.noise(50_000, name) for name in range(6)}
+        wrong += [] if files_of(dest) == expected else [f"there is {sorted(files_of(dest))}"]
+        noted(ledger, "six pulls into one directory", runs, wrong)
+
+
+@pytest.mark.parametrize("stranger", [False, True], ids=["exchanged", "entry by entry"])
+def test_two_models_meet_at_one_destination(
+    together: Together, shelf: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool, stranger: bool
+) -> None:
+    """One after the other; what is there in the end is one of them, and the other is gone."""
+    if stranger and not full:
+        pytest.skip("with --full")
+    for number in rounds(full=full):
+        dest = tmp_path / str(number)
+        mine = {"mine.txt": b"mine"} if stranger else {}
+        tree.write(dest, mine)
+        runs = together([("a/", str(dest)), ("b/", str(dest))])
+
+        wrong = flaws(dest, runs) + [run.stderr for run in runs if run.code != 0]
+        wrong += [] if files_of(dest) in ({**A, **mine}, {**B, **mine}) else [f"there is {sorted(files_of(dest))}"]
+        noted(ledger, "two models to one destination", runs, wrong)
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["into nothing", "over an old model"])
+def test_a_directory_meets_a_file_that_goes_into_it(
+    together: Together, shelf: S3Bucket, modelfetch: Cli, tmp_path: Path, ledger: Ledger, *, full: bool, old: bool
+) -> None:
+    """Whoever comes second may fail, but what a receipt says is so, and a file that was pulled alone is not lost."""
+    for number in rounds(full=full):
+        dest = tmp_path / str(number)
+        if old:
+            modelfetch.ok("pull", shelf.uri("b/"), dest, env=shelf.env)
+        runs = together([("a/", str(dest)), ("a/x", f"{dest}/"), ("f0", f"{dest}/")])
+
+        wrong = flaws(dest, runs)
+        wrong += ["f0 is lost"] if runs[2].code == 0 and not (dest / "f0").exists() else []
+        wrong += ["x is lost"] if runs[1].code == 0 and not (dest / "x").exists() else []
+        wrong += ["the model is lost"] if runs[0].code == 0 and not files_of(dest).items() >= A.items() else []
+        noted(ledger, "a directory and files that go into it", runs, wrong)
+
+
+def test_a_directory_meets_a_file_of_its_name(
+    together: Together, shelf: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool
+) -> None:
+    """One of them is there, and the other was told what is in the way."""
+    for number in rounds(full=full):
+        dest = tmp_path / str(number) / "m"
+        runs = together([("a/", str(dest)), ("f0", str(dest))])
+
+        there = files_of(dest) if dest.is_dir() else dest.read_bytes()
+        wrong = flaws(tmp_path / str(number), runs)
+        if (runs[0].code, there == A) != (0, True) and (runs[1].code, there == tree.noise(50_000, 0)) != (0, True):
+            wrong.append("nobody's model is there")
+        noted(ledger, "a directory and a file of its name", runs, wrong)
+
+
+@pytest.mark.parametrize("which", ["volume", "destination"])
+def test_one_destination_by_two_names(
+    together: Together, shelf: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool, which: str
+) -> None:
+    """As two pods see it, one of them under a `subPath`: both names show the same model in the end."""
+    for number in rounds(full=full):
+        volume, other = tmp_path / str(number) / "volume", tmp_path / str(number) / "other"
+        tree.write(volume, {"m/mine.txt": b"mine"} if which == "destination" else {"x": b""})
+        (volume / "m").mkdir(exist_ok=True)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(mounts.bound(volume if which == "volume" else volume / "m", other))
+            except mounts.CannotMountError as error:
+                pytest.skip(str(error))
+            again = other / "m" if which == "volume" else other
+            runs = together([("a/", str(volume / "m")), ("b/", str(again))])
+
+            wrong = flaws(volume, runs) + [run.stderr for run in runs if run.code != 0]
+            seen = [files_of(path) for path in (volume / "m", again)]
+            mine = {"mine.txt": b"mine"} if which == "destination" else {}
+            wrong += (
+                [] if seen[0] == seen[1] in ({**A, **mine}, {**B, **mine}) else [f"there is {list(map(sorted, seen))}"]
+            )
+        noted(ledger, "one destination by two names", runs, wrong)
+
+
+def test_a_directory_that_is_mounted_elsewhere_stays_the_same_directory(
+    shelf: S3Bucket, modelfetch: Cli, tmp_path: Path
+) -> None:
+    """If it were exchanged, the mount would go on showing the old one, which is then removed."""
+    dest, mount = tmp_path / "m", tmp_path / "mount ü"
+    modelfetch.ok("pull", shelf.uri("a/"), dest, env=shelf.env)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(mounts.bound(dest, mount))
+        except mounts.CannotMountError as error:
+            pytest.skip(str(error))
+
+        modelfetch.ok("pull", shelf.uri("b/"), dest, env=shelf.env)
+
+        assert files_of(mount) == B
+
+
+def test_a_reader_of_a_file_always_finds_one(shelf: S3Bucket, modelfetch: Cli, tmp_path: Path) -> None:
+    """The old one or the new one, whole, at every moment."""
+    dest = tmp_path / "m"
+    shelf.put("m", A["a.bin"])
+    modelfetch.ok("pull", shelf.uri("m"), dest, env=shelf.env)
+    shelf.put("m", B["b.bin"])
+    seen: set[bytes | None] = set()
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.add(dest.read_bytes() if os.path.lexists(dest) else None)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    run = modelfetch("pull", shelf.uri("m"), dest, env=shelf.env)
+    done.set()
+    reader.join()
+
+    assert run.code == 0
+    assert seen <= {A["a.bin"], B["b.bin"]}
+    assert receipts.read(receipts.path_for(dest, directory=False)).digest == f"sha256:{tree.sha256(B['b.bin'])}"

@@ -1,0 +1,67 @@
+"""The hostile campaign: keys, replies and archives that mean harm, through the command line.
+
+`make test` tries one case of each fault and store; `make faults` tries all.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from faults import hostile_archives, hostile_keys, hostile_replies
+from faults.hostile import Case, attempt
+from faults.report import Ledger
+from rigs.liar import Liar
+from rigs.warm import Warm, warm
+
+TITLE = "Hostile input"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+
+
+@pytest.fixture(scope="module")
+def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """Runs `modelfetch` without a start each time."""
+    with warm(tmp_path_factory.mktemp("warm")) as running:
+        yield running
+
+
+def chosen(cases: list[Case], *, full: bool) -> list[Case]:
+    """All cases, or the first of each fault and store that is fast."""
+    if full:
+        return cases
+    firsts = {(case.fault, case.scheme): case for case in reversed(cases) if not case.long}
+    return [case for case in cases if case in firsts.values()]
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [hostile_keys.cases, hostile_replies.cases, hostile_archives.cases],
+    ids=["keys", "replies", "archives"],
+)
+def test_what_means_harm_does_none(
+    cases: Callable[[], Iterator[Case]], liar: Liar, forker: Warm, ledger: Ledger, full: bool, tmp_path: Path
+) -> None:
+    """The right model, or the documented code with a word on why; nothing beside it, in little memory."""
+    verdicts = []
+    for number, case in enumerate(chosen(list(cases()), full=full)):
+        verdicts.append(attempt(case, liar, forker, tmp_path / str(number)))
+        ledger.add(TITLE, verdicts[-1].row)
+
+    assert [str(verdict) for verdict in verdicts if verdict.flaws] == []
+
+
+def test_a_wrong_outcome_would_be_told(liar: Liar, forker: Warm, tmp_path: Path) -> None:
+    """A campaign that cannot fail is none."""
+    files = {"p/good": b"x"}
+    right = Case("f", "right", "file", files, (0,), model={"good": b"x"})
+    assert attempt(right, liar, forker, tmp_path / "0").flaws == ()
+    for number, wrong in enumerate(
+        [
+            Case("f", "code", "file", files),
+            Case("f", "content", "file", files, (0,), model={"good": b"y"}),
+            Case("f", "file too many", "file", {**files, "p/more": b""}, (0,), model={"good": b"x"}),
+            Case("f", "message", "file", {"p/a\\b": b"x"}, said="something else"),
+        ]
+    ):
+        assert attempt(wrong, liar, forker, tmp_path / f"wrong{number}").flaws

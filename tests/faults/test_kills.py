@@ -1,0 +1,259 @@
+"""Whenever a pull is killed, readers find a whole model or none, and the next pull finishes the work.
+
+The signals come at system calls (at each of them in the full form, `--full`) and at random moments of pulls from both
+stores. All that is random is seeded.
+"""
+
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from faults import kill_scenes, kills, scenes
+from faults.kills import Bench, Outcome, Strike
+from faults.report import Ledger, Row
+from faults.scenes import Prepared, Scene
+from rigs import strace
+from rigs.cli import Cli
+from rigs.faultproxy import FaultProxy
+from rigs.stores import Folder, S3Bucket, Store
+
+Call = tuple[str, int]  # a system call's name and its number among those of its thread
+T = TypeVar("T")
+SEED = 4
+PUBLISHING = ("rename", "renameat", "renameat2")
+DATA = ("pwrite64", "write", "ftruncate", "fallocate")  # what is true of one of them is true of the next
+ENOUGH = 8  # of them
+PACE = (64 * 1024, 0.002)  # bytes that a store sends at a time, and seconds in between
+CATCHABLE = (signal.SIGTERM, signal.SIGINT)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the scenes: all of them in the full form."""
+    full = bool(metafunc.config.option.full)
+    if "local" in metafunc.fixturenames:
+        costly = metafunc.function is test_a_kill_while_an_earlier_one_is_mended_does_no_more_harm
+        short = kill_scenes.SHORT[:1] if costly else kill_scenes.SHORT
+        chosen = [scene for scene in kill_scenes.LOCAL if full or scene.name in short]
+        metafunc.parametrize("local", chosen, indirect=True, ids=[scene.name for scene in chosen])
+    if "remote" in metafunc.fixturenames:
+        chosen = [scene for scene in kill_scenes.REMOTE if full or scene.name in kill_scenes.SHORT_TIMES]
+        metafunc.parametrize("remote", chosen, ids=[scene.name for scene in chosen])
+
+
+@pytest.fixture(scope="module")
+def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A scene with a source on the local disk: it needs no SDK, and its system calls come in the same order."""
+    if strace.missing():
+        pytest.skip(strace.missing())
+    at = tmp_path_factory.mktemp("kills")
+    for name in ("source", "home"):
+        (at / name).mkdir()
+    prepared = scenes.prepare(request.param, Folder(at / "source"), Cli(at / "home"), at / "template", {})
+    return Bench(prepared, at / "runs")
+
+
+@pytest.fixture(scope="module")
+def calls(local: Bench) -> list[Call]:
+    """The calls by which that scene's pull changes the disk."""
+    return kills.targets(local)
+
+
+def seeded(*what: str) -> random.Random:
+    """Chance, the same for the same test."""
+    return random.Random(" ".join((str(SEED), *what)))
+
+
+def each(strike: Callable[[T], list[Outcome]], rows: Sequence[T], ledger: Ledger, threads: int = 2) -> list[Outcome]:
+    """Try all, some at once; note what came of them, and fail if one went wrong."""
+    with ThreadPoolExecutor(threads) as pool:
+        outcomes = [one for some in pool.map(strike, rows) for one in some]
+    for one in outcomes:
+        wrong = int(bool(one.flaws))
+        ledger.add("Kills", Row(f"{one.strike.signum.name}: {one.phase}", 1, 1 - wrong, 0, wrong, one.twice))
+    assert [str(one) for one in outcomes if one.flaws] == []
+    return outcomes
+
+
+def here(bench: Bench, what: str, rows: Sequence[tuple[Strike, ...]], ledger: Ledger) -> list[Outcome]:
+    """Strike down local pulls, each to a destination of its own."""
+    numbered = list(enumerate(rows))
+    return each(lambda row: kills.strike(bench, f"{what}-{row[0]}", *row[1]), numbered, ledger)
+
+
+def choose(calls: Sequence[Call], chance: random.Random, *, full: bool, publishing: int, others: int) -> list[Call]:
+    """The calls to strike at: all in full, save for most of those that only bring bytes; in short a few."""
+    renames = [call for call in calls if call[0] in PUBLISHING]
+    data = [call for call in calls if call[0] in DATA]
+    rest = [call for call in calls if call not in renames and call not in data]
+    if full:
+        return [*renames, *rest, *chance.sample(data, min(ENOUGH, len(data)))]
+    return [*chance.sample(renames, min(publishing, len(renames))), *chance.sample([*rest, *data], others)]
+
+
+def test_a_kill_at_any_system_call_leaves_a_whole_model_or_none_and_the_next_pull_mends_it(
+    local: Bench, calls: list[Call], full: bool, ledger: Ledger
+) -> None:
+    """What a receipt there says is so, all old or all new; in the end all is new, and nothing else is there."""
+    chance = seeded("kill", local.prepared.scene.name)
+    chosen = choose(calls, chance, full=full, publishing=3, others=1)
+
+    outcomes = here(local, "kill", [(Strike(call=call),) for call in chosen], ledger)
+
+    assert any(one.run.code != 0 for one in outcomes)
+
+
+def test_a_kill_while_an_earlier_one_is_mended_does_no_more_harm(
+    local: Bench, calls: list[Call], full: bool, ledger: Ledger
+) -> None:
+    """Two or three in a row."""
+    chance = seeded("row", local.prepared.scene.name)
+    chosen = [Strike(call=call) for call in choose(calls, chance, full=True, publishing=0, others=0)]
+
+    here(
+        local, "row", [tuple(chance.choices(chosen, k=chance.choice((2, 3)))) for _ in range(20 if full else 1)], ledger
+    )
+
+
+def test_a_signal_at_any_system_call_ends_it_in_order(
+    local: Bench, calls: list[Call], full: bool, ledger: Ledger
+) -> None:
+    """It says so, with the exit code of the signal, and leaves nothing half-published; more of them change nothing."""
+    chance = seeded("signal", local.prepared.scene.name)
+    chosen = choose(calls, chance, full=full, publishing=1, others=0)
+    chosen = chance.sample(chosen, min(len(chosen), 40))
+
+    here(
+        local,
+        "signal",
+        [(Strike(chance.choice(CATCHABLE), call, times=chance.choice((1, 2))),) for call in chosen],
+        ledger,
+    )
+
+
+def test_signals_at_random_moments_end_it_in_order(local: Bench, full: bool, ledger: Ledger) -> None:
+    """From the start-up on; in bursts, too."""
+    chance = seeded("moment", local.prepared.scene.name)
+    rows = [
+        (Strike(chance.choice(CATCHABLE), seconds=chance.uniform(0, 0.7), times=chance.choice((1, 2, 50))),)
+        for _ in range(20 if full else 1)
+    ]
+
+    here(local, "moment", rows, ledger)
+
+
+def on_a_store(scene: Scene, store: Store, at: Path) -> Prepared:
+    """A scene whose source is a bucket."""
+    (at / "home").mkdir(parents=True)
+    return scenes.prepare(scene, store, Cli(at / "home"), at / "template", store.env)
+
+
+def paced(
+    prepared: Prepared, store: Store, at: Path, one: Strike, between: Callable[[], Prepared] | None = None
+) -> list[Outcome]:
+    """Strike down a pull that takes its time, for the store sends slowly."""
+    with closing(FaultProxy(store.endpoint)) as proxy:
+        proxy.add(**store.downloads(), times=None, trickle=PACE)
+        bench = Bench(prepared, at, store.env_at(proxy.url), proxy, ("--connections", "2"), between)
+        return kills.strike(bench, "struck", one)
+
+
+def duration(prepared: Prepared, store: Store, at: Path) -> float:
+    """Seconds that it takes if it is left alone."""
+    with closing(FaultProxy(store.endpoint)) as proxy:
+        proxy.add(**store.downloads(), times=None, trickle=PACE)
+        cli = Bench(prepared, at).cli(at)
+        begun = time.monotonic()
+        cli.ok("pull", prepared.uri, prepared.fresh(at / "volume"), "--connections", "2", env=store.env_at(proxy.url))
+        return time.monotonic() - begun
+
+
+def moments(scene: Scene, chance: random.Random, seconds: float, *, full: bool) -> list[Strike]:
+    """Half of them by what has arrived, half by the clock."""
+    times = (kill_scenes.TIMES if full else kill_scenes.SHORT_TIMES)[scene.name]
+    signals = [signal.SIGKILL] * 14 + [*CATCHABLE] * full
+    least = 1 if full else scene.size // 2  # in short, late enough for something to be resumed
+    return [
+        Strike(chance.choice(signals), seconds=chance.uniform(0, seconds))
+        if number % 2
+        else Strike(chance.choice(signals), sent=chance.randrange(least, scene.size))
+        for number in range(times)
+    ]
+
+
+def test_a_pull_that_is_killed_at_a_random_moment_is_finished_by_the_next(
+    store: Store, remote: Scene, full: bool, ledger: Ledger, tmp_path: Path, record_property: Callable[..., None]
+) -> None:
+    """What had arrived whole is not fetched again."""
+    prepared, chance = on_a_store(remote, store, tmp_path), seeded(store.scheme, remote.name)
+    seconds = duration(prepared, store, tmp_path / "alone") if full else 1.5
+    chosen = list(enumerate(moments(remote, chance, seconds, full=full)))
+
+    outcomes = each(lambda one: paced(prepared, store, tmp_path / str(one[0]), one[1]), chosen, ledger, threads=3)
+
+    record_property("saved", sum(one.saved for one in outcomes))
+    record_property("fetched twice", sum(one.twice for one in outcomes))
+    if remote.name == "a large object":
+        assert any(0 < one.saved < one.size for one in outcomes)
+
+
+def test_an_object_that_changed_after_a_kill_is_fetched_from_its_start(
+    store: Store, full: bool, ledger: Ledger, tmp_path: Path
+) -> None:
+    """Nothing of what had arrived is mixed into it."""
+    scene = kill_scenes.CHANGING
+    prepared, chance = on_a_store(scene, store, tmp_path), seeded("changed", store.scheme)
+    changed = replace(prepared, scene=replace(scene, new=kill_scenes.CHANGED))
+
+    def change() -> Prepared:
+        store.put("m", kill_scenes.CHANGED.files["m"])
+        return changed
+
+    def attempt(number: int) -> list[Outcome]:
+        store.put("m", scene.new.files["m"])
+        one = Strike(sent=chance.randrange(scene.size // 2, scene.size))
+        return paced(prepared, store, tmp_path / str(number), one, change)
+
+    outcomes = each(attempt, range(10 if full else 1), ledger, threads=1)
+
+    assert any(one.noted for one in outcomes)
+
+
+@pytest.mark.parametrize("waiting", ["for an answer", "for bytes", "for the next request", "for another pull"])
+def test_a_signal_ends_it_whatever_it_waits_for(
+    modelfetch: Cli,
+    s3_bucket: S3Bucket,
+    fault_proxy: Callable[..., FaultProxy],
+    tmp_path: Path,
+    waiting: str,
+) -> None:
+    """None of these waits would end by itself while the test runs."""
+    s3_bucket.put("m", kill_scenes.OLD_FILE.files["m"])
+    proxy, asked = fault_proxy(s3_bucket.endpoint), s3_bucket.downloads("m")
+    rules: dict[str, dict[str, Any]] = {
+        "for an answer": {"mute": True},
+        "for the next request": {**asked, "status": 503, "headers": {"Retry-After": "600"}},
+    }
+    proxy.add(times=None, **rules.get(waiting, {**asked, "stall_after": 0}))
+    pull = ("pull", s3_bucket.uri("m"), tmp_path / "m", "--stall-timeout", "600")
+    reached = proxy.came if waiting == "for an answer" else lambda: proxy.came(**asked)
+
+    running = modelfetch.start(*pull, env=s3_bucket.env_at(proxy.url))
+    proxy.wait_for(reached)
+    if waiting == "for another pull":
+        running = modelfetch.start(*pull, env=s3_bucket.env_at(proxy.url))
+        running.wait_for(lambda: any("another pull" in line["message"] for line in running.log))
+    last = running.signal(signal.SIGTERM)
+
+    assert (last.code, last.error["code"], last.error["reason"]) == (143, 143, "interrupted")
+    assert "Traceback" not in last.stderr
+    assert not (tmp_path / "m").exists()

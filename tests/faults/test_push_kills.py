@@ -1,0 +1,148 @@
+"""Whenever a push is killed, a pull gets a model whole or says that it cannot, and the next push mends it."""
+
+import random
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from faults.report import Ledger, Row
+from rigs import tree
+from rigs.cli import Cli, Running
+from rigs.faultproxy import FaultProxy
+from rigs.stores import Store
+
+SECONDS = 150  # for one run, on a busy machine
+SEED = 4
+ONE = {"a.bin": tree.noise(200_000, 1), "b/c.bin": tree.noise(100_000, 2), "d.bin": b"1"}
+TWO = {"a.bin": tree.noise(200_000, 3), "b/c.bin": tree.noise(100_000, 4), "d.bin": b"2", "e/new.bin": b"new"}
+SOME = (3, 10)  # a push makes more requests than that
+CLEAN = (65, 66, 75)  # not as its manifest says; nothing there yet; a push is under way
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+@dataclass(frozen=True)
+class Push:
+    """What is pushed over what; a single file if there is one file and no directory in the target."""
+
+    name: str
+    old: Mapping[str, bytes]
+    new: Mapping[str, bytes]
+    target: str
+
+
+PUSHES = [
+    Push("a directory, over an older one", ONE, TWO, "m/"),
+    Push("a directory", {}, TWO, "m/"),
+    Push("a file, over an older one", {"m": ONE["a.bin"]}, {"m": TWO["a.bin"]}, "m"),
+]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where one push is killed: its own part of the bucket, its own directory."""
+
+    push: Push
+    store: Store
+    home: Path
+    proxy: FaultProxy
+
+    @property
+    def target(self) -> str:
+        """Where it is pushed."""
+        return self.store.uri(f"{self.home.name}/{self.push.target}")
+
+    def start(self, cli: Cli, files: Mapping[str, bytes]) -> Running:
+        """Begin to push these files through the proxy."""
+        at = tree.write(self.home / str(len(files)) / tree.sha256(b"".join(files.values())), files)
+        return cli.start("push", at if self.push.target.endswith("/") else at / "m", self.target, env=self.env)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Variables that lead through the proxy."""
+        return self.store.env_at(self.proxy.url)
+
+    def pulled(self, cli: Cli, name: str) -> tuple[int, dict[str, bytes]]:
+        """What a pull to a new place gets: its exit code, and what is there then."""
+        dest = self.home / name
+        run = cli("pull", self.target, dest / "m", env=self.store.env, timeout=SECONDS)
+        found = {path.removeprefix("m/"): data for path, data in tree.read(dest).items()} if dest.exists() else {}
+        return run.code, {path: data for path, data in found.items() if not path.startswith(tree.STAGING)}
+
+
+def requests(push: Push, store: Store, home: Path) -> int:
+    """How many requests such a push makes."""
+    home.mkdir(parents=True)
+    with closing(FaultProxy(store.endpoint)) as proxy:
+        bench, cli = Bench(push, store, home, proxy), Cli(home)
+        for files in (push.old, push.new):
+            proxy.clear()
+            assert not files or bench.start(cli, files).finish(SECONDS).code == 0
+        return len(proxy.requests)
+
+
+def killed(push: Push, store: Store, home: Path, nth: int) -> tuple[str, str]:
+    """Kill a push when its nth request comes; what a pull got then, and what is wrong."""
+    home.mkdir(parents=True)
+    with closing(FaultProxy(store.endpoint)) as proxy:
+        bench, cli = Bench(push, store, home, proxy), Cli(home)
+        if push.old:
+            assert bench.start(cli, push.old).finish(SECONDS).code == 0
+        proxy.clear()
+        _kill(bench, cli, nth)
+        between, then = bench.pulled(cli, "between"), bench.start(cli, push.new).finish(SECONDS)
+        end = bench.pulled(cli, "end")
+    if then.code != 0:
+        return "failed", f"the next push ended with {then.code}: {then.stderr}"
+    if end != (0, push.new):
+        return "failed", f"after it, a pull ended with {end[0]} and {sorted(end[1])}"
+    if between in ((0, push.old), (0, push.new)):
+        return "got a model", ""
+    if between[0] in CLEAN and not between[1]:
+        return "got none, and said so", ""
+    return "failed", f"a pull ended with {between[0]} and {sorted(between[1])}"
+
+
+def _kill(bench: Bench, cli: Cli, nth: int) -> None:
+    begun, victims = threading.Event(), list[Running]()
+
+    def strike() -> None:
+        begun.wait(SECONDS)
+        victims[0].process.kill()
+
+    bench.proxy.add(nth=nth, before=strike)
+    victims.append(bench.start(cli, bench.push.new))
+    begun.set()
+    victims[0].finish(SECONDS)
+    bench.proxy.wait_for(lambda: all(request.done for request in list(bench.proxy.requests)))
+    bench.proxy.clear()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the pushes: all of them in the full form."""
+    if "push" in metafunc.fixturenames:
+        chosen = PUSHES if metafunc.config.option.full else PUSHES[:1]
+        metafunc.parametrize("push", chosen, ids=[push.name for push in chosen])
+
+
+def test_a_pull_never_gets_half_of_what_a_killed_push_left(
+    push: Push, store: Store, full: bool, ledger: Ledger, tmp_path: Path
+) -> None:
+    """The old model, the new one, or a reason; the next push is complete."""
+    if full:
+        chosen = range(1, requests(push, store, tmp_path / "alone") + 1)
+    else:
+        chosen = range(nth := random.Random(f"{SEED} {store.scheme}").randrange(*SOME), nth + 1)
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(lambda nth: killed(push, store, tmp_path / f"nth-{nth}", nth), chosen))
+
+    for got, wrong in outcomes:
+        right = 1 if got == "got a model" else 0
+        ledger.add("Kills", Row("SIGKILL: pushing", 1, right, int(not wrong) - right, int(bool(wrong))))
+    assert [wrong for _, wrong in outcomes if wrong] == []

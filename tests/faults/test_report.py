@@ -1,0 +1,27 @@
+"""The campaigns' table."""
+
+import json
+from pathlib import Path
+
+from faults import report
+from faults.report import Ledger, Row
+
+
+def test_runs_of_a_fault_add_up_to_a_line_and_all_to_the_last_one(tmp_path: Path) -> None:
+    """Counts and bytes are summed, of memory it is the largest; people and programs read the same."""
+    ledger = Ledger()
+    ledger.add("Faults", Row("reset", 1, 1, 0, 0, 1_500_000, 80_000_000))
+    ledger.add("Faults", Row("reset", 1, 0, 1, 0, 1_500_000, 90_000_000))
+    ledger.add("Faults", Row("stall", 2, 1, 0, 1))
+
+    report.save(ledger, tmp_path / "new" / "table")
+
+    lines = (tmp_path / "new" / "table.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert cells[2:] == [
+        ["reset", "2", "1", "1", "0", "3.0 MB", "90.0 MB"],
+        ["stall", "2", "1", "0", "1", "0", "0"],
+        ["**all**", "4", "2", "1", "1", "3.0 MB", "90.0 MB"],
+    ]
+    (first, _) = json.loads((tmp_path / "new" / "table.json").read_text())["Faults"]
+    assert Row(**first) == ledger.rows("Faults")[0]

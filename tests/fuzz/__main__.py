@@ -1,0 +1,118 @@
+"""Fuzzes one target or all: `PYTHONPATH=tests python -m fuzz [TARGET...] [--seconds N] [--findings DIR] [--plain]`.
+
+With atheris (the extra `fuzz`) guided by coverage, else (or with --plain) by chance. Findings are written to a
+directory, a file each; whoever mends one puts it into corpus/TARGET. Exit code 1 if there was any.
+"""
+
+import argparse
+import importlib.util
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+MOST = 1 << 16  # bytes of an input
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="fuzz", description="Feed hostile input to what reads it.")
+    parser.add_argument("targets", nargs="*", help="all, if none is named")
+    parser.add_argument("--seconds", type=int, default=60, help="for each target (default: 60)")
+    parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="where findings go")
+    parser.add_argument("--seed", default="", help="of chance; default: the time")
+    parser.add_argument("--plain", action="store_true", help="without coverage")
+    parser.add_argument("--guided", action="store_true", help=argparse.SUPPRESS)  # in the process of one target
+    return parser.parse_args()
+
+
+def by_chance(name: str, seconds: int, findings: Path, seed: str) -> tuple[int, int]:
+    """Run mutants of the seeds; how many, and how many findings of different places in the code."""
+    from fuzz import mutations, seeds  # noqa: PLC0415  atheris wants to see every import
+    from fuzz.targets import TARGETS  # noqa: PLC0415
+
+    rng, begun, runs, places = random.Random(seed or time.time_ns()), time.monotonic(), 0, set()
+    inputs = seeds.of(name)
+    while time.monotonic() - begun < seconds:
+        data = mutations.mutant(inputs, rng)[:MOST]
+        runs += 1
+        try:
+            TARGETS[name](data)
+        except Exception as error:  # noqa: BLE001  that is what is looked for
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            if (where.filename, where.lineno) not in places:
+                places.add((where.filename, where.lineno))
+                _keep(findings, name, data, error)
+    return runs, len(places)
+
+
+def _keep(findings: Path, name: str, data: bytes, error: Exception) -> None:
+    path = findings / name / f"{abs(hash(data)):016x}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    sys.stderr.write(f"{path}: {type(error).__name__}: {str(error)[:200]}\n")
+
+
+def by_coverage(name: str, seconds: int, findings: Path, seed: str) -> tuple[int, int]:
+    """Let atheris look for inputs that reach new code, in a process of its own: it ends with the first finding."""
+    folder = findings / name
+    folder.mkdir(parents=True, exist_ok=True)
+    before, runs, deadline = len(list(folder.iterdir())), 0, time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as corpus:
+        while (left := int(deadline - time.monotonic())) > 0:
+            command = [sys.executable, "-m", "fuzz", name, "--guided", "--findings", corpus, "--seed", seed]
+            told = subprocess.run(
+                [*command, "--seconds", str(left)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            ).stdout.decode(errors="replace")
+            runs += _told(told, "stat::number_of_executed_units:")
+            for crash in Path().glob(f"{name}-crash-*"):
+                crash.replace(folder / crash.name)
+                sys.stderr.write(told[-3000:])
+    return runs, len(list(folder.iterdir())) - before
+
+
+def _told(text: str, label: str) -> int:
+    return int(text.partition(label)[2].split()[0]) if label in text else 0
+
+
+def _guided(name: str, seconds: int, corpus: Path, seed: str) -> None:
+    """The process that atheris runs in."""
+    import atheris  # noqa: PLC0415  an extra
+
+    with atheris.instrument_imports(include=["modelfetch"]):
+        from fuzz import seeds  # noqa: PLC0415
+        from fuzz.targets import TARGETS  # noqa: PLC0415
+
+    for number, data in enumerate(seeds.of(name)):
+        (corpus / str(number)).write_bytes(data)
+    options = [f"-max_total_time={seconds}", f"-max_len={MOST}", "-print_final_stats=1", f"-artifact_prefix={name}-"]
+    options += [f"-seed={abs(hash(seed)) % 2**31}"] if seed else []
+    atheris.Setup([sys.argv[0], *options, str(corpus)], TARGETS[name])
+    atheris.Fuzz()
+
+
+def main() -> int:
+    """Fuzz, and tell how often and what came of it."""
+    given = _arguments()
+    if given.guided:
+        _guided(given.targets[0], given.seconds, given.findings, given.seed)
+        return 0
+    engine = by_chance if given.plain or importlib.util.find_spec("atheris") is None else by_coverage
+    names = given.targets
+    if not names:
+        from fuzz.targets import TARGETS  # noqa: PLC0415
+
+        names = list(TARGETS)
+    findings = 0
+    for name in names:
+        runs, new = engine(name, given.seconds, given.findings, given.seed)
+        findings += new
+        sys.stdout.write(f"{name:<12} {runs:>10} runs  {new} findings\n")
+        sys.stdout.flush()
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

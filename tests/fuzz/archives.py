@@ -1,0 +1,70 @@
+"""The archives to begin with: a bit of everything; and how a mutant gets through the checksums that would stop it."""
+
+import random
+from collections.abc import Iterator
+
+from rigs import archives
+
+RNG = random.Random("contents")
+
+
+def _everything() -> bytes:
+    """A tar with every kind of header and member."""
+    long = "/".join(["long" * 7] * 3)
+    short = RNG.randbytes(60)
+    sized = archives.pax(("path", long), ("size", "70"), ("comment", "x")) + archives.block("x", 70)
+    return archives.tar(
+        archives.member("./", kind=b"5"),
+        archives.pax(("comment", "abc"), kind=b"g"),
+        sized + archives.padded(bytes(70)),
+        archives.member("././@LongLink", b"other/" + long.encode() + b"\0", b"L") + archives.member("x", short),
+        archives.member("l", kind=b"2", target=long) + archives.member("h", kind=b"1", target=long),
+        archives.member("run", b"#!/bin/sh", mode=0o4755),
+        archives.member("d", kind=b"5") + archives.member("d/up", kind=b"2", target="../run"),
+    )
+
+
+def _zips() -> Iterator[bytes]:
+    files = (("d/a", RNG.randbytes(300)), ("b", b"text " * 50), ("empty", b""), ("e/", b""))
+    yield archives.zip_of(*files)
+    yield archives.zip_of(*files, method=12)
+    entry = archives.Entry
+    yield archives.zip_raw(
+        *(entry(b"good", b"x"), entry(b"l", b"good", 0o120777), entry(b"e/"), entry(b"d/x", b"content")),
+        comment=b"comment",
+    )
+
+
+def tars() -> list[bytes]:
+    """Plain tars."""
+    long = "long" * 20
+    return [_everything(), archives.packed({f"{long}/{long}": b"x" * 100, "ünï": b"y"}, "tar"), archives.tar()]
+
+
+def seeds() -> list[bytes]:
+    """Archives of every format, each with the byte that says how it is wrapped: see `wrapped`."""
+    plain = [bytes([way]) + tar for tar in tars() for way in range(len(WAYS))]
+    return plain + [
+        b"\0" + each for each in (*_zips(), *(archives.PACKERS[how](_everything()) for how in archives.PACKERS))
+    ]
+
+
+WAYS = ("", "forged", "gzip", "zstd", "forged gzip", "bzip2", "xz")
+
+
+def wrapped(data: bytes) -> bytes:
+    """The archive that the first byte makes of the rest: as it is, packed, with the checksums of its headers mended."""
+    way = WAYS[data[0] % len(WAYS)] if data else ""
+    plain = mended(data[1:]) if way.startswith("forged") else data[1:]
+    return archives.PACKERS.get(way.removeprefix("forged").strip(), bytes)(plain)
+
+
+def mended(data: bytes) -> bytes:
+    """A tar with right checksums in all that looks like a header."""
+    blocks = [data[at : at + 512] for at in range(0, len(data), 512)]
+    return b"".join(_mended(block) if block[257:262] == b"ustar" and len(block) == 512 else block for block in blocks)
+
+
+def _mended(block: bytes) -> bytes:
+    blank = block[:148] + b" " * 8 + block[156:]
+    return block[:148] + b"%06o\0 " % sum(blank) + block[156:]

@@ -1,0 +1,115 @@
+"""What each target begins with: input that is right, or nearly so; and the corpus of what was found."""
+
+import bz2
+import gzip
+import json
+import lzma
+import zlib
+from pathlib import Path
+
+from fuzz import archives
+from modelfetch import receipt
+from modelfetch.manifest import Manifest
+from modelfetch.receipt import FileEntry, Packed, Receipt
+from rigs import archives as makers
+from rigs.liar import Item, gcs_page, s3_page
+
+CORPUS = Path(__file__).parent / "corpus"
+_SHA = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+_FILES = (FileEntry("a", 5, _SHA), FileEntry("d/b", 5, _SHA), FileEntry("l", 5, _SHA, "a"))
+_ITEMS = (Item("p/", b""), Item("p/a"), Item("p/d/e", b"xy"), Item("p/d/", b""), Item("p/ü", b""))
+_PAX = b"m" * 2000
+
+
+def _streams() -> list[bytes]:
+    deflated = zlib.compressobj(wbits=-15)
+    packed = [gzip.compress(_PAX), deflated.compress(_PAX) + deflated.flush(), bz2.compress(_PAX), lzma.compress(_PAX)]
+    packed.append(makers.zstd_with_checksum(_PAX))
+    return [bytes([kind]) + data * times for kind, data in enumerate(packed) for times in (1, 2)]
+
+
+def _receipts() -> list[bytes]:
+    now = receipt.now()
+    digest = receipt.digest(_FILES, directory=True)
+    one = Receipt("s3://b/m", "v", digest, _FILES, ("size",), 5, 0, 0.5, 0, now, now)
+    two = Receipt("s3://b/m", "v", digest, _FILES, (), 5, 0, 0.5, 0, now, now, archive=Packed("m.tar", 5, _SHA))
+    return [each.to_json().encode() for each in (one, two)]
+
+
+def _pages(page: object) -> list[bytes]:
+    assert isinstance(page, bytes)
+    return [page]
+
+
+def _made() -> dict[str, list[bytes]]:
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+    pushed = Manifest(_FILES[:2])
+    return {
+        "unpacking": archives.seeds(),
+        "inflating": _streams(),
+        "naming": [b"a\nb/c\nb/d", "ü/日本\n.a\n-b\na..b/..c\na b".encode(), b"/".join([b"d"] * 512), b"x" * 255],
+        "addressing": [
+            *(b"s3://b/k?versionId=3sL4", b"gs://b/o#12", b"gs://b/d/", b"https://h:8443/a%20b?sig=1#f", b"~/m", b"."),
+            *(
+                b"file:///m%00",
+                b"file://localhost/m",
+                b"s3://arn:aws:s3:us-east-1:1:accesspoint/n/k",
+                b"http://[::1]:80/m",
+            ),
+        ],
+        "ranging": [b"bytes 5-9/100", b"bytes 5-9/*", b"120", b"Wed, 21 Oct 2026 07:28:00 GMT", b"bytes */100"],
+        "stating": [
+            *(
+                b"sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:",
+                b"crc32c=mnG7TA==,md5=XUFAKrxLKna5cZ2REBfFkg==",
+            ),
+            *(
+                b"mnG7TA==",
+                b"mnG7TA==-3",
+                b'"5d41402abc4b2a76b9719d911017c592"',
+                b'"5d41402abc4b2a76b9719d911017c592-3"',
+            ),
+        ],
+        "receiving": _receipts(),
+        "declaring": [
+            pushed.to_json(directory=True).encode(),
+            Manifest(_FILES[:1], version="1").to_json(directory=False).encode(),
+            Manifest((), complete=False).to_json(directory=True).encode(),
+        ],
+        "journaling": [b'{"plan": "p"}\n["a", 0, 5]\n["a", {"crc32": "AAAA"}]\n["b", 1', b'["a", 0, 5]\n\n'],
+        "configuring": [
+            bytes([field]) + value
+            for field in range(9)
+            for value in (
+                b"64Mi",
+                b"1.5GB",
+                b"30s",
+                b"250ms",
+                b"5",
+                b'["*.bin", "a"]',
+                b"*.bin,[ab]*",
+                b"true",
+                _SHA.encode(),
+            )
+        ],
+        "listing-s3": [*_pages(s3_page(_ITEMS).body), *_pages(s3_page(_ITEMS, more).body)],
+        "listing-gcs": [
+            *_pages(gcs_page(_ITEMS).body),
+            *_pages(gcs_page(_ITEMS, nextPageToken="t").body),
+            json.dumps(
+                {"items": [{"name": "p/a", "size": "1", "crc32c": "mnG7TA==", "contentEncoding": "gzip"}]}
+            ).encode(),
+        ],
+        "telling": ["The key 'a' has a '..' segment.|Leave it out.|s3://b/k?X-Amz-Signature=abc \u202e\x9b".encode()],
+    }
+
+
+def of(target: str) -> list[bytes]:
+    """A target's seeds, and what was found with it before."""
+    return _made()[target] + found(target)
+
+
+def found(target: str) -> list[bytes]:
+    """The inputs that broke a target once."""
+    folder = CORPUS / target
+    return [path.read_bytes() for path in sorted(folder.iterdir())] if folder.exists() else []

@@ -1,0 +1,277 @@
+"""Hostile input, made up anew: in the short form the same each time, with --full for as long as it takes."""
+
+import io
+import os
+import random
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as some
+
+from fuzz import archives as wrappings
+from fuzz import mutations, seeds
+from fuzz.targets import TARGETS, unpacking
+from modelfetch.archive.links import resolve
+from modelfetch.archive.streams import Forward
+from modelfetch.errors import ArchiveError, UnsafeNameError, WrongBytesError
+from modelfetch.names import vet, vet_all
+from rigs import archives
+from rigs.archives import Guarded
+
+settings.register_profile(
+    "short",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
+settings.register_profile("full", parent=settings.get_profile("short"), derandomize=False, max_examples=3000)
+MUTANTS = {"short": 60, "full": 10_000}
+SLOW = {"unpacking": 0.7, "naming": 0.5}  # share of the mutants that these get
+
+# What names are made of that mean something somewhere, and what they are not.
+parts = some.sampled_from(
+    ["a", "b", "A", "é", "e\u0301", "..", ".", "", "a\\b", "\0", "\n", "\u202e", "~", "C:", "x" * 256]
+)
+segments = some.one_of(parts, some.text(max_size=8))
+paths = some.lists(segments, min_size=1, max_size=5).map("/".join)
+plain = some.lists(some.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size=4).map("/".join)
+
+
+@pytest.fixture(autouse=True)
+def profile(request: pytest.FixtureRequest) -> str:
+    """How much is tried."""
+    return "full" if request.config.option.full else "short"
+
+
+def tried(test: Callable[..., None]) -> Callable[..., None]:
+    """Try as much as the profile says: pytest's options are not known yet where hypothesis wants to know it."""
+
+    def run(profile: str) -> None:
+        settings(settings.get_profile(profile))(test)()
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_was_found_once_is_no_trouble_now(name: str) -> None:
+    """The corpus, and what every target begins with."""
+    for data in seeds.of(name):
+        TARGETS[name](data)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", TARGETS)
+def test_damaged_input_only_ever_raises_our_errors(name: str, profile: str) -> None:
+    """Every target says of itself what else must hold."""
+    rng = random.Random(name if profile == "short" else None)
+    inputs = seeds.of(name)
+    for _ in range(int(MUTANTS[profile] * SLOW.get(name, 1))):
+        data = mutations.mutant(inputs, rng)
+        try:
+            TARGETS[name](data)
+        except Exception as error:
+            error.add_note(f"{name} of {data!r}")
+            raise
+
+
+@tried
+@given(some.lists(paths, max_size=6))
+def test_names_that_pass_name_one_file_each(listed: list[str]) -> None:
+    """Below any directory, and nothing else."""
+    try:
+        vet_all(listed)
+    except UnsafeNameError:
+        return
+    with tempfile.TemporaryDirectory() as place:
+        for path in listed:
+            at = Path(place, path)
+            at.parent.mkdir(parents=True, exist_ok=True)
+            at.touch(exist_ok=False)
+        there = {at.relative_to(place).as_posix() for at in Path(place).rglob("*") if at.is_file()}
+        assert there == set(listed)
+
+
+@tried
+@given(
+    some.dictionaries(plain, some.lists(some.sampled_from(["a", "b", "c", "..", ".", ""]), max_size=5).map("/".join))
+)
+def test_links_lead_where_the_kernel_follows_them(links: dict[str, str]) -> None:
+    """Or are refused: because they lead out, nowhere, round, or above themselves."""
+    files = {"a/b", "c", "b/a/c"}
+    directories = {"a", "b", "b/a", *(str(up) for path in links for up in Path(path).parents if str(up) != ".")}
+    links = {path: target for path, target in links.items() if target and not target.startswith("/")}
+    links = {path: target for path, target in links.items() if path not in files | directories}
+    if any(up in links or up in files for path in (*links, *files) for up in map(str, Path(path).parents)):
+        return
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place).resolve() / "deep" / "root"
+        for folder in directories:
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        for file in files:
+            (root / file).touch()
+        for path, target in links.items():
+            (root / path).symlink_to(target)
+        inside = {path: _inside(root, path) for path in links}
+        try:
+            ends = resolve(links, files, directories)
+        except ArchiveError:
+            assert not all(inside.values())
+        else:
+            assert ends == inside
+
+
+def _inside(root: Path, path: str) -> str:
+    """What the kernel finds behind a link, if it is one that may be kept."""
+    try:
+        end = (root / path).resolve(strict=True)
+    except (OSError, RuntimeError):
+        return ""
+    if not end.is_relative_to(root) or end in (root / path).parents:
+        return ""
+    # A way that leaves the tree and comes back is none in another place.
+    return end.relative_to(root).as_posix() if _stays(root, path) else ""
+
+
+def _stays(root: Path, path: str) -> bool:
+    moved = root.parent / "moved"
+    root.rename(moved)
+    try:
+        return (moved / path).resolve(strict=True).is_relative_to(moved)
+    except OSError:
+        return False
+    finally:
+        moved.rename(root)
+
+
+members = some.tuples(
+    some.one_of(paths, plain, plain.map(lambda path: f"{path}/")),
+    some.sampled_from([b"0", b"0", b"0", b"1", b"2", b"5", b"3", b"6", b"S", b"x", b"L", b"\0"]),
+    some.binary(max_size=700),
+    some.one_of(paths, plain),
+    some.integers(0, 0o7777),
+)
+
+
+@tried
+@given(some.lists(members, max_size=6), some.sampled_from(sorted(range(len(wrappings.WAYS)))))
+def test_tars_of_any_members_are_unpacked_or_refused(made: list[Any], way: int) -> None:
+    """Whatever their names, kinds and targets are; in every compression."""
+    raw = b""
+    for name, kind, data, target, mode in made:
+        content = data if kind in (b"0", b"x", b"L", b"\0") else b""
+        with suppress(UnicodeEncodeError, AssertionError):
+            raw += archives.member(name[:90], content, kind, target=target[:90], mode=mode)
+    unpacking(bytes([way]) + archives.tar(raw))
+
+
+@tried
+@given(
+    some.dictionaries(plain, some.binary(max_size=2000), min_size=1, max_size=6),
+    some.sampled_from(sorted(archives.PACKERS)),
+)
+def test_good_archives_are_unpacked(files: dict[str, bytes], how: str) -> None:
+    """All that names one file each, as it was packed."""
+    try:
+        vet_all(files, "member")
+    except UnsafeNameError:
+        return
+    for packing in (how, "tar", "zip"):
+        with tempfile.TemporaryDirectory() as place:
+            root = Guarded(Path(place))(archives.packed(files, packing))
+            assert {path: (root / path).read_bytes() for path in files} == files
+
+
+entries = some.builds(
+    archives.Entry,
+    name=some.one_of(paths, plain).map(lambda name: name.encode(errors="surrogatepass")[:300]),
+    content=some.binary(max_size=100),
+    mode=some.sampled_from([None, 0, 0o100644, 0o100755, 0o40755, 0o120777, 0o20644, 0o10644, 0o104755]),
+    flags=some.sampled_from([0, 0, 0x800, 1, 0x40, 8]),
+    method=some.sampled_from([0, 0, 0, 8, 12, 14, 93, 99]),
+    size=some.one_of(some.none(), some.integers(0, 2**32 - 1)),
+    crc=some.one_of(some.none(), some.integers(0, 2**32 - 1)),
+    offset=some.one_of(some.none(), some.none(), some.integers(0, 2**32 - 1)),
+    extra=some.binary(max_size=30),
+)
+
+
+@tried
+@given(some.lists(entries, max_size=4), some.binary(max_size=30), some.one_of(some.none(), some.integers(0, 65_535)))
+def test_zips_of_any_entries_are_unpacked_or_refused(made: list[Any], comment: bytes, count: int | None) -> None:
+    """Whatever their headers say of each other."""
+    unpacking(b"\0" + archives.zip_raw(*made, comment=comment, count=count))
+
+
+@tried
+@given(some.randoms(use_true_random=False))
+def test_what_is_taken_is_what_python_unpacks(rng: random.Random) -> None:
+    """Where we take a damaged tar or zip, the standard library finds files of the same names and content in it."""
+    data = mutations.mutant(wrappings.seeds(), rng)
+    whole = wrappings.wrapped(data)
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            root = Guarded(Path(place))(whole, max_bytes=2**22, max_files=50)
+        except WrongBytesError:
+            return
+        theirs = _by_python(whole)
+        for path, content in (theirs or {}).items():
+            assert (root / path).read_bytes() == content
+
+
+def _by_python(whole: bytes) -> dict[str, bytes] | None:
+    """The regular files that Python finds; none for a format of which it knows nothing."""
+    if whole[:2] == b"PK":
+        with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+            plain_ones = [
+                info for info in archive.infolist() if info.external_attr >> 28 in (0, 8) and not info.is_dir()
+            ]
+            # Names without the flag are UTF-8 to us, as whoever writes them on Linux means them.
+            return {
+                info.filename.removeprefix("./"): archive.read(info) for info in plain_ones if info.filename.isascii()
+            }
+    try:
+        with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+            found = [(info.name.removeprefix("./"), archive.extractfile(info)) for info in archive if info.isreg()]
+            return {name: file.read() for name, file in found if file is not None}
+    except (tarfile.TarError, OSError, EOFError):
+        return None
+
+
+@tried
+@given(some.binary(max_size=3000), some.lists(some.integers(0, 3000)), some.lists(some.integers(0, 900), max_size=8))
+def test_a_stream_gives_what_is_asked_for(data: bytes, cuts: list[int], sizes: list[int]) -> None:
+    """However the pieces come."""
+    at = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
+    forward = Forward(iter([data[start:end] for start, end in pairwise(at)]))
+    assert forward.peek(10) == data[:10]
+    taken = b"".join(forward.upto(size) for size in sizes)
+    assert taken == data[: sum(sizes)]
+    assert taken + b"".join(forward.rest()) == data
+    with pytest.raises(ArchiveError):
+        list(forward.exactly(1))
+
+
+@tried
+@given(paths)
+def test_a_name_is_judged_alike_alone_and_in_company(path: str) -> None:
+    """And what passes is normal to the operating system."""
+    try:
+        vet(path)
+    except UnsafeNameError:
+        with pytest.raises(UnsafeNameError):
+            vet_all([path])
+    else:
+        vet_all([path])
+        assert os.path.normpath(f"/d/{path}") == f"/d/{path}"

@@ -1,0 +1,73 @@
+"""Bytes on their way from many requests to the disk: what happens when one of them fails."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from modelfetch.errors import ChangedError, RefusedError
+from modelfetch.integrity import Fingerprint
+from modelfetch.journal import Journal
+from modelfetch.pool import Connect
+from modelfetch.sources import Access, RemoteObject, open_source
+from modelfetch.transfer import Limits, download
+from modelfetch.uri import parse
+from modelfetch.wire import Wire
+from rigs import tree
+from rigs.liar import Item, Liar, gcs_store, s3_store
+
+Arrived = Callable[[RemoteObject, Fingerprint, int], None]
+
+
+def fetch(model: Path, into: Path, wires: list[Wire], arrived: Arrived) -> None:
+    """Download a directory's files, two side by side."""
+    into.mkdir()
+    source = open_source(parse(f"{model}/"), Access(Connect(stall_timeout=5)))
+    wires.append(wire := Wire(source, lambda _: None))
+    journal = Journal(into.with_suffix(".jsonl"), "plan")
+    journal.open()
+    with closing(journal), closing(wire):
+        download(wire, source.find().objects, into, journal, Limits(connections=2), arrived)
+
+
+def test_after_a_failure_nobody_works_on_the_disk_any_more(tmp_path: Path) -> None:
+    """Whoever clears the staging area next would have files appear under his hands."""
+    model = tree.write(tmp_path / "model", {name: tree.noise(1000) for name in "ab"})
+    wires: list[Wire] = []
+    at_work = threading.Event()
+    done: list[str] = []
+
+    def arrived(obj: RemoteObject, *_: object) -> None:
+        if obj.path == "b":
+            at_work.wait(30)
+            raise RefusedError("b")
+        at_work.set()
+        while not wires[0].closed:
+            time.sleep(0.001)
+        for number in range(20):
+            (tmp_path / "into" / f"{obj.path}{number}").write_bytes(tree.noise(100_000))
+        done.append(obj.path)
+
+    with pytest.raises(RefusedError):
+        fetch(model, tmp_path / "into", wires, arrived)
+
+    assert done == ["a"]
+
+
+@pytest.mark.parametrize("listed", [0, 1, 3])
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_an_object_of_another_size_than_listed_is_noticed(
+    liar: Liar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, listed: int
+) -> None:
+    """One that is listed as empty, too: it would be published without a byte asked for."""
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    liar.say(*(s3_store if scheme == "s3" else gcs_store)(Item("p/a", b"yy", size=listed)))
+    source = open_source(parse(f"{scheme}://b/p/"), Access(anonymous=True, endpoint=liar.url, emulator=liar.url))
+    journal = Journal(tmp_path / "j", "plan")
+    journal.open()
+
+    with closing(journal), closing(Wire(source, lambda _: None)) as wire, pytest.raises(ChangedError):
+        download(wire, source.find().objects, tmp_path, journal, Limits(), lambda *_: None)

@@ -1,0 +1,144 @@
+"""Keys and certificates to sign with, made anew; and model_signing as other people use it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import model_signing
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from cryptography.x509.oid import NameOID
+
+KINDS: dict[str, Callable[[], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey]] = {
+    "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "p521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "k256": lambda: ec.generate_private_key(ec.SECP256K1()),
+    "rsa": lambda: rsa.generate_private_key(65537, 2048),
+    "ed25519": ed25519.Ed25519PrivateKey.generate,
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files of a private key and of its public one."""
+
+    private: Path
+    public: Path
+
+
+@dataclass(frozen=True)
+class Certified(Pair):
+    """A key with a certificate, and the root certificate that it leads to by way of another."""
+
+    certificate: Path
+    between: Path
+    root: Path
+
+
+def pair(directory: Path, name: str = "key", kind: str = "p256", password: str = "") -> Pair:
+    """Make a key pair, the private one locked if there is a password."""
+    key = KINDS[kind]()
+    made = Pair(directory / f"{name}.pem", directory / f"{name}.pub")
+    lock: KeySerializationEncryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
+    made.private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
+    made.public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return made
+
+
+def certified(directory: Path, name: str = "leaf") -> Certified:
+    """Make a root, an authority below it, and a signer's key with a certificate of that authority."""
+    root_key, between_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+    root = _certificate("root", root_key, "root", root_key)
+    between = _certificate("between", between_key, "root", root_key)
+    own = _certificate("signer", key, "between", between_key, authority=False)
+    paths = [directory / f"{name}-{part}" for part in ("key.pem", "key.pub", "own.crt", "between.crt", "root.crt")]
+    paths[0].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    paths[1].write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    for path, certificate in zip(paths[2:], (own, between, root), strict=True):
+        path.write_bytes(certificate.public_bytes(Encoding.PEM))
+    return Certified(*paths)
+
+
+def _certificate(
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: str,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    *,
+    authority: bool = True,
+) -> x509.Certificate:
+    def named(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+    now = datetime.now(UTC)
+    usage = x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    return (
+        x509.CertificateBuilder()
+        .subject_name(named(name))
+        .issuer_name(named(issuer))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+        .sign(issuer_key, hashes.SHA256())
+    )
+
+
+def sign(model: Path, key: Pair, signature: Path, ignored: tuple[str, ...] = ()) -> Path:
+    """Sign with the library as its command does: what is ignored, git's files and the signature stay out."""
+    inside = [signature.name] if signature.parent == model else []
+    hashing = model_signing.hashing.Config().set_ignored_paths(paths=[*ignored, *inside])
+    config = model_signing.signing.Config()
+    if isinstance(key, Certified):
+        config.use_certificate_signer(
+            private_key=key.private, signing_certificate=key.certificate, certificate_chain=[key.between]
+        )
+    else:
+        config.use_elliptic_key_signer(private_key=key.private)
+    config.set_hashing_config(hashing).sign(model, signature)
+    return signature
+
+
+def verify(model: Path, key: Pair, signature: Path) -> None:
+    """Verify with the library as its command does, told nothing of what else stands beside the files.
+
+    Raises:
+        ValueError: it is not what was signed.
+    """
+    inside = [signature.name] if signature.parent == model else []
+    hashing = model_signing.hashing.Config().set_ignored_paths(paths=inside)
+    config = model_signing.verifying.Config().use_elliptic_key_verifier(public_key=key.public)
+    config.set_hashing_config(hashing).verify(model, signature)
+
+
+def command(*args: object) -> str:
+    """Run model_signing's own command; what it says. It must succeed."""
+    words = [sys.executable, "-m", "model_signing", *map(str, args)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -1,0 +1,113 @@
+"""One of each exception that a library may raise: found by looking into its module, made with what each one needs."""
+
+import inspect
+import json
+import socket
+import ssl
+import string
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import botocore.exceptions as sdk
+import requests
+import urllib3
+from google.api_core import exceptions as api
+from google.resumable_media.common import InvalidResponse
+from urllib3 import exceptions as u3
+
+SECRET = "s3cr3t-signature"  # what no message may show
+URL = f"http://store.invalid/b/k?X-Amz-Signature={SECRET}"
+POOL = urllib3.HTTPConnectionPool("store.invalid")
+CONNECTION = urllib3.connection.HTTPConnection("store.invalid")
+
+
+def exceptions(module: ModuleType, defined_in: str = "") -> dict[str, type[Exception]]:
+    """The exceptions that a module defines, by name; no warnings, no second names.
+
+    Args:
+        module: where to look.
+        defined_in: the name that they bear as their module's, where it is another.
+    """
+    home = defined_in or module.__name__
+    return {
+        kind.__name__: kind
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, Exception) and not issubclass(kind, Warning) and kind.__module__ == home
+    }
+
+
+def reply(status: int, message: str = "Because.", reason: str = "", **headers: str) -> requests.Response:
+    """A reply of Google's, as its SDK keeps it."""
+    response = requests.Response()
+    response.status_code = status
+    response.headers.update(headers)
+    error = {"message": message, **({"errors": [{"message": message, "reason": reason}]} if reason else {})}
+    response._content = json.dumps({"error": error}).encode()
+    response.request = requests.Request("GET", URL).prepare()
+    return response
+
+
+def refusal(code: str, status: int, operation: str = "GetObject", message: str = "Because.", **headers: str) -> Any:
+    """A reply of S3's, as botocore raises it."""
+    answer: Any = {
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers},
+    }
+    return sdk.ClientError(answer, operation)
+
+
+def untrusted() -> ssl.SSLCertVerificationError:
+    """As OpenSSL raises it."""
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = "self-signed certificate"
+    return error
+
+
+def retried(reason: Exception) -> u3.MaxRetryError:
+    """As urllib3 wraps what its pool meets."""
+    return u3.MaxRetryError(POOL, URL, reason)
+
+
+_retry_error: Any = api.RetryError  # its constructor has no types
+_SPECIAL: dict[type[Exception], Callable[[], Exception]] = {
+    sdk.WaiterError: lambda: sdk.WaiterError("waiter", "because", {}),
+    u3.MaxRetryError: lambda: retried(OSError("x")),
+    u3.NewConnectionError: lambda: u3.NewConnectionError(CONNECTION, "refused"),
+    u3.NameResolutionError: lambda: u3.NameResolutionError("store.invalid", CONNECTION, socket.gaierror(-2, "x")),
+    u3.ConnectTimeoutError: lambda: u3.ConnectTimeoutError(CONNECTION, "x"),
+    u3.ReadTimeoutError: lambda: u3.ReadTimeoutError(POOL, URL, "x"),
+    u3.HostChangedError: lambda: u3.HostChangedError(POOL, URL),
+    u3.IncompleteRead: lambda: u3.IncompleteRead(1, 5),
+    u3.InvalidChunkLength: lambda: u3.InvalidChunkLength(urllib3.HTTPResponse(), b"x"),
+    u3.ProxyError: lambda: u3.ProxyError("x", OSError("y")),
+    requests.exceptions.JSONDecodeError: lambda: requests.exceptions.JSONDecodeError("x", "y", 0),
+    api.RetryError: lambda: _retry_error("x", requests.ConnectionError(URL)),
+    ssl.SSLCertVerificationError: untrusted,
+}
+_ARGUMENTS: tuple[tuple[object, ...], ...] = (("x",), (), ("x", "y"), ("x", "y", "z"), (b"x", 5))
+
+
+def made(kind: type[Exception]) -> Exception:
+    """One of this class.
+
+    Raises:
+        LookupError: it is not known what it needs; say so in `_SPECIAL`.
+    """
+    if kind in _SPECIAL:
+        return _SPECIAL[kind]()
+    if issubclass(kind, sdk.ClientError):
+        return kind(refusal("SomethingNew", 400).response, "GetObject")
+    if issubclass(kind, InvalidResponse):
+        error: Exception = kind(reply(503), "x")
+        return error
+    fields = {name.split(".")[0] for _, name, _, _ in string.Formatter().parse(getattr(kind, "fmt", "")) if name}
+    for each in _ARGUMENTS:
+        named: dict[str, Any] = dict.fromkeys(fields, "x")
+        try:
+            error = kind(**named) if fields and not each else kind(*each)
+            str(error)
+        except Exception:  # noqa: BLE001  it needs others
+            continue
+        return error
+    raise LookupError(f"what does {kind} need?")

@@ -1,0 +1,99 @@
+"""The system calls of a run, by strace: listed, and struck at."""
+
+import functools
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+# What changes a disk, or brings it there. A name with `?` may be unknown to this architecture.
+CHANGES = (
+    "openat", "?open", "?creat", "?mkdir", "mkdirat", "?rename", "renameat", "renameat2", "?unlink", "unlinkat",
+    "?rmdir", "ftruncate", "fallocate", "pwrite64", "write", "fsync", "fdatasync", "syncfs", "?chmod", "fchmod",
+    "fchmodat", "utimensat", "?symlink", "symlinkat", "?link", "linkat",
+)  # fmt: skip
+_BEGUN = re.compile(r"(\d+) +(\w+)\((.*)")
+_PATHS = re.compile(r'(?:AT_FDCWD|\d+)<(?P<fd>[^>]*)>|"(?P<name>(?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True)
+class Call:
+    """A system call.
+
+    Attributes:
+        thread: which one made it.
+        name: of the call.
+        nth: its number among this thread's calls of this name, from 1.
+        args: as strace writes them; of a call that took its time, up to there.
+        paths: the absolute paths that it is about.
+        failed: whether it changed nothing.
+        cut: whether it was never done, for the process was killed.
+    """
+
+    thread: int
+    name: str
+    nth: int
+    args: str
+    paths: tuple[str, ...]
+    failed: bool
+    cut: bool
+
+    def below(self, root: Path) -> tuple[str, ...]:
+        """Its paths that are in a directory, or are the directory itself, relative to it."""
+        return tuple(Path(path).relative_to(root).as_posix() for path in self.paths if Path(path).is_relative_to(root))
+
+    @property
+    def changes(self) -> bool:
+        """Whether it is one that changes the disk or flushes it: not one that only opens a file to read."""
+        return not self.failed and (self.name != "openat" or "O_CREAT" in self.args or "O_TRUNC" in self.args)
+
+
+@functools.cache
+def missing() -> str:
+    """Why there is no tracing here; empty if there is."""
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    tried = subprocess.run(["strace", "-f", "-qq", "-o", "/dev/null", "true"], capture_output=True, check=False)
+    return "" if tried.returncode == 0 else f"strace may not trace here: {tried.stderr.decode().strip()}"
+
+
+def command(log: Path, *inject: str) -> list[str]:
+    """What to put before a command; each `inject` is like `rename:signal=KILL:when=2` (strace(1), -e inject)."""
+    strikes = [part for one in inject for part in ("-e", f"inject={one}")]
+    # Where nothing is struck at, the kernel passes over the other calls. Signals cannot be injected that way.
+    fast = [] if strikes else ["--seccomp-bpf"]
+    return ["strace", "-f", *fast, "-y", "-qq", "-s", "0", "-o", str(log), "-e", f"trace={','.join(CHANGES)}", *strikes]
+
+
+def calls(log: Path) -> list[Call]:
+    """The calls of a run, in the order of their beginning."""
+    counts: dict[tuple[str, str], int] = {}
+    found = []
+    for line in log.read_text(errors="surrogateescape").splitlines():
+        begun = _BEGUN.match(line)
+        if begun is None:  # the end of a call that took its time, a signal, an exit
+            continue
+        thread, name, rest = begun.groups()
+        counts[thread, name] = counts.get((thread, name), 0) + 1
+        args, _, result = rest.rpartition(") ")
+        args = args or rest
+        failed, cut = result.lstrip().startswith("= -1"), result.lstrip().startswith("= ?")
+        found.append(Call(int(thread), name, counts[thread, name], args, _paths(args), failed, cut))
+    return found
+
+
+def _paths(args: str) -> tuple[str, ...]:
+    """Absolute paths: of descriptors, and of names, which are relative to the descriptor before them."""
+    found: list[str] = []
+    at = ""
+    for part in _PATHS.finditer(args):
+        if part["fd"] is not None:
+            at = part["fd"]
+            found.append(at)
+        elif part["name"] and (at or part["name"].startswith("/")):  # else what a link says
+            if found and found[-1] == at:
+                found.pop()
+            found.append(str(Path(at, part["name"])))
+            at = ""
+    return tuple(found)
