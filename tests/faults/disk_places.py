@@ -265,7 +265,7 @@ CASES = [
     Case("a directory that can be written, not listed", not_listable, (0, 73), heals=True),
     Case("a staging area of somebody else's", left_by_another, scenes=("file", "directory"), says=("Permission",)),
     Case("a file that cannot be changed", immutable, scenes=("file", "mixed directory"), says=("not permitted",)),
-    _place("a directory that cannot be exchanged", locked, "directory", "tar.gz", "new directory"),
+    _place("a directory that cannot be exchanged", locked, "directory", "tar.gz"),
     _place("somebody else's directory under a sticky one", sticky),
     Case(
         "a file where a directory must go", partial(in_the_way, "file"), scenes=("new directory",), says=("file where",)

@@ -122,7 +122,8 @@ def fill(path: Path) -> None:
 
 
 CASES = [
-    Case("too little room", partial(small, 0.5), scenes=EACH, says=("bytes", "free", "space"), unasked=True),
+    Case("too little room", partial(small, 0.5), scenes=EACH[:-1], says=("bytes", "free", "space"), unasked=True),
+    Case("too little room for a zip and its content", partial(small, 0.5), scenes=EACH[-1:], says=("space",)),
     Case("too little room for small files", partial(small, 0.5), scenes=("50 files",), says=("free",), unasked=True),
     Case("too little room for what is unpacked", partial(small, 0.7), scenes=GROWING, says=("free",)),
     Case("too few inodes", few_inodes, scenes=("50 files",), says=("inodes",), unasked=True),

@@ -8,12 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs
 
-import boto3
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from rigs.liar import Answer, Asked, Speaker, as_json
-from rigs.stores import REGION, S3
+from rigs.stores import S3
 
 ROLE = "arn:aws:iam::123456789012:role/reader"
 WEB_IDENTITY = "AssumeRoleWithWebIdentity"
@@ -41,15 +40,7 @@ class Keys:
 
 def temporary(server: S3, minutes: float = 300) -> Keys:
     """New keys from the server's own STS; `minutes` are what they are said to be good for."""
-    sts = boto3.client(
-        "sts",
-        endpoint_url=server.endpoint,
-        region_name=REGION,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-    )
-    got = sts.assume_role(RoleArn=ROLE, RoleSessionName="test", DurationSeconds=3600)["Credentials"]
-    sts.close()
+    got = server.temporary_keys()
     ends = f"{datetime.now(UTC) + timedelta(minutes=minutes):%Y-%m-%dT%H:%M:%SZ}"
     return Keys(got["AccessKeyId"], got["SecretAccessKey"], got["SessionToken"], ends)
 

@@ -126,7 +126,7 @@ class S3:
         self.plain.close()
 
     def _connected(self, **config: Any) -> "S3Client":
-        return boto3.client(
+        return boto3.session.Session().client(  # boto3's own session is not for several threads
             "s3",
             endpoint_url=self.endpoint,
             aws_access_key_id=self.access_key,
@@ -151,7 +151,7 @@ class S3:
 
     def temporary_keys(self) -> dict[str, str]:
         """Keys with a session token, good for an hour: AccessKeyId, SecretAccessKey and SessionToken."""
-        client = boto3.client(
+        client = boto3.session.Session().client(
             "sts",
             endpoint_url=self.endpoint,
             aws_access_key_id=self.access_key,
