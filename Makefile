@@ -10,7 +10,7 @@ PYTEST_FLAGS ?=
 STORE ?= moto
 REPORT ?= build/faults
 
-.PHONY: help venv servers types lint test faults demo images e2e lock clean
+.PHONY: help venv servers types lint test faults mutants demo images e2e lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -46,6 +46,9 @@ test: lint servers ## lint, then every test that needs no cluster, with coverage
 
 faults: $(READY) servers ## the campaigns of faults, kills and full disks, every case; tables in REPORT.md and .json
 	$(BIN)/pytest tests/faults --full --campaign-report $(REPORT) $(PYTEST_FLAGS)
+
+mutants: $(READY) servers ## switch off one safeguard at a time and see that the tests notice
+	$(BIN)/python scripts/mutants.py
 
 demo: $(READY) ## train, push, pull, serve, predict (STORE=moto, minio or gcs)
 	@$(BIN)/python demo/demo.py $(STORE)
