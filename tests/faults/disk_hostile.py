@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from faults import scenes
 from faults.disks import Case, Place
 from modelfetch import stage, uri
 from modelfetch.pull import Options, look
@@ -177,6 +178,7 @@ def claims(files: Sequence[int], place: Place) -> None:
         said["files"] = [said["files"][number] for number in files]
 
     receipt_says(claim, place)
+    _, place.lies = scenes.seen(place.prepared, place.volume)
     place.heal = partial(_empty, place.volume)
 
 
