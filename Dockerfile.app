@@ -17,9 +17,10 @@ RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir dist . \
     && python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib/python3*/site-packages/model*
 
 FROM ${PYTHON_IMAGE}
-# The base image's standard library has no bytecode, and on a read-only root Python can never cache any: compiled here,
-# it starts faster every time. pip is of no use in an image that installs nothing.
-RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+# The base image's standard library has no bytecode, or some that is only good for its files' times (so -f), and on a
+# read-only root Python can never cache any: compiled here, it starts faster every time. pip is of no use in an image
+# that installs nothing.
+RUN python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash \
       -x '/(site-packages|test|idlelib|tkinter|turtledemo|ensurepip|pydoc_data|lib2to3)/' /usr/local/lib/python3* \
     && python -m pip uninstall --yes --quiet --root-user-action=ignore pip
 COPY --from=build /opt/venv /opt/venv

@@ -13,7 +13,15 @@ COMPILED = """
 import importlib.util, json, os, sys
 importlib.import_module(sys.argv[1])
 files = {f for m in sys.modules.values() if (f := getattr(m, "__file__", None) or "").endswith(".py")}
-print(json.dumps([len(files), [f for f in files if not os.path.exists(importlib.util.cache_from_source(f))]]))
+def unchecked(f):
+    cached = importlib.util.cache_from_source(f)
+    return os.path.exists(cached) and open(cached, "rb").read(8)[4:] == bytes([1, 0, 0, 0])  # PEP 552
+print(json.dumps([len(files), [f for f in files if not unchecked(f)]]))
+"""
+TAKEN = """
+import pathlib, sysconfig
+packages = pathlib.Path(sysconfig.get_path("purelib"))
+print(sum(path.lstat().st_blocks * 512 for path in packages.rglob("*")))
 """
 Inspect = Callable[[str], dict[str, Any]]
 
@@ -54,13 +62,21 @@ def test_labels_name_the_version(kind: str, images: Any, config: Inspect) -> Non
 
 @pytest.mark.parametrize(("kind", "module"), [("init", "modelfetch.cli"), ("init", "boto3"), ("init", "google.cloud.storage"), ("app", "modelserve.app"), ("app", "sklearn.ensemble")])  # fmt: skip  # noqa: E501
 def test_every_module_is_compiled(kind: str, module: str, images: Any, podman: Any) -> None:
-    """A read-only root never gets the bytecode that is missing: all of it is in the image."""
+    """A read-only root never gets the bytecode that is missing: all of it is there, good whatever the files' times."""
     run = python(podman, getattr(images, kind), "-c", COMPILED, module)
 
     assert run.returncode == 0, run.stderr
     count, missing = json.loads(run.stdout)
     assert count > 50
     assert missing == []
+
+
+def test_the_packages_of_the_init_image_are_few(images: Any, podman: Any) -> None:
+    """With both SDKs they take less than 90 MB on the disk; byte-code and all."""
+    run = python(podman, images.init, "-c", TAKEN)
+
+    assert run.returncode == 0, run.stderr
+    assert 20_000_000 < int(run.stdout) < 90_000_000
 
 
 @pytest.mark.parametrize(
