@@ -1,5 +1,6 @@
 """The process. Signals are minded first: to load the rest takes half a second, in which PID 1 would not hear them."""
 
+import gc
 from typing import NoReturn
 
 from modelfetch import interrupts
@@ -8,6 +9,7 @@ from modelfetch import interrupts
 def main() -> NoReturn:
     """The console script."""
     interrupts.install(held=True)
+    gc.disable()  # until `open_source` has opened a store: what libraries make as they load, they keep
     from modelfetch import cli  # noqa: PLC0415  see above
 
     cli.main()

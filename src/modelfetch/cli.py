@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from modelfetch import __version__, console, interrupts, settings, trust
+from modelfetch import __version__, console, interrupts, lookup, settings, trust
 from modelfetch.errors import BUG_CODE, ConfigError, DeadlineError, Interrupted, ModelfetchError, UsageError
 from modelfetch.pool import Connect
 from modelfetch.settings import Environment, Settings
@@ -401,6 +401,7 @@ def main() -> NoReturn:
     logging.getLogger().addHandler(logging.NullHandler())
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    lookup.install()
     code = run()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

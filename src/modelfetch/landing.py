@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from modelfetch import integrity
+from modelfetch import disk, integrity
 from modelfetch.disk import disk_errors
 from modelfetch.errors import UnsafeNameError
 from modelfetch.integrity import Fingerprint, InOrder
@@ -16,7 +16,7 @@ from modelfetch.sources.base import RemoteObject
 
 PART = 16 * 1024**2  # bytes of one request
 BLOCK = 4 * 1024**2  # bytes noted in the journal at a time: what a crash can cost for each connection
-_PIECE = 128 * 1024  # bytes read back at a time
+_PIECE = 256 * 1024  # bytes read back at a time
 
 
 class Landing:
@@ -36,7 +36,8 @@ class Landing:
         self._crcs: dict[int, int] = {}
         self._lock = threading.Lock()
         self._hashing = threading.Lock()
-        self._hashed = 0  # blocks, from the first on
+        self._hashed = 0  # bytes, from the first on
+        self._next = 0  # the block that the next byte to hash is in
         self._choose(self.obj.checksums)
         with disk_errors(path):
             self._fd = _open(path, obj, again=obj.path in journal.files)
@@ -72,15 +73,26 @@ class Landing:
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write at an offset. One lock round the writes: unlocked, threads burn their time in the inode's lock."""
+        left, at = data, offset
         with self._lock, disk_errors(self._path):
-            while data:
-                count = os.pwrite(self._fd, data, offset)
-                data, offset = data[count:], offset + count
+            while left:
+                count = os.pwrite(self._fd, left, at)
+                left, at = left[count:], at + count
+        if offset == self._hashed and self._hashing.acquire(blocking=False):
+            try:
+                if offset == self._hashed:  # what comes in order is hashed while it is in the cache
+                    self._in_order.update(data)
+                    self._hashed += len(data)
+            finally:
+                self._hashing.release()
 
     def complete(self, block: int, crc: int) -> None:
         """Note that a block is all there."""
         self._crcs[block] = crc
         self._journal.record(self.obj.path, block, crc)
+        start, end = self.blocks[block]
+        if end is not None and end - start == BLOCK:
+            disk.start_writing(self._fd, start, BLOCK)
         self._hash_contiguous()
 
     def fingerprint(self) -> Fingerprint:
@@ -108,19 +120,19 @@ class Landing:
 
     def _hash_contiguous(self, *, wait: bool = False) -> None:
         """Hash what follows the bytes already hashed, while it is still in the page cache."""
-        while self._hashed in self._crcs:
+        while self._next in self._crcs:
             if not self._hashing.acquire(blocking=wait):
                 return  # another thread is at it
             try:
-                if self._hashed in self._crcs:
-                    for piece in self._pieces(self._hashed):
+                if self._next in self._crcs:
+                    for piece in self._pieces(self._hashed, self.blocks[self._next][1]):
                         self._in_order.update(piece)
-                    self._hashed += 1
+                        self._hashed += len(piece)
+                    self._next += 1
             finally:
                 self._hashing.release()
 
-    def _pieces(self, block: int) -> Iterator[bytes]:
-        at, end = self.blocks[block]
+    def _pieces(self, at: int, end: int | None) -> Iterator[bytes]:
         while end is None or at < end:
             with disk_errors(self._path):
                 piece = os.pread(self._fd, _PIECE if end is None else min(_PIECE, end - at), at)
@@ -137,7 +149,7 @@ class Landing:
             if noted is None:
                 continue
             crc = length = 0
-            for piece in self._pieces(block):
+            for piece in self._pieces(*self.blocks[block]):
                 crc = integrity.crc(self.algorithm, piece, crc)
                 length += len(piece)
             if crc == noted and length:

@@ -1,10 +1,12 @@
 """The HTTP connections: one urllib3 pool with the proxies and the certificates that the SDKs' calls use too."""
 
+import contextlib
 import re
 import ssl
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -13,8 +15,12 @@ import urllib3
 from modelfetch import __version__
 from modelfetch.errors import ConfigError, CredentialsError, ModelfetchError, RefusedError, TransientError
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 CONNECT_TIMEOUT = 10.0  # seconds
 BROKEN = (urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError)  # what a request or its body may raise
+_RECORD = 16 * 1024  # bytes: the most that one record of TLS holds (RFC 8446, 5.1)
 _REDIRECTS = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=5)
 _USER_INFO = re.compile(r"//[^\s/'\"`]*@")
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
@@ -52,9 +58,25 @@ class Connect:
         return urllib3.Timeout(connect=min(CONNECT_TIMEOUT, self.stall_timeout), read=self.stall_timeout)
 
 
+class _Socket(ssl.SSLSocket):
+    """Fills a large buffer in one call: a record has 16 KiB at most, and each costs three Python frames otherwise."""
+
+    def recv_into(self, buffer: "WriteableBuffer", nbytes: int | None = None, flags: int = 0) -> int:
+        view = memoryview(buffer).cast("B")[: nbytes or None]
+        records = getattr(self, "_sslobj", None)  # SSLSocket.read is the same, and one frame more
+        if len(view) <= _RECORD or records is None or flags:
+            return super().recv_into(buffer, nbytes, flags)  # all that waits: a reply's head, or the end of its body
+        got = 0
+        with contextlib.suppress(ssl.SSLEOFError):  # as SSLSocket has it: whoever reads knows how much is to come
+            while got < len(view) and (count := records.read(len(view) - got, view[got:])):
+                got += count
+        return got
+
+
 def _tls(connect: Connect) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=connect.ca_bundle)
+        context.sslsocket_class = _Socket
         if connect.client_cert:
             context.load_cert_chain(connect.client_cert)
     except (OSError, ssl.SSLError) as error:
@@ -86,7 +108,8 @@ class Pool:
         """Take how to reach servers; connects only when asked for a page."""
         self._connect = connect
         self._context: ssl.SSLContext | None = None
-        self._managers: dict[str | None, urllib3.PoolManager] = {}
+        self._managers: dict[str | None, urllib3.PoolManager] = {}  # by proxy
+        self._proxies: dict[tuple[str, str], str | None] = {}  # by scheme and host
 
     def open(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         """Send a request; the body is left to be read, undecoded. Follows at most five redirects.
@@ -116,7 +139,10 @@ class Pool:
             manager.clear()
 
     def _manager(self, url: str) -> urllib3.PoolManager:
-        proxy = _proxy(url)
+        origin = urlsplit(url)[:2]  # the environment is read once for each, not for each request
+        if origin not in self._proxies:
+            self._proxies[origin] = _proxy(url)
+        proxy = self._proxies[origin]
         if proxy not in self._managers:
             if self._context is None and (url.startswith("https:") or proxy):
                 self._context = _tls(self._connect)

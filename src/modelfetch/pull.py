@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from modelfetch import integrity, publish, retry
+from modelfetch import integrity, ours, publish, retry
 from modelfetch import plan as plans
 from modelfetch import receipt as receipts
 from modelfetch.archive import Budget
 from modelfetch.declared import beside, declare
+from modelfetch.destination import Destination, locate, published
 from modelfetch.errors import CredentialsError, ModelfetchError
 from modelfetch.fetch import Fetched, fetch
 from modelfetch.manifest import SUFFIX
 from modelfetch.plan import Plan
 from modelfetch.progress import Progress
-from modelfetch.publish import Destination
 from modelfetch.receipt import Receipt
 from modelfetch.signature import Judge
 from modelfetch.signed import attest
@@ -122,7 +122,7 @@ class _Clock:
 def _try(source: Source, dest: str, options: Options, watch: Progress, clock: _Clock) -> Receipt:
     uri = source.uri
     wanted = plan(source.find(), uri, options)
-    place = publish.locate(dest, wanted.objects[0].path, directory=wanted.directory, archive=wanted.archive)
+    place = locate(dest, wanted.objects[0].path, directory=wanted.directory, archive=wanted.archive)
     if (there := up_to_date(place, wanted, options)) and not has_leftovers(place.homes, place.name):
         watch.note(f"{uri} is there already, unchanged.", path=str(place.path), version=there.version)
         return there
@@ -136,8 +136,8 @@ def _try(source: Source, dest: str, options: Options, watch: Progress, clock: _C
             wanted = attest(source, wanted, options.judge, options.chosen, stage)
         staged = wanted if place.directory else wanted.named(place.path.name)
         if not wanted.archive:
-            publish.refuse_strangers(stage, place, [o.path for o in staged.objects], staged.folders)
-        publish.take_back(stage, place, staged.ident)
+            ours.refuse_strangers(stage, place, [o.path for o in staged.objects], staged.folders)
+        ours.take_back(stage, place, staged.ident)
         begun = receipts.now()
         watch.begin(f"Fetching {uri}", wanted.size or None)
         fetched = fetch(source, staged, stage, _budget(options), options.sha256, options.limits, watch)
@@ -165,7 +165,7 @@ def plan(found: Found, uri: ModelURI, options: Options) -> Plan:
 
 def up_to_date(place: Destination, wanted: Plan, options: Options) -> Receipt | None:
     """The receipt of what is there, if it is this version of this model and intact."""
-    there = publish.published(place)
+    there = published(place)
     if there is None or not wanted.version:
         return None
     same = (there.source, there.version, there.archive is not None) == (str(wanted.uri), wanted.version, wanted.archive)

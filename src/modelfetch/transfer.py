@@ -2,21 +2,22 @@
 
 import contextlib
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from modelfetch import integrity
+from modelfetch.crew import Crew, run
 from modelfetch.errors import DestinationError
 from modelfetch.integrity import Fingerprint, InOrder
 from modelfetch.journal import Journal
 from modelfetch.landing import PART, Landing
 from modelfetch.sources.base import RemoteObject
-from modelfetch.wire import Stopped, Wire
+from modelfetch.wire import CHUNK, Stopped, Wire
 
-_FEW, _MANY = 4, 8  # connections for large objects and for small ones
+_LARGE, _SMALL = Crew(2, 16), Crew(8, 32)  # connections for objects of many parts, and of one
+_PER_CONNECTION = 1024**2  # bytes of memory: its buffers, and those of TLS and of the SDK
 _WINDOW_PART = 4 * 1024**2  # bytes of one request when the bytes are wanted in order
 
 
@@ -26,6 +27,13 @@ class Limits:
 
     memory: int = 64 * 1024**2
     connections: int | None = None
+
+    def crew(self, usual: Crew) -> Crew:
+        """How many requests run at once, within these limits."""
+        if self.connections:
+            return Crew(self.connections, self.connections)
+        most = max(1, self.memory // _PER_CONNECTION)
+        return Crew(min(usual.few, most), min(usual.many, most))
 
 
 def download(
@@ -51,14 +59,14 @@ def download(
     """
     landings: list[Landing] = []
     gate = _Gate()
-    threads = limits.connections or (_FEW if any(o.size is None or o.size > PART for o in objects) else _MANY)
+    crew = limits.crew(_LARGE if any(o.size is None or o.size > PART for o in objects) else _SMALL)
 
     def stop() -> None:
         gate.shut()
         wire.close()
 
     try:
-        _run_all(_tasks(wire, objects, into, journal, landings, gate, arrived), threads, stop)
+        run(_tasks(wire, objects, into, journal, landings, gate, arrived), crew, lambda: wire.moved, stop)
     finally:
         gate.wait()
         for landing in landings:
@@ -91,8 +99,8 @@ def _tasks(
             wire.fetch(known, 0, 0, _Buffer())  # nothing else shows that what is listed as empty is so
         if not runs:
             task.finish()
-        for run in runs:
-            yield task.fetcher(run)
+        for blocks in runs:
+            yield task.fetcher(blocks)
 
 
 class _Gate:
@@ -206,34 +214,6 @@ class _RunSink:
         self._crc = 0
 
 
-def _run_all(tasks: Iterator[Callable[[], None]], threads: int, stop: Callable[[], None]) -> None:
-    """Run the tasks in order of their making on a few threads; the first failure stops all and is raised."""
-    turn = threading.Lock()
-
-    def work() -> None:
-        while True:
-            with turn:
-                task = next(tasks, None)
-            if task is None:
-                return
-            task()
-
-    executor = ThreadPoolExecutor(threads, thread_name_prefix="transfer")
-    futures = [executor.submit(work) for _ in range(threads)]
-    try:
-        wait(futures, return_when=FIRST_EXCEPTION)
-    except BaseException:  # a signal: leave at once, whatever the threads wait for
-        stop()
-        executor.shutdown(wait=False, cancel_futures=True)
-        raise
-    failures = [error for f in futures if f.done() and (error := f.exception()) is not None]
-    if failures:
-        stop()
-        executor.shutdown(wait=False, cancel_futures=True)  # the others may wait for a server that hangs
-        raise next((error for error in failures if not isinstance(error, Stopped)), failures[0])
-    executor.shutdown()
-
-
 class Window:
     """An object's bytes in order, fetched a few parts ahead of the reader: an archive is unpacked from it."""
 
@@ -245,26 +225,64 @@ class Window:
         self._algorithm = integrity.crc_of(obj.checksums)
         self._in_order = InOrder(obj.checksums)
         self._crc = 0
-        self._read = 0
-        threads = limits.connections or _FEW
-        ahead = max(2, min(threads * 2, limits.memory // _WINDOW_PART))
-        self._executor = ThreadPoolExecutor(min(threads, ahead), thread_name_prefix="transfer")
-        self._starts = iter(range(0, obj.size, _WINDOW_PART))
-        self._parts: deque[Future[bytearray]] = deque()
-        for _ in range(ahead):
-            self._ask()
+        part = min(_WINDOW_PART, max(CHUNK, limits.memory // 4))
+        self._starts = range(0, obj.size, part)
+        self._ahead = max(2, limits.memory // 2 // part)  # the other half is for what is made of them
+        self._arrived: dict[int, bytearray] = {}  # by their start
+        self._hashed = 0  # bytes: those before have been hashed, and may be read
+        self._hashing = threading.Lock()
+        self._failure: BaseException | None = None
+        self._change = threading.Condition()
         self._part = memoryview(b"")
+        self._parts_read = 0
+        crew = limits.crew(_LARGE)
+        threading.Thread(target=self._fetch_all, args=[crew], name="window", daemon=True).start()
 
-    def _ask(self) -> None:
-        start = next(self._starts, None)
-        if start is not None:
-            self._parts.append(self._executor.submit(self._fetch, start))
+    def _fetch_all(self, crew: Crew) -> None:
+        try:
+            run(self._tasks(), crew, lambda: self._wire.moved, self._wire.close)
+        except BaseException as error:  # noqa: BLE001  whoever reads raises it
+            with self._change:
+                self._failure = error
+                self._change.notify_all()
 
-    def _fetch(self, start: int) -> bytearray:
+    def _tasks(self) -> Iterator[Callable[[], None]]:
+        """One task for each part, made once there is room for it in the window."""
+        for number, start in enumerate(self._starts):
+            with self._change:
+                self._change.wait_for(lambda at=number: self._wire.closed or at - self._parts_read < self._ahead)  # type: ignore[misc]
+            if self._wire.closed:
+                return
+            yield partial(self._fetch, start)
+
+    def _fetch(self, start: int) -> None:
         assert self.obj.size is not None
         sink = _Buffer()
-        self._wire.fetch(self.obj, start, min(start + _WINDOW_PART, self.obj.size), sink)
-        return sink.data
+        self._wire.fetch(self.obj, start, min(start + self._starts.step, self.obj.size), sink)
+        self._arrived[start] = sink.data
+        while self._hashed in self._arrived and self._hashing.acquire(blocking=False):
+            try:
+                self._hash()
+            finally:
+                self._hashing.release()
+
+    def _hash(self) -> None:
+        """Hash what follows the bytes already hashed: not in the reader's thread, which has an archive to inflate."""
+        while (part := self._arrived.get(self._hashed)) is not None:
+            self._in_order.update(part)
+            self._crc = integrity.crc(self._algorithm, part, self._crc)
+            with self._change:
+                self._hashed += len(part)
+                self._change.notify_all()
+
+    def _next(self, start: int) -> bytearray:
+        with self._change:
+            self._change.wait_for(lambda: start < self._hashed or self._failure)
+            if self._failure:
+                raise self._failure
+            self._parts_read += 1
+            self._change.notify_all()
+            return self._arrived.pop(start)
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes, at most `size`; none at the end.
@@ -272,12 +290,8 @@ class Window:
         Raises:
             ModelfetchError: they cannot be had.
         """
-        if not self._part and self._parts:
-            self._part = memoryview(self._parts.popleft().result())
-            self._ask()
-            self._in_order.update(self._part)
-            self._crc = integrity.crc(self._algorithm, self._part, self._crc)
-            self._read += len(self._part)
+        if not self._part and self._parts_read < len(self._starts):
+            self._part = memoryview(self._next(self._starts[self._parts_read]))
         piece = bytes(self._part[:size] if size >= 0 else self._part)
         self._part = self._part[len(piece) :]
         return piece
@@ -285,12 +299,13 @@ class Window:
     def fingerprint(self) -> Fingerprint:
         """What the bytes were, once all are read."""
         crc = {self._algorithm: integrity.crc_hex(self._algorithm, self._crc)}
-        return Fingerprint(self._read, {**crc, **self._in_order.results()})
+        return Fingerprint(self._hashed, {**crc, **self._in_order.results()})
 
     def close(self) -> None:
         """Stop fetching."""
         self._wire.close()
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        with self._change:
+            self._change.notify_all()
 
 
 class _Buffer:

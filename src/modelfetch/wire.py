@@ -15,7 +15,7 @@ from modelfetch.pool import BROKEN, Pool, explain
 from modelfetch.retry import request_tries
 from modelfetch.sources.base import RemoteObject, Source, by_status, changed, number, retry_after
 
-CHUNK = 128 * 1024  # bytes read at a time: what stays in a core's cache while it is hashed and written
+CHUNK = 256 * 1024  # bytes read at a time: what stays in a core's cache while it is hashed and written
 _PROGRESS = 64 * 1024  # bytes after which a broken request counts as a new one, not as one more failure
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)\Z")
 
@@ -43,6 +43,7 @@ class Wire:
         """Take the source, and whom to tell of each piece that arrived, by its number of bytes."""
         self.source = source
         self.retries = 0
+        self.moved = 0  # bytes so far; threads add to it unlocked, for it only serves to compare rates
         self.advance = advance
         self._pool = Pool(source.connect)
         self._stop = threading.Event()
@@ -79,6 +80,7 @@ class Wire:
                             for data in pieces:
                                 sink.write(data)
                                 offset += len(data)
+                                self.moved += len(data)
                                 self.advance(len(data))
                         done = True
                     except TransientError as error:

@@ -60,6 +60,7 @@ class Outcome:
         saved: bytes that the next run did not fetch again.
         size: bytes of the model as stored.
         twice: bytes sent in excess of that, over all runs.
+        seconds: from a signal that can be caught to the end of the process; with strace's own, where that was at it.
     """
 
     scene: str
@@ -68,6 +69,7 @@ class Outcome:
     run: Run
     saw: str
     flaws: list[str]
+    seconds: list[float] = field(default_factory=list)
     noted: int = 0
     saved: int = 0
     size: int = 0
@@ -150,11 +152,11 @@ def strike(bench: Bench, name: str, *strikes: Strike) -> list[Outcome]:
     outcomes = []
     for number, one in enumerate(strikes):
         log = home / f"strace-{number}"
-        run = _struck(bench, cli, dest, one, log)
+        run, seconds = _struck(bench, cli, dest, one, log)
         saw, flaws = scenes.seen(bench.prepared, volume)
         flaws += _of_the_end(run, one, saw, bench.prepared.scene)
         phase = _phase(bench.prepared, volume, saw, _cut(log))
-        outcomes.append(Outcome(bench.prepared.scene.name, one, phase, run, saw, flaws))
+        outcomes.append(Outcome(bench.prepared.scene.name, one, phase, run, saw, flaws, seconds))
     _finish(bench, cli, volume, outcomes[-1])
     if not any(outcome.flaws for outcome in outcomes):
         volume.chmod(0o755)
@@ -162,30 +164,34 @@ def strike(bench: Bench, name: str, *strikes: Strike) -> list[Outcome]:
     return outcomes
 
 
-def _struck(bench: Bench, cli: Cli, dest: Path, one: Strike, log: Path) -> Run:
+def _struck(bench: Bench, cli: Cli, dest: Path, one: Strike, log: Path) -> tuple[Run, list[float]]:
     args = ("pull", bench.prepared.uri, dest, *bench.flags)
     if one.call:
         plain, cli.prefix = cli.prefix, [*cli.prefix, *strace.command(log, one.injected)]
         try:
-            return cli(*args, timeout=SECONDS)
+            run, seconds = cli(*args, timeout=SECONDS), strace.to_the_end(log, one.signum.name)
         finally:
             cli.prefix = plain
-    running = cli.start(*args)
-    _wait(bench, running, one)
-    for _ in range(one.times):
-        running.process.send_signal(one.signum)
-    return running.finish(SECONDS)
+    else:
+        running = cli.start(*args)
+        _wait(bench, running, one)
+        there, begun = running.process.poll() is None, time.monotonic()
+        for _ in range(one.times):
+            running.process.send_signal(one.signum)
+        run = running.finish(SECONDS)
+        seconds = time.monotonic() - begun if there else None
+    return run, [] if seconds is None or one.signum == signal.SIGKILL else [seconds]
 
 
 def _wait(bench: Bench, running: Running, one: Strike) -> None:
-    while one.signum != signal.SIGKILL and running.process.poll() is None and not _minded(running.process.pid):
+    while one.signum != signal.SIGKILL and running.process.poll() is None and not minded(running.process.pid):
         time.sleep(0.001)
     time.sleep(one.seconds)
     while one.sent and bench.proxy and bench.proxy.sent() < one.sent and running.process.poll() is None:
         time.sleep(0.005)
 
 
-def _minded(pid: int) -> bool:
+def minded(pid: int) -> bool:
     """Whether a process has a handler for SIGTERM: Python's own start takes a moment. See proc(5)."""
     status = Path(f"/proc/{pid}/status").read_text()
     (caught,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]

@@ -6,11 +6,13 @@ are added up. pytest prints the table at its end, and `--campaign-report PATH` w
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 HEAD = ("fault", "runs", "right model", "clean failure", "wrong outcome", "fetched twice", "peak memory")
+ENDED = "signal to end"  # of campaigns that measure it
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Row:
         wrong: anything else.
         twice_bytes: of model bodies, what was sent in excess of the models' sizes, over all runs.
         peak_bytes: the largest resident set of any run; 0 if it was not measured.
+        seconds: from a signal to the end of the process, of each run where that was measured.
     """
 
     fault: str
@@ -34,6 +37,7 @@ class Row:
     wrong: int
     twice_bytes: int = 0
     peak_bytes: int = 0
+    seconds: list[float] = field(default_factory=list)
 
     def __add__(self, other: "Row") -> "Row":
         """Both together, under the name of the first."""
@@ -45,6 +49,7 @@ class Row:
             self.wrong + other.wrong,
             self.twice_bytes + other.twice_bytes,
             max(self.peak_bytes, other.peak_bytes),
+            [*self.seconds, *other.seconds],
         )
 
 
@@ -79,8 +84,10 @@ def save(ledger: Ledger, path: Path) -> None:
 
 def _table(rows: Sequence[Row]) -> str:
     total = sum(rows[1:], start=rows[0])
-    lines = [HEAD, *(_cells(row) for row in rows), _cells(dataclasses.replace(total, fault="**all**"))]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
+    lines = [(*HEAD, ENDED), *(_cells(row) for row in rows), _cells(dataclasses.replace(total, fault="**all**"))]
+    if not total.seconds:
+        lines = [line[: len(HEAD)] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join(_line(cells, widths) for cells in (lines[0], ruler, *lines[1:]))
 
@@ -92,8 +99,12 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     counts = (row.runs, row.right, row.clean, row.wrong)
-    return (row.fault, *map(str, counts), _mega(row.twice_bytes), _mega(row.peak_bytes))
+    return (row.fault, *map(str, counts), _mega(row.twice_bytes), _mega(row.peak_bytes), _ended(row.seconds))
 
 
 def _mega(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count else "0"
+
+
+def _ended(seconds: Sequence[float]) -> str:
+    return f"{statistics.median(seconds):.2f} s, at most {max(seconds):.2f} s" if seconds else ""

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
@@ -23,7 +23,7 @@ from faults.scenes import Prepared, Scene
 from rigs import strace
 from rigs.cli import Cli
 from rigs.faultproxy import FaultProxy
-from rigs.stores import Folder, S3Bucket, Store
+from rigs.stores import Folder, Store
 
 Call = tuple[str, int]  # a system call's name and its number among those of its thread
 T = TypeVar("T")
@@ -79,7 +79,8 @@ def each(strike: Callable[[T], list[Outcome]], rows: Sequence[T], ledger: Ledger
         outcomes = [one for some in pool.map(strike, rows) for one in some]
     for one in outcomes:
         wrong = int(bool(one.flaws))
-        ledger.add("Kills", Row(f"{one.strike.signum.name}: {one.phase}", 1, 1 - wrong, 0, wrong, one.twice))
+        fault = f"{one.strike.signum.name}: {one.phase}"
+        ledger.add("Kills", Row(fault, 1, 1 - wrong, 0, wrong, one.twice, seconds=one.seconds))
     assert [str(one) for one in outcomes if one.flaws] == []
     return outcomes
 
@@ -226,34 +227,3 @@ def test_an_object_that_changed_after_a_kill_is_fetched_from_its_start(
     outcomes = each(attempt, range(10 if full else 1), ledger, threads=1)
 
     assert any(one.noted for one in outcomes)
-
-
-@pytest.mark.parametrize("waiting", ["for an answer", "for bytes", "for the next request", "for another pull"])
-def test_a_signal_ends_it_whatever_it_waits_for(
-    modelfetch: Cli,
-    s3_bucket: S3Bucket,
-    fault_proxy: Callable[..., FaultProxy],
-    tmp_path: Path,
-    waiting: str,
-) -> None:
-    """None of these waits would end by itself while the test runs."""
-    s3_bucket.put("m", kill_scenes.OLD_FILE.files["m"])
-    proxy, asked = fault_proxy(s3_bucket.endpoint), s3_bucket.downloads("m")
-    rules: dict[str, dict[str, Any]] = {
-        "for an answer": {"mute": True},
-        "for the next request": {**asked, "status": 503, "headers": {"Retry-After": "600"}},
-    }
-    proxy.add(times=None, **rules.get(waiting, {**asked, "stall_after": 0}))
-    pull = ("pull", s3_bucket.uri("m"), tmp_path / "m", "--stall-timeout", "600")
-    reached = proxy.came if waiting == "for an answer" else lambda: proxy.came(**asked)
-
-    running = modelfetch.start(*pull, env=s3_bucket.env_at(proxy.url))
-    proxy.wait_for(reached)
-    if waiting == "for another pull":
-        running = modelfetch.start(*pull, env=s3_bucket.env_at(proxy.url))
-        running.wait_for(lambda: any("another pull" in line["message"] for line in running.log))
-    last = running.signal(signal.SIGTERM)
-
-    assert (last.code, last.error["code"], last.error["reason"]) == (143, 143, "interrupted")
-    assert "Traceback" not in last.stderr
-    assert not (tmp_path / "m").exists()

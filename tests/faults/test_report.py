@@ -23,5 +23,23 @@ def test_runs_of_a_fault_add_up_to_a_line_and_all_to_the_last_one(tmp_path: Path
         ["stall", "2", "1", "0", "1", "0", "0"],
         ["**all**", "4", "2", "1", "1", "3.0 MB", "90.0 MB"],
     ]
+    assert all(len(row) == len(report.HEAD) for row in cells)  # nobody measured how soon a signal ends it
     (first, _) = json.loads((tmp_path / "new" / "table.json").read_text())["Faults"]
     assert Row(**first) == ledger.rows("Faults")[0]
+
+
+def test_how_soon_a_signal_ends_it_is_told_where_it_was_measured() -> None:
+    """The median, and the most."""
+    ledger = Ledger()
+    for seconds in (0.1, 0.3, 0.2):
+        ledger.add("Kills", Row("SIGTERM", 1, 0, 1, 0, seconds=[seconds]))
+    ledger.add("Kills", Row("SIGKILL", 1, 1, 0, 0))
+
+    lines = [line.strip("|").split("|") for line in report.render(ledger).splitlines() if line.startswith("|")]
+
+    assert [line[-1].strip() for line in lines if "-" not in line[0]] == [
+        "signal to end",
+        "0.20 s, at most 0.30 s",
+        "",
+        "0.20 s, at most 0.30 s",
+    ]

@@ -7,14 +7,25 @@ directory, a file each; whoever mends one puts it into corpus/TARGET. Exit code 
 import argparse
 import importlib.util
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 MOST = 1 << 16  # bytes of an input
+LONGEST = 30  # seconds of processor time for one
+
+
+class _EndlessError(BaseException):
+    """It takes too long; what is fuzzed cannot mistake it for an error of its own."""
+
+
+def _expired(*_: object) -> NoReturn:
+    raise _EndlessError(f"no end within {LONGEST} s")
 
 
 def _arguments() -> argparse.Namespace:
@@ -35,20 +46,23 @@ def by_chance(name: str, seconds: int, findings: Path, seed: str) -> tuple[int, 
 
     rng, begun, runs, places = random.Random(seed or time.time_ns()), time.monotonic(), 0, set()
     inputs = seeds.of(name)
+    signal.signal(signal.SIGPROF, _expired)
     while time.monotonic() - begun < seconds:
         data = mutations.mutant(inputs, rng)[:MOST]
         runs += 1
+        signal.setitimer(signal.ITIMER_PROF, LONGEST)
         try:
             TARGETS[name](data)
-        except Exception as error:  # noqa: BLE001  that is what is looked for
+        except (Exception, _EndlessError) as error:  # noqa: BLE001  that is what is looked for
             where = traceback.extract_tb(error.__traceback__)[-1]
             if (where.filename, where.lineno) not in places:
                 places.add((where.filename, where.lineno))
                 _keep(findings, name, data, error)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     return runs, len(places)
 
 
-def _keep(findings: Path, name: str, data: bytes, error: Exception) -> None:
+def _keep(findings: Path, name: str, data: bytes, error: BaseException) -> None:
     path = findings / name / f"{abs(hash(data)):016x}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)

@@ -1,6 +1,9 @@
-"""The tree of failures is the one that its module draws, with the codes of the contract."""
+"""The tree of failures is as its module draws it; each is told in a sentence, with a next step."""
 
+import ast
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +38,48 @@ def test_a_signal_is_not_caught_by_what_catches_errors() -> None:
     """An SDK must not swallow it."""
     assert not issubclass(errors.Interrupted, Exception)
     assert errors.Interrupted(15).signum == 15
+
+
+SOURCE = Path(errors.__file__).parent
+OURS = {kind.__name__ for kind in ALL}
+# `unpack` and `gunzip` give a hint to all that comes from below them.
+HINTED_ABOVE = {"links.py", "streams.py", "tarball.py", "tree.py", "zipped.py"}
+
+
+def raise_sites() -> Iterator[tuple[Path, ast.Call]]:
+    """Every place where one of our errors is made."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in OURS:
+                yield path, node
+
+
+def test_every_error_of_ours_has_a_next_step() -> None:
+    """A hint that is not empty, at the very place where it is made."""
+    sites = list(raise_sites())
+    bare = [
+        f"{path.name}:{call.lineno}"
+        for path, call in sites
+        if path.name not in HINTED_ABOVE
+        and not any(
+            k.arg == "hint" and not (isinstance(k.value, ast.Constant) and not k.value.value) for k in call.keywords
+        )
+    ]
+
+    assert len(sites) > 150
+    assert bare == []
+
+
+def test_every_message_is_a_sentence() -> None:
+    """It ends with a full stop, and so does what comes out of a log."""
+    ends = [(path, call, sentence(call.args[0])) for path, call in raise_sites() if call.args]
+    open_ended = [f"{path.name}:{call.lineno}" for path, call, text in ends if text and text[-1] not in ".…?"]
+
+    assert open_ended == []
+
+
+def sentence(node: ast.expr) -> str:
+    """The end of a message, as far as it is written there; empty if it is not."""
+    if isinstance(node, ast.JoinedStr):
+        node = node.values[-1]
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""

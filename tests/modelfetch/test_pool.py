@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import pytest
 import requests
+import trustme
 from urllib3 import exceptions as u3
 
 from modelfetch.errors import ConfigError, CredentialsError, ModelfetchError, RefusedError, TransientError
@@ -205,3 +206,54 @@ def test_what_the_sdks_may_be_asked_with_passes(tmp_path: Path) -> None:
     """A bundle may be a directory."""
     check(Connect(ca_bundle=str(tmp_path)), "https://h/")
     check(Connect(), "https://h/")
+
+
+@contextmanager
+def answering(*records: bytes, ca: Path) -> Iterator[str]:
+    """The address of a server that answers over TLS with these records, and goes away without a word."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(ca))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    def answer() -> None:
+        plain, _ = listener.accept()
+        with context.wrap_socket(plain, server_side=True) as connection:
+            connection.recv(65536)
+            for record in records:
+                connection.sendall(record)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        thread.join()
+
+
+def body(url: str, ca: Path, size: int) -> bytes:
+    """What is read from there, `size` bytes at a time."""
+    whole = b""
+    with closing(Pool(Connect(ca_bundle=str(ca)))) as pool, closing(pool.open("GET", url, {})) as reply:
+        while piece := reply.read(size):
+            whole += piece
+    return whole
+
+
+PIECES = [bytes([number]) * length for number, length in enumerate([1, 16384, 7, 40_000, 16383, 200_000, 16385, 3])]
+
+
+@pytest.mark.parametrize("size", [1000, 16 * 1024, 256 * 1024])
+@pytest.mark.parametrize("stated", [True, False])
+def test_records_of_any_length_are_put_together(tmp_path: Path, size: int, *, stated: bool) -> None:
+    """Where no length is stated the body ends with the connection, even if TLS is not closed as it should be."""
+    whole = b"".join(PIECES)
+    head = b"HTTP/1.1 200 OK\r\n" + (b"Content-Length: %d\r\n" % len(whole) if stated else b"") + b"\r\n"
+    with answering(head, *PIECES, ca=tmp_path / "ca.pem") as url:
+        assert body(url, tmp_path / "ca.pem", size) == whole
+
+
+def test_a_body_over_tls_that_ends_early_is_no_whole_one(tmp_path: Path) -> None:
+    """Its length was stated."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n"
+    with answering(head, *PIECES, ca=tmp_path / "ca.pem") as url, pytest.raises(u3.HTTPError):
+        body(url, tmp_path / "ca.pem", 256 * 1024)

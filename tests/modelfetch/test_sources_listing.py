@@ -173,6 +173,25 @@ def test_a_page_that_breaks_off_is_not_the_last(liar: Liar, monkeypatch: pytest.
             source.find()
 
 
+def test_an_empty_token_is_of_the_last_page(liar: Liar) -> None:
+    """So says https://google.aip.dev/158; the SDK would begin again with it, and find no end."""
+    liar.say(liars.gcs_listing(liars.always(liars.gcs_page([Item("p/a")], nextPageToken=""))))
+
+    found = open_source(parse("gs://b/p/"), Access(emulator=liar.url)).find()
+
+    assert [o.path for o in found.objects] == ["a"]
+
+
+@pytest.mark.parametrize("token", [0, False, [], {}])
+def test_a_token_that_is_none_leads_nowhere(liar: Liar, token: object) -> None:
+    """Neither round in a circle nor to an end: the rest of the model would be missing."""
+    page = liars.gcs_page([Item("p/a")], nextPageToken=token)
+    liar.say(lambda asked: None if len(liar.asked) > 3 else liars.gcs_listing(liars.always(page))(asked))
+
+    with pytest.raises(RefusedError, match="breaks off"):
+        open_source(parse("gs://b/p/"), Access(emulator=liar.url)).find()
+
+
 NO_LISTING = [
     *(
         b"[]",

@@ -13,7 +13,9 @@ CHANGES = (
     "?rmdir", "ftruncate", "fallocate", "pwrite64", "write", "fsync", "fdatasync", "syncfs", "?chmod", "fchmod",
     "fchmodat", "utimensat", "?symlink", "symlinkat", "?link", "linkat",
 )  # fmt: skip
-_BEGUN = re.compile(r"(\d+) +(\w+)\((.*)")
+_BEGUN = re.compile(r"(\d+) +(?:[\d.]+ )?(\w+)\((.*)")
+_SIGNAL = re.compile(r"^\d+ +([\d.]+) --- (\w+) ", re.MULTILINE)
+_EXIT = re.compile(r"^\d+ +([\d.]+) \+\+\+ ", re.MULTILINE)
 _PATHS = re.compile(r'(?:AT_FDCWD|\d+)<(?P<fd>[^>]*)>|"(?P<name>(?:[^"\\]|\\.)*)"')
 
 
@@ -63,7 +65,8 @@ def command(log: Path, *inject: str) -> list[str]:
     strikes = [part for one in inject for part in ("-e", f"inject={one}")]
     # Where nothing is struck at, the kernel passes over the other calls. Signals cannot be injected that way.
     fast = [] if strikes else ["--seccomp-bpf"]
-    return ["strace", "-f", *fast, "-y", "-qq", "-s", "0", "-o", str(log), "-e", f"trace={','.join(CHANGES)}", *strikes]
+    told = ["-y", "-q", "-ttt", "-s", "0", "-o", str(log)]
+    return ["strace", "-f", *fast, *told, "-e", f"trace={','.join(CHANGES)}", *strikes]
 
 
 def calls(log: Path) -> list[Call]:
@@ -81,6 +84,13 @@ def calls(log: Path) -> list[Call]:
         failed, cut = result.lstrip().startswith("= -1"), result.lstrip().startswith("= ?")
         found.append(Call(int(thread), name, counts[thread, name], args, _paths(args), failed, cut))
     return found
+
+
+def to_the_end(log: Path, signal: str) -> float | None:
+    """Seconds from the first of these signals to the end of the last thread; None if none came."""
+    text = log.read_text(errors="surrogateescape")
+    came = [float(when) for when, name in _SIGNAL.findall(text) if name == signal]
+    return max(map(float, _EXIT.findall(text))) - came[0] if came else None
 
 
 def _paths(args: str) -> tuple[str, ...]:

@@ -14,10 +14,13 @@ LOG = """\
 11 unlinkat(5</v/dir>, "name", 0) = 0
 10 <... pwrite64 resumed>)             = 1000
 11 rename("/v/a", "/v/b") = -1 ENOENT (No such file or directory)
-10 --- SIGTERM {si_signo=SIGTERM, si_code=SI_KERNEL} ---
-10 symlink("target", "/v/link") = 0
+10 1795280000.250000 --- SIGTERM {si_signo=SIGTERM, si_code=SI_KERNEL} ---
+10 1795280000.260000 symlink("target", "/v/link") = 0
 10 openat(AT_FDCWD</home>, "below", O_WRONLY|O_TRUNC) = 4</home/below>
+11 1795280000.500000 --- SIGTERM {si_signo=SIGTERM, si_code=SI_KERNEL} ---
 11 rename("/v/c", "/v") = ?
+11 1795280000.750000 +++ exited with 143 +++
+10 1795280001.750000 +++ exited with 143 +++
 """
 
 
@@ -41,6 +44,14 @@ def test_each_call_is_listed_with_what_it_is_about(tmp_path: Path) -> None:
     assert [call.cut for call in calls] == [False] * 7 + [True]
     assert calls[-1].below(Path("/v")) == ("c", ".")
     assert calls[-2].below(Path("/v")) == ()
+
+
+def test_a_signal_is_timed_to_the_end_of_the_last_thread(tmp_path: Path) -> None:
+    """From the first of its kind."""
+    (tmp_path / "log").write_text(LOG)
+
+    assert strace.to_the_end(tmp_path / "log", "SIGTERM") == pytest.approx(1.5)
+    assert strace.to_the_end(tmp_path / "log", "SIGINT") is None
 
 
 def test_a_call_can_be_struck_at(tmp_path: Path) -> None:

@@ -113,7 +113,9 @@ class GCSSource:
             for page in blobs.pages:
                 for blob in page:
                     listing.add(blob.name, int(blob.size), partial(_object, blob))
-                listing.end_page(blobs.next_page_token, more=bool(blobs.next_page_token))
+                if blobs.next_page_token == "":  # of the last (https://google.aip.dev/158); the SDK would begin again
+                    break
+                listing.end_page(blobs.next_page_token, more=blobs.next_page_token is not None)
         found = listing.found()
         if found is None:
             raise NotFoundError(
@@ -231,7 +233,7 @@ class GCSSource:
             yield
         except (auth.GoogleAuthError, requests.RequestException):  # some of these are ValueErrors too
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise gcs_errors.nonsense(self._host()) from error
 
     def _host(self) -> str:

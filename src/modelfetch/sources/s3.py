@@ -1,22 +1,19 @@
-"""Models on S3 and what speaks its protocol. boto3 finds, states, signs and uploads; it fetches no bytes."""
+"""Models on S3 and what speaks its protocol. botocore finds, states and signs, boto3 uploads; they fetch no bytes."""
 
 import base64
 import contextlib
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import boto3
 import botocore.exceptions as sdk
-import botocore.session
-from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
 from botocore import UNSIGNED
 from botocore.config import Config
+from botocore.session import Session, get_session
 
 from modelfetch.errors import CredentialsError, ModelfetchError, NoCredentialsError, NotFoundError, UnsafeNameError
 from modelfetch.names import shown
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ObjectTypeDef
 
 _SIGNATURE_SECONDS = 900  # of a presigned URL; each request gets a fresh one
-_MULTIPART_FROM, _PART = 64 * 1024**2, 16 * 1024**2  # bytes; four parts at once, read from the disk as they are sent
 _PART_TRIES = 9  # botocore begins at 50 ms: some 6 s of trouble, near what retry.py bears
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
@@ -187,29 +183,12 @@ class S3Source:
         return by_status(status, f"s3://{self.uri.bucket}/{obj.key}")
 
     def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
-        """See `Store.upload`: S3 stores nothing if its own CRC of the whole object is another.
+        """See `Store.upload`."""
+        from modelfetch.sources.s3_upload import upload  # noqa: PLC0415  a pull does without boto3
 
-        AWS_REQUEST_CHECKSUM_CALCULATION=when_required sends none, for servers that refuse them.
-        """
-        stated = {"ChecksumCRC32": base64.b64encode(bytes.fromhex(crc)).decode()}
-        config = TransferConfig(
-            multipart_threshold=_MULTIPART_FROM,
-            multipart_chunksize=_PART,
-            max_concurrency=4,
-            use_threads=path.stat().st_size >= _MULTIPART_FROM,
-            preferred_transfer_client="classic",
-        )
         self._ready()
-        # botocore-stubs lack the setting
-        bare = self._uploader.meta.config.request_checksum_calculation == "when_required"  # type: ignore[attr-defined]
-        with self._explained(key), create_transfer_manager(self._uploader, config) as manager:
-            manager.upload(
-                os.fspath(path),
-                self.uri.bucket,
-                key,
-                extra_args={} if bare else stated,
-                subscribers=[ProgressCallbackInvoker(advance)],
-            ).result()
+        with self._explained(key):
+            upload(self._uploader, path, self.uri.bucket, key, crc, advance)
         return request(lambda: self._stat(key, path.name, None, {}))
 
     def put(self, key: str, data: bytes) -> None:
@@ -222,15 +201,15 @@ class S3Source:
 
         request(put)
 
-    def _session(self) -> boto3.Session:
+    def _session(self) -> Session:
         """What finds credentials; whoever issues them is trusted as the store is."""
-        inner = botocore.session.get_session()
+        session = get_session()
         for name, value in (("ca_bundle", self.connect.ca_bundle), ("region", self._access.region)):
             if value:
-                inner.set_config_variable(name, value)
-        return boto3.Session(botocore_session=inner)
+                session.set_config_variable(name, value)
+        return session
 
-    def _take(self, session: boto3.Session) -> None:
+    def _take(self, session: Session) -> None:
         """Use a session from now on."""
         self._client = _client(session, self._access)
         self._client.meta.events.register("before-sign.s3", self._note_region)
@@ -258,7 +237,7 @@ class S3Source:
         if region not in ("", "*", ours) and not self.uri.bucket.startswith("arn:"):
             self._region = region
 
-    def _credentials(self, session: boto3.Session) -> Any:  # noqa: ANN401  a named tuple that its stubs do not have
+    def _credentials(self, session: Session) -> Any:  # noqa: ANN401  a named tuple that its stubs do not have
         try:
             found = session.get_credentials()
             frozen = found.get_frozen_credentials() if found is not None else None
@@ -312,7 +291,7 @@ class S3Source:
             yield
         except sdk.BotoCoreError:  # some of these are ValueErrors too
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise s3_errors.nonsense(self._host()) from error
 
     def _host(self) -> str:
@@ -320,7 +299,7 @@ class S3Source:
         return host(client.meta.endpoint_url) if client else "S3"
 
 
-def _client(session: boto3.Session, access: Access, tries: int = 1) -> "S3Client":
+def _client(session: Session, access: Access, tries: int = 1) -> "S3Client":
     stall = access.connect.stall_timeout
     config = Config(
         signature_version=UNSIGNED if access.anonymous else "s3v4",  # the default would presign in the version before
@@ -333,7 +312,8 @@ def _client(session: boto3.Session, access: Access, tries: int = 1) -> "S3Client
         response_checksum_validation="when_required",
     )
     verify: bool | str | None = access.connect.ca_bundle if access.connect.verify else False
-    client = session.client("s3", config=config, verify=verify, endpoint_url=access.endpoint)
+    made = session.create_client("s3", config=config, verify=verify, endpoint_url=access.endpoint)
+    client = cast("S3Client", made)  # botocore's stubs know no service
     client.meta.events.register("before-call.s3.HeadBucket", _leave_unasked)
     bound(client)
     return client

@@ -1,0 +1,100 @@
+"""Runs tasks on a few threads, and on more of them as long as more bring more bytes a second."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from modelfetch.wire import Stopped
+
+_SAMPLE = 0.25  # seconds; of two samples the first is passed over: new connections begin slowly
+_WORTH = 1.2  # as many times the bytes a second must twice the threads bring
+_PATIENCE = 8  # samples after which what brought nothing is tried again: networks change
+
+
+@dataclass(frozen=True)
+class Crew:
+    """How many threads to begin with, and how many there may be."""
+
+    few: int
+    many: int
+
+
+class Growth:
+    """How many threads are worth having, judged by what they bring."""
+
+    def __init__(self, crew: Crew) -> None:
+        """Begin with few."""
+        self.count = crew.few
+        self._many = crew.many
+        self._before = 0.0
+        self._rest = 1  # samples to pass over
+
+    def take(self, rate: float) -> int:
+        """Learn how many bytes a second came; returns how many threads there should be."""
+        if self._rest:
+            self._rest -= 1
+        elif rate and rate < self._before * _WORTH:  # the last step brought little: back, and stay for a while
+            self.count = max(1, self.count // 2)
+            self._before, self._rest = 0.0, _PATIENCE
+        elif rate and self.count < self._many:
+            self.count = min(self._many, self.count * 2)
+            self._before, self._rest = rate, 1
+        return self.count
+
+
+def run(tasks: Iterator[Callable[[], None]], crew: Crew, moved: Callable[[], int], stop: Callable[[], None]) -> None:
+    """Run tasks in the order of their making; the first failure stops all and is raised.
+
+    Args:
+        tasks: asked for the next one by one thread at a time.
+        crew: how many run at once.
+        moved: says how many bytes have come so far.
+        stop: makes tasks that are under way end.
+    """
+    turn = threading.Lock()
+    growth = Growth(crew)
+
+    def work(number: int) -> None:
+        while number < growth.count:
+            with turn:
+                task = next(tasks, None)
+            if task is None:
+                return
+            task()
+
+    executor = ThreadPoolExecutor(crew.many, thread_name_prefix="transfer")
+    workers = [executor.submit(work, number) for number in range(crew.few)]
+    try:
+        _watch(workers, growth, crew, moved, lambda number: executor.submit(work, number))
+    except BaseException:  # a failure, or a signal: leave at once, whatever the threads wait for
+        stop()
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    executor.shutdown()
+
+
+def _watch(
+    workers: "list[Future[None]]",
+    growth: Growth,
+    crew: Crew,
+    moved: Callable[[], int],
+    hire: "Callable[[int], Future[None]]",
+) -> None:
+    """Wait for all workers, hiring more while that pays; raises the first failure."""
+    grows = crew.few < crew.many
+    came, at = moved(), time.monotonic()
+    while True:
+        done, busy = wait(workers, timeout=_SAMPLE if grows else None, return_when=FIRST_EXCEPTION)
+        failures = [error for worker in done if (error := worker.exception()) is not None]
+        if failures:
+            raise next((error for error in failures if not isinstance(error, Stopped)), failures[0])
+        if not busy:
+            return
+        before, since, came, at = came, at, moved(), time.monotonic()
+        wanted = growth.take((came - before) / (at - since))
+        for number, worker in enumerate(workers[:wanted]):
+            if worker.done():  # it left when fewer were wanted, or there is nothing left to do
+                workers[number] = hire(number)
+        workers += [hire(number) for number in range(len(workers), wanted)]

@@ -1,0 +1,68 @@
+"""SIGTERM and SIGINT end a pull at once, whatever it waits for. How soon is a figure in the table.
+
+Nothing else would end it while the test runs. Signals while files are moved and flushed are in test_kills.py.
+"""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from faults import kill_scenes
+from faults.report import Ledger, Row
+from faults.waits import WAITS, Site
+from rigs import mounts, tree
+from rigs.cli import Cli
+from rigs.faultproxy import FaultProxy
+from rigs.stores import S3Bucket
+
+CATCHABLE = (signal.SIGTERM, signal.SIGINT)
+ROUNDS = 3  # in full
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each wait with one of the signals; in full with both."""
+    full = bool(metafunc.config.option.full)
+    rows = [
+        pytest.param(waiting, signum, id=f"{signum.name}, {waiting}")
+        for number, waiting in enumerate(WAITS)
+        for turn, signum in enumerate(CATCHABLE)
+        if full or number % 2 == turn
+    ]
+    metafunc.parametrize(("waiting", "signum"), rows)
+
+
+def test_a_signal_ends_it_whatever_it_waits_for(
+    modelfetch: Cli,
+    s3_bucket: S3Bucket,
+    fault_proxy: Callable[..., FaultProxy],
+    tmp_path: Path,
+    waiting: str,
+    signum: signal.Signals,
+    full: bool,
+    ledger: Ledger,
+) -> None:
+    """It says so in one line, and leaves nothing that passes for a model."""
+    s3_bucket.put("m", kill_scenes.OLD_FILE.files["m"])
+    for number in range(ROUNDS if full else 1):
+        (at := tmp_path / str(number)).mkdir()
+        site = Site(modelfetch, s3_bucket, fault_proxy, at)
+        with site.stack:
+            try:
+                running = WAITS[waiting](site)
+            except mounts.CannotMountError as error:
+                pytest.skip(str(error))
+            begun = time.monotonic()
+            last = running.signal(signum)
+            seconds = time.monotonic() - begun
+        modelfetch.close()
+
+        code = 128 + signum
+        assert (last.code, last.error["code"], last.error["reason"]) == (code, code, "interrupted")
+        assert "Traceback" not in last.stderr
+        assert waiting == "for a hash" or not [*at.rglob(f"*{tree.RECEIPT}"), *at.glob("volume/m")]
+        ledger.add("Kills", Row(f"{signum.name}: {waiting}", 1, 0, 1, 0, seconds=[seconds]))

@@ -1,0 +1,193 @@
+"""All that a pull may wait for when a signal comes; nothing here ends by itself while a test runs."""
+
+import select
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from faults import kills
+from modelfetch import receipt as receipts
+from modelfetch.receipt import FileEntry, Receipt
+from rigs import archives, mounts, tree
+from rigs.cli import Cli, Running
+from rigs.faultproxy import FaultProxy
+from rigs.stores import S3Bucket
+
+LONG = "10m"
+PATIENCE = 150  # seconds until it waits, on a busy machine
+ENDLESS = 2**40  # bytes of a file with a hole: nobody hashes them in an hour
+NAME_SERVER = "127.83.4.9"
+SYN_SENT = "02"  # proc(5), /proc/net/tcp
+_WITH_NAMES_FROM = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"')
+
+
+@dataclass
+class Site:
+    """Where a pull waits.
+
+    Attributes:
+        proxied: puts a fault proxy in front of a server.
+        at: an empty directory.
+        stack: what is to be closed at the end.
+    """
+
+    cli: Cli
+    bucket: S3Bucket
+    proxied: Callable[..., FaultProxy]
+    at: Path
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def dest(self) -> Path:
+        """Where the model is to go."""
+        return self.at / "volume" / "m"
+
+    def pull(self, endpoint: str, key: str = "m", **env: str) -> Running:
+        """Begin to pull, with all our own limits far away."""
+        far = {"MODELFETCH_RETRY_WAIT": LONG, **self.bucket.env_at(endpoint), **env}
+        return self.cli.start("pull", self.bucket.uri(key), self.dest, "--stall-timeout", LONG, env=far)
+
+    def spoilt(self, key: str = "m", **rule: Any) -> FaultProxy:
+        """A proxy in front of the store, which spoils the downloads of a key."""
+        proxy = self.proxied(self.bucket.endpoint)
+        proxy.add(times=None, **self.bucket.downloads(key), **rule)
+        return proxy
+
+
+def at_the_start(site: Site) -> Running:
+    """Half a second of loading, for most of which nobody could tell of a signal."""
+    running = site.pull(site.bucket.endpoint)
+    running.wait_for(lambda: kills.minded(running.process.pid), PATIENCE)
+    return running
+
+
+def for_a_name(site: Site) -> Running:
+    """A name server that never answers; CannotMountError where nobody may put it in the place of the real one."""
+    mounts.run("unshare", "--mount", "true")
+    server = site.stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    try:
+        server.bind((NAME_SERVER, 53))
+    except OSError as error:
+        raise mounts.CannotMountError(f"there can be no name server here: {error}") from error
+    resolver = site.at / "resolv.conf"
+    resolver.write_text(f"nameserver {NAME_SERVER}\noptions timeout:30 attempts:5\n")
+    site.cli.prefix = [*_WITH_NAMES_FROM, str(resolver)]
+    running = site.pull("http://store.example")
+    running.wait_for(lambda: select.select([server], [], [], 0)[0], PATIENCE)
+    return running
+
+
+def for_a_connection(site: Site) -> Running:
+    """A server that takes none: its queue is full. One try lasts 10 s, and the next comes much later."""
+    server = site.stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    port = server.getsockname()[1]
+    for _ in range(2):  # the queue's length is one more than was asked for; the next has to wait
+        queued = site.stack.enter_context(socket.socket())
+        queued.setblocking(False)
+        queued.connect_ex(("127.0.0.1", port))
+    running = site.pull(f"http://127.0.0.1:{port}")
+    running.wait_for(lambda: _connecting(running.process.pid), PATIENCE)
+    return running
+
+
+def _connecting(pid: int) -> bool:
+    """Whether a process has asked for a connection that nobody takes."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    waiting = {f"socket:[{row[9]}]" for row in rows if row[3] == SYN_SENT}
+    return bool(waiting & set(_open(pid)))
+
+
+def for_an_answer(site: Site) -> Running:
+    """To the SDK's first question."""
+    proxy = site.proxied(site.bucket.endpoint)
+    proxy.add(times=None, mute=True)
+    running = site.pull(proxy.url)
+    proxy.wait_for(proxy.came, PATIENCE)
+    return running
+
+
+def for_the_next_try(site: Site) -> Running:
+    """Of the whole pull: the store is not well."""
+    proxy = site.proxied(site.bucket.endpoint)
+    proxy.add(times=None, status=503)
+    running = site.pull(proxy.url)
+    running.wait_for(lambda: any("Next try" in line["message"] for line in running.log), PATIENCE)
+    return running
+
+
+def for_the_headers(site: Site) -> Running:
+    """Of the model's bytes."""
+    proxy = site.spoilt(mute=True)
+    running = site.pull(proxy.url)
+    proxy.wait_for(lambda: proxy.came(**site.bucket.downloads("m")), PATIENCE)
+    return running
+
+
+def for_bytes(site: Site) -> Running:
+    """Of which some have come."""
+    proxy = site.spoilt(stall_after=50_000)
+    running = site.pull(proxy.url)
+    proxy.wait_for(lambda: proxy.sent() >= 50_000, PATIENCE)
+    return running
+
+
+def for_the_next_request(site: Site) -> Running:
+    """The store has said when to come back."""
+    proxy = site.spoilt(status=503, headers={"Retry-After": "600"})
+    running = site.pull(proxy.url)
+    proxy.wait_for(lambda: proxy.came(**site.bucket.downloads("m")), PATIENCE)
+    return running
+
+
+def for_bytes_to_unpack(site: Site) -> Running:
+    """An archive's first member lies there, the second has not come."""
+    data = archives.packed({"a": tree.noise(300_000), "b": tree.noise(300_000)}, "tar.gz")
+    site.bucket.put("m.tar.gz", data)
+    proxy = site.spoilt("m.tar.gz", stall_after=400_000)
+    running = site.pull(proxy.url, "m.tar.gz")
+    running.wait_for(lambda: [*site.at.rglob(f"{tree.STAGING}/*/tree/b")], PATIENCE)
+    return running
+
+
+def for_another_pull(site: Site) -> Running:
+    """To the same destination."""
+    proxy = site.spoilt(stall_after=0)
+    site.pull(proxy.url)
+    proxy.wait_for(lambda: proxy.came(**site.bucket.downloads("m")), PATIENCE)
+    running = site.pull(proxy.url)
+    running.wait_for(lambda: any("another pull" in line["message"] for line in running.log), PATIENCE)
+    return running
+
+
+def for_a_hash(site: Site) -> Running:
+    """Of a large file, by `verify`: it waits for nothing, it works."""
+    site.dest.parent.mkdir()
+    with site.dest.open("wb") as file:
+        file.truncate(ENDLESS)
+    entry = (FileEntry("m", ENDLESS, "0" * 64),)
+    now = receipts.now()
+    told = Receipt("s3://b/m", "v", receipts.digest(entry, directory=False), entry, (), 0, 0, 0.0, 0, now, now)
+    receipts.path_for(site.dest, directory=False).write_text(told.to_json())
+    running = site.cli.start("verify", site.dest)
+    running.wait_for(lambda: str(site.dest) in _open(running.process.pid), PATIENCE)
+    return running
+
+
+def _open(pid: int) -> list[str]:
+    """The files and sockets that a process has open, as proc(5) names them."""
+    found: list[str] = []
+    with suppress(FileNotFoundError):  # closed meanwhile
+        found.extend(str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir())
+    return found
+
+
+WAITS: dict[str, Callable[[Site], Running]] = {
+    function.__name__.replace("_", " "): function
+    for function in (
+        *(at_the_start, for_a_name, for_a_connection, for_an_answer, for_the_next_try, for_the_headers, for_bytes),
+        *(for_the_next_request, for_bytes_to_unpack, for_another_pull, for_a_hash),
+    )
+}

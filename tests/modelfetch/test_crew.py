@@ -1,0 +1,92 @@
+"""How many threads move bytes, and what happens when one fails."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from modelfetch.crew import Crew, Growth, run
+from modelfetch.errors import RefusedError
+from modelfetch.wire import Stopped
+
+
+def grown(crew: Crew, brings: Callable[[int], float], samples: int = 40) -> list[int]:
+    """How many threads there are after each sample, if so many bring so much."""
+    growth = Growth(crew)
+    return [growth.take(brings(growth.count)) for _ in range(samples)]
+
+
+def test_threads_double_while_they_bring_more() -> None:
+    """As where each connection gets so much and no more."""
+    assert grown(Crew(2, 16), lambda count: 20.0 * count)[:8] == [2, 4, 4, 8, 8, 16, 16, 16]
+
+
+def test_threads_that_bring_nothing_are_let_go() -> None:
+    """As where the processor or the network is busy already; it is tried again later, for that may change."""
+    counts = grown(Crew(2, 16), lambda _: 100.0)
+    assert set(counts) == {2, 4}
+    assert counts.count(2) > counts.count(4)
+    assert counts[-1] in (2, 4)
+
+
+def test_threads_stop_at_what_the_network_carries() -> None:
+    """A link of 100 with connections of 20."""
+    counts = grown(Crew(2, 16), lambda count: min(100.0, 20.0 * count))
+    assert max(counts) == 16
+    assert sorted(counts)[len(counts) // 2] == 8
+
+
+@pytest.mark.parametrize("few", [1, 3])
+def test_there_is_always_one_and_never_too_many(few: int) -> None:
+    """Whatever the samples say, the first ones of nothing included."""
+    rates = iter([0.0, 0.0, 5.0, 50.0, 1.0, 100.0, 0.5, 3.0, 800.0] * 20)
+    counts = grown(Crew(few, 5), lambda _: next(rates), 100)
+    assert min(counts) >= 1
+    assert max(counts) == 5
+
+
+def test_more_are_hired_while_that_pays() -> None:
+    """Each task waits until four are under way at once: two threads alone would wait for ever."""
+    four = threading.Barrier(4)
+    came = iter(range(0, 10**9, 10**6))
+    began = threading.Event()
+
+    def task() -> None:
+        began.set()
+        four.wait(60)
+
+    def moved() -> int:
+        assert began.wait(60)
+        return next(came)
+
+    run(iter([task] * 4), Crew(2, 4), moved, stop=four.abort)
+
+
+def test_the_first_failure_stops_the_others_and_is_raised() -> None:
+    """What they end with, being stopped, is not what is told."""
+    stopped = threading.Event()
+    waits = threading.Event()
+
+    def wait() -> None:
+        waits.set()
+        stopped.wait(60)
+        raise Stopped
+
+    def fail() -> None:
+        waits.wait(60)
+        raise RefusedError("no")
+
+    with pytest.raises(RefusedError):
+        run(iter([wait, fail]), Crew(2, 2), lambda: 0, stop=stopped.set)
+    assert stopped.is_set()
+
+
+def test_a_failure_to_make_a_task_is_one_of_the_whole() -> None:
+    """Tasks are made while others run."""
+
+    def tasks() -> Iterator[Callable[[], None]]:
+        yield lambda: None
+        raise RefusedError("no")
+
+    with pytest.raises(RefusedError):
+        run(tasks(), Crew(2, 8), lambda: 0, stop=lambda: None)
