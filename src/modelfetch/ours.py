@@ -42,15 +42,17 @@ def refuse_strangers(stage: Stage, dest: Destination, new: Iterable[str], folder
 
     Raises:
         DestinationError: what we did not put there is where one of the new files or folders must go.
+        UnsafeNameError: the receipt's path is longer than the system takes, though the destination's is not.
     """
     new = set(new)
-    if not dest.directory:
-        _refuse_part_of_a_directory(dest)
-        _refuse_mount(dest)
-    if dest.receipt.is_dir() and not dest.receipt.is_symlink():
-        raise DestinationError(f"{dest.receipt} is a directory where the receipt must go.", hint=MOVE)
-    ours = _ours(stage, dest, new)
-    _look_for_strangers(dest.base, new, ours, set(folders))
+    with disk_errors(dest.path):
+        if not dest.directory:
+            _refuse_part_of_a_directory(dest)
+            _refuse_mount(dest)
+        if dest.receipt.is_dir() and not dest.receipt.is_symlink():
+            raise DestinationError(f"{dest.receipt} is a directory where the receipt must go.", hint=MOVE)
+        ours = _ours(stage, dest, new)
+        _look_for_strangers(dest.base, new, ours, set(folders))
     return ours
 
 

@@ -25,6 +25,8 @@ from modelfetch.stage import Stage, alone_in
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
 # What a directory says that cannot be moved (from an overlay's lower layer, say), or cannot be moved over.
 _NOT_MOVED = (errno.EXDEV, errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM)
+# What one says that is not ours to remove, holds something, or is gone.
+_KEPT = (errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR)
 
 
 def publish(stage: Stage, dest: Destination, receipt: Receipt) -> None:
@@ -178,8 +180,11 @@ def _remove(moves: Moves, base: Path, path: str) -> None:
         return
     moves.away(base / path)
     for parent in names.parents(path):
-        with contextlib.suppress(OSError):
+        try:
             (base / parent).rmdir()
+        except OSError as error:
+            if error.errno not in _KEPT:
+                raise
 
 
 def _folders(tree: Path) -> list[Path]:

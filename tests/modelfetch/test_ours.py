@@ -10,7 +10,7 @@ import pytest
 
 from modelfetch import publish
 from modelfetch.destination import Destination, locate
-from modelfetch.errors import DestinationError
+from modelfetch.errors import DestinationError, UnsafeNameError
 from modelfetch.ours import take_back
 from modelfetch.stage import Stage
 from rigs import tree
@@ -199,3 +199,13 @@ def test_a_directory_in_place_of_the_receipt_is_left_there(tmp_path: Path) -> No
         put(dest, NEW)
 
     assert (dest / tree.RECEIPT / "mine").read_bytes() == b"mine"
+
+
+def test_a_destination_without_room_for_the_receipts_name_is_too_long(tmp_path: Path) -> None:
+    """Its own path is one that the system takes."""
+    dest = str(tmp_path)
+    while len(dest) < 4090:
+        dest += "/" + "m" * min(200, 4089 - len(dest))
+
+    with pytest.raises(UnsafeNameError):
+        put(Path(dest), NEW)

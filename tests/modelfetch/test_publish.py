@@ -235,3 +235,25 @@ def test_what_another_pull_put_there_meanwhile_is_not_exchanged_away(tmp_path: P
 
     assert tree.read(dest) == {"a": b"new", "b": b"alone"}
     assert receipts.intact(receipts.read(dest / f"b{tree.RECEIPT}"), dest)
+
+
+def test_a_directory_that_the_disk_keeps_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty directory of the old model's would stand in the new one."""
+    dest = tmp_path / "m"
+    put(dest, OLD)
+    tree.write(dest, MINE)
+    rmdir = Path.rmdir
+
+    def fail(path: Path) -> None:
+        if path.name == "gone":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        rmdir(path)
+
+    monkeypatch.setattr(Path, "rmdir", fail)
+    with pytest.raises(DestinationError):
+        put(dest, NEW)
+    monkeypatch.undo()
+
+    whole(dest, OLD, MINE)
+    put(dest, NEW)
+    whole(dest, NEW, MINE)
