@@ -9,8 +9,9 @@ READY := .venv/.ready
 PYTEST_FLAGS ?=
 STORE ?= moto
 REPORT ?= build/faults
+BENCH_FLAGS ?=
 
-.PHONY: help venv servers types lint test faults mutants demo images e2e lock clean
+.PHONY: help venv servers types lint test faults mutants bench demo images e2e lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -49,6 +50,9 @@ faults: $(READY) servers ## the campaigns of faults, kills and full disks, every
 
 mutants: $(READY) servers ## switch off one safeguard at a time and see that the tests notice
 	$(BIN)/python scripts/mutants.py
+
+bench: $(READY) ## time, CPU and memory beside s5cmd, rclone, kserve-storage and the SDKs; see bench/README.md
+	@PYTHONPATH=tests $(BIN)/python -m bench $(BENCH_FLAGS)
 
 demo: $(READY) ## train, push, pull, serve, predict (STORE=moto, minio or gcs)
 	@$(BIN)/python demo/demo.py $(STORE)

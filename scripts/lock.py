@@ -1,7 +1,8 @@
-"""Write requirements/*.txt anew from pyproject.toml; `make lock` calls it.
+"""Write requirements/*.txt and bench/*.txt anew from pyproject.toml; `make lock` calls it.
 
 Pins that still fit are kept; `make lock UPGRADE=1` takes the newest of everything. All files agree on every version,
-so that the images hold what the tests ran with. No file names where a package comes from: that is pip's own setting.
+so that the images hold what the tests ran with; only what `make bench` compares with has versions of its own. No file
+names where a package comes from: that is pip's own setting.
 """
 # ruff: noqa: INP001, S603, T201  a script: it prints, and runs what it wrote itself
 
@@ -15,9 +16,9 @@ OPTIONS = ["--universal", "--python-version=3.11", "--generate-hashes", "--no-an
 NO_ADDRESS = ["--no-emit-index-url", "--no-emit-find-links"]
 
 
-def compile_lock(name: str, wanted: list[str], extra: list[str]) -> None:
-    """Write requirements/NAME.txt for the requirements `wanted`, with every dependency pinned and hashed."""
-    output = f"requirements/{name}.txt"
+def compile_lock(name: str, wanted: list[str], extra: list[str], directory: str = "requirements") -> None:
+    """Write DIRECTORY/NAME.txt for the requirements `wanted`, with every dependency pinned and hashed."""
+    output = f"{directory}/{name}.txt"
     command = [
         sys.executable,
         "-m",
@@ -57,6 +58,8 @@ def main() -> None:
     compile_lock("sign", sign, same)
     compile_lock("app", app, same)
     compile_lock("build", build, same)
+    for group in ("bench", "kserve"):
+        compile_lock(group, project["dependency-groups"][group], sys.argv[1:], "bench")
 
 
 if __name__ == "__main__":

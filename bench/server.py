@@ -1,0 +1,184 @@
+"""The server: nginx with TLS and a certificate of its own, objects in memory, whose CPU counts for nobody."""
+
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+
+from bench import data, replies
+from rigs.servers import free_port
+
+_HOW = "apt-get install nginx-light libnginx-mod-http-headers-more-filter"
+_MODULE = "ngx_http_headers_more_filter_module.so"
+_HERE = Path(__file__).parent
+_READY_SECONDS = 30
+
+
+class NoServerError(Exception):
+    """There is no nginx that can be used."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running nginx.
+
+    Attributes:
+        port: of 127.0.0.1.
+        ca: the file of certificates to trust.
+        log: one line for each request.
+        pid: of its main process.
+    """
+
+    port: int
+    ca: Path
+    log: Path
+    pid: int
+
+    @property
+    def endpoint(self) -> str:
+        """Its URL."""
+        return f"https://127.0.0.1:{self.port}"
+
+    def seen(self) -> int:
+        """A place in the log, to count from."""
+        return self.log.stat().st_size
+
+    def requests(self, since: int) -> list[str]:
+        """What was asked since then."""
+        with self.log.open() as file:
+            file.seek(since)
+            return file.read().splitlines()
+
+    def environment(self, endpoint: str | None = None) -> dict[str, str]:
+        """The variables that lead all tools here, or to what stands in front of it."""
+        endpoint = endpoint or self.endpoint
+        ca = str(self.ca)
+        trusted = dict.fromkeys(("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "RCLONE_CA_CERT"), ca)
+        s3 = {"TYPE": "s3", "PROVIDER": "Other", "ENV_AUTH": "true", "ENDPOINT": endpoint, "REGION": "us-east-1"}
+        gcs = {"TYPE": "google cloud storage", "ANONYMOUS": "true", "ENDPOINT": f"{endpoint}/storage/v1/"}
+        return {
+            **trusted,
+            "AWS_ENDPOINT_URL": endpoint,
+            "S3_ENDPOINT_URL": endpoint,  # s5cmd's own
+            "AWS_ACCESS_KEY_ID": "nobody",
+            "AWS_SECRET_ACCESS_KEY": "nothing",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "STORAGE_EMULATOR_HOST": endpoint,
+            "NO_GCE_CHECK": "true",
+            "GOOGLE_CLOUD_PROJECT": "nothing",
+            "RCLONE_CONFIG": "/notfound",
+            **{f"RCLONE_CONFIG_S3_{name}": value for name, value in s3.items()},
+            **{f"RCLONE_CONFIG_GCS_{name}": value for name, value in gcs.items()},
+        }
+
+
+@contextmanager
+def running(made: Path, objects: Sequence[data.Object], port: int = 0) -> Iterator[Server]:
+    """Serve copies of the objects, in memory if they leave half of it free, until the block ends.
+
+    Raises:
+        NoServerError: there is no nginx, or it does not start.
+    """
+    here = find()
+    if here is None:
+        raise NoServerError(f"There is no nginx with the headers-more module here; on Debian: {_HOW}")
+    nginx, modules = here
+    port = port or free_port()
+    with tempfile.TemporaryDirectory(prefix="modelfetch-bench-", dir=_place(objects, made)) as name:
+        root = Path(name)
+        data.copy(made, list(objects), root / "objects" / replies.BUCKET)
+        for path in (root / "objects").rglob("*"):
+            os.utime(path, (replies.MODIFIED, replies.MODIFIED))
+        (root / "replies").mkdir()
+        replies.write(root / "replies", objects, f"https://127.0.0.1:{port}")
+        _configure(root, port, modules)
+        with (root / "run/stderr").open("wb") as sink:
+            process = subprocess.Popen([nginx, "-p", str(root), "-c", str(root / "run/nginx.conf")], stderr=sink)
+        try:
+            server = Server(port, root / "run/ca.pem", root / "run/access.log", process.pid)
+            _wait(server, process, root)
+            yield server
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _place(objects: Sequence[data.Object], made: Path) -> Path:
+    memory = Path("/dev/shm")
+    needed = sum(each.size for each in objects if each.key != "sparse.bin")
+    if not memory.is_dir() or shutil.disk_usage(memory).free < needed:
+        return made.parent
+    found = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
+    return memory if found and int(found[1]) * 1024 > 2 * needed else made.parent
+
+
+def find() -> tuple[str, Path] | None:
+    """The nginx of this machine, and where its modules are, if it has the one that is needed."""
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if nginx is None:
+        return None
+    said = subprocess.run([nginx, "-V"], check=True, capture_output=True, text=True).stderr
+    found = re.search(r"--modules-path=(\S+)", said)
+    modules = Path(found[1] if found else "/usr/lib/nginx/modules")
+    return (nginx, modules) if (modules / _MODULE).is_file() else None
+
+
+def install() -> None:
+    """Install nginx if it is not there, where that is possible.
+
+    Raises:
+        NoServerError: it is not; with how to do it.
+    """
+    if find() is None:
+        if os.geteuid() or not shutil.which("apt-get"):
+            raise NoServerError(f"There is no nginx with the headers-more module here; on Debian: {_HOW}")
+        print(_HOW, file=sys.stderr)
+        subprocess.run([*_HOW.split(), "-y", "--no-install-recommends"], check=True, stdout=subprocess.DEVNULL)
+
+
+def _configure(root: Path, port: int, modules: Path) -> None:
+    run = root / "run"
+    (run / "tmp").mkdir(parents=True)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(run / "ca.pem")
+    authority.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(run / "server.pem")
+    text = (_HERE / "nginx.conf").read_text()
+    values = {
+        "MODULES": modules,
+        "USER": "user root;" if os.geteuid() == 0 else "",  # the directory is its owner's only
+        "RUN": run,
+        "REPLIES": root / "replies",
+        "OBJECTS": root / "objects",
+        "PORT": port,
+    }
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", str(value))
+    (run / "nginx.conf").write_text(text)
+
+
+def _wait(server: Server, process: subprocess.Popen[bytes], root: Path) -> None:
+    context = ssl.create_default_context(cafile=str(server.ca))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    deadline = time.monotonic() + _READY_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            opener.open(f"{server.endpoint}/alive", timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    logs = "".join(path.read_text() for path in (root / "run/stderr", root / "run/error.log") if path.exists())
+    raise NoServerError(f"nginx did not start:\n{logs[-2000:]}")
