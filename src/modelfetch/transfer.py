@@ -96,7 +96,7 @@ def _tasks(
         task = _Arrival(wire, landing, landings, gate, arrived)
         runs = landing.runs
         if known.size == 0 and not known.checksums:
-            wire.fetch(known, 0, 0, _Buffer())  # nothing else shows that what is listed as empty is so
+            wire.fetch(known, 0, 0, _Buffer(bytearray()))  # nothing else shows that what is listed as empty is so
         if not runs:
             task.finish()
         for blocks in runs:
@@ -227,8 +227,9 @@ class Window:
         self._crc = 0
         part = min(_WINDOW_PART, max(CHUNK, limits.memory // 4))
         self._starts = range(0, obj.size, part)
-        self._ahead = max(2, limits.memory // 2 // part)  # the other half is for what is made of them
-        self._arrived: dict[int, bytearray] = {}  # by their start
+        self._ahead = max(2, limits.memory // 2 // part - 1)  # and one that is being read: the other half is for
+        self._arrived: dict[int, memoryview] = {}  # what is made of them. By their start
+        self._spare: list[bytearray] = []  # parts that have been read: new ones are written over them
         self._hashed = 0  # bytes: those before have been hashed, and may be read
         self._hashing = threading.Lock()
         self._failure: BaseException | None = None
@@ -257,9 +258,13 @@ class Window:
 
     def _fetch(self, start: int) -> None:
         assert self.obj.size is not None
-        sink = _Buffer()
+        try:
+            buffer = self._spare.pop()
+        except IndexError:
+            buffer = bytearray(self._starts.step)
+        sink = _Buffer(buffer)
         self._wire.fetch(self.obj, start, min(start + self._starts.step, self.obj.size), sink)
-        self._arrived[start] = sink.data
+        self._arrived[start] = memoryview(buffer)[: sink.filled]
         while self._hashed in self._arrived and self._hashing.acquire(blocking=False):
             try:
                 self._hash()
@@ -275,7 +280,7 @@ class Window:
                 self._hashed += len(part)
                 self._change.notify_all()
 
-    def _next(self, start: int) -> bytearray:
+    def _next(self, start: int) -> memoryview:
         with self._change:
             self._change.wait_for(lambda: start < self._hashed or self._failure)
             if self._failure:
@@ -291,9 +296,11 @@ class Window:
             ModelfetchError: they cannot be had.
         """
         if not self._part and self._parts_read < len(self._starts):
-            self._part = memoryview(self._next(self._starts[self._parts_read]))
+            self._part = self._next(self._starts[self._parts_read])
         piece = bytes(self._part[:size] if size >= 0 else self._part)
         self._part = self._part[len(piece) :]
+        if piece and not self._part and isinstance(self._part.obj, bytearray):
+            self._spare.append(self._part.obj)
         return piece
 
     def fingerprint(self) -> Fingerprint:
@@ -309,11 +316,15 @@ class Window:
 
 
 class _Buffer:
-    def __init__(self) -> None:
-        self.data = bytearray()
+    """Takes bytes into memory, as many as it has room for."""
+
+    def __init__(self, buffer: bytearray) -> None:
+        self._buffer = buffer
+        self.filled = 0
 
     def begin(self, checksums: Mapping[str, str]) -> None:
         pass
 
     def write(self, data: bytes) -> None:
-        self.data += data
+        self._buffer[self.filled : self.filled + len(data)] = data
+        self.filled += len(data)
