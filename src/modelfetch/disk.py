@@ -63,19 +63,28 @@ def make_directory(path: Path) -> list[Path]:
 
     Returns:
         Those made, the topmost first.
+
+    Raises:
+        OSError: they cannot be made; none of them is left.
     """
     missing = []
     while not path.is_dir():
         missing.append(path)
         path = path.parent
-    made = []
-    for one in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            one.mkdir()
-            made.append(one)
-            one.chmod(0o755)
-        if not one.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(one))
+    made: list[Path] = []
+    try:
+        for one in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                one.mkdir()
+                made.append(one)
+                one.chmod(0o755)
+            if not one.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(one))
+    except OSError:
+        for one in reversed(made):
+            with contextlib.suppress(OSError):
+                one.rmdir()
+        raise
     return made
 
 

@@ -257,3 +257,23 @@ def test_a_directory_that_the_disk_keeps_is_no_success(tmp_path: Path, monkeypat
     whole(dest, OLD, MINE)
     put(dest, NEW)
     whole(dest, NEW, MINE)
+
+
+def test_a_directory_whose_mode_cannot_be_set_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that was made on the way to it."""
+    dest = tmp_path / "m"
+    put(dest, OLD)
+    tree.write(dest, MINE)
+    before = snapshot(dest)
+    chmod = Path.chmod
+
+    def fail(path: Path, mode: int) -> None:
+        if path == dest / "n/m":
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        chmod(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", fail)
+    with pytest.raises(DestinationError):
+        put(dest, NEW)
+
+    assert snapshot(dest) == before
