@@ -20,6 +20,10 @@ class Crew:
     few: int
     many: int
 
+    def at_most(self, most: int) -> "Crew":
+        """The same within a limit."""
+        return Crew(min(self.few, most), min(self.many, most))
+
 
 class Growth:
     """How many threads are worth having, judged by what they bring."""

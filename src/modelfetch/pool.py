@@ -50,7 +50,7 @@ class Connect:
     ca_bundle: str | None = None
     verify: bool = True
     client_cert: str | None = None
-    connections: int = 8
+    connections: int = 32
 
     @property
     def timeout(self) -> urllib3.Timeout:

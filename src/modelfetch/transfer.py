@@ -32,8 +32,7 @@ class Limits:
         """How many requests run at once, within these limits."""
         if self.connections:
             return Crew(self.connections, self.connections)
-        most = max(1, self.memory // _PER_CONNECTION)
-        return Crew(min(usual.few, most), min(usual.many, most))
+        return usual.at_most(max(1, self.memory // _PER_CONNECTION))
 
 
 def download(
@@ -59,7 +58,8 @@ def download(
     """
     landings: list[Landing] = []
     gate = _Gate()
-    crew = limits.crew(_LARGE if any(o.size is None or o.size > PART for o in objects) else _SMALL)
+    large = any(o.size is None or o.size > PART for o in objects)
+    crew = limits.crew(_LARGE if large else _SMALL.at_most(max(1, len(objects))))
 
     def stop() -> None:
         gate.shut()
