@@ -258,18 +258,24 @@ class Window:
 
     def _fetch(self, start: int) -> None:
         assert self.obj.size is not None
+        sink = _Buffer(self._unused())
         try:
-            buffer = self._spare.pop()
-        except IndexError:
-            buffer = bytearray(self._starts.step)
-        sink = _Buffer(buffer)
-        self._wire.fetch(self.obj, start, min(start + self._starts.step, self.obj.size), sink)
-        self._arrived[start] = memoryview(buffer)[: sink.filled]
+            self._wire.fetch(self.obj, start, min(start + self._starts.step, self.obj.size), sink)
+        except BaseException:
+            sink.take()  # else the traceback would keep it
+            raise
+        self._arrived[start] = sink.take()
         while self._hashed in self._arrived and self._hashing.acquire(blocking=False):
             try:
                 self._hash()
             finally:
                 self._hashing.release()
+
+    def _unused(self) -> bytearray:
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return bytearray(self._starts.step)
 
     def _hash(self) -> None:
         """Hash what follows the bytes already hashed: not in the reader's thread, which has an archive to inflate."""
@@ -309,10 +315,13 @@ class Window:
         return Fingerprint(self._hashed, {**crc, **self._in_order.results()})
 
     def close(self) -> None:
-        """Stop fetching."""
+        """Stop fetching, and give the memory back at once: what failed may be tried again, in a window of its own."""
         self._wire.close()
         with self._change:
             self._change.notify_all()
+        self._arrived.clear()
+        self._spare.clear()
+        self._part = memoryview(b"")
 
 
 class _Buffer:
@@ -320,11 +329,16 @@ class _Buffer:
 
     def __init__(self, buffer: bytearray) -> None:
         self._buffer = buffer
-        self.filled = 0
+        self._filled = 0
 
     def begin(self, checksums: Mapping[str, str]) -> None:
         pass
 
     def write(self, data: bytes) -> None:
-        self._buffer[self.filled : self.filled + len(data)] = data
-        self.filled += len(data)
+        self._buffer[self._filled : self._filled + len(data)] = data
+        self._filled += len(data)
+
+    def take(self) -> memoryview:
+        """What came; nothing of it is left here."""
+        buffer, self._buffer = self._buffer, bytearray()
+        return memoryview(buffer)[: self._filled]

@@ -144,9 +144,9 @@ def for_the_next_request(site: Site) -> Running:
 
 def for_bytes_to_unpack(site: Site) -> Running:
     """An archive's first member lies there, the second has not come."""
-    data = archives.packed({"a": tree.noise(300_000), "b": tree.noise(300_000)}, "tar.gz")
+    data = archives.packed({"a": tree.noise(5_000_000), "b": tree.noise(9_000_000)}, "tar.gz")
     site.bucket.put("m.tar.gz", data)
-    proxy = site.spoilt("m.tar.gz", stall_after=400_000)
+    proxy = site.spoilt("m.tar.gz", covers=10_000_000, stall_after=0)
     running = site.pull(proxy.url, "m.tar.gz")
     running.wait_for(lambda: [*site.at.rglob(f"{tree.STAGING}/*/tree/b")], PATIENCE)
     return running
