@@ -120,8 +120,15 @@ class Scene:
 
     @property
     def piecemeal(self) -> bool:
-        """Whether it is published entry by entry: what is not ours alone cannot be exchanged."""
-        return self.kind == "file" or self.locked or bool(self.strangers) or bool(self.singles)
+        """Whether it is published entry by entry: what is not ours alone cannot be exchanged.
+
+        An empty directory may be anybody's: receipts list files.
+        """
+        files = self.old.files if self.old else {}
+        empty = [
+            each for each in (self.old.folders if self.old else ()) if not any(f.startswith(f"{each}/") for f in files)
+        ]
+        return self.kind == "file" or self.locked or bool(self.strangers) or bool(self.singles) or bool(empty)
 
 
 @dataclass(frozen=True)
