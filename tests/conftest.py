@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from pathlib import Path
 
 import pytest
+from _pytest import runner
 
 sys.path.append(str(Path(__file__).parent))  # for `rigs`; at the end, for tests/modelfetch is named like the package
 
@@ -16,6 +17,10 @@ from rigs import mounts, servers, web
 from rigs.cli import Cli
 from rigs.faultproxy import FaultProxy
 from rigs.stores import GCS, S3, Folder, GCSBucket, S3Bucket, Store
+
+# The campaigns work in threads while pytest goes from test to test. It would note each in os.environ, and whoever goes
+# through that meanwhile, as requests does for every request, fails.
+runner._update_current_test_var = lambda *_: None  # there is no setting
 
 GIVEN_S3 = os.environ.get("MODELFETCH_TEST_S3_ENDPOINT", "")
 GIVEN_GCS = os.environ.get("MODELFETCH_TEST_GCS_ENDPOINT", "")
@@ -60,19 +65,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         pytest.exit(f"{error}\nMODELFETCH_TEST_SERVERS=embedded does without.", returncode=3)
 
 
-@pytest.fixture(autouse=True)
-def clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def clean_environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test sees the developer's credentials, endpoints, proxies or settings, or waits for a metadata server."""
-    for name in list(os.environ):
-        ours = name.startswith(OF_THE_DEVELOPER) and not name.startswith("MODELFETCH_TEST_")
-        if ours or name.upper() in PROXIES:
-            monkeypatch.delenv(name)
-    nowhere = tmp_path_factory.getbasetemp() / "nowhere"
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere))
-    monkeypatch.setenv("CLOUDSDK_CONFIG", str(nowhere))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    nowhere = str(tmp_path_factory.getbasetemp() / "nowhere")
+    with pytest.MonkeyPatch.context() as environ:
+        for name in list(os.environ):
+            ours = name.startswith(OF_THE_DEVELOPER) and not name.startswith("MODELFETCH_TEST_")
+            if ours or name.upper() in PROXIES:
+                environ.delenv(name)
+        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "CLOUDSDK_CONFIG"):
+            environ.setenv(name, nowhere)
+        for name in ("AWS_EC2_METADATA_DISABLED", "NO_GCE_CHECK"):
+            environ.setenv(name, "true")
+        yield
 
 
 def _s3_server(directory: Path) -> tuple[AbstractContextManager[str], tuple[str, str], str]:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +111,17 @@ def test_servers_are_built_once_however_many_ask(tmp_path: Path, monkeypatch: py
 
     assert (tmp_path / "count").read_text() == "run\n" * 3  # one for each program
     assert printed == {f"{servers.MINIO.path}\n{servers.FAKE_GCS.path}\n{servers.TOXIPROXY.path}\n"}
+
+
+@pytest.mark.parametrize("_", range(2))
+def test_the_environment_stays_as_it_is_from_test_to_test(_: int, seen: list[dict[str, str]]) -> None:
+    """Threads of a campaign go through it meanwhile."""
+    seen.append(dict(os.environ))
+    assert "PYTEST_CURRENT_TEST" not in seen[-1]
+    assert seen[-1] == seen[0]
+
+
+@pytest.fixture(scope="module")
+def seen() -> list[dict[str, str]]:
+    """What each test saw."""
+    return []
