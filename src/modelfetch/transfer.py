@@ -227,8 +227,9 @@ class Window:
         self._crc = 0
         part = min(_WINDOW_PART, max(CHUNK, limits.memory // 4))
         self._starts = range(0, obj.size, part)
-        self._ahead = max(2, limits.memory // 2 // part - 1)  # and one that is being read: the other half is for
-        self._arrived: dict[int, memoryview] = {}  # what is made of them. By their start
+        # With the one that is being read they take half of the memory; the rest is for what is made of them.
+        self._ahead = max(2, limits.memory // 2 // part - 1)
+        self._arrived: dict[int, memoryview] = {}  # by their start
         self._spare: list[bytearray] = []  # parts that have been read: new ones are written over them
         self._hashed = 0  # bytes: those before have been hashed, and may be read
         self._hashing = threading.Lock()
