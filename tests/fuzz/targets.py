@@ -214,7 +214,7 @@ def configuring(data: bytes) -> None:
         _has_hint(error)
         return
     if isinstance(value, float | int):
-        assert math.isfinite(value) or field == "max_ratio"
+        assert isinstance(value, int) or math.isfinite(value) or field == "max_ratio"
         assert value < 2**63 + 1 or field in ("retries", "max_ratio")
     settings.shown(field, value)
 
