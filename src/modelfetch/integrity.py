@@ -31,7 +31,7 @@ def crc_of(expected: Mapping[str, str]) -> str:
     return next((name for name in CRCS if name in expected), "crc64nvme")
 
 
-def crc(algorithm: str, data: memoryview | bytes | bytearray, start: int = 0) -> int:
+def crc(algorithm: str, data: memoryview | bytes, start: int = 0) -> int:
     """Continue a CRC over more bytes."""
     return int(_model(algorithm).calc(data, start))
 
@@ -58,7 +58,7 @@ class InOrder:
         wanted = ["sha256", *[name for name in _IN_ORDER if lone and name in expected][:1]]
         self._hashes: dict[str, _Hash] = {name: hashlib.new(name, usedforsecurity=False) for name in wanted}
 
-    def update(self, data: memoryview | bytes | bytearray) -> None:
+    def update(self, data: memoryview | bytes) -> None:
         """Take the next bytes."""
         for one in self._hashes.values():
             one.update(data)

@@ -252,10 +252,13 @@ class Window:
         """One task for each part, made once there is room for it in the window."""
         for number, start in enumerate(self._starts):
             with self._change:
-                self._change.wait_for(lambda at=number: self._wire.closed or at - self._parts_read < self._ahead)  # type: ignore[misc]
+                self._change.wait_for(partial(self._may_ask, number))
             if self._wire.closed:
                 return
             yield partial(self._fetch, start)
+
+    def _may_ask(self, number: int) -> bool:
+        return self._wire.closed or number - self._parts_read < self._ahead
 
     def _fetch(self, start: int) -> None:
         assert self.obj.size is not None
