@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError
 
@@ -129,29 +130,54 @@ def room(path: Path) -> Room:
 
 def is_mount(path: Path) -> bool:
     """Whether it is a mount point; a bind mount of the same file system shows only in the kernel's list."""
-    return path.is_mount() or any(point == str(path) for _, point in _mounts())
+    return path.is_mount() or any(mount.point == str(path) for mount in _mounts())
 
 
 def is_mounted_elsewhere(path: Path) -> bool:
     """Whether a mount shows this very directory under another name: there it would go on showing the old one."""
-    here = path.stat()
-    device = f"{os.major(here.st_dev)}:{os.minor(here.st_dev)}"
-    for on, point in _mounts():
+    here, mounts = path.stat(), _mounts()
+    device = _device(path, here, mounts)
+    for mount in mounts:
         with contextlib.suppress(OSError):
-            if on == device and os.path.samestat(here, os.stat(point)):  # noqa: PTH116  no Path is needed
+            # Of other file systems none is asked: one whose server is gone would not answer.
+            if mount.device == device and os.path.samestat(here, os.stat(mount.point)):  # noqa: PTH116  no Path is needed
                 return True
     return False
 
 
-def _mounts() -> Iterator[tuple[str, str]]:
-    """The device and the mount point of every mount that can be seen from here; none but on Linux (proc(5))."""
+class _Mount(NamedTuple):
+    """One line of proc_pid_mountinfo(5)."""
+
+    number: str
+    device: str
+    point: str
+
+
+def _mounts() -> list[_Mount]:
+    """All mounts that can be seen from here; none but on Linux."""
     try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError:
-        return
-    for line in lines:
-        _, _, device, _, point, *_ = line.split(" ")
-        yield device, re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
+        return []
+    found = []
+    for line in filter(None, lines):
+        number, _, device, _, point, *_ = line.split(" ")
+        found.append(_Mount(number, device, re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)))
+    return found
+
+
+def _device(path: Path, stat: os.stat_result, mounts: Sequence[_Mount]) -> str:
+    """The device of the mount that a path is on (on btrfs stat(2) tells of another), or else of the path."""
+    told = f"{os.major(stat.st_dev)}:{os.minor(stat.st_dev)}"
+    if not mounts:
+        return told
+    fd = os.open(path, os.O_PATH)
+    try:
+        facts = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii")
+    finally:
+        os.close(fd)
+    number = re.search(r"^mnt_id:\s*(\d+)$", facts, re.MULTILINE)
+    return next((mount.device for mount in mounts if number and mount.number == number[1]), told)
 
 
 def write(path: Path, text: str) -> None:

@@ -110,6 +110,19 @@ def test_a_bind_mount_is_known_by_its_name_and_by_what_it_shows(tmp_path: Path) 
     assert not disk.is_mounted_elsewhere(source)
 
 
+def test_a_bind_mount_is_known_where_files_have_another_device_number_than_their_mount(tmp_path: Path) -> None:
+    """As on btrfs."""
+    volume = tmp_path / "volume"
+    try:
+        with mounts.btrfs(volume, tmp_path / "image"):
+            (volume / "source").mkdir()
+            with mounts.bound(volume / "source", tmp_path / "point"):
+                assert [disk.is_mounted_elsewhere(path) for path in (volume / "source", volume)] == [True, True]
+            assert not disk.is_mounted_elsewhere(volume / "source")
+    except mounts.CannotMountError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize("is_directory", [True, False])
 def test_only_a_directory_need_not_be_flushed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_directory: bool

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+PATIENCE = 240.0  # seconds: nothing ends a test but a hang; a busy machine's disk may take a minute for one flush
 # What a process needs to run at all, and to be measured.
 KEPT = ("PATH", "PYTHONPATH", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 KEPT_PREFIXES = ("COVERAGE_", "COV_CORE_")
@@ -93,7 +94,7 @@ class Running:
         """Wait until the log's progress lines tell of so many bytes."""
         self.wait_for(lambda: any(int(line.get("bytes") or 0) >= count for line in self.log))
 
-    def finish(self, timeout: float = 60) -> Run:
+    def finish(self, timeout: float = PATIENCE) -> Run:
         """Wait for its end."""
         try:
             self.process.wait(timeout)
@@ -109,7 +110,7 @@ class Running:
         self.process.kill()
         self.process.wait()
 
-    def signal(self, signum: signal.Signals, timeout: float = 60) -> Run:
+    def signal(self, signum: signal.Signals, timeout: float = PATIENCE) -> Run:
         """Send a signal, and wait for the end."""
         self.process.send_signal(signum)
         return self.finish(timeout)
@@ -145,13 +146,13 @@ class Cli:
         self,
         *args: object,
         env: Mapping[str, str | None] | None = None,
-        timeout: float = 60,
+        timeout: float = PATIENCE,
         **popen: Any,
     ) -> Run:
         """Run it to its end."""
         return self.start(*args, env=env, **popen).finish(timeout)
 
-    def ok(self, *args: object, env: Mapping[str, str | None] | None = None, timeout: float = 60) -> Run:
+    def ok(self, *args: object, env: Mapping[str, str | None] | None = None, timeout: float = PATIENCE) -> Run:
         """Run it; it must succeed."""
         run = self(*args, env=env, timeout=timeout)
         assert run.code == 0, f"exit code {run.code}:\n{run.stdout}\n{run.stderr}"
@@ -174,7 +175,7 @@ class Cli:
             run.stop()
 
     def on_terminal(
-        self, *args: object, env: Mapping[str, str | None] | None = None, columns: int = 100, timeout: float = 60
+        self, *args: object, env: Mapping[str, str | None] | None = None, columns: int = 100, timeout: float = PATIENCE
     ) -> Run:
         """Run it on a real terminal: `stdout` is then all that came on the screen, escapes included."""
         master, slave = pty.openpty()

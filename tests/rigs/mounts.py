@@ -56,6 +56,18 @@ def ext4(point: Path, image: Path, size: int, *options: str) -> Iterator[Path]:
 
 
 @contextmanager
+def btrfs(point: Path, image: Path) -> Iterator[Path]:
+    """One whose files have another device number than its mount."""
+    with image.open("wb") as file:
+        file.truncate(256 << 20)
+    if shutil.which("mkfs.btrfs") is None:
+        raise CannotMountError("there is no mkfs.btrfs")
+    run("mkfs.btrfs", "-q", str(image))
+    with mounted(point, "-o", "loop", str(image)) as here:
+        yield here
+
+
+@contextmanager
 def vfat(point: Path, image: Path, size: int) -> Iterator[Path]:
     """One without hard links, owners and upper case."""
     with image.open("wb") as file:
