@@ -27,6 +27,7 @@ class Journal:
         self.done: dict[tuple[str, int], int] = {}
         self.stated: dict[str, Mapping[str, str]] = {}
         self.resumable = False
+        self._unsaid: dict[str, Mapping[str, str]] = {}  # stated, and not noted yet
         self._path = path
         self._plan = plan
         self._lock = threading.Lock()
@@ -57,16 +58,15 @@ class Journal:
 
     def record(self, file: str, part: int, crc: int) -> None:
         """Note that a part is written."""
-        self._note([file, part, crc])
-
-    def state(self, file: str, checksums: Mapping[str, str]) -> None:
-        """Note the checksums that the store states of a file."""
-        self._note([file, dict(checksums)])
-
-    def _note(self, line: list[object]) -> None:
+        stated = [[file, dict(checksums)]] if (checksums := self._unsaid.pop(file, None)) else []
+        lines = "".join(json.dumps(line) + "\n" for line in [*stated, [file, part, crc]])
         assert self._file is not None
         with self._lock, disk_errors(self._path):
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(lines)
+
+    def state(self, file: str, checksums: Mapping[str, str]) -> None:
+        """Have the checksums that the store states of a file noted with its first part: before, nothing needs them."""
+        self._unsaid[file] = checksums
 
     def close(self) -> None:
         """Close the file; notes that are lost cost no more than a second download."""

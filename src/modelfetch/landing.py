@@ -29,7 +29,8 @@ class Landing:
             UnsafeNameError: the file system cannot keep its name apart from another's.
             DestinationError: no room, or not writable.
         """
-        self.obj = obj if obj.checksums else replace(obj, checksums=journal.stated.get(obj.path, {}))
+        stated = None if obj.checksums else journal.stated.get(obj.path)
+        self.obj = replace(obj, checksums=stated) if stated else obj
         self.blocks = _blocks(obj)
         self._path = path
         self._journal = journal
@@ -39,10 +40,11 @@ class Landing:
         self._hashed = 0  # bytes, from the first on
         self._next = 0  # the block that the next byte to hash is in
         self._choose(self.obj.checksums)
+        again = obj.path in journal.files
         with disk_errors(path):
-            self._fd = _open(path, obj, again=obj.path in journal.files)
-            self.resumed = self._take_up()
-            if self.missing:
+            self._fd = _open(path, obj, again=again)
+            self.resumed = self._take_up() if again else 0
+            if again and self.missing:
                 os.ftruncate(self._fd, obj.size or 0)  # what a crash left may be longer than what will come
 
     def _choose(self, checksums: Mapping[str, str]) -> None:
@@ -166,10 +168,13 @@ def _blocks(obj: RemoteObject) -> list[tuple[int, int | None]]:
 
 
 def _open(path: Path, obj: RemoteObject, *, again: bool) -> int:
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        fd = os.open(path, flags | (0 if again else os.O_EXCL), 0o644)
+        try:
+            fd = os.open(path, flags | (0 if again else os.O_EXCL), 0o644)
+        except FileNotFoundError:  # the first one of its directory
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            fd = os.open(path, flags | (0 if again else os.O_EXCL), 0o644)
     except FileExistsError:
         raise UnsafeNameError(
             f"The file system cannot keep {obj.path!r} apart from another name of this model (case or Unicode form).",

@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -109,7 +109,9 @@ class Pool:
         self._connect = connect
         self._context: ssl.SSLContext | None = None
         self._managers: dict[str | None, urllib3.PoolManager] = {}  # by proxy
-        self._proxies: dict[tuple[str, str], str | None] = {}  # by scheme and host
+        self._proxies: dict[str, str | None] = {}  # by scheme and host
+        self._servers: dict[str, urllib3.HTTPConnectionPool | None] = {}  # by scheme and host
+        self._timeout = connect.timeout
 
     def open(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         """Send a request; the body is left to be read, undecoded. Follows at most five redirects.
@@ -117,16 +119,22 @@ class Pool:
         Raises:
             ModelfetchError: the server was not reached, or did not begin to answer in time.
         """
+        options: dict[str, Any] = {
+            "headers": {"User-Agent": f"modelfetch/{__version__}", **headers},
+            "preload_content": False,
+            "decode_content": False,
+            "retries": _REDIRECTS,
+            "timeout": self._timeout,
+        }
         try:
-            return self._manager(url).request(
-                method,
-                url,
-                headers={"User-Agent": f"modelfetch/{__version__}", **headers},
-                preload_content=False,
-                decode_content=False,
-                retries=_REDIRECTS,
-                timeout=self._connect.timeout,
-            )
+            origin, target = _split(url)
+            server = self._server(origin, url)
+            if server is not None:  # as the manager does it, which takes each URL apart twice
+                reply = server.urlopen(method, target, redirect=False, assert_same_host=False, **options)
+                if not reply.get_redirect_location():
+                    return reply
+                reply.close()
+            return self._manager(url).request(method, url, **options)
         except BROKEN as error:
             if isinstance(error, urllib3.exceptions.LocationValueError) and _is_address(url):
                 refused = f"{host(url)} redirects to what is no web address."
@@ -135,11 +143,20 @@ class Pool:
 
     def close(self) -> None:
         """Close what is idle; connections in use are closed by their users."""
+        self._servers.clear()
         for manager in self._managers.values():
             manager.clear()
 
+    def _server(self, origin: str, url: str) -> urllib3.HTTPConnectionPool | None:
+        """The connections to a server; None if a proxy must be told the whole URL."""
+        if origin not in self._servers:
+            manager = self._manager(url)
+            through = isinstance(manager, urllib3.ProxyManager) and not url.startswith("https:")
+            self._servers[origin] = None if through else manager.connection_from_url(origin)
+        return self._servers[origin]
+
     def _manager(self, url: str) -> urllib3.PoolManager:
-        origin = urlsplit(url)[:2]  # the environment is read once for each, not for each request
+        origin, _ = _split(url)  # the environment is read once for each, not for each request
         if origin not in self._proxies:
             self._proxies[origin] = _proxy(url)
         proxy = self._proxies[origin]
@@ -159,6 +176,14 @@ class Pool:
                 else urllib3.PoolManager(maxsize=size, ssl_context=context)
             )
         return self._managers[proxy]
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Scheme and host of an address, and what to ask that host for."""
+    scheme, netloc, *_ = urlsplit(url)
+    origin = f"{scheme}://{netloc}"
+    target = url[len(origin) :].partition("#")[0]  # what a fragment names is not the server's concern
+    return origin, target if target.startswith("/") else f"/{target}"
 
 
 def _proxy(url: str) -> str | None:

@@ -125,10 +125,11 @@ class Wire:
         self._open.add(reply)
         try:
             read = self._reader(reply, urlsplit(asked.url).netloc)
-            skip = self._check(reply, obj, start, end)
+            headers = _lower(reply)
+            skip = self._check(reply, headers, obj, start, end)
             while skip:  # a server without ranges begins at the beginning
                 skip -= len(read(min(CHUNK, skip))) or skip
-            yield read, dict(self.source.checksums(_lower(reply))) if reply.status == 200 and whole else {}
+            yield read, dict(self.source.checksums(headers)) if reply.status == 200 and whole else {}
         finally:
             self._open.discard(reply)
             reply.close()  # a body read to its end has given its connection back already
@@ -144,9 +145,15 @@ class Wire:
 
         return read
 
-    def _check(self, reply: urllib3.BaseHTTPResponse, obj: RemoteObject, start: int, end: int | None) -> int:
+    def _check(
+        self,
+        reply: urllib3.BaseHTTPResponse,
+        headers: Mapping[str, str],
+        obj: RemoteObject,
+        start: int,
+        end: int | None,
+    ) -> int:
         """Trust no reply's status alone; returns how many bytes come before `start`."""
-        headers = _lower(reply)
         if reply.status not in (200, 206):
             raise self._refusal(reply, obj)
         for name, value in obj.pins.items():
