@@ -2,15 +2,18 @@
 
 import argparse
 import json
+import os
 import platform
 import shlex
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +24,8 @@ from bench.environments import ROOT
 from bench.verdicts import Row, Runs
 
 BUILD = ROOT / "build/bench"
+REMOVED = BUILD / "removed"  # as old as the last removal of many files
+FORGOTTEN = 365.0  # seconds; ext4 keeps a removed inode back for 60, and 300 more while its block is to be written
 
 
 def arguments() -> argparse.Namespace:
@@ -35,7 +40,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=300.0, help="of one run; default: 300")
     parser.add_argument("--port", type=int, default=0, help="of the server; default: any")
     parser.add_argument("--publish", action="store_true", help="put the plots into docs/images")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if asked.quick and asked.publish:
+        parser.error("--publish wants full sizes: leave --quick out")
+    return asked
 
 
 def serve(made: Path, objects: list[data.Object], port: int) -> None:
@@ -54,13 +62,13 @@ def run(asked: argparse.Namespace, made: Path, objects: list[data.Object]) -> No
     measured: dict[str, Runs] = {}
     skipped: dict[str, str] = {}
     failed: dict[str, str] = {}
-    with server.running(made, objects, asked.port) as running:
-        bench = rounds.Bench(
-            running, objects, programs.words(found), asked.dest.resolve() / "modelfetch-bench", asked.timeout, say
-        )
+    with server.running(made, objects, asked.port) as running, emptied(asked.dest / "modelfetch-bench") as dest:
+        bench = rounds.Bench(running, objects, programs.words(found), dest, asked.timeout, say)
         for case in cases.CASES:
             if asked.only and case.name not in asked.only:
                 continue
+            if case.many and not asked.quick:
+                wait()
             try:
                 measured[case.name], reasons = rounds.run(bench, case, asked.runs)
                 failed |= {f"{case.name}, {name}": why for name, why in reasons.items()}
@@ -81,19 +89,48 @@ def run(asked: argparse.Namespace, made: Path, objects: list[data.Object]) -> No
     rows = [row for case in cases.CASES if case.name in measured for row in verdicts.rows(case, measured[case.name])]
     packages = Goal(cases.MODELFETCH, "", "packages", cases.MOST_PACKAGES)
     rows.append(verdicts.figure("site-packages, both clouds", packages, found.ours.size()))
-    report(facts, rows, measured)
-    plots = ROOT / "docs/images" if asked.publish else BUILD
+    results = BUILD / "quick" if asked.quick else BUILD
+    report(results, facts, rows, measured)
+    plots = ROOT / "docs/images" if asked.publish else results
     script = str(Path(__file__).with_name("plots.py"))
-    subprocess.run([found.peers.python, script, str(BUILD / "results.json"), str(plots)], check=True)
+    subprocess.run([found.peers.python, script, str(results / "results.json"), str(plots)], check=True)
 
 
-def report(facts: Mapping[str, Any], rows: Sequence[Row], measured: Mapping[str, Runs]) -> None:
+@contextmanager
+def emptied(folder: Path) -> Iterator[Path]:
+    """A directory without what an earlier bench left there, until the block ends."""
+    remove(folder)
+    folder.mkdir(parents=True)
+    try:
+        yield folder.resolve()
+    finally:
+        remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove a directory, and keep in mind when: whoever makes files next would pay for it."""
+    if folder.exists():
+        shutil.rmtree(folder)
+        os.sync()
+        REMOVED.touch()
+
+
+def wait() -> None:
+    """Let the time pass in which making files is slow because many were removed."""
+    rest = REMOVED.stat().st_mtime + FORGOTTEN - time.time() if REMOVED.exists() else 0.0
+    if rest > 0:
+        say(f"waiting until the disk has forgotten what an earlier bench removed: {min(rest, FORGOTTEN):.0f} s")
+        time.sleep(min(rest, FORGOTTEN))
+
+
+def report(folder: Path, facts: Mapping[str, Any], rows: Sequence[Row], measured: Mapping[str, Runs]) -> None:
     """Print the tables, and save them beside every single figure."""
     text = table.markdown(facts, rows, measured)
     runs = {name: {who: [asdict(each) for each in them] for who, them in got.items()} for name, got in measured.items()}
     results = {"facts": facts, "rows": [asdict(row) for row in rows], "runs": runs}
-    (BUILD / "results.json").write_text(json.dumps(results, indent=1))
-    (BUILD / "results.md").write_text(text)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=1))
+    (folder / "results.md").write_text(text)
     print(text)
 
 

@@ -47,6 +47,7 @@ class Case:
         times: how many times as many rounds as usual.
         again: measured is a second run on top of a first.
         far: through a proxy with latency.
+        many: files, so that it shows what making one costs.
         once: there are no further rounds.
         confined: in a memory cgroup.
         needs: programs that a contender needs from this machine.
@@ -60,6 +61,7 @@ class Case:
     times: int = 1
     again: bool = False
     far: bool = False
+    many: bool = False
     once: bool = False
     confined: bool = False
     needs: Mapping[str, str] = field(default_factory=dict)
@@ -127,6 +129,7 @@ CASES = (
             "kserve-storage": "{kserve} s3://bench/small {dest}",
         },
         against("s5cmd cp", wall=0.8, cpu=None) + against("kserve-storage", wall=0.15, cpu=None),
+        many=True,
     ),
     Case(
         "shards",

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import mmap
 import os
+import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ _RUNNER = Path(__file__).with_name("runner.py")
 _RECEIPTS = (".modelfetch.json",)  # the end of their names
 _CALIBRATION = bytes(32 * 1024**2)
 _TICKS = os.sysconf("SC_CLK_TCK")
+_SPARE = 512 * 1024**2  # bytes of memory made ready beside those of the files
+_LEFT = 2 * 1024**3  # bytes of memory that are not taken for that
 
 
 class RunError(Exception):
@@ -133,8 +136,33 @@ def check(folder: Path, expected: Sequence[Object], *, bytes_too: bool) -> None:
                     raise RunError(f"{name} has other bytes than it should")
 
 
-def settle(folder: Path) -> None:
-    """Remove what was there, and wait until the disk has nothing left to write."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def settle(folder: Path, size: int) -> None:
+    """Make the directory, wait until the disk has nothing left to write, and have memory for `size` bytes ready.
+
+    Some hosts take back the memory that a machine does not use. Who writes to it next pays for each page: here that is
+    nobody who is measured.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     os.sync()
+    length = ready(size, available_memory())
+    if length:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE  # the kernel writes each page
+        mmap.mmap(-1, length, flags=flags).close()
+
+
+def ready(size: int, available: int) -> int:
+    """Bytes of memory to touch before a run that writes `size`; a part of the machine's memory is left alone."""
+    return max(0, min(size + _SPARE, available - _LEFT))
+
+
+def available_memory() -> int:
+    """Bytes that programs could have without swapping."""
+    found = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
+    return int(found[1]) * 1024 if found else 0
+
+
+def empty(folder: Path) -> None:
+    """Give the bytes of all files back, but keep the files: ext4 is slow to make new ones where many were removed."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            os.truncate(path, 0)

@@ -1,4 +1,4 @@
-"""Runs a case: every contender in turn, and again, each from nothing."""
+"""Runs a case: every contender in turn, and again, each from nothing and in a directory of its own."""
 
 import os
 import shlex
@@ -32,7 +32,7 @@ class Bench:
         server: where the objects are.
         objects: what is there.
         words: of the commands.
-        dest: a directory on the disk that is written to, and removed.
+        dest: a directory on the disk that is written to; each case makes one in it, and leaves it full of empty files.
         timeout: seconds for one run.
         say: tells how it goes.
     """
@@ -52,24 +52,30 @@ def run(bench: Bench, case: Case, rounds: int) -> tuple[dict[str, list[Run]], di
         SkippedError: the case needs what is not here.
     """
     expected = [each for each in bench.objects if each.key.startswith(case.expects)]
-    shutil.rmtree(bench.dest, ignore_errors=True)
-    bench.dest.mkdir(parents=True)
-    if shutil.disk_usage(bench.dest).free < sum(each.size for each in expected) * 1.1 + _SLACK:
-        raise SkippedError(f"no room for it at {bench.dest}")
+    place = bench.dest / case.name
+    place.mkdir(parents=True)
+    _require_room(case, expected, place)
     found: dict[str, list[Run]] = {name: [] for name in case.commands}
     failed: dict[str, str] = {}
-    with _endpoint(bench, case) as endpoint, _confined(case) as group:
+    with _endpoint(bench, case, place) as endpoint, _confined(case) as group:
         env = {**_clean(os.environ), **bench.server.environment(endpoint)}
-        turn = _Turn(bench, case, expected, env, group)
+        turn = _Turn(bench, case, expected, place, env, group)
         for number in range(1 if case.once else rounds * case.times):
             for name in [name for name in case.commands if name not in failed]:
                 try:
-                    found[name].append(turn.take(name, first=number == 0))
+                    found[name].append(turn.take(name, number))
                 except RunError as error:
                     bench.say(f"{case.name}: {name} {error}")
                     failed[name], found[name] = str(error), []
-    shutil.rmtree(bench.dest, ignore_errors=True)
+    measure.empty(place)
     return found, failed
+
+
+def _require_room(case: Case, expected: Sequence[Object], place: Path) -> None:
+    """See that the disk takes a run's files; those of all contenders, where they stay for the next round."""
+    kept = len(case.commands) if case.again else 1
+    if shutil.disk_usage(place).free < sum(each.size for each in expected) * 1.1 * kept + _SLACK:
+        raise SkippedError(f"no room for it at {place}")
 
 
 @dataclass(frozen=True)
@@ -77,31 +83,41 @@ class _Turn:
     bench: Bench
     case: Case
     expected: Sequence[Object]
+    place: Path
     env: Mapping[str, str]
     group: str
 
-    def take(self, name: str, *, first: bool) -> Run:
+    def take(self, name: str, number: int) -> Run:
         """One run of one contender."""
         program = self.case.needs.get(name, "sh")
         if not shutil.which(program):
             raise RunError(f"needs {program}, which is not here")
-        folder = self.bench.dest / name.replace(" ", "-").replace(",", "")
-        command = self._command(name, folder)
-        log = self.bench.dest / "last.log"
-        if not self.case.again or first:
-            measure.settle(folder)
-        if self.case.again and first:
-            measure.execute(command, self.env, log, self.bench.timeout)
-        begun = measure.calibrate()
-        found = self._measured(command, log, folder, begun)
-        measure.check(folder, self.expected, bytes_too=first)
-        if not self.case.again:
-            shutil.rmtree(folder)
+        folder = self.place / f"{name.replace(' ', '-').replace(',', '')}-{0 if self.case.again else number}"
+        try:
+            found = self._taken(self._command(name, folder), folder, first=number == 0)
+        finally:
+            if not self.case.again:
+                measure.empty(folder)
         self.bench.say(
             f"{self.case.name}: {name}: {found.wall:.2f} s, CPU {found.cpu:.2f} s,"
             f" {found.rss / 1024**2:.0f} MiB, {found.requests} requests; others {found.others:.0%}"
         )
         return found
+
+    def _taken(self, command: str, folder: Path, *, first: bool) -> Run:
+        log = self.place / "last.log"
+        measure.settle(folder, self._written(again=self.case.again and not first))
+        if self.case.again and first:
+            measure.execute(command, self.env, log, self.bench.timeout)
+            measure.settle(folder, 0)
+        begun = measure.calibrate()
+        found = self._measured(command, log, folder, begun)
+        measure.check(folder, self.expected, bytes_too=first)
+        return found
+
+    def _written(self, *, again: bool) -> int:
+        """The bytes of a run, as far as it is compared with others."""
+        return 0 if again or self.case.once else sum(each.size for each in self.expected)
 
     def _measured(self, command: str, log: Path, folder: Path, calibration: float) -> Run:
         server = self.bench.server
@@ -123,7 +139,7 @@ class _Turn:
         )
 
     def _command(self, name: str, folder: Path) -> str:
-        sums = self.bench.dest / "sums"
+        sums = self.place / "sums"
         lines = (f"{each.sha256}  {folder / each.key}\n" for each in self.expected)
         sums.write_text("".join(lines))
         words = {**self.bench.words, "dest": shlex.quote(str(folder)), "sums": shlex.quote(str(sums))}
@@ -138,14 +154,14 @@ def _clean(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _endpoint(bench: Bench, case: Case) -> Iterator[str | None]:
+def _endpoint(bench: Bench, case: Case, place: Path) -> Iterator[str | None]:
     """The server itself, or the far end of a slow line."""
     if not case.far:
         yield None
         return
     if not servers.can_build():
         raise SkippedError("toxiproxy is built with Go, which is not here")
-    folder = bench.dest / "toxiproxy"
+    folder = place / "toxiproxy"
     folder.mkdir()
     with servers.toxiproxy(folder) as api, toxiproxy.stream(api, bench.server.endpoint) as line:
         line.add("latency", latency=ROUND_TRIP)

@@ -17,6 +17,7 @@ from pathlib import Path
 import trustme
 
 from bench import data, replies
+from bench.measure import available_memory
 from rigs.servers import free_port
 
 _HOW = "apt-get install nginx-light libnginx-mod-http-headers-more-filter"
@@ -121,8 +122,7 @@ def _place(objects: Sequence[data.Object], made: Path) -> Path:
     needed = sum(each.size for each in objects if each.key != "sparse.bin")
     if not memory.is_dir() or shutil.disk_usage(memory).free < needed:
         return made.parent
-    found = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
-    return memory if found and int(found[1]) * 1024 > 2 * needed else made.parent
+    return memory if available_memory() > 2 * needed else made.parent
 
 
 def find() -> tuple[str, Path] | None:

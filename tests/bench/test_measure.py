@@ -1,0 +1,41 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from bench import measure
+
+GIB = 1024**3
+
+
+def test_emptied_files_stay_without_their_bytes(tmp_path: Path) -> None:
+    """No inode is given back, and what a link leads to is left alone."""
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"mine")
+    file = tmp_path / "run/model/.hidden"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"bytes")
+    (tmp_path / "run/link").symlink_to(outside)
+    inode = file.stat().st_ino
+
+    measure.empty(tmp_path / "run")
+
+    assert (file.stat().st_ino, file.stat().st_size) == (inode, 0)
+    assert outside.read_bytes() == b"mine"
+
+
+def test_memory_is_made_ready_for_what_a_run_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much as its files, and some more; it is given back at once."""
+    monkeypatch.setattr(measure, "_SPARE", 1024**2)
+
+    measure.settle(tmp_path / "run", 1024**2)
+
+    assert (tmp_path / "run").is_dir()
+    assert measure.ready(10 * GIB, 64 * GIB) == 10 * GIB + 1024**2
+
+
+def test_memory_that_others_need_is_left_alone() -> None:
+    """However large the files are."""
+    assert measure.ready(20 * GIB, 6 * GIB) == 4 * GIB
+    assert measure.ready(20 * GIB, GIB) == 0
+    assert 0 < measure.available_memory() < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
