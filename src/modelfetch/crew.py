@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from modelfetch.wire import Stopped
 
-_SAMPLE = 0.25  # seconds; of two samples the first is passed over: new connections begin slowly
+_SAMPLE = 0.2  # seconds; of two samples the first is passed over: new connections begin slowly
 _WORTH = 1.2  # as many times the bytes a second must twice the threads bring
 _PATIENCE = 8  # samples after which what brought nothing is tried again: networks change
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from modelfetch import disk, integrity
 from modelfetch.disk import disk_errors
 from modelfetch.errors import UnsafeNameError
+from modelfetch.front import Front
 from modelfetch.integrity import Fingerprint, InOrder
 from modelfetch.journal import Journal
 from modelfetch.sources.base import RemoteObject
@@ -36,9 +37,7 @@ class Landing:
         self._journal = journal
         self._crcs: dict[int, int] = {}
         self._lock = threading.Lock()
-        self._hashing = threading.Lock()
-        self._hashed = 0  # bytes, from the first on
-        self._next = 0  # the block that the next byte to hash is in
+        self._next = 0  # the first block that is not there
         self._choose(self.obj.checksums)
         again = obj.path in journal.files
         with disk_errors(path):
@@ -49,7 +48,8 @@ class Landing:
 
     def _choose(self, checksums: Mapping[str, str]) -> None:
         self.algorithm = integrity.crc_of(checksums)
-        self._in_order = InOrder(checksums)
+        # A thread for the digests of a small file would cost more than it saves.
+        self._front = Front(InOrder(checksums), self._pieces, beside=len(self.blocks) > 1)
 
     @property
     def missing(self) -> list[int]:
@@ -80,13 +80,7 @@ class Landing:
             while left:
                 count = os.pwrite(self._fd, left, at)
                 left, at = left[count:], at + count
-        if offset == self._hashed and self._hashing.acquire(blocking=False):
-            try:
-                if offset == self._hashed:  # what comes in order is hashed while it is in the cache
-                    self._in_order.update(data)
-                    self._hashed += len(data)
-            finally:
-                self._hashing.release()
+        self._front.came(data, offset)
 
     def complete(self, block: int, crc: int) -> None:
         """Note that a block is all there."""
@@ -95,18 +89,17 @@ class Landing:
         start, end = self.blocks[block]
         if end is not None and end - start == BLOCK:
             disk.start_writing(self._fd, start, BLOCK)
-        self._hash_contiguous()
+        self._follow()
 
     def fingerprint(self) -> Fingerprint:
         """What the file is, once no block is missing."""
-        self._hash_contiguous(wait=True)
         size = os.fstat(self._fd).st_size
         parts = [
             (self._crcs[block], (size if end is None else end) - start)
             for block, (start, end) in enumerate(self.blocks)
         ]
         crc = integrity.crc_hex(self.algorithm, integrity.combine(self.algorithm, parts))
-        return Fingerprint(size, {self.algorithm: crc, **self._in_order.results()})
+        return Fingerprint(size, {self.algorithm: crc, **self._front.results()})
 
     def close(self) -> None:
         """Close the file; it is not flushed yet.
@@ -114,25 +107,21 @@ class Landing:
         Raises:
             DestinationError: what was written did not get to the disk.
         """
+        self._front.close()
         with self._lock:
             if self._fd >= 0:
                 fd, self._fd = self._fd, -1  # a thread that is still about fails, and does not write into another file
                 with disk_errors(self._path):  # some file systems tell of a failed write only now
                     os.close(fd)
 
-    def _hash_contiguous(self, *, wait: bool = False) -> None:
-        """Hash what follows the bytes already hashed, while it is still in the page cache."""
-        while self._next in self._crcs:
-            if not self._hashing.acquire(blocking=wait):
-                return  # another thread is at it
-            try:
-                if self._next in self._crcs:
-                    for piece in self._pieces(self._hashed, self.blocks[self._next][1]):
-                        self._in_order.update(piece)
-                        self._hashed += len(piece)
-                    self._next += 1
-            finally:
-                self._hashing.release()
+    def _follow(self) -> None:
+        """Tell the digests up to where nothing is missing."""
+        with self._lock:
+            while self._next in self._crcs:
+                self._next += 1
+            if self._next:
+                end = self.blocks[self._next - 1][1]
+                self._front.reached(os.fstat(self._fd).st_size if end is None else end)
 
     def _pieces(self, at: int, end: int | None) -> Iterator[bytes]:
         while end is None or at < end:
@@ -157,7 +146,7 @@ class Landing:
             if crc == noted and length:
                 self._crcs[block] = crc
                 saved += length
-        self._hash_contiguous()
+        self._follow()
         return saved
 
 

@@ -16,7 +16,7 @@ from modelfetch.landing import PART, Landing
 from modelfetch.sources.base import RemoteObject
 from modelfetch.wire import CHUNK, Stopped, Wire
 
-_LARGE, _SMALL = Crew(2, 16), Crew(8, 32)  # connections for objects of many parts, and of one
+_LARGE, _SMALL = Crew(1, 16), Crew(8, 32)  # connections for objects of many parts, and of one
 _PER_CONNECTION = 1024**2  # bytes of memory: its buffers, and those of TLS and of the SDK
 _WINDOW_PART = 4 * 1024**2  # bytes of one request when the bytes are wanted in order
 
