@@ -15,10 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import requests
+import urllib3
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
-from requests.adapters import BaseAdapter
 
 from fuzz import archives as wrappings
 from modelfetch import console, manifest, names, plan, receipt, settings, uri
@@ -32,6 +31,7 @@ from modelfetch.errors import (
     WrongBytesError,
 )
 from modelfetch.journal import Journal
+from modelfetch.pool import Connect, Pool
 from modelfetch.sources import Access, Found, RemoteObject, open_source
 from modelfetch.sources.base import number, retry_after
 from modelfetch.sources.gcs import GCSSource
@@ -252,35 +252,27 @@ def listing_s3(data: bytes) -> None:
         events.unregister("before-send.s3", reply)
 
 
-class _Canned(BaseAdapter):
+class _Canned(Pool):
     """Answers every request with the same."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Connect())
         self.data = b""
 
-    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        reply = requests.Response()
-        reply.status_code, reply.request, reply.url = 200, request, str(request.url)
-        reply.raw = io.BytesIO(self.data)
-        return reply
-
-    def close(self) -> None:
-        pass
+    def open(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        return urllib3.HTTPResponse(io.BytesIO(self.data), preload_content=False)
 
 
 @cache
 def _gcs() -> tuple[GCSSource, _Canned]:
     source = open_source(uri.parse("gs://b/p/"), Access(emulator="http://h.invalid"))
     assert isinstance(source, GCSSource)
-    canned, session = _Canned(), source._client._http
-    session.hooks["response"].clear()  # a reply in memory needs no bounds
-    session.mount("http://", canned)
+    source._pool = canned = _Canned()
     return source, canned
 
 
 def listing_gcs(data: bytes) -> None:
-    """A page of a GCS listing, as the SDK parses it; each page is followed by the same."""
+    """A page of a GCS listing; each page is followed by the same."""
     source, canned = _gcs()
     canned.data = data
     _planned(source._list)

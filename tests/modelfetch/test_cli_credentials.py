@@ -241,6 +241,37 @@ def test_a_long_pull_outlives_a_moment_without_who_issues_its_tokens(
     assert revocation.used() == ["first-token", "second-token"]
 
 
+def test_a_token_that_the_store_has_never_taken_is_asked_for_anew(
+    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path
+) -> None:
+    """Once, before anything is known of the model."""
+    gcs_bucket.put("m", b"model")
+    tokens = iter(["first-token", "second-token", "third-token"])
+    issuer.say(issuers.google(lambda: next(tokens)))
+    proxy = fault_proxy(gcs_bucket.endpoint)
+    proxy.add(status=401, body=b'{"error": {"message": "revoked", "code": 401}}')
+
+    modelfetch.ok(
+        "pull", gcs_bucket.uri("m"), tmp_path / "m", env=google_env("key", modelfetch.home, issuer, proxy.url)
+    )
+
+    sent = [request.headers["authorization"] for request in proxy.requests]
+    assert sent[0] == "Bearer first-token"
+    assert set(sent[1:]) == {"Bearer second-token"}
+
+
+def test_credentials_of_another_cloud_are_refused(modelfetch: Cli, issuer: liar.Liar, tmp_path: Path) -> None:
+    """78, before anything is sent to the store."""
+    env = google_env("key", modelfetch.home, issuer, "http://store.invalid")
+    key = Path(str(env["GOOGLE_APPLICATION_CREDENTIALS"]))
+    key.write_text(json.dumps({**json.loads(key.read_text()), "universe_domain": "elsewhere.example"}))
+
+    run = modelfetch("pull", "gs://bucket/m", tmp_path / "m", env=env)
+
+    assert (run.code, run.error["reason"]) == (78, "config")
+    assert "elsewhere.example" in run.error["message"]
+
+
 def test_the_project_that_pays_is_named_to_the_store(
     modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path
 ) -> None:

@@ -80,9 +80,9 @@ def test_a_file_that_cannot_be_read_is_told_of(*, beside: bool) -> None:
         front.reached(10)
         front.results()
 
-    with closing(Front(InOrder({}), fail, beside=beside)) as front:
-        with pytest.raises(DestinationError, match="no bytes from 0 to 10"):
-            ask()
+    front = Front(InOrder({}), fail, beside=beside)
+    with closing(front), pytest.raises(DestinationError, match="no bytes from 0 to 10"):
+        ask()
 
 
 def test_nothing_is_read_once_it_is_closed() -> None:

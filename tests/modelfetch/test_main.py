@@ -61,3 +61,16 @@ def test_what_reads_from_s3_does_without_boto3() -> None:
     done = python("import sys, modelfetch.sources.s3; print('botocore' in sys.modules, 'boto3' in sys.modules)")
 
     assert done.stdout.split() == ["True", "False"], done.stderr
+
+
+def test_what_reads_from_gcs_anonymously_does_without_googles_libraries() -> None:
+    """They take longer to load than a small model to come; only credentials, uploads and refusals need them."""
+    done = python(
+        "import sys\n"
+        "from modelfetch.sources import Access, open_source\n"
+        "from modelfetch.uri import parse\n"
+        "open_source(parse('gs://bucket/model'), Access(anonymous=True))\n"
+        "print('modelfetch.sources.gcs' in sys.modules, 'google' in sys.modules, 'requests' in sys.modules)"
+    )
+
+    assert done.stdout.split() == ["True", "False", "False"], done.stderr

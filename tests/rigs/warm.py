@@ -22,7 +22,10 @@ from typing import Any
 
 from rigs.cli import Cli, Run
 
-LOADED = ("modelfetch.__main__", "modelfetch.cli", "modelfetch.sources.s3", "modelfetch.sources.gcs")
+LOADED = (
+    "modelfetch.__main__", "modelfetch.cli", "modelfetch.sources.s3", "modelfetch.sources.gcs",
+    "modelfetch.sources.gcs_upload", "modelfetch.sources.gcs_errors",
+)  # fmt: skip
 READY = b"ready\n"
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 

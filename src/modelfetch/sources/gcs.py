@@ -1,40 +1,30 @@
-"""Models on Google Cloud Storage. Its SDK finds and states, google-auth authorises; neither fetches bytes."""
+"""Models on Google Cloud Storage, found by its JSON API. google-auth authorises, the SDK uploads and explains refusals.
+
+Each is imported when it is needed: to load the SDK takes longer than to pull a small model.
+"""
 
 import base64
 import contextlib
+import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+from urllib.parse import quote, urlencode
 
-import google.auth
-import requests
-from google.api_core import exceptions as api
-from google.api_core.retry import Retry
-from google.auth import exceptions as auth
-from google.auth.credentials import AnonymousCredentials
-from google.auth.transport.requests import AuthorizedSession
-from google.auth.transport.requests import Request as AuthRequest
-from google.cloud import storage
-from google.cloud.storage.exceptions import InvalidResponse
-from requests.adapters import HTTPAdapter
-
-from modelfetch.errors import ModelfetchError, NotFoundError
-from modelfetch.pool import CONNECT_TIMEOUT, Connect, check, host
+from modelfetch.errors import ConfigError, ModelfetchError, NotFoundError, UsageError
+from modelfetch.pool import BROKEN, CONNECT_TIMEOUT, Pool, check, explain, host
 from modelfetch.retry import request
-from modelfetch.sources import gcs_errors
 from modelfetch.sources.base import Access, Found, RemoteObject, Request, by_status, changed
 from modelfetch.sources.bounded import Bounded
 from modelfetch.sources.listing import Listing
 from modelfetch.uri import ModelURI
 
-_SCOPES = {
-    False: ["https://www.googleapis.com/auth/devstorage.read_only"],
-    True: ["https://www.googleapis.com/auth/devstorage.read_write"],
-}
+_CLOUD = "googleapis.com"
 _FIELDS = "items(name,size,generation,crc32c,md5Hash,contentEncoding),nextPageToken"
-_CHUNK = 16 * 1024**2  # bytes of a resumable upload that are held in memory and sent at a time
+_PIECE = 64 * 1024  # bytes of an answer that are read at a time
 _MAX_GENERATION = 2**63 - 1
 
 
@@ -47,37 +37,35 @@ class GCSSource:
         """Find credentials in the SDK's usual places; STORAGE_EMULATOR_HOST implies none.
 
         Raises:
+            ConfigError: the SDK's configuration makes no sense.
             NoCredentialsError: there are none, and access is not to be anonymous.
         """
         self.uri = uri
         self.connect = access.connect
+        self._access = access
         self._timeout = (min(CONNECT_TIMEOUT, access.connect.stall_timeout), access.connect.stall_timeout)
-        self._max_listed = access.max_listed
+        # The second is the SDK's own variable, which says the same with credentials.
+        self._endpoint = access.emulator or os.environ.get("API_ENDPOINT_OVERRIDE") or f"https://storage.{_CLOUD}"
+        self._pool = Pool(access.connect)
         self._lock = threading.Lock()
         self._had = False  # whether there were credentials
-        self._issuer = AuthRequest(_issuing(access.connect))
+        self._issuer: Any = None
         self._credentials: Any = None
         if not (access.anonymous or access.emulator):
-            with self._issued():
-                self._credentials, _ = google.auth.default(scopes=_SCOPES[access.write], request=self._issuer)
-        with self._explained():
-            self._client = self._connected(access)
-            check(access.connect, self._client.api_endpoint)
+            self._identify()
+        check(access.connect, self._endpoint)
 
-    def _connected(self, access: Access) -> Any:  # noqa: ANN401
-        """The SDK's client; it asks for tokens as we do."""
-        nobody: Any = AnonymousCredentials  # google-auth's constructors are partly typed
-        authorised: Any = AuthorizedSession
-        credentials = nobody() if self._credentials is None else self._credentials
-        session = authorised(credentials, auth_request=self._issuer, refresh_timeout=self._timeout[1])
-        session.configure_mtls_channel()
-        _trusting(session, access.connect)
-        session.hooks["response"].append(self._bounded)
-        options = {"api_endpoint": access.emulator} if access.emulator else None
-        client = storage.Client(project="-", credentials=credentials, client_options=options, _http=session)
-        # The SDK asks for the bucket's metadata in a thread of its own, for traces that nobody collects here.
-        client._bucket_metadata_cache = None  # noqa: SLF001
-        return client
+    def _identify(self) -> None:
+        from modelfetch.sources import gcs_credentials
+
+        self._issuer = gcs_credentials.issuer(self.connect)
+        with self._issued():
+            self._credentials, cloud = gcs_credentials.default(self._issuer, write=self._access.write)
+        if cloud != _CLOUD:
+            raise ConfigError(
+                f"The Google Cloud configuration makes no sense: the credentials are of {cloud}, not of {_CLOUD}.",
+                hint="Check GOOGLE_* and STORAGE_EMULATOR_HOST.",
+            )
 
     def find(self) -> Found:
         """See `Source.find`."""
@@ -96,32 +84,71 @@ class GCSSource:
         )
 
     def _stat(self, key: str, path: str, version: str | None = None) -> RemoteObject | None:
-        generation = _generation(version)
-        if generation is not None and generation > _MAX_GENERATION:
+        if version is not None and _too_large(version):
             raise self._no_generation()
-        bucket = self._bucket()
-        with self._explained(key), self._understood():
-            blob = bucket.get_blob(key, generation=generation, timeout=self._timeout, retry=None)
-            return None if blob is None else _object(blob, path)
+        params = {"projection": "noAcl"} | ({"generation": version} if version else {})
+        with self._understood():
+            said = self._ask(self._path(key), params, key)
+            return None if said is None else _object({**said, "name": key}, path)
 
     def _list(self) -> Found:
         prefix = self.uri.key if self.uri.is_directory else f"{self.uri.key}/"
-        listing = Listing(prefix, self._max_listed)
-        bucket = self._bucket()
-        with self._explained(prefix), self._understood():
-            blobs = bucket.list_blobs(prefix=prefix, fields=_FIELDS, timeout=self._timeout, retry=None)
-            for page in blobs.pages:
-                for blob in page:
-                    listing.add(blob.name, int(blob.size), partial(_object, blob))
-                if blobs.next_page_token == "":  # of the last (https://google.aip.dev/158); the SDK would begin again
+        listing = Listing(prefix, self._access.max_listed)
+        params = {"prefix": prefix, "projection": "noAcl", "fields": _FIELDS}
+        with self._understood():
+            while True:
+                page = self._ask(self._path(), params, prefix)
+                for item in page.get("items", ()):
+                    listing.add(item["name"], int(item["size"]), partial(_object, item))
+                token = page.get("nextPageToken")
+                if token in (None, ""):  # the last page's may be empty: https://google.aip.dev/158
                     break
-                listing.end_page(blobs.next_page_token, more=blobs.next_page_token is not None)
+                listing.end_page(token, more=True)
+                params["pageToken"] = token
         found = listing.found()
         if found is None:
             raise NotFoundError(
                 f"There is nothing at {self.uri}.", hint="Check the path; `modelfetch inspect` lists what is there."
             )
         return found
+
+    def _ask(self, path: str, params: Mapping[str, str], key: str) -> Any:  # noqa: ANN401  as the JSON has it
+        """What the store says; None of an object that is not there."""
+        url = f"{self._endpoint}/storage/v1{path}?{urlencode({**params, 'prettyPrint': 'false'})}"
+        status, headers, body = self._get(url)
+        if status == 401 and self._credentials is not None:  # the token may have been taken away
+            status, headers, body = self._get(url, renew=True)
+        if 200 <= status < 300:
+            return json.loads(body)
+        if status == 404 and path != self._path():
+            return None
+        from modelfetch.sources import gcs_errors
+
+        if status == 401 and self._credentials is None:
+            raise gcs_errors.nobody(self._host())
+        error = gcs_errors.refused(status, headers, body, url)
+        raise gcs_errors.refusal(error, f"gs://{self.uri.bucket}/{key}", gcs_errors.HINT_READ, self.uri.version)
+
+    def _get(self, url: str, *, renew: bool = False) -> tuple[int, Mapping[str, str], bytes]:
+        headers = {"Accept-Encoding": "gzip"}
+        self._sign(url, headers, renew=renew)
+        reply = self._pool.open("GET", url, headers)
+        try:
+            body = b"".join(Bounded(reply, self._host()).stream(_PIECE, decode_content=True))
+        except BROKEN as error:
+            raise explain(error, self._host(), self.connect.stall_timeout) from error
+        finally:
+            reply.close()
+        return reply.status, reply.headers, body
+
+    def _path(self, key: str | None = None) -> str:
+        """Of the bucket's objects, or of one of them."""
+        bucket = self.uri.bucket
+        if not (bucket[0].isalnum() and bucket[-1].isalnum()):  # nor does the SDK, and it says so
+            rule = "Bucket names must start and end with a number or letter"
+            raise UsageError(f"Google Cloud Storage does not take this name: {rule}.", hint="Check the bucket.")
+        objects = f"/b/{quote(bucket, safe='')}/o"
+        return objects if key is None else f"{objects}/{quote(key, safe='')}"
 
     def beside(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
         """See `Source.beside`."""
@@ -136,7 +163,7 @@ class GCSSource:
 
         `Accept-Encoding: gzip` asks for gzip objects as they are stored: https://cloud.google.com/storage/docs/transcoding
         """
-        url = f"{self._media(obj.key)}?alt=media&generation={obj.version}"
+        url = f"{self._endpoint}/download/storage/v1{self._path(obj.key)}?alt=media&generation={obj.version}"
         headers = {"Accept-Encoding": "gzip"}
         self._sign(url, headers, renew=renew)
         return Request(url, headers)
@@ -151,22 +178,12 @@ class GCSSource:
                 self._credentials.refresh(issuer)
             self._credentials.before_request(issuer, "GET", url, headers)
 
-    def _bucket(self) -> Any:  # noqa: ANN401
-        """The SDK's bucket, and a token at hand: what goes wrong with tokens is not the store's word."""
-        self._sign(self._client.api_endpoint, {})
-        with self._explained():
-            return self._client.bucket(self.uri.bucket)
-
-    def _media(self, key: str) -> str:
-        path = self._client.bucket(self.uri.bucket).blob(key).path
-        return f"{self._client.api_endpoint}/download/storage/v1{path}"
-
     def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002
         """See `Source.checksums`; the metadata has them."""
         return {}
 
     def diagnose(self, obj: RemoteObject, status: int) -> ModelfetchError:
-        """See `Source.diagnose`: the object's metadata asked through the SDK."""
+        """See `Source.diagnose`: the object's metadata asked for."""
         what = f"gs://{self.uri.bucket}/{obj.key}"
         try:
             now = self._stat(obj.key, obj.path)
@@ -179,40 +196,52 @@ class GCSSource:
         return by_status(status, what)
 
     def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
-        """See `Store.upload`: the stated crc32c makes the store refuse other bytes."""
-        blob = self._bucket().blob(key, chunk_size=_CHUNK)
-        blob.crc32c = base64.b64encode(bytes.fromhex(crc)).decode()
-        with path.open("rb") as file, self._explained(key, gcs_errors.HINT_WRITE):
-            blob.upload_from_file(
-                _Watched(file, advance),
-                size=path.stat().st_size,
-                content_type="application/octet-stream",
-                checksum=None,  # it would be computed a second time
-                timeout=self._timeout,
-                retry=_UPLOAD_RETRY,
-            )
+        """See `Store.upload`."""
+        from modelfetch.sources import gcs_upload
+
+        blob = self._blob(key)
+        with self._explained(key, write=True):
+            gcs_upload.upload(blob, path, crc, advance, self._timeout)
         with self._understood():
-            return _object(blob, path.name)
+            return _object(gcs_upload.resource(blob), path.name)
 
     def put(self, key: str, data: bytes) -> None:
         """See `Store.put`."""
 
         def put() -> None:
-            blob = self._bucket().blob(key)
-            with self._explained(key, gcs_errors.HINT_WRITE):
+            blob = self._blob(key)
+            with self._explained(key, write=True):
                 blob.upload_from_string(data, timeout=self._timeout, retry=None)
 
         request(put)
 
+    def _blob(self, key: str) -> Any:  # noqa: ANN401
+        """The SDK's object, and a token at hand: what goes wrong with tokens is not the store's word."""
+        self._sign(self._endpoint, {})
+        with self._explained():
+            return self._client.bucket(self.uri.bucket).blob(key)
+
+    @cached_property
+    def _client(self) -> Any:  # noqa: ANN401
+        from modelfetch.sources import gcs_upload
+
+        return gcs_upload.client(self._access, self._credentials, self._timeout[1], self._host())
+
     @contextlib.contextmanager
-    def _explained(self, key: str = "", denied: str = gcs_errors.HINT_READ) -> Iterator[None]:
-        what = f"gs://{self.uri.bucket}/{key}"
+    def _explained(self, key: str = "", *, write: bool = False) -> Iterator[None]:
+        """Explain what the SDK raises."""
         try:
             yield
-        except api.GoogleAPICallError as error:
-            raise gcs_errors.refusal(error, what, denied, self.uri.version) from error
-        except gcs_errors.FAILURES as error:
-            raise gcs_errors.failure(error, self._host(), self.connect.stall_timeout, had=self._had) from error
+        except Exception as error:
+            from modelfetch.sources import gcs_errors
+
+            if isinstance(error, gcs_errors.REFUSALS):
+                what = f"gs://{self.uri.bucket}/{key}"
+                denied = gcs_errors.HINT_WRITE if write else gcs_errors.HINT_READ
+                raise gcs_errors.refusal(error, what, denied, self.uri.version) from error
+            if isinstance(error, gcs_errors.FAILURES):
+                raise gcs_errors.failure(error, self._host(), self.connect.stall_timeout, had=self._had) from error
+            raise
 
     @contextlib.contextmanager
     def _issued(self) -> Iterator[None]:
@@ -220,92 +249,46 @@ class GCSSource:
         try:
             yield
         except Exception as error:
+            from modelfetch.sources import gcs_errors
+
             raise gcs_errors.unavailable(error, self.connect.stall_timeout, had=self._had) from error
         self._had = self._credentials is not None and self._credentials.token is not None
-
-    def _bounded(self, reply: requests.Response, **_: object) -> None:
-        reply.raw = Bounded(reply.raw, self._host())
 
     @contextlib.contextmanager
     def _understood(self) -> Iterator[None]:
         """A reply that lacks what Google's have, or has something else in its place, is no reply of Google's."""
         try:
             yield
-        except (auth.GoogleAuthError, requests.RequestException):  # some of these are ValueErrors too
-            raise
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+            from modelfetch.sources import gcs_errors
+
             raise gcs_errors.nonsense(self._host()) from error
 
     def _host(self) -> str:
-        client = getattr(self, "_client", None)
-        return host(client.api_endpoint) if client else "Google Cloud Storage"
+        return host(self._endpoint)
 
 
-def _issuing(connect: Connect) -> requests.Session:
-    """A session for those who issue tokens: never the one that sends tokens along."""
-    session = requests.Session()
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(max_retries=3))  # google-auth does not try again what did not connect
-    _trusting(session, connect)
-    return session
+def _too_large(generation: str) -> bool:
+    """Whether there cannot be one; more digits than any has cannot be made a number."""
+    return len(generation) > len(str(_MAX_GENERATION)) or int(generation) > _MAX_GENERATION
 
 
-def _trusting(session: requests.Session, connect: Connect) -> None:
-    """Give a session the certificates to trust."""
-    if not connect.verify:
-        session.verify = False
-    elif connect.ca_bundle:
-        session.verify = connect.ca_bundle
-
-
-def _generation(version: str | None) -> int | None:
-    """A generation as a number; one that is longer than any becomes one that there cannot be."""
-    if version is None:
-        return None
-    return int(version) if len(version) <= len(str(_MAX_GENERATION)) else _MAX_GENERATION + 1
-
-
-def _may_heal(error: Exception) -> bool:
-    """Whether to send a part of an upload again; the SDK's own judgement includes certificates."""
-    if isinstance(error, InvalidResponse):
-        return error.response.status_code in (408, 429) or error.response.status_code >= 500
-    broken = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
-    return isinstance(error, broken) and not isinstance(error, requests.exceptions.SSLError)
-
-
-_UPLOAD_RETRY = Retry(predicate=_may_heal, initial=0.25, maximum=4.0, timeout=10.0)  # of one request: as in retry.py
-
-
-class _Watched:
-    """A file that tells of how far it was read: all that the SDK asks of a stream."""
-
-    def __init__(self, file: BinaryIO, advance: Callable[[int], None]) -> None:
-        self._file = file
-        self._advance = advance
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._advance(len(data))
-        return data
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-
-def _object(blob: Any, path: str) -> RemoteObject:  # noqa: ANN401
-    if blob.size < 0:
-        raise ValueError(f"{blob.name!r} has {blob.size} bytes")
+def _object(said: Mapping[str, Any], path: str) -> RemoteObject:
+    """An object of which the JSON API says this: https://cloud.google.com/storage/docs/json_api/v1/objects#resource."""
+    size, generation = int(said["size"]), str(int(said["generation"]))
+    if size < 0:
+        raise ValueError(f"{said['name']!r} has {size} bytes")
     checksums = {
         name: base64.b64decode(value).hex()
-        for name, value in (("crc32c", blob.crc32c), ("md5", blob.md5_hash))
+        for name, value in (("crc32c", said.get("crc32c")), ("md5", said.get("md5Hash")))
         if value
     }
     return RemoteObject(
-        key=blob.name,
+        key=said["name"],
         path=path,
-        size=int(blob.size),
-        version=str(blob.generation),
-        pins={"x-goog-generation": str(blob.generation)},
+        size=size,
+        version=generation,
+        pins={"x-goog-generation": generation},
         checksums=checksums,
-        gzip=blob.content_encoding == "gzip",
+        gzip=said.get("contentEncoding") == "gzip",
     )

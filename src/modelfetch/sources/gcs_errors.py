@@ -1,6 +1,8 @@
 """What Google's storage, its SDK and its issuers of tokens say when something goes wrong, as errors of ours."""
 
 import contextlib
+import io
+from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Any
 
@@ -24,7 +26,8 @@ from modelfetch.errors import (
 from modelfetch.pool import explain, host, words
 from modelfetch.sources.base import by_status, retry_after
 
-# What a request may fail with, beside a reply that the SDK understood.
+REFUSALS = api.GoogleAPICallError  # a reply that the SDK understood
+# What else a request may fail with.
 FAILURES = (
     auth.GoogleAuthError, api.RetryError, InvalidResponse, DataCorruption, HTTPError, HTTPException, OSError,
     ValueError,
@@ -55,6 +58,17 @@ _FINAL = {
         "It is encrypted with a customer-supplied key, which modelfetch does not take: store it with a Cloud KMS key.",
     ),
 }
+
+
+def refused(status: int, headers: Mapping[str, str], body: bytes, url: str) -> api.GoogleAPICallError:
+    """A reply that refuses, as the SDK would raise it."""
+    reply = requests.Response()
+    reply.status_code, reply.raw = status, io.BytesIO(body)
+    reply.headers.update(headers)
+    reply.request = requests.Request("GET", url).prepare()
+    understood: Any = api.from_http_response  # it has no types
+    error: api.GoogleAPICallError = understood(reply)
+    return error
 
 
 def refusal(error: api.GoogleAPICallError, what: str, denied: str, version: str | None = None) -> ModelfetchError:
@@ -134,7 +148,7 @@ def failure(error: Exception, asked: str, stall_timeout: float, *, had: bool = F
     """
     match error:
         case auth.InvalidOperation():  # anonymous credentials, which the SDK tried to refresh after a 401
-            return CredentialsError(f"{asked} refuses requests without credentials.", hint=HINT_NONE)
+            return nobody(asked)
         case auth.GoogleAuthError():
             return unavailable(error, stall_timeout, had=had)
         case InvalidResponse():
@@ -158,6 +172,11 @@ def failure(error: Exception, asked: str, stall_timeout: float, *, had: bool = F
                 f"The Google Cloud configuration makes no sense: {words(error)}.",
                 hint="Check GOOGLE_* and STORAGE_EMULATOR_HOST.",
             )
+
+
+def nobody(asked: str) -> ModelfetchError:
+    """The error for a store that does not answer everybody."""
+    return CredentialsError(f"{asked} refuses requests without credentials.", hint=HINT_NONE)
 
 
 def nonsense(asked: str) -> ModelfetchError:
