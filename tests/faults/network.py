@@ -72,7 +72,7 @@ STREAM = (
         env=ONCE,
     ),
     Fault("connection refused for a while", lambda way: way.unreachable_for(1.5), env=PATIENT),
-    Fault("every connection reset for a while", lambda way: way.during("reset_peer", 6, timeout=50), env=PATIENT),
+    Fault("every connection reset for a while", lambda way: way.during("reset_peer", 4, timeout=50), env=PATIENT),
     Fault("no connection lives long", _limit),
     Fault("stream stalls for a while", lambda way: way.during("timeout", 4, timeout=0), env={**PATIENT, **STALLED}),
     Fault("stream stalls", lambda way: way.during("timeout", 1000, timeout=0), (TRANSIENT,), env={**ONCE, **STALLED}),
