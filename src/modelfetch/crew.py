@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from modelfetch.wire import Stopped
 
-_SAMPLE = 0.2  # seconds; of two samples the first is passed over: new connections begin slowly
+_SAMPLE = 0.25  # seconds; of two samples the first is passed over: new connections begin slowly
 _WORTH = 1.2  # as many times the bytes a second must twice the threads bring
+_BUSY = 0.8  # processors' worth of work: Python runs one thread at a time, and more threads only take turns more often
 _PATIENCE = 8  # samples after which what brought nothing is tried again: networks change
 
 
@@ -35,10 +36,20 @@ class Growth:
         self._before = 0.0
         self._rest = 1  # samples to pass over
 
-    def take(self, rate: float) -> int:
-        """Learn how many bytes a second came; returns how many threads there should be."""
+    def take(self, rate: float, load: float = 0.0) -> int:
+        """Learn how many bytes a second came, and at what work.
+
+        Args:
+            rate: bytes a second.
+            load: processors that this process kept busy meanwhile.
+
+        Returns:
+            How many threads there should be.
+        """
         if self._rest:
             self._rest -= 1
+        elif load > _BUSY:  # the network is not what it waits for
+            self._before = 0.0
         elif rate and rate < self._before * _WORTH:  # the last step brought little: back, and stay for a while
             self.count = max(1, self.count // 2)
             self._before, self._rest = 0.0, _PATIENCE
@@ -88,7 +99,7 @@ def _watch(
 ) -> None:
     """Wait for all workers, hiring more while that pays; raises the first failure."""
     grows = crew.few < crew.many
-    came, at = moved(), time.monotonic()
+    came, at, worked = moved(), time.monotonic(), time.process_time()
     while True:
         done, busy = wait(workers, timeout=_SAMPLE if grows else None, return_when=FIRST_EXCEPTION)
         failures = [error for worker in done if (error := worker.exception()) is not None]
@@ -96,8 +107,9 @@ def _watch(
             raise next((error for error in failures if not isinstance(error, Stopped)), failures[0])
         if not busy:
             return
-        before, since, came, at = came, at, moved(), time.monotonic()
-        wanted = growth.take((came - before) / (at - since))
+        before, since, spent = came, at, worked
+        came, at, worked = moved(), time.monotonic(), time.process_time()
+        wanted = growth.take((came - before) / (at - since), (worked - spent) / (at - since))
         for number, worker in enumerate(workers[:wanted]):
             if worker.done():  # it left when fewer were wanted, or there is nothing left to do
                 workers[number] = hire(number)

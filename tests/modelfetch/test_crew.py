@@ -29,6 +29,13 @@ def test_threads_that_bring_nothing_are_let_go() -> None:
     assert counts[-1] in (2, 4)
 
 
+def test_threads_do_not_grow_in_number_while_the_processor_is_busy() -> None:
+    """More would only take turns more often, whatever one sample says."""
+    growth = Growth(Crew(1, 16))
+    assert {growth.take(rate, load=1.2) for rate in (100.0, 500.0, 50.0, 900.0) * 5} == {1}
+    assert [growth.take(20.0 * growth.count, load=0.3) for _ in range(6)] == [2, 2, 4, 4, 8, 8]
+
+
 def test_threads_stop_at_what_the_network_carries() -> None:
     """A link of 100 with connections of 20."""
     counts = grown(Crew(2, 16), lambda count: min(100.0, 20.0 * count))
