@@ -9,7 +9,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,8 @@ _RUNNER = Path(__file__).with_name("runner.py")
 _RECEIPTS = (".modelfetch.json",)  # the end of their names
 _CALIBRATION = bytes(32 * 1024**2)
 _TICKS = os.sysconf("SC_CLK_TCK")
-_SPARE = 512 * 1024**2  # bytes of memory made ready beside those of the files
+_HOSTS = 2 * 1024**2  # bytes of a block that a host takes back
+_SPARE = 1024**3  # bytes of memory made ready beside those of the files
 _LEFT = 2 * 1024**3  # bytes of memory that are not taken for that
 
 
@@ -136,18 +138,28 @@ def check(folder: Path, expected: Sequence[Object], *, bytes_too: bool) -> None:
                     raise RunError(f"{name} has other bytes than it should")
 
 
-def settle(folder: Path, size: int) -> None:
-    """Make the directory, wait until the disk has nothing left to write, and have memory for `size` bytes ready.
-
-    Some hosts take back the memory that a machine does not use. Who writes to it next pays for each page: here that is
-    nobody who is measured.
-    """
+def settle(folder: Path) -> None:
+    """Make the directory, and wait until the disk has nothing left to write."""
     folder.mkdir(parents=True, exist_ok=True)
     os.sync()
+
+
+@contextmanager
+def memory(size: int) -> Iterator[None]:
+    """Have free memory ready for a run that writes `size` bytes, for as long as the block runs.
+
+    Some hosts take back what memory a machine does not use, in blocks of 2 MiB, within seconds. Who writes to it next
+    pays for each page, and the slower pay more. Of memory in which one page of each block is in use they take none.
+    """
     length = ready(size, available_memory())
-    if length:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE  # the kernel writes each page
-        mmap.mmap(-1, length, flags=flags).close()
+    if not length:
+        yield
+        return
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE  # the kernel writes each page
+    with mmap.mmap(-1, length, flags=flags) as held:
+        for start in range(0, length - _HOSTS + 1, _HOSTS):
+            held.madvise(mmap.MADV_DONTNEED, start, _HOSTS - mmap.PAGESIZE)
+        yield
 
 
 def ready(size: int, available: int) -> int:

@@ -106,12 +106,13 @@ class _Turn:
 
     def _taken(self, command: str, folder: Path, *, first: bool) -> Run:
         log = self.place / "last.log"
-        measure.settle(folder, self._written(again=self.case.again and not first))
+        measure.settle(folder)
         if self.case.again and first:
             measure.execute(command, self.env, log, self.bench.timeout)
-            measure.settle(folder, 0)
-        begun = measure.calibrate()
-        found = self._measured(command, log, folder, begun)
+            measure.settle(folder)
+        with measure.memory(self._written(again=self.case.again)):
+            begun = measure.calibrate()
+            found = self._measured(command, log, folder, begun)
         measure.check(folder, self.expected, bytes_too=first)
         return found
 
