@@ -1,5 +1,6 @@
 """Runs tasks on a few threads, and on more of them as long as more bring more bytes a second."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from modelfetch.wire import Stopped
 _SAMPLE = 0.25  # seconds; of two samples the first is passed over: new connections begin slowly
 _WORTH = 1.2  # as many times the bytes a second must twice the threads bring
 _BUSY = 0.8  # processors' worth of work: Python runs one thread at a time, and more threads only take turns more often
+_BUSY_SHARE = 0.4  # the same where there are many processors: most of the work is OpenSSL's and the kernel's
 _PATIENCE = 8  # samples after which what brought nothing is tried again: networks change
 
 
@@ -29,9 +31,10 @@ class Crew:
 class Growth:
     """How many threads are worth having, judged by what they bring."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Crew, processors: int) -> None:
         """Begin with few."""
         self.count = crew.few
+        self._busy = max(_BUSY, _BUSY_SHARE * processors)
         self._many = crew.many
         self._before = 0.0
         self._rest = 1  # samples to pass over
@@ -48,7 +51,7 @@ class Growth:
         """
         if self._rest:
             self._rest -= 1
-        elif load > _BUSY:  # the network is not what it waits for
+        elif load > self._busy:  # the network is not what it waits for
             self._before = 0.0
         elif rate and rate < self._before * _WORTH:  # the last step brought little: back, and stay for a while
             self.count = max(1, self.count // 2)
@@ -57,6 +60,11 @@ class Growth:
             self.count = min(self._many, self.count * 2)
             self._before, self._rest = rate, 1
         return self.count
+
+
+def _processors() -> int:
+    """How many this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(tasks: Iterator[Callable[[], None]], crew: Crew, moved: Callable[[], int], stop: Callable[[], None]) -> None:
@@ -69,7 +77,7 @@ def run(tasks: Iterator[Callable[[], None]], crew: Crew, moved: Callable[[], int
         stop: makes tasks that are under way end.
     """
     turn = threading.Lock()
-    growth = Growth(crew)
+    growth = Growth(crew, _processors())
 
     def work(number: int) -> None:
         while number < growth.count:

@@ -48,8 +48,7 @@ class Landing:
 
     def _choose(self, checksums: Mapping[str, str]) -> None:
         self.algorithm = integrity.crc_of(checksums)
-        # A thread for the digests of a small file would cost more than it saves.
-        self._front = Front(InOrder(checksums), self._pieces, beside=len(self.blocks) > 1)
+        self._front = Front(InOrder(checksums), self._pieces)
 
     @property
     def missing(self) -> list[int]:
@@ -93,6 +92,7 @@ class Landing:
 
     def fingerprint(self) -> Fingerprint:
         """What the file is, once no block is missing."""
+        self._follow()  # all of it may have been there
         size = os.fstat(self._fd).st_size
         parts = [
             (self._crcs[block], (size if end is None else end) - start)
@@ -101,13 +101,16 @@ class Landing:
         crc = integrity.crc_hex(self.algorithm, integrity.combine(self.algorithm, parts))
         return Fingerprint(size, {self.algorithm: crc, **self._front.results()})
 
+    def halt(self) -> None:
+        """Have a thread that hashes what is there leave it soon."""
+        self._front.close()
+
     def close(self) -> None:
         """Close the file; it is not flushed yet.
 
         Raises:
             DestinationError: what was written did not get to the disk.
         """
-        self._front.close()
         with self._lock:
             if self._fd >= 0:
                 fd, self._fd = self._fd, -1  # a thread that is still about fails, and does not write into another file
@@ -119,9 +122,10 @@ class Landing:
         with self._lock:
             while self._next in self._crcs:
                 self._next += 1
-            if self._next:
-                end = self.blocks[self._next - 1][1]
-                self._front.reached(os.fstat(self._fd).st_size if end is None else end)
+            last = self._next - 1
+        if last >= 0:
+            end = self.blocks[last][1]
+            self._front.reached(os.fstat(self._fd).st_size if end is None else end)
 
     def _pieces(self, at: int, end: int | None) -> Iterator[bytes]:
         while end is None or at < end:
@@ -146,7 +150,6 @@ class Landing:
             if crc == noted and length:
                 self._crcs[block] = crc
                 saved += length
-        self._follow()
         return saved
 
 

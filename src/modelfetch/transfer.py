@@ -64,6 +64,8 @@ def download(
     def stop() -> None:
         gate.shut()
         wire.close()
+        for landing in list(landings):
+            landing.halt()
 
     try:
         run(_tasks(wire, objects, into, journal, landings, gate, arrived), crew, lambda: wire.moved, stop)

@@ -12,7 +12,7 @@ from modelfetch.wire import Stopped
 
 def grown(crew: Crew, brings: Callable[[int], float], samples: int = 40) -> list[int]:
     """How many threads there are after each sample, if so many bring so much."""
-    growth = Growth(crew)
+    growth = Growth(crew, processors=2)
     return [growth.take(brings(growth.count)) for _ in range(samples)]
 
 
@@ -31,9 +31,16 @@ def test_threads_that_bring_nothing_are_let_go() -> None:
 
 def test_threads_do_not_grow_in_number_while_the_processor_is_busy() -> None:
     """More would only take turns more often, whatever one sample says."""
-    growth = Growth(Crew(1, 16))
+    growth = Growth(Crew(1, 16), processors=2)
     assert {growth.take(rate, load=1.2) for rate in (100.0, 500.0, 50.0, 900.0) * 5} == {1}
     assert [growth.take(20.0 * growth.count, load=0.3) for _ in range(6)] == [2, 2, 4, 4, 8, 8]
+
+
+def test_many_processors_may_be_kept_busy_by_more_threads() -> None:
+    """With 16 of them, the same load is little."""
+    growth = Growth(Crew(1, 16), processors=16)
+    assert [growth.take(20.0 * growth.count, load=1.2) for _ in range(6)] == [1, 2, 2, 4, 4, 8]
+    assert {growth.take(20.0 * growth.count, load=7.0) for _ in range(6)} == {8}
 
 
 def test_threads_stop_at_what_the_network_carries() -> None:

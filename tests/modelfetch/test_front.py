@@ -3,7 +3,6 @@
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
 
 import pytest
 
@@ -22,9 +21,8 @@ def reader(there: bytearray) -> Callable[[int, int], Iterator[bytes]]:
     return lambda start, end: iter([bytes(there[start:end])])
 
 
-@pytest.mark.parametrize("beside", [True, False])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_digest_is_that_of_the_bytes_in_order(seed: int, *, beside: bool) -> None:
+def test_the_digest_is_that_of_the_bytes_in_order(seed: int) -> None:
     """Pieces come mixed; what comes in order is hashed from memory, what does not is read back."""
     chance = random.Random(seed)
     offsets = list(range(0, SIZE, PIECE))
@@ -32,17 +30,31 @@ def test_the_digest_is_that_of_the_bytes_in_order(seed: int, *, beside: bool) ->
         if chance.random() < seed / 4:
             offsets[place : place + 2] = reversed(offsets[place : place + 2])
     there, done, reached = bytearray(SIZE), set(), 0
-    with closing(Front(InOrder({}), reader(there), beside=beside)) as front:
-        for offset in offsets:
-            there[offset : offset + PIECE] = DATA[offset : offset + PIECE]
-            front.came(memoryview(DATA)[offset : offset + PIECE], offset)
-            done.add(offset)
-            while reached in done:
-                reached += PIECE
-            front.reached(reached)
+    front = Front(InOrder({}), reader(there))
+    for offset in offsets:
+        there[offset : offset + PIECE] = DATA[offset : offset + PIECE]
+        front.came(memoryview(DATA)[offset : offset + PIECE], offset)
+        done.add(offset)
+        while reached in done:
+            reached += PIECE
+        front.reached(reached)
 
-        assert front.results()["sha256"] == tree.sha256(DATA)
-        assert front.results()["sha256"] == tree.sha256(DATA), "asked twice"
+    assert front.results()["sha256"] == tree.sha256(DATA)
+    assert front.results()["sha256"] == tree.sha256(DATA), "asked twice"
+
+
+def test_what_comes_in_order_is_not_read_back() -> None:
+    """One connection brings a file without a second look at it."""
+
+    def refuse(start: int, end: int) -> Iterator[bytes]:
+        raise AssertionError(f"read from {start} to {end}")
+
+    front = Front(InOrder({}), refuse)
+    for offset in range(0, SIZE, PIECE):
+        front.came(memoryview(DATA)[offset : offset + PIECE], offset)
+        front.reached(offset + PIECE)
+
+    assert front.results()["sha256"] == tree.sha256(DATA)
 
 
 def test_threads_may_bring_pieces_at_once() -> None:
@@ -50,57 +62,72 @@ def test_threads_may_bring_pieces_at_once() -> None:
     there = bytearray(SIZE)
     done: set[int] = set()
     lock = threading.Lock()
-    with closing(Front(InOrder({}), reader(there), beside=True)) as front:
+    front = Front(InOrder({}), reader(there))
 
-        def bring(first: int) -> None:
-            for offset in range(first, first + SIZE // 3, PIECE):
-                there[offset : offset + PIECE] = DATA[offset : offset + PIECE]
-                front.came(memoryview(DATA)[offset : offset + PIECE], offset)
-                with lock:
-                    done.add(offset)
-                    front.reached(next(end for end in range(0, SIZE + 1, PIECE) if end not in done))
+    def bring(first: int) -> None:
+        for offset in range(first, first + SIZE // 3, PIECE):
+            there[offset : offset + PIECE] = DATA[offset : offset + PIECE]
+            front.came(memoryview(DATA)[offset : offset + PIECE], offset)
+            with lock:
+                done.add(offset)
+                front.reached(next(end for end in range(0, SIZE + 1, PIECE) if end not in done))
 
-        threads = [threading.Thread(target=bring, args=[first]) for first in range(0, SIZE, SIZE // 3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    threads = [threading.Thread(target=bring, args=[first]) for first in range(0, SIZE, SIZE // 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
-        assert front.results()["sha256"] == tree.sha256(DATA)
-
-
-@pytest.mark.parametrize("beside", [True, False])
-def test_a_file_that_cannot_be_read_is_told_of(*, beside: bool) -> None:
-    """By whoever wants the digests, if not before."""
-
-    def fail(start: int, end: int) -> Iterator[bytes]:
-        raise DestinationError(f"no bytes from {start} to {end}")
-
-    def ask() -> None:
-        front.reached(10)
-        front.results()
-
-    front = Front(InOrder({}), fail, beside=beside)
-    with closing(front), pytest.raises(DestinationError, match="no bytes from 0 to 10"):
-        ask()
+    assert front.results()["sha256"] == tree.sha256(DATA)
 
 
-def test_nothing_is_read_once_it_is_closed() -> None:
-    """Its file may be another one's by then."""
+def test_nobody_waits_for_the_thread_that_hashes() -> None:
+    """It hashes what the others bring meanwhile, too."""
     reading, go = threading.Event(), threading.Event()
 
     def slow(start: int, end: int) -> Iterator[bytes]:
         reading.set()
-        go.wait(60)
-        yield bytes(end - start)
+        assert go.wait(60)
+        yield DATA[start:end]
 
-    front = Front(InOrder({}), slow, beside=True)
-    front.reached(SIZE)
+    front = Front(InOrder({}), slow)
+    hashing = threading.Thread(target=front.reached, args=[PIECE])
+    hashing.start()
     assert reading.wait(60)
-    closer = threading.Thread(target=front.close)
-    closer.start()
+    front.reached(SIZE)
     go.set()
-    closer.join(60)
+    hashing.join(60)
 
-    assert not closer.is_alive()
-    assert not any(thread.name == "digests" and thread.is_alive() for thread in threading.enumerate())
+    assert not hashing.is_alive()
+    assert front.results()["sha256"] == tree.sha256(DATA)
+
+
+def test_a_file_that_cannot_be_read_is_told_of() -> None:
+    """By whoever was to hash it."""
+
+    def fail(start: int, end: int) -> Iterator[bytes]:
+        raise DestinationError(f"no bytes from {start} to {end}")
+
+    front = Front(InOrder({}), fail)
+    with pytest.raises(DestinationError, match="no bytes from 0 to 10"):
+        front.reached(10)
+    with pytest.raises(DestinationError, match="no bytes from 0 to 10"):
+        front.results()
+
+
+def test_nothing_more_is_read_once_it_is_closed() -> None:
+    """A pull that is told to end does not hash the rest of what an earlier one left; and it has no digests."""
+    read: list[int] = []
+
+    def pieces(start: int, end: int) -> Iterator[bytes]:
+        for at in range(start, end, PIECE):
+            read.append(at)
+            yield DATA[at : at + PIECE]
+            front.close()
+
+    front = Front(InOrder({}), pieces)
+    front.reached(SIZE)
+
+    assert read == [0, PIECE], "the piece at which it was closed is the last"
+    with pytest.raises(RuntimeError, match="closed"):
+        front.results()
