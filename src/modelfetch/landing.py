@@ -75,10 +75,13 @@ class Landing:
     def write(self, data: memoryview, offset: int) -> None:
         """Write at an offset. One lock round the writes: unlocked, threads burn their time in the inode's lock."""
         left, at = data, offset
-        with self._lock, disk_errors(self._path):
-            while left:
-                count = os.pwrite(self._fd, left, at)
-                left, at = left[count:], at + count
+        try:
+            with self._lock:
+                while left:
+                    count = os.pwrite(self._fd, left, at)
+                    left, at = left[count:], at + count
+        except OSError as error:
+            raise disk.explain(error, self._path) from error
         self._front.came(data, offset)
 
     def complete(self, block: int, crc: int) -> None:

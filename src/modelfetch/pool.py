@@ -3,17 +3,22 @@
 import contextlib
 import re
 import ssl
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from modelfetch import __version__
 from modelfetch.errors import ConfigError, CredentialsError, ModelfetchError, RefusedError, TransientError
+from modelfetch.plain import Kept, NotPlain
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -22,6 +27,7 @@ CONNECT_TIMEOUT = 10.0  # seconds
 BROKEN = (urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError)  # what a request or its body may raise
 _RECORD = 16 * 1024  # bytes: the most that one record of TLS holds (RFC 8446, 5.1)
 _REDIRECTS = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=5)
+_OURS = {"User-Agent": f"modelfetch/{__version__}"}
 _USER_INFO = re.compile(r"//[^\s/'\"`]*@")
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _HINT_CERTIFICATES = "Check AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE and SSL_CERT_FILE."
@@ -56,6 +62,45 @@ class Connect:
     def timeout(self) -> urllib3.Timeout:
         """The timeouts of one request."""
         return urllib3.Timeout(connect=min(CONNECT_TIMEOUT, self.stall_timeout), read=self.stall_timeout)
+
+
+class Reply(Protocol):
+    """The head of a reply, and a body that is yet to be read."""
+
+    status: int
+    headers: Mapping[str, str]  # by their names in lower case
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read the next bytes, at most as many as there is room for; 0 at the end."""
+        ...
+
+    def close(self) -> None:
+        """Leave the rest of it unread."""
+        ...
+
+    def shutdown(self) -> None:
+        """Wake a thread that waits for bytes."""
+        ...
+
+
+class _Read:
+    """A reply that urllib3 reads."""
+
+    def __init__(self, reply: urllib3.BaseHTTPResponse) -> None:
+        self.status = reply.status
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in reply.headers.items()}
+        self._reply = reply
+
+    def readinto(self, buffer: memoryview) -> int:
+        data = self._reply.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._reply.close()  # a body read to its end has given its connection back already
+
+    def shutdown(self) -> None:
+        self._reply.shutdown()
 
 
 class _Socket(ssl.SSLSocket):
@@ -110,7 +155,8 @@ class Pool:
         self._context: ssl.SSLContext | None = None
         self._managers: dict[str | None, urllib3.PoolManager] = {}  # by proxy
         self._proxies: dict[str, str | None] = {}  # by scheme and host
-        self._servers: dict[str, urllib3.HTTPConnectionPool | None] = {}  # by scheme and host
+        self._kept: dict[str, Kept | None] = {}  # by scheme and host; None of those that are not asked in this way
+        self._lock = threading.Lock()
         self._timeout = connect.timeout
 
     def open(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
@@ -120,20 +166,13 @@ class Pool:
             ModelfetchError: the server was not reached, or did not begin to answer in time.
         """
         options: dict[str, Any] = {
-            "headers": {"User-Agent": f"modelfetch/{__version__}", **headers},
+            "headers": {**_OURS, **headers},
             "preload_content": False,
             "decode_content": False,
             "retries": _REDIRECTS,
             "timeout": self._timeout,
         }
         try:
-            origin, target = _split(url)
-            server = self._server(origin, url)
-            if server is not None:  # as the manager does it, which takes each URL apart twice
-                reply = server.urlopen(method, target, redirect=False, assert_same_host=False, **options)
-                if not reply.get_redirect_location():
-                    return reply
-                reply.close()
             return self._manager(url).request(method, url, **options)
         except BROKEN as error:
             if isinstance(error, urllib3.exceptions.LocationValueError) and _is_address(url):
@@ -141,19 +180,63 @@ class Pool:
                 raise RefusedError(refused, hint="Check the endpoint and the address.") from error
             raise explain(error, host(url), self._connect.stall_timeout) from error
 
+    def get(self, url: str, headers: dict[str, str]) -> Reply:
+        """Ask for an object's bytes, by the shortest way there is; else as `open`.
+
+        Raises:
+            ModelfetchError: the server was not reached, or did not begin to answer in time.
+        """
+        origin, target = _split(url)
+        try:
+            kept = self._kept[origin] if origin in self._kept else self._keep(origin, url)
+            if kept is not None:
+                return kept.get(target, {**_OURS, "Accept-Encoding": "identity", **headers})
+        except NotPlain:
+            self._kept[origin] = None  # nor will the next one be
+        except BROKEN as error:
+            raise explain(error, host(url), self._connect.stall_timeout) from error
+        return _Read(self.open("GET", url, headers))
+
     def close(self) -> None:
         """Close what is idle; connections in use are closed by their users."""
-        self._servers.clear()
+        while self._kept:
+            _, kept = self._kept.popitem()
+            if kept is not None:
+                kept.close()
         for manager in self._managers.values():
             manager.clear()
 
-    def _server(self, origin: str, url: str) -> urllib3.HTTPConnectionPool | None:
-        """The connections to a server; None if a proxy must be told the whole URL."""
-        if origin not in self._servers:
-            manager = self._manager(url)
-            through = isinstance(manager, urllib3.ProxyManager) and not url.startswith("https:")
-            self._servers[origin] = None if through else manager.connection_from_url(origin)
-        return self._servers[origin]
+    def _keep(self, origin: str, url: str) -> Kept | None:
+        """The connections to a server; None if it is reached by a proxy, or its address is none that one can read."""
+        with self._lock:
+            if origin not in self._kept:
+                self._kept[origin] = None
+                if type(self._manager(url)) is urllib3.PoolManager and "@" not in origin:
+                    address = urllib3.util.parse_url(origin)
+                    self._kept[origin] = Kept(partial(self._connected, address), _host_header(address))
+            return self._kept[origin]
+
+    def _connected(self, address: urllib3.util.Url) -> HTTPConnection:
+        timeout = self._timeout.connect_timeout
+        host = (address.host or "").strip("[]")
+        if address.scheme == "https":
+            connection: HTTPConnection = HTTPSConnection(
+                host, address.port, timeout=timeout, ssl_context=self._tls_context()
+            )
+        else:
+            connection = HTTPConnection(host, address.port, timeout=timeout)
+        try:
+            connection.connect()
+            connection.sock.settimeout(self._connect.stall_timeout)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = _tls(self._connect)
+        return self._context
 
     def _manager(self, url: str) -> urllib3.PoolManager:
         origin, _ = _split(url)  # the environment is read once for each, not for each request
@@ -161,9 +244,8 @@ class Pool:
             self._proxies[origin] = _proxy(url)
         proxy = self._proxies[origin]
         if proxy not in self._managers:
-            if self._context is None and (url.startswith("https:") or proxy):
-                self._context = _tls(self._connect)
-            size, context = self._connect.connections, self._context
+            context = self._tls_context() if url.startswith("https:") or proxy else self._context
+            size = self._connect.connections
             self._managers[proxy] = (
                 urllib3.ProxyManager(
                     proxy,
@@ -184,6 +266,12 @@ def _split(url: str) -> tuple[str, str]:
     origin = f"{scheme}://{netloc}"
     target = url[len(origin) :].partition("#")[0]  # what a fragment names is not the server's concern
     return origin, target if target.startswith("/") else f"/{target}"
+
+
+def _host_header(address: urllib3.util.Url) -> str:
+    """What a server is called in a request: its port is left out where it is the scheme's own (RFC 9110, 7.2)."""
+    own = {"http": 80, "https": 443}.get(address.scheme or "")
+    return f"{address.host}{'' if address.port in (None, own) else f':{address.port}'}"
 
 
 def _proxy(url: str) -> str | None:

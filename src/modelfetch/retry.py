@@ -1,11 +1,10 @@
 """What is worth trying again, how soon and how often. The only home of tenacity."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from threading import Event
 from typing import TypeVar
 
 from tenacity import (
-    AttemptManager,
     RetryCallState,
     Retrying,
     retry_if_exception,
@@ -35,17 +34,18 @@ def _asked_for(state: RetryCallState) -> float:
     return min(after or 0.0, RETRY_AFTER_CAP)
 
 
-def request_tries(stop: Event | None = None) -> Iterator[AttemptManager]:
-    """Attempts at one request: soon, with jitter, never sooner than the server asked for; `stop` ends the waiting."""
+def request_tries(stop: Event | None = None) -> Retrying:
+    """Attempts at requests: soon, with jitter, never sooner than the server asked for; `stop` ends the waiting.
+
+    Each iteration is over the attempts at one request; threads may share it.
+    """
     soon = wait_random_exponential(multiplier=0.25, max=4)
-    return iter(
-        Retrying(
-            retry=retry_if_exception(_transient),
-            stop=stop_after_attempt(REQUEST_TRIES),
-            wait=lambda state: max(soon(state), _asked_for(state)),
-            sleep=sleep_using_event(stop or Event()),
-            reraise=True,
-        )
+    return Retrying(
+        retry=retry_if_exception(_transient),
+        stop=stop_after_attempt(REQUEST_TRIES),
+        wait=lambda state: max(soon(state), _asked_for(state)),
+        sleep=sleep_using_event(stop or Event()),
+        reraise=True,
     )
 
 

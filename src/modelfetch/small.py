@@ -64,7 +64,7 @@ class _Sink:
     def begin(self, checksums: Mapping[str, str]) -> None:
         self.checksums = self.checksums or checksums
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: memoryview) -> None:
         self.data += data
         if len(self.data) > self._most:
             raise _too_large(self._obj, self._most)

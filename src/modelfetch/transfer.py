@@ -64,7 +64,7 @@ def download(
     def stop() -> None:
         gate.shut()
         wire.close()
-        for landing in list(landings):
+        for landing in landings.copy():  # threads change it
             landing.halt()
 
     try:
@@ -189,9 +189,9 @@ class _RunSink:
         if checksums and not self._landing.obj.checksums and self._offset == self._start:
             self._landing.expect(checksums)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: memoryview) -> None:
         with self._gate:
-            self._write(memoryview(data))
+            self._write(data)
 
     def _write(self, view: memoryview) -> None:
         while view:
@@ -340,7 +340,7 @@ class _Buffer:
     def begin(self, checksums: Mapping[str, str]) -> None:
         pass
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: memoryview) -> None:
         self._buffer[self._filled : self._filled + len(data)] = data
         self._filled += len(data)
 

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-import urllib3
-
 from modelfetch.errors import ChangedError, ModelfetchError, RefusedError, TransientError
-from modelfetch.pool import BROKEN, Pool, explain
+from modelfetch.pool import BROKEN, Pool, Reply, explain
 from modelfetch.retry import request_tries
 from modelfetch.sources.base import RemoteObject, Source, by_status, changed, number, retry_after
 
 CHUNK = 256 * 1024  # bytes read at a time: what stays in a core's cache while it is hashed and written
 _PROGRESS = 64 * 1024  # bytes after which a broken request counts as a new one, not as one more failure
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)\Z")
+
+_Reader = Callable[[memoryview], int]  # fills a buffer as far as it can, and says how far; 0 at the end
 
 
 class Sink(Protocol):
@@ -27,8 +27,8 @@ class Sink(Protocol):
         """Learn the whole object's checksums, from a reply that holds the whole object."""
         ...
 
-    def write(self, data: bytes) -> None:
-        """Take the next bytes."""
+    def write(self, data: memoryview) -> None:
+        """Take the next bytes; others will be in their place afterwards."""
         ...
 
 
@@ -47,7 +47,8 @@ class Wire:
         self.advance = advance
         self._pool = Pool(source.connect)
         self._stop = threading.Event()
-        self._open: set[urllib3.BaseHTTPResponse] = set()
+        self._tries = request_tries(self._stop)
+        self._open: set[Reply] = set()
 
     @property
     def closed(self) -> bool:
@@ -72,7 +73,7 @@ class Wire:
         offset, done = start, False
         while not done:
             begun = offset
-            for attempt in request_tries(self._stop):
+            for attempt in self._tries:
                 with attempt:
                     self.retries += attempt.retry_state.attempt_number > 1
                     try:
@@ -88,27 +89,26 @@ class Wire:
                             raise
                         self.retries += 1
 
-    def _read(self, obj: RemoteObject, start: int, end: int | None, sink: Sink) -> Generator[bytes, None, None]:
+    def _read(self, obj: RemoteObject, start: int, end: int | None, sink: Sink) -> Generator[memoryview, None, None]:
         with self._reply(obj, start, end) as (read, checksums):
             sink.begin(checksums)
             left = None if end is None else end - start
+            buffer = memoryview(bytearray(CHUNK if left is None else min(CHUNK, left)))
             while left is None or left > 0:
-                data = read(CHUNK if left is None else min(CHUNK, left))
+                count = read(buffer if left is None else buffer[:left])
                 if self._stop.is_set():
                     raise Stopped
-                if not data:
+                if not count:
                     if left is None:
                         return
                     raise TransientError(f"The server sent {left} bytes too few of {obj.key}.", hint="Try again later.")
-                yield data
-                left = None if left is None else left - len(data)
+                yield buffer[:count]
+                left = None if left is None else left - count
             if end == obj.size:
                 _refuse_more(read, obj)
 
     @contextlib.contextmanager
-    def _reply(
-        self, obj: RemoteObject, start: int, end: int | None
-    ) -> Iterator[tuple[Callable[[int], bytes], dict[str, str]]]:
+    def _reply(self, obj: RemoteObject, start: int, end: int | None) -> Iterator[tuple[_Reader, dict[str, str]]]:
         """An open body that stands at `start`, and the checksums stated with it if it is the whole object."""
         whole = start == 0 and (end is None or end == obj.size)
         scope = {} if whole else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
@@ -117,27 +117,27 @@ class Wire:
             with _open_file(asked.url, start) as read_file:
                 yield read_file, {}
             return
-        reply = self._pool.open("GET", asked.url, {**asked.headers, **scope})
+        reply = self._pool.get(asked.url, {**asked.headers, **scope})
         if reply.status in (400, 401, 403):  # short-lived credentials may have run out; S3 says so with 400
             reply.close()
             asked = self.source.authorise(obj, renew=True)
-            reply = self._pool.open("GET", asked.url, {**asked.headers, **scope})
+            reply = self._pool.get(asked.url, {**asked.headers, **scope})
         self._open.add(reply)
         try:
             read = self._reader(reply, urlsplit(asked.url).netloc)
-            headers = _lower(reply)
-            skip = self._check(reply, headers, obj, start, end)
+            skip = self._check(reply, obj, start, end)
+            passed_over = memoryview(bytearray(min(CHUNK, skip)))
             while skip:  # a server without ranges begins at the beginning
-                skip -= len(read(min(CHUNK, skip))) or skip
-            yield read, dict(self.source.checksums(headers)) if reply.status == 200 and whole else {}
+                skip -= read(passed_over[:skip]) or skip
+            yield read, dict(self.source.checksums(reply.headers)) if reply.status == 200 and whole else {}
         finally:
             self._open.discard(reply)
-            reply.close()  # a body read to its end has given its connection back already
+            reply.close()
 
-    def _reader(self, reply: urllib3.BaseHTTPResponse, host: str) -> Callable[[int], bytes]:
-        def read(size: int) -> bytes:
+    def _reader(self, reply: Reply, host: str) -> _Reader:
+        def read(buffer: memoryview) -> int:
             try:
-                return reply.read(size)
+                return reply.readinto(buffer)
             except BROKEN as error:
                 if self._stop.is_set():
                     raise Stopped from error
@@ -147,13 +147,13 @@ class Wire:
 
     def _check(
         self,
-        reply: urllib3.BaseHTTPResponse,
-        headers: Mapping[str, str],
+        reply: Reply,
         obj: RemoteObject,
         start: int,
         end: int | None,
     ) -> int:
         """Trust no reply's status alone; returns how many bytes come before `start`."""
+        headers = reply.headers
         if reply.status not in (200, 206):
             raise self._refusal(reply, obj)
         for name, value in obj.pins.items():
@@ -168,7 +168,7 @@ class Wire:
             raise changed(obj.key)
         return start
 
-    def _refusal(self, reply: urllib3.BaseHTTPResponse, obj: RemoteObject) -> ModelfetchError:
+    def _refusal(self, reply: Reply, obj: RemoteObject) -> ModelfetchError:
         status = reply.status
         wait = retry_after(reply.headers.get("retry-after"))
         reply.close()
@@ -180,11 +180,11 @@ class Wire:
         return self.source.diagnose(obj, status)
 
 
-def _refuse_more(read: Callable[[int], bytes], obj: RemoteObject) -> None:
+def _refuse_more(read: _Reader, obj: RemoteObject) -> None:
     """Where no length is stated, what is larger than the object that was found shows only at its end."""
-    more = b""
+    more = 0
     with contextlib.suppress(TransientError):  # all that was asked for is here
-        more = read(1)
+        more = read(memoryview(bytearray(1)))
     if more:
         raise changed(obj.key)
 
@@ -192,10 +192,6 @@ def _refuse_more(read: Callable[[int], bytes], obj: RemoteObject) -> None:
 def _bare(value: str) -> str:
     """A validator without what proxies add to it or take from it: weakness and quotes."""
     return value.removeprefix("W/").strip('"')
-
-
-def _lower(reply: urllib3.BaseHTTPResponse) -> dict[str, str]:
-    return {name.lower(): value for name, value in reply.headers.items()}
 
 
 def _check_range(stated: str, obj: RemoteObject, start: int, end: int | None) -> int:
@@ -212,12 +208,12 @@ def _check_range(stated: str, obj: RemoteObject, start: int, end: int | None) ->
 
 
 @contextlib.contextmanager
-def _open_file(url: str, start: int) -> Iterator[Callable[[int], bytes]]:
+def _open_file(url: str, start: int) -> Iterator[_Reader]:
     path = Path(unquote(urlsplit(url).path))
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(start)
-            yield file.read
+            yield file.readinto
     except OSError as error:
         raise RefusedError(
             f"{path} cannot be read: {error.strerror}.", hint="Check its owner and mode, and the disk it is on."

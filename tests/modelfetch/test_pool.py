@@ -252,8 +252,26 @@ def test_records_of_any_length_are_put_together(tmp_path: Path, size: int, *, st
         assert body(url, tmp_path / "ca.pem", size) == whole
 
 
+@pytest.mark.parametrize("size", [1000, 16 * 1024, 256 * 1024])
+def test_records_are_put_together_the_short_way_too(tmp_path: Path, size: int) -> None:
+    """By what reads objects, without urllib3 and http.client."""
+    whole, ca = b"".join(PIECES), tmp_path / "ca.pem"
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(whole)
+    came, buffer = b"", memoryview(bytearray(size))
+    with answering(head, *PIECES, ca=ca) as url, closing(Pool(Connect(ca_bundle=str(ca)))) as pool:
+        reply = pool.get(url, {})
+        while count := reply.readinto(buffer):
+            came += buffer[:count]
+    assert came == whole
+
+
 def test_a_body_over_tls_that_ends_early_is_no_whole_one(tmp_path: Path) -> None:
     """Its length was stated."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n"
     with answering(head, *PIECES, ca=tmp_path / "ca.pem") as url, pytest.raises(u3.HTTPError):
         body(url, tmp_path / "ca.pem", 256 * 1024)
+    ca, buffer = tmp_path / "ca.pem", memoryview(bytearray(256 * 1024))
+    with answering(head, *PIECES, ca=ca) as url, closing(Pool(Connect(ca_bundle=str(ca)))) as pool:
+        reply = pool.get(url, {})
+        with pytest.raises((IncompleteRead, ssl.SSLError)):
+            sum(iter(lambda: reply.readinto(buffer), 0))

@@ -18,7 +18,7 @@ from modelfetch.wire import Wire
 from rigs.raising import SECRET
 
 if TYPE_CHECKING:
-    import urllib3
+    from modelfetch.pool import Reply
 
 
 Translation = Callable[[], AbstractContextManager[None]]
@@ -56,12 +56,12 @@ def translated(error: Exception, translation: Translation) -> ModelfetchError:
 def read(error: Exception) -> ModelfetchError:
     """What becomes of an error that reading a body raises."""
 
-    def fail(_: int) -> bytes:
+    def fail(_: memoryview) -> int:
         raise error
 
     wire = Wire(s3_source(), lambda _: None)
     with pytest.raises(ModelfetchError) as caught:
-        wire._reader(cast("urllib3.BaseHTTPResponse", SimpleNamespace(read=fail)), "store.invalid")(1)
+        wire._reader(cast("Reply", SimpleNamespace(readinto=fail)), "store.invalid")(memoryview(bytearray(1)))
     return caught.value
 
 
