@@ -9,12 +9,13 @@ from typing import Any, Protocol
 from modelfetch.archive.base import ForwardReader
 from modelfetch.errors import ArchiveError, BudgetError, ModelfetchError
 
-PIECE = 128 * 1024  # bytes handed on at a time
+# Bytes handed on at a time, and read at a time: large, for each step lets go of Python's lock, and to get it back waits
+# for a thread that downloads.
+PIECE = 512 * 1024
+_READ = 256 * 1024
 MAX_WINDOW_LOG = 27  # 128 MiB, the largest that zstd's own tools unpack unasked; `zstd --long` needs as much
 MAX_XZ_MEMORY = 128 * 1024**2  # bytes; `xz -9` needs 65 MiB
 RATIO_FREE = 64 * 1024  # unpacked bytes from which a ratio means something
-
-_READ = 64 * 1024
 
 
 class Decompressor(Protocol):

@@ -21,6 +21,7 @@ from modelfetch.names import MAX_PATH_BYTES, parents, shown, vet
 
 MAX_NAMES = 64 * 1024**2  # characters of all names together: they are kept in memory
 
+_BATCH = 8 * 1024**2  # bytes that the disk is told to begin with at a time
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _NO_HARD_LINKS = (errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -98,6 +99,7 @@ class Tree:
         self._bytes += size
         self.expect(size=self._bytes)
         digest = hashlib.sha256()
+        written = begun = 0
         with self._errors(path):
             fd = os.open(self._root / path, _NEW, 0o600)
         try:
@@ -105,6 +107,11 @@ class Tree:
                 digest.update(piece)
                 with self._errors(path):
                     _write(fd, piece)
+                written += len(piece)
+                if written - begun >= _BATCH:  # the disk works meanwhile: less is left for the flush at the end
+                    whole = written - written % _BATCH
+                    disk.start_writing(fd, begun, whole - begun)
+                    begun = whole
         finally:
             with self._errors(path):
                 os.close(fd)
