@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0  # seconds
 BROKEN = (urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError)  # what a request or its body may raise
 _RECORD = 16 * 1024  # bytes: the most that one record of TLS holds (RFC 8446, 5.1)
-_REDIRECTS = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=5)
+_REDIRECTS = urllib3.Retry(
+    total=None,
+    connect=0,
+    read=0,
+    status=0,
+    other=0,
+    redirect=5,
+    # Of what another host must not learn, urllib3 knows all but the token of temporary credentials.
+    remove_headers_on_redirect=[*urllib3.Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT, "x-amz-security-token"],
+)
 _OURS = {"User-Agent": f"modelfetch/{__version__}"}
 _USER_INFO = re.compile(r"//[^\s/'\"`]*@")
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")

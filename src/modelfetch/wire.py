@@ -9,7 +9,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from modelfetch.errors import ChangedError, ModelfetchError, RefusedError, TransientError
-from modelfetch.pool import BROKEN, Pool, Reply, explain
+from modelfetch.pool import BROKEN, Reply, explain
 from modelfetch.retry import request_tries
 from modelfetch.sources.base import RemoteObject, Source, by_status, changed, number, retry_after
 
@@ -45,7 +45,7 @@ class Wire:
         self.retries = 0
         self.moved = 0  # bytes so far; threads add to it unlocked, for it only serves to compare rates
         self.advance = advance
-        self._pool = Pool(source.connect)
+        self._pool = source.pool
         self._stop = threading.Event()
         self._tries = request_tries(self._stop)
         self._open: set[Reply] = set()

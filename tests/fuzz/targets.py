@@ -267,7 +267,7 @@ class _Canned(Pool):
 def _gcs() -> tuple[GCSSource, _Canned]:
     source = open_source(uri.parse("gs://b/p/"), Access(emulator="http://h.invalid"))
     assert isinstance(source, GCSSource)
-    source._pool = canned = _Canned()
+    source.pool = canned = _Canned()
     return source, canned
 
 

@@ -279,3 +279,24 @@ def test_the_schemes_own_port_is_not_named(monkeypatch: pytest.MonkeyPatch) -> N
         with closing(Pool(Connect())) as pool, pytest.raises(TransientError):
             pool.get(url, {})
     assert named == ["h", "h:443", "h", "[::1]", "[::1]:9000"]
+
+
+def test_what_a_redirect_leads_to_elsewhere_gets_no_credentials(served: tuple[Serve, list[list[bytes]]]) -> None:
+    """Neither a signature nor a token: the host there may be anybody's."""
+    serve, requests = served
+    port = serve([OK])
+    away = b"HTTP/1.1 307 Elsewhere\r\nLocation: http://localhost:%d/other\r\nContent-Length: 0\r\n\r\n" % port
+    with socket.create_server(("127.0.0.1", 0)) as first:
+
+        def lead_away() -> None:
+            for _ in range(2):  # the second one asks by urllib3
+                talk(first.accept()[0], [away], [])
+
+        thread = threading.Thread(target=lead_away)
+        thread.start()
+        url = f"http://127.0.0.1:{first.getsockname()[1]}/"
+        with closing(Pool(Connect())) as pool:
+            pool.get(url, {"Authorization": "secret", "X-Amz-Security-Token": "secret", "Cookie": "secret"}).close()
+        thread.join(60)
+    assert requests[-1]
+    assert not any(b"secret" in asked for connection in requests for asked in connection)

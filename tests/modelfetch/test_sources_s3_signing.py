@@ -80,6 +80,19 @@ def test_an_address_is_that_of_the_sdk(bucket: str, endpoint: str | None, style:
         assert dict(parse_qsl(ours.query)).items() <= dict(parse_qsl(theirs.query)).items()
 
 
+@pytest.mark.parametrize(
+    "endpoint", ["https://store:443", "http://store:80", "https://store:80", "http://Store:9000", "https://[::1]:443"]
+)
+def test_what_is_signed_is_the_host_that_is_named(endpoint: str) -> None:
+    """HTTP libraries leave a scheme's own port away, and write names in lower case."""
+    signed = signer_of(endpoint=endpoint, style="path").request("a", None, CREDENTIALS)
+    headers = dict(signed.headers)
+
+    expected = signature_of_the_sdk(signed.url, headers, CREDENTIALS)
+
+    assert headers["Authorization"].endswith(f", Signature={expected}")
+
+
 def test_an_access_point_is_signed_for_its_own_region() -> None:
     """Its name says which."""
     made = signer_of("arn:aws:s3:us-west-2:123456789012:accesspoint/point", None)

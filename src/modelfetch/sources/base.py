@@ -13,7 +13,7 @@ from modelfetch.errors import (
     RefusedError,
     TransientError,
 )
-from modelfetch.pool import Connect
+from modelfetch.pool import Connect, Pool
 from modelfetch.uri import ModelURI
 
 _MOST_DIGITS = 30  # Python refuses to read 4,300
@@ -89,10 +89,17 @@ class Access:
 
 
 class Source(Protocol):
-    """A store, opened at one URI. Its methods may be called from several threads."""
+    """A store, opened at one URI. Its methods may be called from several threads.
+
+    Attributes:
+        uri: what it was opened at.
+        connect: how it is reached.
+        pool: connections that it has asked by, for whoever fetches bytes.
+    """
 
     uri: ModelURI
     connect: Connect
+    pool: Pool
 
     def find(self) -> Found:
         """List what is there, with sizes and versions.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, RefusedError
+from modelfetch.pool import Pool
 from modelfetch.sources.base import Access, Found, RemoteObject, Request, changed
 from modelfetch.uri import ModelURI
 
@@ -17,6 +18,7 @@ class FileSource:
         """Take the path; nothing is read yet."""
         self.uri = uri
         self.connect = access.connect
+        self.pool = Pool(access.connect)
 
     def find(self) -> Found:
         """See `Source.find`; links are followed."""

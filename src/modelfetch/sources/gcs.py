@@ -46,7 +46,7 @@ class GCSSource:
         self._timeout = (min(CONNECT_TIMEOUT, access.connect.stall_timeout), access.connect.stall_timeout)
         # The second is the SDK's own variable, which says the same with credentials.
         self._endpoint = access.emulator or os.environ.get("API_ENDPOINT_OVERRIDE") or f"https://storage.{_CLOUD}"
-        self._pool = Pool(access.connect)
+        self.pool = Pool(access.connect)
         self._lock = threading.Lock()
         self._had = False  # whether there were credentials
         self._issuer: Any = None
@@ -132,7 +132,7 @@ class GCSSource:
     def _get(self, url: str, *, renew: bool = False) -> tuple[int, Mapping[str, str], bytes]:
         headers = {"Accept-Encoding": "gzip"}
         self._sign(url, headers, renew=renew)
-        reply = self._pool.open("GET", url, headers)
+        reply = self.pool.open("GET", url, headers)
         try:
             body = b"".join(Bounded(reply, self._host()).stream(_PIECE, decode_content=True))
         except BROKEN as error:

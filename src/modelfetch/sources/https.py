@@ -24,6 +24,7 @@ class HTTPSource:
         """Take the URL; no request is made yet."""
         self.uri = uri
         self.connect = access.connect
+        self.pool = Pool(access.connect)
         self._headers = {"Accept-Encoding": "identity"}
         if access.bearer_token and not access.anonymous:
             self._headers["Authorization"] = f"Bearer {access.bearer_token}"
@@ -68,13 +69,12 @@ class HTTPSource:
         return parts._replace(path=parts.path + suffix).geturl()
 
     def _ask(self, method: str, suffix: str, extra: dict[str, str]) -> tuple[int, Mapping[str, str]]:
-        pool = Pool(self.connect)
-        try:
-            reply = pool.open(method, self._url(suffix), {**self._headers, **extra})
+        reply = self.pool.open(method, self._url(suffix), {**self._headers, **extra})
+        if method == "HEAD":
+            reply.drain_conn()  # there is no body, but so the connection is free for the next request
+        else:
             reply.close()  # a server that ignores Range would send the whole file now
-            return reply.status, {name.lower(): value for name, value in reply.headers.items()}
-        finally:
-            pool.close()
+        return reply.status, {name.lower(): value for name, value in reply.headers.items()}
 
     def _error(self, status: int, headers: Mapping[str, str]) -> ModelfetchError:
         if status in (404, 410):

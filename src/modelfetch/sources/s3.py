@@ -17,7 +17,7 @@ from botocore.session import Session, get_session
 
 from modelfetch.errors import CredentialsError, ModelfetchError, NoCredentialsError, NotFoundError, UnsafeNameError
 from modelfetch.names import shown
-from modelfetch.pool import CONNECT_TIMEOUT, check, host
+from modelfetch.pool import CONNECT_TIMEOUT, Pool, check, host
 from modelfetch.retry import request
 from modelfetch.sources import s3_errors
 from modelfetch.sources.base import Access, Found, RemoteObject, Request, by_status, changed
@@ -51,6 +51,7 @@ class S3Source:
         """
         self.uri = uri
         self.connect = access.connect
+        self.pool = Pool(access.connect)
         self._access = access
         self._lock = threading.Lock()
         self._had = False  # whether there were credentials

@@ -9,7 +9,7 @@ import hmac
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
 from modelfetch.sources.base import Request
 
@@ -36,7 +36,7 @@ class Signer:
         self._bucket = bucket
         url = urlsplit(self._presigned(_KEY, None))
         self._origin, self._path = f"{url.scheme}://{url.netloc}", url.path.removesuffix(_KEY)
-        self._host = url.netloc
+        self._host = _host(url)
         signed = dict(parse_qsl(url.query))
         self._scope = signed.get("X-Amz-Credential", "").split("/")[-3:]  # region, service, aws4_request
         self._own = "X-Amz-S3session-Token" in signed  # directory buckets have credentials of their own
@@ -74,6 +74,12 @@ class Signer:
         if version:
             params["VersionId"] = version
         return self.client.generate_presigned_url("get_object", Params=params, ExpiresIn=_SECONDS)
+
+
+def _host(url: SplitResult) -> str:
+    """What the Host header says: in lower case, and without the port that is the scheme's own (RFC 9110, 7.2)."""
+    host = url.netloc.rpartition("@")[2].lower()
+    return host.removesuffix({"http": ":80", "https": ":443"}.get(url.scheme, ""))
 
 
 @lru_cache(maxsize=4)
