@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dest", type=Path, default=BUILD, help="a directory of the disk to write to")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=300.0, help="of one run; default: 300")
     parser.add_argument("--port", type=int, default=0, help="of the server; default: any")
-    parser.add_argument("--publish", action="store_true", help="put the plots into docs/images")
+    parser.add_argument("--publish", action="store_true", help="put the plots into docs/pictures")
     asked = parser.parse_args()
     if asked.quick and asked.publish:
         parser.error("--publish wants full sizes: leave --quick out")
@@ -91,7 +91,7 @@ def run(asked: argparse.Namespace, made: Path, objects: list[data.Object]) -> No
     rows.append(verdicts.figure("site-packages, both clouds", packages, found.ours.size()))
     results = BUILD / "quick" if asked.quick else BUILD
     report(results, facts, rows, measured)
-    plots = ROOT / "docs/images" if asked.publish else results
+    plots = ROOT / "docs/pictures" if asked.publish else results
     script = str(Path(__file__).with_name("plots.py"))
     subprocess.run([found.peers.python, script, str(results / "results.json"), str(plots)], check=True)
 

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 # Readable on white and on black, and the same file whenever it is drawn anew from the same figures.
 _GREY, _OURS, _PEERS, _GOAL = "#808890", "#2f81f7", "#9aa4ae", "#e0a000"
 _VERDICTS = {"reached": _OURS, "missed": "#d9534f"}
+_NAMELESS = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _WIDEST = 2.0  # ratio at which a bar ends; its figure says more
 _STYLE = {
     "text.color": _GREY,
@@ -80,7 +81,7 @@ def _label(row: dict[str, Any]) -> str:
 
 def _save(figure: Figure, path: Path) -> None:
     figure.tight_layout()
-    figure.savefig(path, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure.savefig(path, format="svg", transparent=True, metadata=_NAMELESS)
     plt.close(figure)
 
 
