@@ -7,6 +7,7 @@ memory. They still open the connections, and whoever gets `NotPlain` asks throug
 import re
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 
@@ -33,6 +34,7 @@ class Kept:
         self._idle: list[HTTPConnection] = []
         self._lock = threading.Lock()
         self._closed = False
+        weakref.finalize(self, _close_all, self._idle)  # nobody closes what a thread asks by once a pull has ended
 
     def get(self, target: str, headers: Mapping[str, str]) -> "PlainReply":
         """Ask; the body is left to be read.
@@ -56,9 +58,7 @@ class Kept:
         """Close what is idle now or later."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+            _close_all(self._idle)
 
     def keep(self, connection: HTTPConnection) -> None:
         """Take a connection back, at the end of a reply."""
@@ -158,6 +158,11 @@ class PlainReply:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._keep(connection)
+
+
+def _close_all(connections: list[HTTPConnection]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 def _request(target: str, headers: Mapping[str, str]) -> bytes:

@@ -300,3 +300,14 @@ def test_what_a_redirect_leads_to_elsewhere_gets_no_credentials(served: tuple[Se
         thread.join(60)
     assert requests[-1]
     assert not any(b"secret" in asked for connection in requests for asked in connection)
+
+
+def test_what_is_forgotten_is_closed(served: tuple[Serve, list[list[bytes]]]) -> None:
+    """A thread that asks once more when a pull has ended leaves no connection behind."""
+    serve, _ = served
+    server = kept(serve([OK]))
+    whole(server.get("/", {}))
+    (connection,) = server._idle
+    del server
+
+    assert connection.sock is None
