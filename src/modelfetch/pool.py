@@ -221,12 +221,11 @@ class Pool:
             if origin not in self._kept:
                 self._kept[origin] = None
                 if type(self._manager(url)) is urllib3.PoolManager and "@" not in origin:
-                    address = urllib3.util.parse_url(origin)
-                    self._kept[origin] = Kept(partial(self._connected, address), _host_header(address))
+                    self._kept[origin] = Kept(partial(self._connected, origin), host_header(origin))
             return self._kept[origin]
 
-    def _connected(self, address: urllib3.util.Url) -> HTTPConnection:
-        timeout = self._timeout.connect_timeout
+    def _connected(self, origin: str) -> HTTPConnection:
+        address, timeout = urllib3.util.parse_url(origin), self._timeout.connect_timeout
         host = (address.host or "").strip("[]")
         if address.scheme == "https":
             connection: HTTPConnection = HTTPSConnection(
@@ -277,8 +276,9 @@ def _split(url: str) -> tuple[str, str]:
     return origin, target if target.startswith("/") else f"/{target}"
 
 
-def _host_header(address: urllib3.util.Url) -> str:
-    """What a server is called in a request: its port is left out where it is the scheme's own (RFC 9110, 7.2)."""
+def host_header(url: str) -> str:
+    """What a server is called in a request: in lower case, and without the scheme's own port (RFC 9110, 7.2)."""
+    address = urllib3.util.parse_url(url)
     own = {"http": 80, "https": 443}.get(address.scheme or "")
     return f"{address.host}{'' if address.port in (None, own) else f':{address.port}'}"
 

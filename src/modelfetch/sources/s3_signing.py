@@ -9,8 +9,9 @@ import hmac
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
+from modelfetch.pool import host_header
 from modelfetch.sources.base import Request
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Signer:
         self._bucket = bucket
         url = urlsplit(self._presigned(_KEY, None))
         self._origin, self._path = f"{url.scheme}://{url.netloc}", url.path.removesuffix(_KEY)
-        self._host = _host(url)
+        self._host = host_header(self._origin)
         signed = dict(parse_qsl(url.query))
         self._scope = signed.get("X-Amz-Credential", "").split("/")[-3:]  # region, service, aws4_request
         self._own = "X-Amz-S3session-Token" in signed  # directory buckets have credentials of their own
@@ -74,12 +75,6 @@ class Signer:
         if version:
             params["VersionId"] = version
         return self.client.generate_presigned_url("get_object", Params=params, ExpiresIn=_SECONDS)
-
-
-def _host(url: SplitResult) -> str:
-    """What the Host header says: in lower case, and without the port that is the scheme's own (RFC 9110, 7.2)."""
-    host = url.netloc.rpartition("@")[2].lower()
-    return host.removesuffix({"http": ":80", "https": ":443"}.get(url.scheme, ""))
 
 
 @lru_cache(maxsize=4)
