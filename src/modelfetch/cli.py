@@ -19,7 +19,7 @@ import typer
 
 from modelfetch import __version__, console, interrupts, lookup, settings, trust
 from modelfetch.errors import BUG_CODE, ConfigError, DeadlineError, Interrupted, ModelfetchError, UsageError
-from modelfetch.pool import Connect
+from modelfetch.pool import CONNECTIONS, Connect
 from modelfetch.settings import Environment, Settings
 from modelfetch.signature import Judge, Signer
 from modelfetch.sources.base import Access
@@ -292,7 +292,7 @@ def _access(uri: ModelURI, chosen: Settings, environ: Environment, talk: Talk, *
             stall_timeout=chosen.stall_timeout,
             ca_bundle=environ.ca_bundle[uri.scheme],
             verify=environ.verify,
-            connections=chosen.connections or Connect.connections,
+            connections=chosen.connections or CONNECTIONS,
         ),
         anonymous=chosen.anonymous,
         bearer_token=chosen.bearer_token.get_secret_value().strip() if chosen.bearer_token else "",

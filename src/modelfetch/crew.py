@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from modelfetch.wire import Stopped
 
@@ -16,8 +16,7 @@ _BUSY_SHARE = 0.4  # the same where there are many processors: most of the work 
 _PATIENCE = 8  # samples after which what brought nothing is tried again: networks change
 
 
-@dataclass(frozen=True)
-class Crew:
+class Crew(NamedTuple):
     """How many threads to begin with, and how many there may be."""
 
     few: int

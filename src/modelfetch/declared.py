@@ -1,7 +1,6 @@
 """What manifests say of what is to be pulled: found, read and compared before the first byte of the model."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from modelfetch import manifest as manifests
 from modelfetch import names, small
@@ -45,7 +44,7 @@ def declare(source: Source, wanted: Plan, chosen: Callable[[str], bool], *, requ
             wrong += _note(stated, there, entries)
     if wrong:
         raise manifests.mismatch(str(wanted.uri), wrong)
-    declared = replace(wanted, stated=stated)
+    declared = wanted._replace(stated=stated)
     if required and not declared.declared:
         part = f"{len(wanted.objects) - len(stated)} of the {len(wanted.objects)} files at " if stated else ""
         raise WrongBytesError(f"There is no manifest of {part}{wanted.uri}.", hint=_HINT_NONE)

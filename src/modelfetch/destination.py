@@ -1,8 +1,8 @@
 """Where a model goes: a file, or a directory's content; and what is published there."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from modelfetch import names
 from modelfetch import receipt as receipts
@@ -15,8 +15,7 @@ from modelfetch.stage import AREA
 MOVE = "Move it away, or choose another destination."
 
 
-@dataclass(frozen=True)
-class Destination:
+class Destination(NamedTuple):
     """Where a model goes: a file, or a directory's content."""
 
     path: Path

@@ -6,7 +6,6 @@ import errno
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -103,8 +102,7 @@ def walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         yield Path(here), folders, files
 
 
-@dataclass(frozen=True)
-class Room:
+class Room(NamedTuple):
     """What is free for this user on a file system.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from modelfetch import disk, integrity, names
 from modelfetch.archive import Budget, gunzip, unpack
@@ -27,8 +27,7 @@ from modelfetch.transfer import Limits, Window, download
 from modelfetch.wire import Wire
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(NamedTuple):
     """What stands in the staging area.
 
     Attributes:
@@ -72,7 +71,7 @@ def fetch(
     except (MismatchError, SignatureError, BudgetError, DestinationError):
         stage.free()
         raise
-    return replace(again, retries=again.retries + 1)
+    return again._replace(retries=again.retries + 1)
 
 
 def _fetch(
@@ -120,7 +119,7 @@ def _within(budget: Budget, stage: Stage) -> Budget:
     """The budget, if the disk has room for so much; else what it has room for."""
     with disk_errors(stage.work):
         free = disk.room(stage.work).bytes
-    return budget if budget.max_bytes <= free else replace(budget, max_bytes=free, full_disk=True)
+    return budget if budget.max_bytes <= free else budget._replace(max_bytes=free, full_disk=True)
 
 
 def _metered(wanted: Plan, budget: Budget, advance: Callable[[int], None]) -> Callable[[int], None]:

@@ -2,9 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anycrc
 
@@ -68,8 +67,7 @@ class InOrder:
         return {name: one.hexdigest() for name, one in self._hashes.items()}
 
 
-@dataclass(frozen=True)
-class Fingerprint:
+class Fingerprint(NamedTuple):
     """What the bytes that came are: their number and their checksums in hexadecimal by algorithm."""
 
     size: int

@@ -4,7 +4,6 @@ import errno
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from modelfetch import disk, integrity
@@ -31,7 +30,7 @@ class Landing:
             DestinationError: no room, or not writable.
         """
         stated = None if obj.checksums else journal.stated.get(obj.path)
-        self.obj = replace(obj, checksums=stated) if stated else obj
+        self.obj = obj._replace(checksums=stated) if stated else obj
         self.blocks = _blocks(obj)
         self._path = path
         self._journal = journal
@@ -68,7 +67,7 @@ class Landing:
 
     def expect(self, checksums: Mapping[str, str]) -> None:
         """Learn the checksums that a listing lacked; only before the first byte."""
-        self.obj = replace(self.obj, checksums=checksums)
+        self.obj = self.obj._replace(checksums=checksums)
         self._choose(checksums)
         self._journal.state(self.obj.path, checksums)
 

@@ -2,8 +2,8 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from modelfetch import integrity, names
 from modelfetch.errors import (
@@ -21,20 +21,20 @@ from modelfetch.uri import ModelURI
 _READ = 1024**2  # bytes hashed at a time
 
 
-@dataclass(frozen=True)
-class LocalModel:
+class LocalModel(NamedTuple):
     """A file, or the files and empty folders of a directory.
 
     Attributes:
         files: whose keys are their paths here.
         folders: that hold nothing, not even folders.
         directory: whether the model is one.
+        source: what reads it.
     """
 
     files: tuple[RemoteObject, ...]
     folders: tuple[str, ...]
     directory: bool
-    _source: Source
+    source: Source
 
     @property
     def size(self) -> int:
@@ -56,7 +56,7 @@ class LocalModel:
         files = tuple(o for o in self.files if o.path != path)
         if not files:
             raise NotFoundError(f"There is no file but {path}.", hint="Is it the directory of the model?")
-        return replace(self, files=files)
+        return self._replace(files=files)
 
     @contextlib.contextmanager
     def unchanged(self, file: RemoteObject) -> Iterator[None]:
@@ -64,7 +64,7 @@ class LocalModel:
         try:
             yield
         finally:
-            self._source.authorise(file)
+            self.source.authorise(file)
 
 
 def find(path: Path, access: Access) -> LocalModel:

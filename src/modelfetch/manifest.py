@@ -8,8 +8,7 @@ whole.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from modelfetch import __version__, names, receipt
 from modelfetch.errors import MismatchError, UnsafeNameError, WrongBytesError
@@ -22,8 +21,7 @@ _MOST_TOLD = 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """What a push says that it stored.
 
     Attributes:

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from modelfetch import names
 from modelfetch.archive import promised
@@ -16,12 +16,11 @@ from modelfetch.errors import (
     WrongBytesError,
 )
 from modelfetch.signature import SIGNATURE
-from modelfetch.sources.base import Found, RemoteObject
+from modelfetch.sources.base import NOTHING, Found, RemoteObject
 from modelfetch.uri import ModelURI
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """The objects to fetch and what becomes of them.
 
     Attributes:
@@ -44,9 +43,9 @@ class Plan:
     archive: bool
     version: str
     manifests: tuple[RemoteObject, ...] = ()
-    stated: Mapping[str, str] = field(default_factory=dict)
+    stated: Mapping[str, str] = NOTHING
     signature: RemoteObject | None = None
-    signed: Mapping[str, str] = field(default_factory=dict)
+    signed: Mapping[str, str] = NOTHING
 
     @property
     def size(self) -> int:
@@ -80,7 +79,7 @@ class Plan:
     def named(self, name: str) -> "Plan":
         """The same plan for a single object that is to be a file of this name."""
         (single,) = self.objects
-        return replace(self, objects=(replace(single, path=name),))
+        return self._replace(objects=(single._replace(path=name),))
 
 
 def make(

@@ -5,11 +5,10 @@ import re
 import ssl
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 CONNECT_TIMEOUT = 10.0  # seconds
+CONNECTIONS = 32  # kept open to one host, unless another number is wanted
 BROKEN = (urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError)  # what a request or its body may raise
 _RECORD = 16 * 1024  # bytes: the most that one record of TLS holds (RFC 8446, 5.1)
 _REDIRECTS = urllib3.Retry(
@@ -49,8 +49,7 @@ _NO_ADDRESS = {
 _NO_PROXY_ADDRESS = {"InvalidProxyURL", "ProxySchemeUnknown", "ProxySchemeUnsupported"}
 
 
-@dataclass(frozen=True)
-class Connect:
+class Connect(NamedTuple):
     """How to reach servers.
 
     Attributes:
@@ -65,7 +64,7 @@ class Connect:
     ca_bundle: str | None = None
     verify: bool = True
     client_cert: str | None = None
-    connections: int = 32
+    connections: int = CONNECTIONS
 
     @property
     def timeout(self) -> urllib3.Timeout:

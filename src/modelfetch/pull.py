@@ -3,8 +3,8 @@
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from modelfetch import integrity, ours, publish, retry
 from modelfetch import plan as plans
@@ -27,8 +27,7 @@ from modelfetch.uri import ModelURI
 from modelfetch.verify import mismatches
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """How to pull.
 
     Attributes:
@@ -61,7 +60,7 @@ class Options:
     max_ratio: float = 1000.0
     require_manifest: bool = False
     judge: Judge | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = Limits()
 
     def chosen(self, path: str) -> bool:
         """Whether a directory's file is to be pulled."""
@@ -111,8 +110,7 @@ def pull(uri: ModelURI, dest: str, access: Access, options: Options, watch: Prog
     return tries(lambda: _try(source(), dest, options, watch, _Clock(started, lambda: failed)))
 
 
-@dataclass(frozen=True)
-class _Clock:
+class _Clock(NamedTuple):
     """When the pull began, and how many tries of it have failed so far."""
 
     started: float
@@ -229,8 +227,7 @@ def _receipt(
     )
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """What is at a source, and whether it has a manifest; None if nobody asked for that."""
 
     plan: Plan

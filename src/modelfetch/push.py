@@ -5,8 +5,8 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from modelfetch import integrity, local, names, signature
 from modelfetch import manifest as manifests
@@ -27,8 +27,7 @@ from modelfetch.uri import ModelURI
 _FILES = 4  # uploaded at once; a large one has four connections of its own on S3
 
 
-@dataclass(frozen=True)
-class Pushed:
+class Pushed(NamedTuple):
     """What is in the store now.
 
     Attributes:
@@ -47,7 +46,7 @@ class Pushed:
 
     def as_dict(self) -> dict[str, object]:
         """For machines."""
-        return asdict(self)
+        return self._asdict()
 
 
 def push(path: Path, uri: ModelURI, access: Access, watch: Progress, signer: Signer | None = None) -> Pushed:
@@ -109,8 +108,8 @@ def _prepared(model: LocalModel, uri: ModelURI, access: Access, watch: Progress)
 def _target(uri: ModelURI, model: LocalModel) -> ModelURI:
     """The object, or the prefix with a slash at its end."""
     if model.directory:
-        return uri if uri.is_directory else replace(uri, key=f"{uri.key}/")
-    return replace(uri, key=uri.key + model.files[0].path) if uri.is_directory else uri
+        return uri if uri.is_directory else uri._replace(key=f"{uri.key}/")
+    return uri._replace(key=uri.key + model.files[0].path) if uri.is_directory else uri
 
 
 def _push_file(model: LocalModel, store: Store, watch: Progress, signer: Signer | None) -> Pushed:
@@ -208,8 +207,7 @@ def _version(model: LocalModel, files: Iterable[FileEntry], store: Store) -> str
     return there.version
 
 
-@dataclass(frozen=True)
-class _Sent:
+class _Sent(NamedTuple):
     """One uploaded file; `compared` is false if the store states no checksum of it."""
 
     sha256: str

@@ -9,10 +9,9 @@ import json
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modelfetch import __version__
 from modelfetch.errors import NotFoundError, WrongBytesError
@@ -22,8 +21,7 @@ MOST_BYTES = 512 * 1024**2  # of a receipt: a million files with long names
 SUFFIX = ".modelfetch.json"
 
 
-@dataclass(frozen=True)
-class FileEntry:
+class FileEntry(NamedTuple):
     """One published file.
 
     Attributes:
@@ -39,8 +37,7 @@ class FileEntry:
     link: str | None = None
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """The archive that the files came out of: its name, its size in bytes and its sha256 in hexadecimal."""
 
     name: str
@@ -48,8 +45,7 @@ class Packed:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What was published, from where, and what was checked; times in UTC, `seconds` of the whole pull.
 
     `signer` says whose signature was verified, if one was.
@@ -68,17 +64,20 @@ class Receipt:
     finished: datetime
     archive: Packed | None = None
     signer: str | None = None
-    tool: str = field(default=f"modelfetch/{__version__}")
+    tool: str = f"modelfetch/{__version__}"
 
     def to_json(self) -> str:
         """The receipt as one line of JSON."""
-        data = {"schema": SCHEMA, "tool": self.tool, **asdict(self)}
-        data["files"] = [{k: v for k, v in asdict(f).items() if v is not None} for f in self.files]
+        data = {"schema": SCHEMA, "tool": self.tool, **self._asdict()}
+        data["files"] = [_told(f) for f in self.files]
         data["started"], data["finished"] = (f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in (self.started, self.finished))
-        for name in ("archive", "signer"):
-            if data[name] is None:
-                del data[name]
-        return json.dumps(data, ensure_ascii=False)
+        data["archive"] = self.archive and _told(self.archive)
+        return json.dumps({name: value for name, value in data.items() if value is not None}, ensure_ascii=False)
+
+
+def _told(part: FileEntry | Packed) -> dict[str, object]:
+    """What is known of it, by name."""
+    return {name: value for name, value in part._asdict().items() if value is not None}
 
 
 def now() -> datetime:

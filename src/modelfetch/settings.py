@@ -6,9 +6,8 @@ import os
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -274,8 +273,7 @@ def origin(field: str, given: Mapping[str, Any]) -> str:
     return next((name for name in variables(field) if os.environ.get(name)), "default")
 
 
-@dataclass(frozen=True)
-class Environment:
+class Environment(NamedTuple):
     """What else the environment says: the cloud's pairs, KServe's names, and what the SDKs leave to us.
 
     Attributes:

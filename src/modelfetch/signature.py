@@ -12,10 +12,9 @@ import hashlib
 import io
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from modelfetch import names
 from modelfetch import receipt as receipts
@@ -39,8 +38,7 @@ _CERTIFICATES = "Give the root's certificate, and any between it and the signer'
 _TRUST_CONFIG = "Whoever runs the Sigstore instance hands it out; without it, the public instance is believed."
 
 
-@dataclass(frozen=True)
-class Trust:
+class Trust(NamedTuple):
     """Whose signatures are believed: the holder of a key, of a certificate, or an identity that Sigstore vouches for.
 
     Attributes:
@@ -72,8 +70,7 @@ class Trust:
         return f"{self.identity} by {self.identity_provider}{at}"
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """What to sign with: a PEM file, and its password if it has one."""
 
     path: Path
@@ -177,11 +174,11 @@ class Signer:
             return signature.read_bytes()
 
 
-@dataclass
 class _Witness:
     """Stands for the files in the library's comparison: equal to whatever was signed, it only remembers it."""
 
-    signed: Any = None
+    def __init__(self) -> None:
+        self.signed: Any = None
 
     def add_ignored_paths(self, **_: object) -> None:
         """Nothing is ignored."""
@@ -197,8 +194,7 @@ class _Witness:
     __hash__ = None  # type: ignore[assignment]  # it is changed by being compared
 
 
-@dataclass(frozen=True)
-class _Known:
+class _Known(NamedTuple):
     """Stands for the hashing of files whose digests are known."""
 
     manifest: Any

@@ -1,7 +1,6 @@
 """What the signature says of what is to be pulled: found, verified and compared before the first byte of the model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from modelfetch import names, small
 from modelfetch.disk import disk_errors
@@ -49,11 +48,11 @@ def attest(source: Source, wanted: Plan, judge: Judge, chosen: Callable[[str], b
                 f"The signature {found.key} is of a directory, not of one file.", hint="Sign the file itself."
             )
         (single,) = wanted.objects
-        return replace(wanted, signed={single.key: files[ITSELF]})
+        return wanted._replace(signed={single.key: files[ITSELF]})
     files.pop(SIGNATURE, None)
     there = {o.path: o.key for o in wanted.objects if o.path != SIGNATURE}
     require(what, files, dict.fromkeys(there, ()), chosen)
-    return replace(wanted, signed={key: files[path] for path, key in there.items()})
+    return wanted._replace(signed={key: files[path] for path, key in there.items()})
 
 
 def _signature(source: Source, wanted: Plan) -> RemoteObject:

@@ -13,8 +13,8 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from modelfetch.disk import disk_errors, make_directory
 from modelfetch.errors import DestinationError
@@ -28,8 +28,7 @@ except ImportError:  # Windows: no lock, the last of two pulls wins
 AREA = ".modelfetch"
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """One destination's part of the staging area, locked."""
 
     work: Path

@@ -3,9 +3,9 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from modelfetch import integrity
 from modelfetch.crew import Crew, run
@@ -21,8 +21,7 @@ _PER_CONNECTION = 1024**2  # bytes of memory: its buffers, and those of TLS and 
 _WINDOW_PART = 4 * 1024**2  # bytes of one request when the bytes are wanted in order
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """Bytes of memory for buffers, and how many requests may run at once (None: as suits)."""
 
     memory: int = 64 * 1024**2

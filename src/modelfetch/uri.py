@@ -2,9 +2,8 @@
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from modelfetch.errors import UsageError
@@ -21,8 +20,7 @@ _USER_INFO = re.compile(r"^[^?#]*@", re.DOTALL)
 _FORMS = "Use s3://bucket/path, gs://bucket/path, https://host/path, file:///path or a plain path."
 
 
-@dataclass(frozen=True)
-class ModelURI:
+class ModelURI(NamedTuple):
     """A source or a target.
 
     Attributes:

@@ -8,7 +8,6 @@ import socket
 import sys
 import tarfile
 import zipfile
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -113,7 +112,7 @@ def test_every_error_of_a_decompressor_is_a_damaged_archive(kind: str) -> None:
     assert raised
 
     for error in raised:
-        codec = replace(streams.codec(kind), new=partial(Broken, error("x")))
+        codec = streams.codec(kind)._replace(new=partial(Broken, error("x")))
         with pytest.raises(ArchiveError):
             list(streams.inflate(iter([b"x"]), codec))
 

@@ -3,7 +3,6 @@
 import gzip
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -31,7 +30,7 @@ class WithoutRanges(FileSource):
     def find(self) -> Found:
         """See `Source.find`."""
         found = super().find()
-        return replace(found, objects=tuple(replace(obj, ranges=False) for obj in found.objects))
+        return found._replace(objects=tuple(obj._replace(ranges=False) for obj in found.objects))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What is to be pulled of what a source holds."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -213,7 +212,7 @@ def test_plans_of_other_versions_or_shapes_have_other_names() -> None:
 )
 def test_the_pinned_address_names_the_version_where_the_store_can(uri: str, pins: dict[str, str], pinned: str) -> None:
     """For the ConfigMap."""
-    assert make(Found((replace(obj("m"), pins=pins),), directory=False), uri=uri).pinned == pinned
+    assert make(Found((obj("m")._replace(pins=pins),), directory=False), uri=uri).pinned == pinned
 
 
 def test_a_single_object_can_be_given_another_name() -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ def published(root: Path) -> Receipt:
 
 def test_a_receipt_says_whose_signature_was_verified(tmp_path: Path) -> None:
     """If one was; otherwise the field is not there."""
-    signed, file = replace(made(), signer="public key sha256:ab"), tmp_path / ".modelfetch.json"
+    signed, file = made()._replace(signer="public key sha256:ab"), tmp_path / ".modelfetch.json"
     file.write_text(signed.to_json())
 
     assert receipts.read(file) == signed
@@ -63,7 +62,7 @@ def test_a_receipt_says_whose_signature_was_verified(tmp_path: Path) -> None:
 
 def test_a_receipt_has_the_schema_of_the_contract() -> None:
     """Every key, one line, times in UTC."""
-    text = replace(made(entries({"m.bin": b"1"})), archive=Packed("m.tar", 10, "ab")).to_json()
+    text = made(entries({"m.bin": b"1"}))._replace(archive=Packed("m.tar", 10, "ab")).to_json()
 
     data = json.loads(text)
     assert "\n" not in text
@@ -88,7 +87,7 @@ def test_a_receipt_has_the_schema_of_the_contract() -> None:
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     """Links, archives and names of other alphabets included; keys of a later version are ignored."""
     linked = (*entries(MODEL), FileEntry("l", 0, "", "w"))
-    for one in (made(), made(linked), replace(made(), archive=Packed("m.tar", 10, "ab"))):
+    for one in (made(), made(linked), made()._replace(archive=Packed("m.tar", 10, "ab"))):
         data = {**json.loads(one.to_json()), "later": {"x": 1}}
         (tmp_path / "r").write_text(json.dumps(data))
 

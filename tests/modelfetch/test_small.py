@@ -1,7 +1,6 @@
 """Small objects are read into memory, and nothing larger is."""
 
 import gzip
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ def read(path: Path, *, encoded: bool = False) -> bytes:
     """What is read of a file, as if it were stored with contentEncoding gzip."""
     source = FileSource(uri.parse(str(path)), Access())
     (obj,) = source.find().objects
-    return small.read(source, replace(obj, gzip=encoded), MOST)
+    return small.read(source, obj._replace(gzip=encoded), MOST)
 
 
 def test_what_just_fits_is_read(tmp_path: Path) -> None:

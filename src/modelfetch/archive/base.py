@@ -1,13 +1,11 @@
 """The values that go into the unpacking of an archive, and come out of it."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from modelfetch.errors import BudgetError, DestinationError
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(NamedTuple):
     """What an archive may take at most.
 
     Attributes:
@@ -42,8 +40,7 @@ class Budget:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One unpacked file.
 
     Attributes:

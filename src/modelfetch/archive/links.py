@@ -1,7 +1,7 @@
 """Where symbolic links lead, worked out before any of them exists."""
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from modelfetch.errors import ArchiveError
 from modelfetch.names import shown
@@ -9,14 +9,13 @@ from modelfetch.names import shown
 MAX_HOPS = 40  # links that Linux follows for one name: path_resolution(7)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tree:
+class _Tree(NamedTuple):
     """The names that are to be, and what is known already: a link's end, and the links followed to it."""
 
     links: Mapping[str, str]
     files: Container[str]
     directories: Container[str]
-    known: dict[str, tuple[str, int]] = field(default_factory=dict)
+    known: dict[str, tuple[str, int]]
 
 
 def resolve(links: Mapping[str, str], files: Container[str], directories: Container[str]) -> dict[str, str]:
@@ -36,7 +35,7 @@ def resolve(links: Mapping[str, str], files: Container[str], directories: Contai
     Raises:
         ArchiveError: one leads out of the tree, to nothing, round in a circle, or to a directory it lies in.
     """
-    tree = _Tree(links, files, directories)
+    tree = _Tree(links, files, directories, {})
     return {path: _follow(path, tree, MAX_HOPS)[0] for path in links}
 
 

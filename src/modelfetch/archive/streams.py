@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from modelfetch.archive.base import ForwardReader
 from modelfetch.errors import ArchiveError, BudgetError, ModelfetchError
@@ -30,8 +29,7 @@ class Decompressor(Protocol):
     def decompress(self, data: bytes, /, max_length: int = -1) -> bytes: ...  # noqa: D102
 
 
-@dataclass(frozen=True)
-class Codec:
+class Codec(NamedTuple):
     """A compression: its name, a decompressor for one member of a stream, and what that raises on bad input."""
 
     name: str

@@ -8,7 +8,7 @@ size into memory.
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from modelfetch.archive.streams import Forward
 from modelfetch.archive.tree import Tree
@@ -32,8 +32,7 @@ _MEANT = ("path", "linkpath", "size", _SPARSE)  # the pax keywords that change w
 _LENGTH = re.compile(rb"([1-9][0-9]{0,7}) ")
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What the headers of one member say, extended ones applied."""
 
     name: str

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from modelfetch.errors import (
     ChangedError,
@@ -16,11 +17,11 @@ from modelfetch.errors import (
 from modelfetch.pool import Connect, Pool
 from modelfetch.uri import ModelURI
 
+NOTHING: Mapping[str, str] = MappingProxyType({})  # a default
 _MOST_DIGITS = 30  # Python refuses to read 4,300
 
 
-@dataclass(frozen=True, slots=True)  # there may be a million
-class RemoteObject:
+class RemoteObject(NamedTuple):  # there may be a million
     """One stored object.
 
     Attributes:
@@ -38,14 +39,13 @@ class RemoteObject:
     path: str
     size: int | None
     version: str
-    pins: Mapping[str, str] = field(default_factory=dict)
-    checksums: Mapping[str, str] = field(default_factory=dict)
+    pins: Mapping[str, str] = NOTHING
+    checksums: Mapping[str, str] = NOTHING
     gzip: bool = False
     ranges: bool = True
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """What a source holds: one object, or a directory's objects and its empty folders."""
 
     objects: tuple[RemoteObject, ...]
