@@ -17,14 +17,22 @@ _PATIENCE = 8  # samples after which what brought nothing is tried again: networ
 
 
 class Crew(NamedTuple):
-    """How many threads to begin with, and how many there may be."""
+    """How many threads to begin with, and how many there may be.
+
+    Attributes:
+        few: to begin with.
+        many: at most.
+        lean: whether most of the work is Python's own: it runs one thread at a time, and passing its lock on costs as
+            much as the work, so the fewer do it the better once it is what they wait for.
+    """
 
     few: int
     many: int
+    lean: bool = False
 
     def at_most(self, most: int) -> "Crew":
         """The same within a limit."""
-        return Crew(min(self.few, most), min(self.many, most))
+        return self._replace(few=min(self.few, most), many=min(self.many, most))
 
 
 class Growth:
@@ -33,8 +41,8 @@ class Growth:
     def __init__(self, crew: Crew, processors: int) -> None:
         """Begin with few."""
         self.count = crew.few
-        self._busy = max(_BUSY, _BUSY_SHARE * processors)
-        self._many = crew.many
+        self._busy = _BUSY if crew.lean else max(_BUSY, _BUSY_SHARE * processors)
+        self._crew = crew
         self._before = 0.0
         self._rest = 1  # samples to pass over
 
@@ -48,15 +56,19 @@ class Growth:
         Returns:
             How many threads there should be.
         """
-        if self._rest:
+        busy = load > self._busy  # the network is not what it waits for
+        if busy and self._crew.lean:
+            self.count = max(1, self.count // 2)
+            self._before, self._rest = 0.0, 1
+        elif self._rest:
             self._rest -= 1
-        elif load > self._busy:  # the network is not what it waits for
+        elif busy:
             self._before = 0.0
         elif rate and rate < self._before * _WORTH:  # the last step brought little: back, and stay for a while
             self.count = max(1, self.count // 2)
             self._before, self._rest = 0.0, _PATIENCE
-        elif rate and self.count < self._many:
-            self.count = min(self._many, self.count * 2)
+        elif rate and self.count < self._crew.many:
+            self.count = min(self._crew.many, self.count * 2)
             self._before, self._rest = rate, 1
         return self.count
 

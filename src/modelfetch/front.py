@@ -26,7 +26,7 @@ class Front:
         self._moving = threading.Lock()
         self._hashed = 0  # bytes; changed by who holds the lock
         self._there = 0  # bytes: all of them are in the file
-        self._closed = threading.Event()
+        self._closed = False
 
     def came(self, data: memoryview, offset: int) -> None:
         """Learn of bytes that were just written to the file."""
@@ -57,25 +57,25 @@ class Front:
         """
         with self._hashing:
             self._read_back()
-        if self._closed.is_set():
+        if self._closed:
             raise RuntimeError("closed before all was hashed")
         return self._digests.results()
 
     def close(self) -> None:
         """Have whoever hashes stop soon: nobody waits for the digests any more."""
-        self._closed.set()
+        self._closed = True
 
     def _catch_up(self) -> None:
-        while self._hashed < self._there and not self._closed.is_set() and self._hashing.acquire(blocking=False):
+        while self._hashed < self._there and not self._closed and self._hashing.acquire(blocking=False):
             try:
                 self._read_back()
             finally:
                 self._hashing.release()  # what was reached in the meantime is for whoever looks next: this thread, too
 
     def _read_back(self) -> None:
-        while self._hashed < self._there and not self._closed.is_set():
+        while self._hashed < self._there:
             for data in self._read(self._hashed, self._there):
+                if self._closed:
+                    return
                 self._digests.update(data)
                 self._hashed += len(data)
-                if self._closed.is_set():
-                    return

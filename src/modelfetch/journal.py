@@ -1,6 +1,7 @@
 """What a crash may leave behind for the next run: which parts of which files are on disk, each with its CRC.
 
-A line is `[file, part, crc]`, or `[file, checksums]` where the store stated them with the bytes and not in its listing.
+A line is `[file, part, crc]`, or `[file, part, crc, checksums]` where the store stated those with the bytes and not in
+its listing.
 """
 
 import contextlib
@@ -43,11 +44,10 @@ class Journal:
             return  # none yet, or not even its head
         for line in lines if self.resumable else ():
             with contextlib.suppress(ValueError, TypeError, RecursionError):  # a line that a crash cut short
-                file, noted, *crc = json.loads(line)
-                if crc:
-                    (self.done[file, noted],) = crc
-                else:
-                    self.stated[file] = dict(noted)
+                file, part, crc, *stated = json.loads(line)
+                if stated:
+                    self.stated[file] = dict(*stated)
+                self.done[file, part] = crc
 
     def open(self) -> None:
         """Begin to take notes; a journal of another plan is overwritten."""
@@ -58,11 +58,11 @@ class Journal:
 
     def record(self, file: str, part: int, crc: int) -> None:
         """Note that a part is written."""
-        stated = [[file, dict(checksums)]] if (checksums := self._unsaid.pop(file, None)) else []
-        lines = "".join(json.dumps(line) + "\n" for line in [*stated, [file, part, crc]])
+        stated = [dict(checksums)] if (checksums := self._unsaid.pop(file, None)) else []
+        line = json.dumps([file, part, crc, *stated]) + "\n"
         assert self._file is not None
         with self._lock, disk_errors(self._path):
-            self._file.write(lines)
+            self._file.write(line)
 
     def state(self, file: str, checksums: Mapping[str, str]) -> None:
         """Have the checksums that the store states of a file noted with its first part: before, nothing needs them."""

@@ -17,6 +17,7 @@ from modelfetch.sources.base import RemoteObject
 PART = 16 * 1024**2  # bytes of one request
 BLOCK = 4 * 1024**2  # bytes noted in the journal at a time: what a crash can cost for each connection
 _PIECE = 256 * 1024  # bytes read back at a time
+_LITTLE = 1024**2  # bytes that no room is kept for
 
 
 class Landing:
@@ -183,8 +184,11 @@ def _open(path: Path, obj: RemoteObject, *, again: bool) -> int:
 
 
 def _reserve(fd: int, obj: RemoteObject) -> None:
-    """Take the room at once, so that a full disk is known before the first byte, and writes need no new blocks."""
-    if not obj.size or not hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+    """Take the room at once, so that a full disk is known before the first byte, and writes need no new blocks.
+
+    A small file is there, or is not, as soon.
+    """
+    if obj.size is None or obj.size <= _LITTLE or not hasattr(os, "posix_fallocate"):  # not on macOS and Windows
         return
     try:
         os.posix_fallocate(fd, 0, obj.size)

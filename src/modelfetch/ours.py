@@ -11,6 +11,7 @@ from modelfetch.destination import MOVE, Destination, all_ours, published
 from modelfetch.disk import disk_errors, is_mount
 from modelfetch.errors import DestinationError, UnsafeNameError
 from modelfetch.journal import Journal
+from modelfetch.receipt import SUFFIX
 from modelfetch.stage import Stage
 
 
@@ -95,6 +96,8 @@ def _intended(stage: Stage) -> list[str]:
 
 
 def _has_own_receipt(path: Path) -> bool:
+    if not os.path.lexists(f"{path}{SUFFIX}"):  # few have one, and there may be many
+        return False
     own = published(Destination(path, directory=False))
     return own is not None and [f.path for f in own.files] == [path.name]
 
@@ -114,11 +117,13 @@ def _look_for_strangers(base: Path, new: set[str], ours: set[str], folders: set[
         if os.path.lexists(at) and (at.is_symlink() or not at.is_dir()) and folder not in ours:
             raise DestinationError(f"{at} is in the way, and modelfetch did not put it there.", hint=MOVE)
     for path in sorted(new):
+        if not os.path.lexists(os.path.join(base, path)):  # noqa: PTH118  a Path costs more, and there may be many
+            continue
         at = base / path
         if at.is_dir() and not at.is_symlink():
             if not all_ours(at, base, ours):
                 raise DestinationError(f"{at} is a directory where a file must go.", hint=MOVE)
-        elif os.path.lexists(at) and path not in ours:
+        elif path not in ours:
             raise DestinationError(f"{at} is in the way, and modelfetch did not put it there.", hint=MOVE)
 
 

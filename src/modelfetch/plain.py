@@ -9,6 +9,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 
 from urllib3.connection import HTTPConnection
@@ -36,6 +37,11 @@ class Kept:
         self._closed = False
         weakref.finalize(self, _close_all, self._idle)  # nobody closes what a thread asks by once a pull has ended
 
+    @property
+    def idle(self) -> bool:
+        """Whether a connection is."""
+        return bool(self._idle)
+
     def get(self, target: str, headers: Mapping[str, str]) -> "PlainReply":
         """Ask; the body is left to be read.
 
@@ -44,15 +50,26 @@ class Kept:
             OSError: the server was not reached, or broke off.
             HTTPException: the same.
         """
-        request = _request(target, {"Host": self._host, **headers})
-        connection = self._pop()
-        if connection is not None:
+        ahead = self.ask(target, headers)
+        if ahead is not None:
             try:
-                return self._exchange(connection, request)
+                return ahead.reply()
             except (RemoteDisconnected, ConnectionError):
                 pass  # it was closed in the meantime: nothing was answered yet
-        connection = self._connect()
-        return self._exchange(connection, request)
+        return self._send(self._connect(), self._request(target, headers)).reply()
+
+    def ask(self, target: str, headers: Mapping[str, str]) -> "Asked | None":
+        """Send a request if a connection is idle; None if there is none, or it turns out to have ended.
+
+        Raises:
+            NotPlain: the request has characters that want care.
+        """
+        request = self._request(target, headers)
+        connection = self._pop()
+        try:
+            return self._send(connection, request) if connection is not None else None
+        except OSError:
+            return None
 
     def close(self) -> None:
         """Close what is idle now or later."""
@@ -76,15 +93,47 @@ class Kept:
                 return connection
             connection.close()
 
-    def _exchange(self, connection: HTTPConnection, request: bytes) -> "PlainReply":
+    def _request(self, target: str, headers: Mapping[str, str]) -> bytes:
+        lines = [f"GET {target} HTTP/1.1", f"Host: {self._host}", *(f"{k}: {v}" for k, v in headers.items())]
+        if " " in target or not all(line.isascii() and line.isprintable() for line in lines):
+            raise NotPlain
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+    def _send(self, connection: HTTPConnection, request: bytes) -> "Asked":
         try:
-            sock = connection.sock
-            sock.sendall(request)
-            head, rest = _read_head(sock)
-            return PlainReply(head, rest, connection, self.keep)
+            connection.sock.sendall(request)
         except BaseException:
             connection.close()
             raise
+        return Asked(connection, self.keep)
+
+
+class Asked:
+    """A request that has been sent."""
+
+    def __init__(self, connection: HTTPConnection, keep: Callable[[HTTPConnection], None]) -> None:
+        """Take the connection it was sent on, and who takes it back."""
+        self._connection = connection
+        self._keep = keep
+
+    def reply(self) -> "PlainReply":
+        """Wait for the head of the reply; once.
+
+        Raises:
+            NotPlain: the reply redirects, or does not state its length.
+            OSError: the server broke off.
+            HTTPException: the same.
+        """
+        try:
+            head, rest = _read_head(self._connection.sock)
+            return PlainReply(head, rest, self._connection, self._keep)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        """Have no reply."""
+        self._connection.close()
 
 
 class PlainReply:
@@ -125,12 +174,11 @@ class PlainReply:
         room = buffer[: self._left]
         if not room or self._connection is None:
             return 0
-        if self._rest:
-            count = min(len(room), len(self._rest))
-            room[:count] = self._rest[:count]
-            self._rest = self._rest[count:]
-        else:
-            count = self._connection.sock.recv_into(room)
+        count = min(len(room), len(self._rest))
+        room[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        if count < len(room):
+            count += self._connection.sock.recv_into(room[count:])
         if not count:
             self.close()
             raise IncompleteRead(b"", self._left)
@@ -165,13 +213,6 @@ def _close_all(connections: list[HTTPConnection]) -> None:
         connections.pop().close()
 
 
-def _request(target: str, headers: Mapping[str, str]) -> bytes:
-    lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    if " " in target or not all(line.isascii() and line.isprintable() for line in lines):
-        raise NotPlain
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
-
-
 def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
     """The head of a reply without its empty line, and what came after it."""
     came = b""
@@ -189,12 +230,19 @@ def _headers(lines: list[bytes]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(b":")
-        key = name.decode("ascii", "replace").lower()
-        if not _NAME.fullmatch(name) or b"\n" in value or b"\r" in value or (key in headers and key in _FRAMING):
+        key = _key(name)
+        if b"\n" in value or b"\r" in value or (key in headers and key in _FRAMING):
             raise NotPlain
         said = value.strip(b" \t").decode("latin-1")
         headers[key] = f"{headers[key]}, {said}" if key in headers else said
     return headers
+
+
+@lru_cache(maxsize=256)  # a server uses the same few
+def _key(name: bytes) -> str:
+    if not _NAME.fullmatch(name):
+        raise NotPlain
+    return name.decode("ascii").lower()
 
 
 def _length(headers: Mapping[str, str]) -> int:

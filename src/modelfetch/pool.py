@@ -17,7 +17,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from modelfetch import __version__
 from modelfetch.errors import ConfigError, CredentialsError, ModelfetchError, RefusedError, TransientError
-from modelfetch.plain import Kept, NotPlain
+from modelfetch.plain import Asked, Kept, NotPlain
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -37,6 +37,7 @@ _REDIRECTS = urllib3.Retry(
     remove_headers_on_redirect=[*urllib3.Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT, "x-amz-security-token"],
 )
 _OURS = {"User-Agent": f"modelfetch/{__version__}"}
+_PLAIN = {**_OURS, "Accept-Encoding": "identity"}
 _USER_INFO = re.compile(r"//[^\s/'\"`]*@")
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _HINT_CERTIFICATES = "Check AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE and SSL_CERT_FILE."
@@ -198,12 +199,26 @@ class Pool:
         try:
             kept = self._kept[origin] if origin in self._kept else self._keep(origin, url)
             if kept is not None:
-                return kept.get(target, {**_OURS, "Accept-Encoding": "identity", **headers})
+                return kept.get(target, {**_PLAIN, **headers})
         except NotPlain:
             self._kept[origin] = None  # nor will the next one be
         except BROKEN as error:
             raise explain(error, host(url), self._connect.stall_timeout) from error
         return _Read(self.open("GET", url, headers))
+
+    @property
+    def idle(self) -> bool:
+        """Whether a connection waits for something to ask."""
+        return any(kept is not None and kept.idle for kept in list(self._kept.values()))
+
+    def ask(self, url: str, headers: dict[str, str]) -> Asked | None:
+        """Send a request ahead, if a connection is idle; None if not, or if it cannot be: `get` will tell why."""
+        origin, target = _split(url)
+        kept = self._kept.get(origin)
+        try:
+            return kept.ask(target, {**_PLAIN, **headers}) if kept is not None else None
+        except NotPlain:
+            return None
 
     def close(self) -> None:
         """Close what is idle; connections in use are closed by their users."""

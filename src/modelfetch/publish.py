@@ -10,6 +10,7 @@ import ctypes
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -54,8 +55,9 @@ def _finish(tree: Path, receipt: Receipt) -> None:
     files = []
     for here, folders, found in walk(tree):
         for path in (here / name for name in found):
-            if not path.is_symlink():
-                path.chmod(0o755 if path.stat().st_mode & 0o111 else 0o644)
+            mode = path.lstat().st_mode
+            if not stat.S_ISLNK(mode):
+                path.chmod(0o755 if mode & 0o111 else 0o644)
                 os.utime(path, (when, when))
                 files.append(path)
         for path in (here / name for name in folders):

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,9 @@ from modelfetch.landing import PART, Landing
 from modelfetch.sources.base import RemoteObject
 from modelfetch.wire import CHUNK, Stopped, Wire
 
-_LARGE, _SMALL = Crew(1, 16), Crew(8, 32)  # connections for objects of many parts, and of one
+_LARGE, _SMALL = Crew(1, 16), Crew(4, 32, lean=True)  # connections for objects of many parts, and of one
+_AHEAD = 16  # requests sent ahead, at most
+_LITTLE = 1024**2  # bytes to ask for ahead, at most: what waits in a connection's buffers keeps no server waiting
 _PER_CONNECTION = 1024**2  # bytes of memory: its buffers, and those of TLS and of the SDK
 _WINDOW_PART = 4 * 1024**2  # bytes of one request when the bytes are wanted in order
 
@@ -67,7 +70,8 @@ def download(
             landing.halt()
 
     try:
-        run(_tasks(wire, objects, into, journal, landings, gate, arrived), crew, lambda: wire.moved, stop)
+        tasks = _tasks(wire, objects, into, journal, landings, gate, arrived)
+        run(tasks if large else _ahead(tasks), crew, lambda: wire.moved, stop)
     finally:
         gate.wait()
         for landing in landings:
@@ -83,7 +87,7 @@ def _tasks(
     landings: list[Landing],
     gate: "_Gate",
     arrived: Callable[[RemoteObject, Fingerprint, int], None],
-) -> Iterator[Callable[[], None]]:
+) -> Iterator["_Run"]:
     """One task for each missing run of blocks, made when its turn comes: a directory may hold a million."""
     for obj in objects:
         large = obj.size is None or obj.size > PART
@@ -101,7 +105,21 @@ def _tasks(
         if not runs:
             task.finish()
         for blocks in runs:
-            yield task.fetcher(blocks)
+            yield _Run(task, blocks)
+
+
+def _ahead(tasks: Iterator["_Run"]) -> Iterator["_Run"]:
+    """The same, asked for ahead as far as connections are idle: a thread need not wait for each reply by itself."""
+    waiting: deque[_Run] = deque()
+    while True:
+        while len(waiting) < _AHEAD and (not waiting or waiting[-1].ask()):
+            task = next(tasks, None)
+            if task is None:
+                break
+            waiting.append(task)
+        if not waiting:
+            return
+        yield waiting.popleft()
 
 
 class _Gate:
@@ -151,11 +169,15 @@ class _Arrival:
         self._left = len(landing.runs)
         self._lock = threading.Lock()
 
-    def fetcher(self, run: list[int]) -> Callable[[], None]:
-        return lambda: self._fetch(run)
+    def ask(self, run: list[int]) -> bool:
+        start, end = self._span(run)
+        return end is not None and end - start <= _LITTLE and self._wire.ask(self._landing.obj, start, end)
 
-    def _fetch(self, run: list[int]) -> None:
-        (start, _), (_, end) = self._landing.blocks[run[0]], self._landing.blocks[run[-1]]
+    def _span(self, run: list[int]) -> tuple[int, int | None]:
+        return self._landing.blocks[run[0]][0], self._landing.blocks[run[-1]][1]
+
+    def fetch(self, run: list[int]) -> None:
+        start, end = self._span(run)
         sink = _RunSink(self._landing, run[0], self._gate)
         self._wire.fetch(self._landing.obj, start, end, sink)
         sink.end()
@@ -172,6 +194,21 @@ class _Arrival:
             landing.close()
             self._landings.remove(landing)
             self._arrived(landing.obj, came, landing.resumed)
+
+
+class _Run:
+    """A task: to fetch neighbouring blocks of one file."""
+
+    def __init__(self, arrival: _Arrival, blocks: list[int]) -> None:
+        self._arrival = arrival
+        self._blocks = blocks
+
+    def __call__(self) -> None:
+        self._arrival.fetch(self._blocks)
+
+    def ask(self) -> bool:
+        """Ask for them ahead, if that can be; whether they have been asked for."""
+        return self._arrival.ask(self._blocks)
 
 
 class _RunSink:

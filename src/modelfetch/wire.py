@@ -9,9 +9,10 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from modelfetch.errors import ChangedError, ModelfetchError, RefusedError, TransientError
+from modelfetch.plain import Asked, NotPlain
 from modelfetch.pool import BROKEN, Reply, explain
 from modelfetch.retry import request_tries
-from modelfetch.sources.base import RemoteObject, Source, by_status, changed, number, retry_after
+from modelfetch.sources.base import RemoteObject, Request, Source, by_status, changed, number, retry_after
 
 CHUNK = 256 * 1024  # bytes read at a time: what stays in a core's cache while it is hashed and written
 _PROGRESS = 64 * 1024  # bytes after which a broken request counts as a new one, not as one more failure
@@ -49,6 +50,7 @@ class Wire:
         self._stop = threading.Event()
         self._tries = request_tries(self._stop)
         self._open: set[Reply] = set()
+        self._ahead: dict[tuple[str, int, int | None], tuple[Request, Asked]] = {}
 
     @property
     def closed(self) -> bool:
@@ -61,7 +63,30 @@ class Wire:
         for reply in list(self._open):
             with contextlib.suppress(Exception):  # the other thread may be closing it too
                 reply.shutdown()
+        self._forget_ahead()
         self._pool.close()
+
+    def ask(self, obj: RemoteObject, start: int, end: int | None) -> bool:
+        """Send the request for bytes that will be fetched soon; whether it has been.
+
+        It is not if no connection is idle. What goes wrong is for `fetch` to find.
+        """
+        place = (obj.key, start, end)
+        if place not in self._ahead and self._pool.idle:
+            with contextlib.suppress(ModelfetchError):
+                request = self.source.authorise(obj)
+                asked = self._pool.ask(request.url, {**request.headers, **_scope(obj, start, end)})
+                if asked is not None:
+                    self._ahead[place] = (request, asked)
+        if self.closed:
+            self._forget_ahead()
+        return place in self._ahead
+
+    def _forget_ahead(self) -> None:
+        with contextlib.suppress(KeyError):
+            while True:
+                _, (_, asked) = self._ahead.popitem()
+                asked.close()
 
     def fetch(self, obj: RemoteObject, start: int, end: int | None, sink: Sink) -> None:
         """Write the bytes from `start` up to `end` (None: to the end of the object) into the sink.
@@ -110,14 +135,14 @@ class Wire:
     @contextlib.contextmanager
     def _reply(self, obj: RemoteObject, start: int, end: int | None) -> Iterator[tuple[_Reader, dict[str, str]]]:
         """An open body that stands at `start`, and the checksums stated with it if it is the whole object."""
-        whole = start == 0 and (end is None or end == obj.size)
-        scope = {} if whole else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
-        asked = self.source.authorise(obj)
+        scope = _scope(obj, start, end)
+        asked, reply = self._asked(obj, start, end)
         if asked.url.startswith("file:"):
             with _open_file(asked.url, start) as read_file:
                 yield read_file, {}
             return
-        reply = self._pool.get(asked.url, {**asked.headers, **scope})
+        if reply is None:
+            reply = self._pool.get(asked.url, {**asked.headers, **scope})
         if reply.status in (400, 401, 403):  # short-lived credentials may have run out; S3 says so with 400
             reply.close()
             asked = self.source.authorise(obj, renew=True)
@@ -129,10 +154,18 @@ class Wire:
             passed_over = memoryview(bytearray(min(CHUNK, skip)))
             while skip:  # a server without ranges begins at the beginning
                 skip -= read(passed_over[:skip]) or skip
-            yield read, dict(self.source.checksums(reply.headers)) if reply.status == 200 and whole else {}
+            yield read, dict(self.source.checksums(reply.headers)) if reply.status == 200 and not scope else {}
         finally:
             self._open.discard(reply)
             reply.close()
+
+    def _asked(self, obj: RemoteObject, start: int, end: int | None) -> tuple[Request, Reply | None]:
+        """The request for a range, and the reply if it has been sent ahead and was answered."""
+        if (ahead := self._ahead.pop((obj.key, start, end), None)) is not None:
+            request, asked = ahead
+            with contextlib.suppress(NotPlain, *BROKEN):
+                return request, asked.reply()
+        return self.source.authorise(obj), None
 
     def _reader(self, reply: Reply, host: str) -> _Reader:
         def read(buffer: memoryview) -> int:
@@ -205,6 +238,12 @@ def _check_range(stated: str, obj: RemoteObject, start: int, end: int | None) ->
             hint="A proxy in between may be broken.",
         )
     return 0
+
+
+def _scope(obj: RemoteObject, start: int, end: int | None) -> dict[str, str]:
+    """The header that asks for a part; none for the whole object."""
+    whole = start == 0 and (end is None or end == obj.size)
+    return {} if whole else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
 
 
 @contextlib.contextmanager

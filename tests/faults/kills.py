@@ -255,7 +255,7 @@ def journaled(volume: Path, scene: Scene) -> int:
     for journal in volume.rglob(f"{tree.STAGING}/*/parts.jsonl") if scene.kind != "archive" else ():
         for line in journal.read_text().splitlines():
             entry = _parsed(line)
-            if isinstance(entry, list) and len(entry) == 3:
+            if isinstance(entry, list) and len(entry) in (3, 4):
                 noted.add((entry[0], entry[1]))
     files = scene.new.files
     return sum(min(BLOCK, len(files[path]) - block * BLOCK) for path, block in noted if path in files)

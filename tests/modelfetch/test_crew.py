@@ -36,6 +36,13 @@ def test_threads_do_not_grow_in_number_while_the_processor_is_busy() -> None:
     assert [growth.take(20.0 * growth.count, load=0.3) for _ in range(6)] == [2, 2, 4, 4, 8, 8]
 
 
+def test_of_threads_that_wait_for_python_alone_only_few_stay() -> None:
+    """They pass its lock on more often than they work; where the network is what they wait for, they come back."""
+    growth = Growth(Crew(8, 32, lean=True), processors=16)
+    assert [growth.take(100.0, load=0.95) for _ in range(5)] == [4, 2, 1, 1, 1]
+    assert [growth.take(20.0 * growth.count, load=0.3) for _ in range(6)] == [1, 2, 2, 4, 4, 8]
+
+
 def test_many_processors_may_be_kept_busy_by_more_threads() -> None:
     """With 16 of them, the same load is little."""
     growth = Growth(Crew(1, 16), processors=16)

@@ -42,7 +42,7 @@ def test_another_plan_is_forgotten(tmp_path: Path) -> None:
     assert not Journal(path, "p").resumable
 
 
-@pytest.mark.parametrize("torn", ['["b", {"crc32": "A', '["b", 5]', '["b", null]', '["b"]', "[" * 100_000])
+@pytest.mark.parametrize("torn", ['["b", 0, 5, {"crc32": "A', '["b", 0, 5, null]', '["b", 5]', '["b"]', "[" * 100_000])
 def test_checksums_that_were_stated_are_kept(tmp_path: Path, torn: str) -> None:
     """Unless a crash cut their line short."""
     journal = Journal(tmp_path / "j", "p")

@@ -153,6 +153,47 @@ def test_a_connection_that_was_closed_meanwhile_is_opened_anew(
     assert [len(asked) for asked in requests][1:] == [1]
 
 
+def test_a_request_goes_ahead_by_a_connection_that_is_idle(served: tuple[Serve, list[list[bytes]]]) -> None:
+    """By no other: nobody waits for one to be opened."""
+    serve, requests = served
+    with closing(kept(serve([OK, OK]))) as server:
+        idle = [server.idle]
+        assert server.ask("/0", {}) is None
+        whole(server.get("/1", {}))
+        idle.append(server.idle)
+        asked = server.ask("/2", {})
+        assert asked is not None
+        idle.append(server.idle)
+        assert server.ask("/3", {}) is None
+        assert whole(asked.reply()) == BODY
+        assert [*idle, server.idle] == [False, True, False, True]
+    assert [asked.split()[1] for asked in requests[0]] == [b"/1", b"/2"]
+
+
+def test_a_request_ahead_that_nobody_waits_for_leaves_nothing(served: tuple[Serve, list[list[bytes]]]) -> None:
+    """Its reply would pass for the next one."""
+    serve, _ = served
+    with closing(kept(serve([OK, OK]))) as server:
+        whole(server.get("/1", {}))
+        (connection,) = server._idle
+        asked = server.ask("/2", {})
+        assert asked is not None
+        asked.close()
+        assert connection.sock is None
+        assert not server.idle
+
+
+def test_no_request_goes_ahead_by_a_connection_that_has_ended(served: tuple[Serve, list[list[bytes]]]) -> None:
+    """Whether that is seen before it is sent, or as it is."""
+    serve, _ = served
+    with closing(kept(serve([OK, OK]))) as server:
+        whole(server.get("/1", {}))
+        (connection,) = server._idle
+        connection.sock.shutdown(socket.SHUT_RDWR)
+        assert server.ask("/2", {}) is None
+        assert not server.idle
+
+
 def test_a_server_that_does_not_answer_is_told_of(served: tuple[Serve, list[list[bytes]]]) -> None:
     """On a fresh connection, that is: it is not asked for ever."""
     serve, _ = served

@@ -18,6 +18,7 @@ from modelfetch.uri import parse
 from modelfetch.wire import Wire
 from rigs import tree
 from rigs.liar import Item, Liar, gcs_store, s3_store
+from rigs.stores import S3Bucket
 
 Arrived = Callable[[RemoteObject, Fingerprint, int], None]
 
@@ -55,6 +56,33 @@ def test_after_a_failure_nobody_works_on_the_disk_any_more(tmp_path: Path) -> No
         fetch(model, tmp_path / "into", wires, arrived)
 
     assert done == ["a"]
+
+
+@pytest.mark.parametrize("size", [1000, 2 * 1024**2])
+def test_small_objects_are_asked_for_ahead(
+    s3_bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """While others are at work; larger ones are not, for they would keep the server waiting."""
+    for name, value in s3_bucket.env.items():
+        monkeypatch.setenv(name, value)
+    files = {f"m/{number}": tree.noise(size, number) for number in range(6)}
+    for key, data in files.items():
+        s3_bucket.put(key, data)
+    asked: list[bool] = []
+
+    class Noted(Wire):
+        def ask(self, obj: RemoteObject, start: int, end: int | None) -> bool:
+            asked.append(super().ask(obj, start, end))
+            return asked[-1]
+
+    source = open_source(parse(s3_bucket.uri("m/")), Access())
+    journal = Journal(tmp_path / "j", "plan")
+    journal.open()
+    with closing(journal), closing(wire := Noted(source, lambda _: None)):
+        download(wire, source.find().objects, tmp_path, journal, Limits(connections=2), lambda *_: None)
+
+    assert any(asked) == (size == 1000)
+    assert {f"m/{number}": (tmp_path / str(number)).read_bytes() for number in range(6)} == files
 
 
 @pytest.mark.parametrize("listed", [0, 1, 3])

@@ -1,6 +1,7 @@
 """Ranges of one version: every reply is checked, every break resumed where it happened."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -47,6 +48,8 @@ def serve() -> Iterator[tuple[Serve, list[str]]]:
     answers: list[Answer] = []
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_GET(self) -> None:
             asked.append(self.headers.get("Range", ""))
             (answers.pop(0) if len(answers) > 1 else answers[0])(self)
@@ -80,6 +83,16 @@ def answer(status: int, body: bytes = b"", length: int | None = None, **headers:
         handler.close_connection = True
 
     return send
+
+
+def kept_open(send: Answer) -> Answer:
+    """The same reply, after which the connection waits for the next request."""
+
+    def then(handler: BaseHTTPRequestHandler) -> None:
+        send(handler)
+        handler.close_connection = False
+
+    return then
 
 
 def part(start: int, end: int, *, sent: int | None = None, **headers: str) -> Answer:
@@ -229,6 +242,54 @@ def test_a_path_is_read_like_any_other(tmp_path: Path) -> None:
         (tmp_path / "a b%20#?.bin").write_bytes(b"other")
         with pytest.raises(ChangedError):
             wire.fetch(obj, 5, 10, Kept())
+
+
+FIRST, SECOND = kept_open(part(0, 1000)), kept_open(part(1000, 2000))
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked_for"),
+    [
+        ([FIRST, SECOND], ["bytes=0-999", "bytes=1000-1999"]),
+        ([FIRST, part(1000, 2000, sent=0), SECOND], ["bytes=0-999", "bytes=1000-1999", "bytes=1000-1999"]),
+        ([FIRST, kept_open(answer(503)), SECOND], ["bytes=0-999", "bytes=1000-1999", "bytes=1000-1999"]),
+        ([FIRST, kept_open(answer(401)), SECOND], ["bytes=0-999", "bytes=1000-1999", "bytes=1000-1999"]),
+    ],
+    ids=["as it should be", "broken off", "busy", "refused"],
+)
+def test_what_is_asked_for_ahead_is_what_is_fetched(
+    serve: tuple[Serve, list[str]], answers: list[Answer], asked_for: list[str]
+) -> None:
+    """Once, if the reply is good; else as if it had not been asked for."""
+    start, asked = serve
+    source = open_source(parse(start(*answers)), Access(Connect(stall_timeout=5)))
+    obj = RemoteObject("k", "m", len(DATA), "v1", pins={"etag": '"v1"'})
+    with closing(Wire(source, lambda _: None)) as wire:
+        assert not wire.ask(obj, 0, 1000)  # no connection is idle yet
+        wire.fetch(obj, 0, 1000, sink := Kept())
+        assert wire.ask(obj, 1000, 2000)
+        assert wire.ask(obj, 1000, 2000)  # it has been
+        while len(asked) < 2:
+            time.sleep(0.001)
+        wire.fetch(obj, 1000, 2000, sink)
+
+    assert sink.data == DATA[:2000]
+    assert asked == asked_for
+
+
+def test_what_was_asked_for_ahead_is_forgotten_at_the_end(serve: tuple[Serve, list[str]]) -> None:
+    """Nobody will read it."""
+    start, _ = serve
+    obj = RemoteObject("k", "m", len(DATA), "v1")
+    wire = Wire(open_source(parse(start(FIRST, SECOND)), Access(Connect(stall_timeout=5))), lambda _: None)
+    wire.fetch(obj, 0, 1000, Kept())
+    assert wire.ask(obj, 1000, 2000)
+    ((_, asked),) = wire._ahead.values()
+    wire.close()
+
+    assert not wire._ahead
+    assert asked._connection.sock is None
+    assert not wire.ask(obj, 1000, 2000)
 
 
 def test_closing_ends_a_read_that_waits(serve: tuple[Serve, list[str]]) -> None:
