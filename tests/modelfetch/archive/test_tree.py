@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from modelfetch.errors import DestinationError, UnsafeNameError
+from modelfetch.names import MAX_PATH_BYTES
 
 UNPACK = """
 import sys
@@ -185,7 +186,8 @@ def test_nothing_is_written_through_a_link_that_stands_in_the_way(build: Any, un
 
 def test_name_too_long_below_the_destination_is_refused_by_its_own_name(build: Any, unpacked: Any) -> None:
     """What the archive may hold can still be too long for where it goes."""
-    name = "/".join(["d" * 200] * 20)
+    name = "/".join([*["d" * 200] * 20, "e" * 70])
+    assert len(name) <= MAX_PATH_BYTES < len(f"{unpacked.place}/{name}")
     with pytest.raises(UnsafeNameError, match="too long for the destination's file system") as caught:
         unpacked(build.packed({name: b"x"}, "tar"))
     assert len(caught.value.message) < 400
