@@ -29,16 +29,17 @@ def fails_to_issue(error: Exception, *, had: bool) -> ModelfetchError:
     def fail() -> None:
         raise error
 
-    s3_source()._had = had
-    with pytest.raises(ModelfetchError) as caught:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ModelfetchError) as caught:
+        patch.setattr(s3_source(), "_had", had)  # other tests use the same source
         s3_source()._credentials(cast("botocore.session.Session", SimpleNamespace(get_credentials=fail)))
     return caught.value
 
 
 def fails_to_issue_google(error: Exception, *, had: bool) -> ModelfetchError:
     """Likewise for Google's."""
-    gcs_source()._had = had
-    return translated(error, gcs_source()._issued)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gcs_source(), "_had", had)
+        return translated(error, gcs_source()._issued)
 
 
 CARELESS = [
