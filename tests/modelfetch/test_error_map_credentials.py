@@ -29,9 +29,10 @@ def fails_to_issue(error: Exception, *, had: bool) -> ModelfetchError:
     def fail() -> None:
         raise error
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(ModelfetchError) as caught:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(s3_source(), "_had", had)  # other tests use the same source
-        s3_source()._credentials(cast("botocore.session.Session", SimpleNamespace(get_credentials=fail)))
+        with pytest.raises(ModelfetchError) as caught:
+            s3_source()._credentials(cast("botocore.session.Session", SimpleNamespace(get_credentials=fail)))
     return caught.value
 
 
