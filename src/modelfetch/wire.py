@@ -165,6 +165,8 @@ class Wire:
             request, asked = ahead
             with contextlib.suppress(NotPlain, *BROKEN):
                 return request, asked.reply()
+            if self._stop.is_set():
+                raise Stopped
         return self.source.authorise(obj), None
 
     def _reader(self, reply: Reply, host: str) -> _Reader:

@@ -14,7 +14,7 @@ from modelfetch.errors import ChangedError, NotFoundError, TransientError
 from modelfetch.pool import Connect
 from modelfetch.sources import Access, RemoteObject, open_source
 from modelfetch.uri import parse
-from modelfetch.wire import Wire
+from modelfetch.wire import Stopped, Wire
 from rigs import tree
 
 DATA = tree.noise(300_000)
@@ -290,6 +290,35 @@ def test_what_was_asked_for_ahead_is_forgotten_at_the_end(serve: tuple[Serve, li
     assert not wire._ahead
     assert asked._connection.sock is None
     assert not wire.ask(obj, 1000, 2000)
+
+
+def test_what_was_asked_for_ahead_is_not_asked_for_again_once_the_pull_is_over(serve: tuple[Serve, list[str]]) -> None:
+    """The thread that waited for it ends."""
+    start, asked_for = serve
+    arrived, release = threading.Event(), threading.Event()
+
+    def hang(handler: BaseHTTPRequestHandler) -> None:
+        arrived.set()
+        release.wait(30)
+        handler.close_connection = True
+
+    obj = RemoteObject("k", "m", len(DATA), "v1")
+    wire = Wire(open_source(parse(start(FIRST, hang)), Access(Connect(stall_timeout=30))), lambda _: None)
+    wire.fetch(obj, 0, 1000, Kept())
+    assert wire.ask(obj, 1000, 2000)
+    assert arrived.wait(30)
+
+    def end() -> None:
+        wire.close()
+        release.set()
+
+    waker = threading.Timer(0.2, end)
+    waker.start()
+    with pytest.raises(Stopped):
+        wire.fetch(obj, 1000, 2000, Kept())
+    waker.join()
+
+    assert len(asked_for) == 2
 
 
 def test_closing_ends_a_read_that_waits(serve: tuple[Serve, list[str]]) -> None:
