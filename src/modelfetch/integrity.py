@@ -13,7 +13,6 @@ from modelfetch.errors import MismatchError
 CRCS = {"crc64nvme": "CRC64-NVME", "crc32c": "CRC32C", "crc32": "CRC32"}
 _CRC_BYTES = {"crc64nvme": 8, "crc32c": 4, "crc32": 4}
 _IN_ORDER = ("sha1", "md5")  # sha256 is always computed: every receipt has it
-_NEW = {"sha256": hashlib.sha256, "sha1": hashlib.sha1, "md5": hashlib.md5}
 
 
 class _Hash(Protocol):
@@ -56,7 +55,7 @@ class InOrder:
         """Choose what to compute for an object with these checksums."""
         lone = not any(name in expected for name in (*CRCS, "sha256"))
         wanted = ["sha256", *[name for name in _IN_ORDER if lone and name in expected][:1]]
-        self._hashes: dict[str, _Hash] = {name: _NEW[name](usedforsecurity=False) for name in wanted}
+        self._hashes: dict[str, _Hash] = {name: hashlib.new(name, usedforsecurity=False) for name in wanted}
 
     def update(self, data: memoryview | bytes) -> None:
         """Take the next bytes."""

@@ -117,13 +117,11 @@ def _look_for_strangers(base: Path, new: set[str], ours: set[str], folders: set[
         if os.path.lexists(at) and (at.is_symlink() or not at.is_dir()) and folder not in ours:
             raise DestinationError(f"{at} is in the way, and modelfetch did not put it there.", hint=MOVE)
     for path in sorted(new):
-        if not os.path.lexists(os.path.join(base, path)):  # noqa: PTH118  a Path costs more, and there may be many
-            continue
         at = base / path
         if at.is_dir() and not at.is_symlink():
             if not all_ours(at, base, ours):
                 raise DestinationError(f"{at} is a directory where a file must go.", hint=MOVE)
-        elif path not in ours:
+        elif os.path.lexists(at) and path not in ours:
             raise DestinationError(f"{at} is in the way, and modelfetch did not put it there.", hint=MOVE)
 
 

@@ -184,7 +184,7 @@ def test_a_request_ahead_that_nobody_waits_for_leaves_nothing(served: tuple[Serv
 
 
 def test_no_request_goes_ahead_by_a_connection_that_has_ended(served: tuple[Serve, list[list[bytes]]]) -> None:
-    """Whether that is seen before it is sent, or as it is."""
+    """That is seen before anything is sent."""
     serve, _ = served
     with closing(kept(serve([OK, OK]))) as server:
         whole(server.get("/1", {}))
