@@ -31,7 +31,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@touch $@
 
 servers: $(READY) ## build the servers that the tests use (Go; once, 3 minutes)
-	@if command -v go > /dev/null; then $(BIN)/python tests/rigs/servers.py build; \
+	@if command -v go > /dev/null; then $(BIN)/python -m testkit.servers build; \
 	else echo "no Go here: the tests use moto's server and skip what needs GCS"; fi
 
 types: $(READY) ## types and import directions
@@ -52,7 +52,7 @@ mutants: $(READY) servers ## switch off one safeguard at a time and see that the
 	$(BIN)/python scripts/mutants.py
 
 bench: $(READY) ## time, CPU and memory beside s5cmd, rclone, kserve-storage and the SDKs; see bench/README.md
-	@PYTHONPATH=tests $(BIN)/python -m bench $(BENCH_FLAGS)
+	@$(BIN)/python -m bench $(BENCH_FLAGS)
 
 demo: $(READY) ## train, push, pull, serve, predict (STORE=moto, minio or gcs)
 	@$(BIN)/python demo/demo.py $(STORE)

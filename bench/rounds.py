@@ -14,7 +14,7 @@ from bench.cases import Case
 from bench.data import Object
 from bench.measure import Run, RunError
 from bench.server import Server
-from rigs import servers, toxiproxy
+from testkit import servers, toxiproxy
 
 ROUND_TRIP, RATE = 100, 20_000  # ms; kB/s of each connection
 _SLACK = 2 * 1024**3  # bytes of the disk that are left alone

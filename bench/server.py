@@ -18,7 +18,7 @@ import trustme
 
 from bench import data, replies
 from bench.measure import available_memory
-from rigs.servers import free_port
+from testkit.servers import free_port
 
 _HOW = "apt-get install nginx-light libnginx-mod-http-headers-more-filter"
 _MODULE = "ngx_http_headers_more_filter_module.so"

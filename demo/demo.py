@@ -26,8 +26,7 @@ from google.cloud import storage
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from rigs import servers  # the tests' way to find, build and start a server
+from testkit import servers  # the tests' way to find, build and start a server
 
 BIN = Path(sys.executable).parent
 STORES = {"moto": None, "minio": servers.MINIO, "gcs": servers.FAKE_GCS}

@@ -1,7 +1,6 @@
 """The fixtures of all tests: real servers, the fault proxy, the command line, a clean environment."""
 
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
@@ -10,13 +9,11 @@ from pathlib import Path
 import pytest
 from _pytest import runner
 
-sys.path.append(str(Path(__file__).parent))  # for `rigs`; at the end, for tests/modelfetch is named like the package
-
-from rigs import liar as liars
-from rigs import mounts, servers, web
-from rigs.cli import Cli
-from rigs.faultproxy import FaultProxy
-from rigs.stores import GCS, S3, Folder, GCSBucket, S3Bucket, Store
+from testkit import liar as liars
+from testkit import mounts, servers, web
+from testkit.cli import Cli
+from testkit.faultproxy import FaultProxy
+from testkit.stores import GCS, S3, Folder, GCSBucket, S3Bucket, Store
 
 # The campaigns work in threads while pytest goes from test to test. It would note each in os.environ, and whoever goes
 # through that meanwhile, as requests does for every request, fails.

@@ -3,14 +3,14 @@
 import gc
 from typing import NoReturn
 
-from modelfetch import interrupts
+from modelfetch import signals
 
 
 def main() -> NoReturn:
     """The console script."""
-    interrupts.install(held=True)
+    signals.install(held=True)
     gc.disable()  # until `open_source` has opened a store: what libraries make as they load, they keep
-    from modelfetch import cli  # noqa: PLC0415  see above
+    from modelfetch.cli import app as cli  # noqa: PLC0415  see above
 
     cli.main()
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from modelfetch import names
-from modelfetch.archive import promised
+from modelfetch import safe_paths
 from modelfetch.errors import (
     BudgetError,
     ModelfetchError,
@@ -15,8 +14,7 @@ from modelfetch.errors import (
     UnsafeNameError,
     WrongBytesError,
 )
-from modelfetch.signature import SIGNATURE
-from modelfetch.sources.base import NOTHING, Found, RemoteObject
+from modelfetch.sources.base import NOTHING, Listing, RemoteObject
 from modelfetch.uri import ModelURI
 
 
@@ -43,9 +41,9 @@ class Plan(NamedTuple):
     archive: bool
     version: str
     manifests: tuple[RemoteObject, ...] = ()
-    stated: Mapping[str, str] = NOTHING
+    manifest_sha256: Mapping[str, str] = NOTHING
     signature: RemoteObject | None = None
-    signed: Mapping[str, str] = NOTHING
+    signed_sha256: Mapping[str, str] = NOTHING
 
     @property
     def size(self) -> int:
@@ -53,7 +51,7 @@ class Plan(NamedTuple):
         return sum(o.size or 0 for o in self.objects)
 
     @property
-    def ident(self) -> str:
+    def resume_key(self) -> str:
         """Identifies the plan across runs: the same version of the same model, put together in the same way.
 
         Empty if nothing tells versions apart: what an earlier run brought may be of another one.
@@ -72,9 +70,9 @@ class Plan(NamedTuple):
         return self.uri.pinned(version) if version else str(self.uri)
 
     @property
-    def declared(self) -> bool:
+    def fully_declared(self) -> bool:
         """Whether manifests speak of every object."""
-        return len(self.stated) == len(self.objects)
+        return len(self.manifest_sha256) == len(self.objects)
 
     def named(self, name: str) -> "Plan":
         """The same plan for a single object that is to be a file of this name."""
@@ -82,8 +80,8 @@ class Plan(NamedTuple):
         return self._replace(objects=(single._replace(path=name),))
 
 
-def make(
-    found: Found,
+def make_plan(
+    found: Listing,
     uri: ModelURI,
     *,
     extract: bool,
@@ -102,15 +100,15 @@ def make(
         TransientError: a directory's first file is still to come.
     """
     objects = found.objects
-    manifests = tuple(o for o in objects if found.directory and names.is_manifest(o.path))
+    manifests = tuple(o for o in objects if found.directory and safe_paths.is_manifest_path(o.path))
     if found.directory:
-        objects = tuple(sorted((o for o in objects if chosen(o.path, include, exclude)), key=lambda o: o.path))
+        objects = tuple(sorted((o for o in objects if is_selected(o.path, include, exclude)), key=lambda o: o.path))
         if not objects:
             raise _none_left(found, uri)
     folders = (
         ()
         if include
-        else tuple(f for f in found.folders if not names.is_reserved(f) and not _matches(f + "/", exclude))
+        else tuple(f for f in found.folders if not safe_paths.is_reserved_path(f) and not _matches(f + "/", exclude))
     )
     _vet(objects, folders)
     if len(objects) > max_files:
@@ -127,28 +125,28 @@ def make(
         objects=objects,
         folders=folders,
         directory=found.directory,
-        archive=extract and not found.directory and promised(objects[0].path),
+        archive=extract and not found.directory and safe_paths.is_archive_name(objects[0].path),
         version=_listing_version(objects, folders) if found.directory else objects[0].version,
         manifests=manifests,
-        signature=next((o for o in found.objects if found.directory and o.path == SIGNATURE), None),
+        signature=next((o for o in found.objects if found.directory and o.path == safe_paths.SIGNATURE_NAME), None),
     )
 
 
-def chosen(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+def is_selected(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     """Whether a directory's file is one of the model's, and one of those that the patterns leave."""
-    ours = names.is_reserved(path) or names.is_manifest(path)
+    ours = safe_paths.is_reserved_path(path) or safe_paths.is_manifest_path(path)
     return not ours and (not include or _matches(path, include)) and not _matches(path, exclude)
 
 
-def _none_left(found: Found, uri: ModelURI) -> ModelfetchError:
-    if all(o.path == names.MANIFEST for o in found.objects):
-        return under_way(str(uri))
+def _none_left(found: Listing, uri: ModelURI) -> ModelfetchError:
+    if all(o.path == safe_paths.MANIFEST_SUFFIX for o in found.objects):
+        return push_under_way_error(str(uri))
     return NotFoundError(
         f"None of the {len(found.objects)} files at {uri} is left to pull.", hint="Check --include and --exclude."
     )
 
 
-def under_way(what: str) -> TransientError:
+def push_under_way_error(what: str) -> TransientError:
     """The error for a directory that is only partly there."""
     return TransientError(
         f"{what} is not all there: a push is under way, or was interrupted.",
@@ -164,11 +162,11 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 def _vet(objects: Sequence[RemoteObject], folders: Sequence[str]) -> None:
     paths = [o.path for o in objects]
-    names.vet_all(paths)
+    safe_paths.check_paths(paths)
     files = set(paths)
     for folder in folders:
-        names.vet(folder)
-        if folder in files or any(parent in files for parent in names.parents(folder)):
+        safe_paths.check_path(folder)
+        if folder in files or any(parent in files for parent in safe_paths.parent_paths(folder)):
             raise UnsafeNameError(
                 f"The key {folder!r} is both a file and a directory.", hint="Leave one out with --exclude."
             )

@@ -27,7 +27,7 @@ class Progress(Protocol):
         ...
 
 
-class Silent:
+class SilentProgress:
     """Tells nobody."""
 
     def begin(self, what: str, total: int | None) -> None:

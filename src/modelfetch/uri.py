@@ -64,7 +64,7 @@ class ModelURI(NamedTuple):
                 return str(self)
 
 
-def parse(text: str) -> ModelURI:
+def parse_uri(text: str) -> ModelURI:
     """Take a URI apart.
 
     Raises:
@@ -85,7 +85,7 @@ def parse(text: str) -> ModelURI:
         case "file":
             return _file_url(rest)
         case other:
-            raise UsageError(f"Unknown scheme {other}:// in {masked(text)!r}.", hint=_FORMS)
+            raise UsageError(f"Unknown scheme {other}:// in {mask_uri(text)!r}.", hint=_FORMS)
 
 
 def _vet(text: str) -> None:
@@ -95,7 +95,7 @@ def _vet(text: str) -> None:
         raise UsageError(f"The source {text!r} is not valid UTF-8.", hint="A receipt could not name it: rename it.")
 
 
-def masked(text: str) -> str:
+def mask_uri(text: str) -> str:
     """An address that may make no sense, as a message may show it: without name, password and query."""
     found = _SCHEME.match(text)
     if not found or found[1].lower() == "file":
@@ -116,7 +116,7 @@ def _bucket(scheme: Literal["s3", "gs"], rest: str, version: str | None, text: s
     point = _ACCESS_POINT.match(rest) if scheme == "s3" else None
     bucket, _, key = (point[1], "/", point[2]) if point else rest.partition("/")
     if not bucket:
-        raise UsageError(f"No bucket in {masked(text)!r}.", hint=f"Write {scheme}://bucket/path.")
+        raise UsageError(f"No bucket in {mask_uri(text)!r}.", hint=f"Write {scheme}://bucket/path.")
     if "@" in bucket:
         raise UsageError("The address holds credentials.", hint="Give them in variables or files that the SDK reads.")
     if version == "":

@@ -3,9 +3,9 @@
 import hashlib
 from pathlib import Path
 
-from modelfetch import receipt as receipts
 from modelfetch.errors import MismatchError
-from modelfetch.receipt import FileEntry, Receipt
+from modelfetch.volume import receipt as receipts
+from modelfetch.volume.receipt import FileEntry, Receipt
 
 
 def verify(path: Path) -> Receipt:
@@ -15,7 +15,7 @@ def verify(path: Path) -> Receipt:
         NotFoundError: it has no receipt.
         MismatchError: naming every file that is missing or differs.
     """
-    receipt = receipts.read(receipts.path_for(path, directory=path.is_dir()))
+    receipt = receipts.read_receipt(receipts.receipt_path(path, directory=path.is_dir()))
     base = path if path.is_dir() else path.parent
     if wrong := mismatches(receipt, base):
         raise MismatchError(
@@ -29,7 +29,7 @@ def mismatches(receipt: Receipt, base: Path) -> list[str]:
     """Every file below `base` that is not as its receipt says, with both values."""
     wrong = [flaw for entry in receipt.files if (flaw := _flaw(base / entry.path, entry))]
     directory = not (len(receipt.files) == 1 and receipt.digest == f"sha256:{receipt.files[0].sha256}")
-    if not wrong and receipt.digest != receipts.digest(receipt.files, directory=directory):
+    if not wrong and receipt.digest != receipts.model_digest(receipt.files, directory=directory):
         wrong.append(f"the receipt's digest {receipt.digest} is not that of its files")
     return wrong
 

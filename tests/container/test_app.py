@@ -14,10 +14,10 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
-from rigs import servers
+from testkit import servers
 
 if TYPE_CHECKING:
-    from rigs.stores import Store
+    from testkit.stores import Store
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800), pytest.mark.slow]
 ENV = {"LOCAL_MODEL_PATH": "/mnt/models/iris/model.joblib"}

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rigs import keys, tree
+from testkit import keys, tree
 
 if TYPE_CHECKING:
-    from rigs.faultproxy import FaultProxy
-    from rigs.stores import S3Bucket, Store
+    from testkit.faultproxy import FaultProxy
+    from testkit.stores import S3Bucket, Store
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800), pytest.mark.slow]
 UID = 65532

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modelfetch import errors
-from modelfetch.settings import Settings, shown, variables
+from modelfetch.cli.settings import Settings, shown, variables
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

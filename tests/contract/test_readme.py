@@ -11,12 +11,13 @@ import pytest
 import typer
 import yaml
 
-from contract.tables import README, ROOT, between, tables
-from modelfetch import cli, settings
+from modelfetch.cli import app as cli
+from modelfetch.cli import settings
 from modelserve import settings as app_settings
 from modelserve.app import create_app
 from modelserve.service import Service
-from rigs.cli import Cli
+from testkit.cli import Cli
+from tests.contract.tables import README, ROOT, between, tables
 
 BESIDE = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 PAGES = [README, *(ROOT / name for name in BESIDE), *sorted(ROOT.glob("docs/*.md"))]
@@ -135,7 +136,7 @@ def test_make_targets_that_are_named_exist() -> None:
 
 
 def test_the_house_is_drawn_as_it_stands() -> None:
-    """The architecture page has every module of both packages, and none that is gone."""
+    """The architecture page has every room of both packages, and no other."""
     rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "docs/architecture.md").read_text(encoding="utf-8"), re.MULTILINE)
     drawn = {name.strip("/") for row in rows for name in INLINE.findall(row)}
     there = {

@@ -13,13 +13,13 @@ import joblib
 import pytest
 from sklearn.dummy import DummyClassifier
 
-from contract.tables import README
-from modelfetch import receipt as written
+from modelfetch.volume import receipt as written
 from modelserve import receipt as read
 from modelserve.errors import WrongBytesError
 from modelserve.model import load
 from modelserve.settings import Settings
-from rigs.cli import Cli
+from testkit.cli import Cli
+from tests.contract.tables import README
 
 KINDS = ["file", "directory", "archive"]
 
@@ -139,7 +139,7 @@ def test_both_packages_ignore_what_they_do_not_know(pulled: Callable[[str], Pull
     there = pulled("file")
     there.receipt.write_text(json.dumps({**there.content, "signature": {"by": "somebody"}}), encoding="utf-8")
 
-    assert written.read(there.receipt).digest == read.read(there.receipt).digest == there.content["digest"]
+    assert written.read_receipt(there.receipt).digest == read.read(there.receipt).digest == there.content["digest"]
 
 
 def test_both_packages_refuse_another_schema(pulled: Callable[[str], Pulled]) -> None:
@@ -147,6 +147,6 @@ def test_both_packages_refuse_another_schema(pulled: Callable[[str], Pulled]) ->
     there = pulled("file")
     there.receipt.write_text(json.dumps({**there.content, "schema": 2}), encoding="utf-8")
 
-    for package in (written, read):
+    for reader in (written.read_receipt, read.read):
         with pytest.raises(Exception, match=r"schema .*2"):
-            package.read(there.receipt)
+            reader(there.receipt)

@@ -8,15 +8,15 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults.fault import RIGHT, Fault
-from faults.models import Files, Model, stock
-from faults.report import Row
-from faults.way import Way
-from rigs import toxiproxy, tree
-from rigs.cli import Cli, Run
-from rigs.faultproxy import FaultProxy
-from rigs.stores import GCS, S3
-from rigs.warm import Warm
+from testkit import toxiproxy, tree
+from testkit.cli import Cli, Run
+from testkit.faultproxy import FaultProxy
+from testkit.stores import GCS, S3
+from testkit.warm import Warm
+from tests.faults.fault import RIGHT, Fault
+from tests.faults.models import Files, Model, stock
+from tests.faults.report import Row
+from tests.faults.way import Way
 
 SECONDS = 150  # for one run; the slowest takes some 15 on an idle machine
 MEMORY = 16 * 1024**2  # bytes of an archive that may wait to be unpacked, so that peaks can be compared

@@ -1,6 +1,6 @@
 """All faults of the campaign, in the order of the table."""
 
-from faults.network import NETWORK
-from faults.stored import STORED
+from tests.faults.network import NETWORK
+from tests.faults.stored import STORED
 
 FAULTS = (*NETWORK, *STORED)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from faults import report
+from tests.faults import report
 
 LEDGER = pytest.StashKey[report.Ledger]()
 

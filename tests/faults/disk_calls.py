@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from faults import disks
-from faults.disks import Case, Ground, Place, Verdict
+from tests.faults import disks
+from tests.faults.disks import Case, Ground, Place, Verdict
 
 # What a disk may say to each call. None of it may pass unnoticed, unless the call was idle or tidied up.
 ERRORS = {

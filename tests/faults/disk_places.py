@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from faults.disk_scenes import DIRECTORIES, EACH
-from faults.disks import Case, Place
-from rigs import mounts, tree
+from testkit import mounts, tree
+from tests.faults.disk_scenes import DIRECTORIES, EACH
+from tests.faults.disks import Case, Place
 
 STRANGER = 10001  # a uid that is not ours
 LONG = "d" * 200

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from faults.disk_scenes import DIRECTORIES, EACH, Zipped
-from faults.disks import SECONDS, Case, Place
-from faults.scenes import Scene
-from rigs import mounts
+from testkit import mounts
+from tests.faults.disk_scenes import DIRECTORIES, EACH, Zipped
+from tests.faults.disks import SECONDS, Case, Place
+from tests.faults.scenes import Scene
 
 KIB = 1024
 BLOCK = 4096  # of a tmpfs

@@ -4,8 +4,8 @@ import io
 import zipfile
 from dataclasses import dataclass
 
-from faults.scenes import Model, Scene
-from rigs import tree
+from testkit import tree
+from tests.faults.scenes import Model, Scene
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from faults import scenes
-from faults.scenes import Prepared, State
-from modelfetch import receipt as receipts
-from rigs import mounts, tree
-from rigs.cli import Cli, Run
-from rigs.faultproxy import FaultProxy
-from rigs.stores import Store
-from rigs.warm import Warm
+from modelfetch.volume import receipt as receipts
+from testkit import mounts, tree
+from testkit.cli import Cli, Run
+from testkit.faultproxy import FaultProxy
+from testkit.stores import Store
+from testkit.warm import Warm
+from tests.faults import scenes
+from tests.faults.scenes import Prepared, State
 
 SECONDS = 150  # for one run, traced, on a busy machine
 LITTLE = 64 * 1024  # bytes of notes that may stay in a staging area
@@ -249,9 +249,9 @@ def untold(run: Run) -> list[str]:
 def altered(place: Place) -> list[str]:
     """Published files that have not the size and the time that their receipt says: the next pull would fetch anew."""
     dest = place.volume / "m"
-    receipt = receipts.read(receipts.path_for(dest, directory=dest.is_dir()))
+    receipt = receipts.read_receipt(receipts.receipt_path(dest, directory=dest.is_dir()))
     base = dest if dest.is_dir() else place.volume
-    return [] if receipts.intact(receipt, base) else ["what is published has not the times that its receipt says"]
+    return [] if receipts.is_intact(receipt, base) else ["what is published has not the times that its receipt says"]
 
 
 def staged(volume: Path) -> int:

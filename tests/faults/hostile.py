@@ -6,12 +6,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults.report import Row
 from modelfetch.errors import BUG_CODE
-from rigs import tree
-from rigs.cli import Cli, Run
-from rigs.liar import Answer, Asked, Liar, Speaker
-from rigs.warm import Warm
+from testkit import tree
+from testkit.cli import Cli, Run
+from testkit.liar import Answer, Asked, Liar, Speaker
+from testkit.warm import Warm
+from tests.faults.report import Row
 
 PEAK = 256 * 1024**2  # bytes: 64 MiB are for buffers, as much for a reply, the rest for Python and an SDK
 SECONDS = 60

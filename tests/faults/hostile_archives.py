@@ -9,9 +9,9 @@ import lzma
 import struct
 from collections.abc import Iterator
 
-from faults.hostile import Case
-from rigs import archives
-from rigs.archives import Entry, block, member, pax, tar, zip_raw
+from testkit import archives
+from testkit.archives import Entry, block, member, pax, tar, zip_raw
+from tests.faults.hostile import Case
 
 GOOD, ABOVE = member("good", b"good"), "../" * 8
 SUFFIXES = {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "zstd"}

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterator
 
-from faults.hostile import Case
-from rigs import liar
-from rigs.liar import Honest, Item
+from testkit import liar
+from testkit.liar import Honest, Item
+from tests.faults.hostile import Case
 
 GOOD = {"good": b"x"}
 DEEP = "/".join(["d"] * 511)  # with the prefix and a name, the longest key that S3 takes

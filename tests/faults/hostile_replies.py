@@ -3,9 +3,9 @@
 import gzip
 from collections.abc import Iterator
 
-from faults.hostile import Case
-from rigs import liar
-from rigs.liar import Answer, Asked, Item, Speaker
+from testkit import liar
+from testkit.liar import Answer, Asked, Item, Speaker
+from tests.faults.hostile import Case
 
 XML, JSON = (("Content-Type", "application/xml"),), (("Content-Type", "application/json"),)
 BEGIN = b'<?xml version="1.0"?><ListBucketResult>'

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults import scenes
-from faults.scenes import Prepared, Scene
-from modelfetch.landing import BLOCK
-from rigs import strace, tree
-from rigs.cli import Cli, Run, Running
-from rigs.faultproxy import FaultProxy
-from rigs.strace import Call
+from modelfetch.transfer.part_file import BLOCK_SIZE
+from testkit import strace, tree
+from testkit.cli import Cli, Run, Running
+from testkit.faultproxy import FaultProxy
+from testkit.strace import Call
+from tests.faults import scenes
+from tests.faults.scenes import Prepared, Scene
 
 SECONDS = 150  # for one run, traced, on a busy machine
 FEW = 200_000  # bytes of listings, manifests and errors
@@ -258,7 +258,7 @@ def journaled(volume: Path, scene: Scene) -> int:
             if isinstance(entry, list) and len(entry) in (3, 4):
                 noted.add((entry[0], entry[1]))
     files = scene.new.files
-    return sum(min(BLOCK, len(files[path]) - block * BLOCK) for path, block in noted if path in files)
+    return sum(min(BLOCK_SIZE, len(files[path]) - block * BLOCK_SIZE) for path, block in noted if path in files)
 
 
 def _parsed(line: str) -> object:

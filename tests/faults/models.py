@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cache
 from urllib.parse import quote
 
-from modelfetch.landing import BLOCK
-from rigs import tree
-from rigs.stores import Store
+from modelfetch.transfer.part_file import BLOCK_SIZE
+from testkit import tree
+from testkit.stores import Store
 
 Files = Mapping[str, bytes]
 SHAPES = ("object", "directory", "archive")
@@ -82,7 +82,7 @@ class Model:
     @property
     def blocks(self) -> int:
         """In how many pieces the victim is fetched and noted, at most."""
-        return -(-self.victim_size // BLOCK)
+        return -(-self.victim_size // BLOCK_SIZE)
 
     def put(self, key: str, data: bytes) -> None:
         """Store an object of it, anew or for the first time."""

@@ -3,7 +3,9 @@
 import random
 from typing import Any
 
-from faults.fault import (
+from modelfetch.transfer.part_file import BLOCK_SIZE
+from testkit.faults import Request
+from tests.faults.fault import (
     CHANGED,
     CREDENTIALS,
     HTML,
@@ -19,9 +21,7 @@ from faults.fault import (
     bodies,
     questions,
 )
-from faults.way import Way
-from modelfetch.landing import BLOCK
-from rigs.faults import Request
+from tests.faults.way import Way
 
 TENFOLD = {"MODELFETCH_RETRIES": "10", "MODELFETCH_RETRY_WAIT": "0.001s"}
 OTHER_VERSION = {"ETag": '"0123456789abcdef0123456789abcdef"', "X-Goog-Generation": "1"}
@@ -49,7 +49,7 @@ def _cut_at_a_tenth(way: Way) -> None:
 
 
 def _flip(way: Way, times: int | None) -> None:
-    way.bodies(flip_at=min(way.nth * BLOCK + 12_345, way.model.victim_size - 1), times=times)
+    way.bodies(flip_at=min(way.nth * BLOCK_SIZE + 12_345, way.model.victim_size - 1), times=times)
 
 
 def _several(way: Way) -> None:

@@ -12,12 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from modelfetch import publish
-from modelfetch import receipt as receipts
 from modelfetch.errors import ModelfetchError, WrongBytesError
 from modelfetch.verify import verify
-from rigs import tree
-from rigs.cli import Cli
+from modelfetch.volume import publish
+from modelfetch.volume import receipt as receipts
+from testkit import tree
+from testkit.cli import Cli
 
 State = dict[str, str]  # what is at each path: a file with its mode and sha256, a directory with its mode, or a link
 
@@ -223,7 +223,7 @@ def _untrue(receipt: Path) -> list[str]:
     """What a receipt says that is not so: by our own look, and by `modelfetch verify`."""
     wrong = []
     try:
-        said = receipts.read(receipt)
+        said = receipts.read_receipt(receipt)
     except WrongBytesError:
         return []  # nothing that anyone would believe
     for entry in said.files:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from faults.fault import (
+from testkit.faults import Request
+from testkit.stores import S3Bucket
+from tests.faults.fault import (
     CHANGED,
     HTML,
     MISMATCH,
@@ -16,10 +18,8 @@ from faults.fault import (
     Fault,
     bodies,
 )
-from faults.models import Model, content, delete, overwrite
-from faults.way import Way
-from rigs.faults import Request
-from rigs.stores import S3Bucket
+from tests.faults.models import Model, content, delete, overwrite
+from tests.faults.way import Way
 
 ANYBODY = {"MODELFETCH_ANONYMOUS": "true"}
 CHECKSUMS = {f"x-amz-checksum-{name}": "AAAAAA==" for name in ("crc32", "crc32c")} | {"x-goog-hash": "crc32c=AAAAAA=="}

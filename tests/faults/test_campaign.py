@@ -11,13 +11,13 @@ from itertools import product
 
 import pytest
 
-from faults.campaign import Campaign, Case, Outcome
-from faults.cases import FAULTS
-from faults.fault import Fault
-from faults.models import SHAPES, Model, stock
-from faults.report import Ledger
-from rigs.stores import GCS, S3, Store
-from rigs.warm import warm
+from testkit.stores import GCS, S3, Store
+from testkit.warm import warm
+from tests.faults.campaign import Campaign, Case, Outcome
+from tests.faults.cases import FAULTS
+from tests.faults.fault import Fault
+from tests.faults.models import SHAPES, Model, stock
+from tests.faults.report import Ledger
 
 TITLE = "Faults on the way"
 WORKERS = 6  # most of them wait

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from faults import disk_calls, disk_hostile, disk_places, disk_room, disks, scenes
-from faults.disk_calls import Strike
-from faults.disk_scenes import EACH, SCENES
-from faults.disks import Case, Ground, Verdict
-from faults.report import Ledger, Row
-from rigs import strace
-from rigs.cli import Cli
-from rigs.stores import S3, Folder
-from rigs.warm import Warm, warm
+from testkit import strace
+from testkit.cli import Cli
+from testkit.stores import S3, Folder
+from testkit.warm import Warm, warm
+from tests.faults import disk_calls, disk_hostile, disk_places, disk_room, disks, scenes
+from tests.faults.disk_calls import Strike
+from tests.faults.disk_scenes import EACH, SCENES
+from tests.faults.disks import Case, Ground, Verdict
+from tests.faults.report import Ledger, Row
 
 TITLE = "Disks"
 WORKERS = 2

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from faults.report import Ledger, Row
-from modelfetch import receipt as receipts
 from modelfetch.errors import ModelfetchError
 from modelfetch.verify import verify
-from rigs import mounts, tree
-from rigs.cli import Cli, Run, Running
-from rigs.faultproxy import FaultProxy
-from rigs.stores import S3Bucket
+from modelfetch.volume import receipt as receipts
+from testkit import mounts, tree
+from testkit.cli import Cli, Run, Running
+from testkit.faultproxy import FaultProxy
+from testkit.stores import S3Bucket
+from tests.faults.report import Ledger, Row
 
 TITLE = "Disks"
 SECONDS = 150
@@ -226,4 +226,7 @@ def test_a_reader_of_a_file_always_finds_one(shelf: S3Bucket, modelfetch: Cli, t
 
     assert run.code == 0
     assert seen <= {A["a.bin"], B["b.bin"]}
-    assert receipts.read(receipts.path_for(dest, directory=False)).digest == f"sha256:{tree.sha256(B['b.bin'])}"
+    assert (
+        receipts.read_receipt(receipts.receipt_path(dest, directory=False)).digest
+        == f"sha256:{tree.sha256(B['b.bin'])}"
+    )

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from faults import hostile_archives, hostile_keys, hostile_replies
-from faults.hostile import Case, attempt
-from faults.report import Ledger
-from rigs.liar import Liar
-from rigs.warm import Warm, warm
+from testkit.liar import Liar
+from testkit.warm import Warm, warm
+from tests.faults import hostile_archives, hostile_keys, hostile_replies
+from tests.faults.hostile import Case, attempt
+from tests.faults.report import Ledger
 
 TITLE = "Hostile input"
 

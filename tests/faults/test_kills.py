@@ -16,14 +16,14 @@ from typing import TypeVar
 
 import pytest
 
-from faults import kill_scenes, kills, scenes
-from faults.kills import Bench, Outcome, Strike
-from faults.report import Ledger, Row
-from faults.scenes import Prepared, Scene
-from rigs import strace
-from rigs.cli import Cli
-from rigs.faultproxy import FaultProxy
-from rigs.stores import Folder, Store
+from testkit import strace
+from testkit.cli import Cli
+from testkit.faultproxy import FaultProxy
+from testkit.stores import Folder, Store
+from tests.faults import kill_scenes, kills, scenes
+from tests.faults.kills import Bench, Outcome, Strike
+from tests.faults.report import Ledger, Row
+from tests.faults.scenes import Prepared, Scene
 
 Call = tuple[str, int]  # a system call's name and its number among those of its thread
 T = TypeVar("T")

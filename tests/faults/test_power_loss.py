@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from faults import kill_scenes, kills, scenes
-from faults.kills import Bench
-from faults.scenes import Scene
-from rigs import strace, tree
-from rigs.cli import Cli
-from rigs.stores import Folder
-from rigs.strace import Call
+from testkit import strace, tree
+from testkit.cli import Cli
+from testkit.stores import Folder
+from testkit.strace import Call
+from tests.faults import kill_scenes, kills, scenes
+from tests.faults.kills import Bench
+from tests.faults.scenes import Scene
 
 pytestmark = pytest.mark.slow
 SCENES = {scene.name: scene for scene in kill_scenes.LOCAL}

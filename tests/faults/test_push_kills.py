@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from faults.report import Ledger, Row
-from rigs import tree
-from rigs.cli import Cli, Running
-from rigs.faultproxy import FaultProxy
-from rigs.stores import Store
+from testkit import tree
+from testkit.cli import Cli, Running
+from testkit.faultproxy import FaultProxy
+from testkit.stores import Store
+from tests.faults.report import Ledger, Row
 
 SECONDS = 150  # for one run, on a busy machine
 SEED = 4

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from faults import report
-from faults.report import Ledger, Row
+from tests.faults import report
+from tests.faults.report import Ledger, Row
 
 
 def test_runs_of_a_fault_add_up_to_a_line_and_all_to_the_last_one(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from faults import kill_scenes
-from faults.report import Ledger, Row
-from faults.waits import WAITS, Site
-from rigs import mounts, tree
-from rigs.cli import Cli
-from rigs.faultproxy import FaultProxy
-from rigs.stores import S3Bucket
+from testkit import mounts, tree
+from testkit.cli import Cli
+from testkit.faultproxy import FaultProxy
+from testkit.stores import S3Bucket
+from tests.faults import kill_scenes
+from tests.faults.report import Ledger, Row
+from tests.faults.waits import WAITS, Site
 
 CATCHABLE = (signal.SIGTERM, signal.SIGINT)
 ROUNDS = 3  # in full

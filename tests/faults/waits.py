@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faults import kills
-from modelfetch import receipt as receipts
-from modelfetch.receipt import FileEntry, Receipt
-from rigs import archives, mounts, tree
-from rigs.cli import Cli, Running
-from rigs.faultproxy import FaultProxy
-from rigs.stores import S3Bucket
+from modelfetch.volume import receipt as receipts
+from modelfetch.volume.receipt import FileEntry, Receipt
+from testkit import archives, mounts, tree
+from testkit.cli import Cli, Running
+from testkit.faultproxy import FaultProxy
+from testkit.stores import S3Bucket
+from tests.faults import kills
 
 LONG = "10m"
 PATIENCE = 150  # seconds until it waits, on a busy machine
@@ -168,9 +168,9 @@ def for_a_hash(site: Site) -> Running:
     with site.dest.open("wb") as file:
         file.truncate(ENDLESS)
     entry = (FileEntry("m", ENDLESS, "0" * 64),)
-    now = receipts.now()
-    told = Receipt("s3://b/m", "v", receipts.digest(entry, directory=False), entry, (), 0, 0, 0.0, 0, now, now)
-    receipts.path_for(site.dest, directory=False).write_text(told.to_json())
+    now = receipts.utc_now()
+    told = Receipt("s3://b/m", "v", receipts.model_digest(entry, directory=False), entry, (), 0, 0, 0.0, 0, now, now)
+    receipts.receipt_path(site.dest, directory=False).write_text(told.to_json())
     running = site.cli.start("verify", site.dest)
     running.wait_for(lambda: str(site.dest) in _open(running.process.pid), PATIENCE)
     return running

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faults.models import Model
-from rigs.faultproxy import FaultProxy
-from rigs.faults import Rule
-from rigs.toxiproxy import Stream
+from testkit.faultproxy import FaultProxy
+from testkit.faults import Rule
+from testkit.toxiproxy import Stream
+from tests.faults.models import Model
 
 
 @dataclass

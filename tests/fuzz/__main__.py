@@ -1,4 +1,4 @@
-"""Fuzzes one target or all: `PYTHONPATH=tests python -m fuzz [TARGET...] [--seconds N] [--findings DIR] [--plain]`.
+"""Fuzzes one target or all: `python -m tests.fuzz [TARGET...] [--seconds N] [--findings DIR] [--plain]`.
 
 With atheris (the extra `fuzz`) guided by coverage, else (or with --plain) by chance. Findings are written to a
 directory, a file each; whoever mends one puts it into corpus/TARGET. Exit code 1 if there was any.
@@ -41,8 +41,8 @@ def _arguments() -> argparse.Namespace:
 
 def by_chance(name: str, seconds: int, findings: Path, seed: str) -> tuple[int, int]:
     """Run mutants of the seeds; how many, and how many findings of different places in the code."""
-    from fuzz import mutations, seeds  # noqa: PLC0415  atheris wants to see every import
-    from fuzz.targets import TARGETS  # noqa: PLC0415
+    from tests.fuzz import mutations, seeds  # noqa: PLC0415  atheris wants to see every import
+    from tests.fuzz.targets import TARGETS  # noqa: PLC0415
 
     rng, begun, runs, places = random.Random(seed or time.time_ns()), time.monotonic(), 0, set()
     inputs = seeds.of(name)
@@ -96,8 +96,8 @@ def _guided(name: str, seconds: int, corpus: Path, seed: str) -> None:
     import atheris  # noqa: PLC0415  an extra
 
     with atheris.instrument_imports(include=["modelfetch"]):
-        from fuzz import seeds  # noqa: PLC0415
-        from fuzz.targets import TARGETS  # noqa: PLC0415
+        from tests.fuzz import seeds  # noqa: PLC0415
+        from tests.fuzz.targets import TARGETS  # noqa: PLC0415
 
     for number, data in enumerate(seeds.of(name)):
         (corpus / str(number)).write_bytes(data)
@@ -116,7 +116,7 @@ def main() -> int:
     engine = by_chance if given.plain or importlib.util.find_spec("atheris") is None else by_coverage
     names = given.targets
     if not names:
-        from fuzz.targets import TARGETS  # noqa: PLC0415
+        from tests.fuzz.targets import TARGETS  # noqa: PLC0415
 
         names = list(TARGETS)
     findings = 0

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 
-from rigs import archives
+from testkit import archives
 
 
 def _noise(size: int) -> bytes:

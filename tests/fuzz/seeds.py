@@ -7,12 +7,12 @@ import lzma
 import zlib
 from pathlib import Path
 
-from fuzz import archives
-from modelfetch import receipt
-from modelfetch.manifest import Manifest
-from modelfetch.receipt import FileEntry, Packed, Receipt
-from rigs import archives as makers
-from rigs.liar import Item, gcs_page, s3_page
+from modelfetch.provenance.manifest import Manifest
+from modelfetch.volume import receipt
+from modelfetch.volume.receipt import ArchiveEntry, FileEntry, Receipt
+from testkit import archives as makers
+from testkit.liar import Item, gcs_page, s3_page
+from tests.fuzz import archives
 
 CORPUS = Path(__file__).parent / "corpus"
 _SHA = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
@@ -29,10 +29,10 @@ def _streams() -> list[bytes]:
 
 
 def _receipts() -> list[bytes]:
-    now = receipt.now()
-    digest = receipt.digest(_FILES, directory=True)
+    now = receipt.utc_now()
+    digest = receipt.model_digest(_FILES, directory=True)
     one = Receipt("s3://b/m", "v", digest, _FILES, ("size",), 5, 0, 0.5, 0, now, now)
-    two = Receipt("s3://b/m", "v", digest, _FILES, (), 5, 0, 0.5, 0, now, now, archive=Packed("m.tar", 5, _SHA))
+    two = Receipt("s3://b/m", "v", digest, _FILES, (), 5, 0, 0.5, 0, now, now, archive=ArchiveEntry("m.tar", 5, _SHA))
     return [each.to_json().encode() for each in (one, two)]
 
 

@@ -19,9 +19,9 @@ import urllib3
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
-from fuzz import archives as wrappings
-from modelfetch import console, manifest, names, plan, receipt, settings, uri
-from modelfetch.archive.streams import PIECE, codec, inflate
+from modelfetch import plan, safe_paths, uri
+from modelfetch.archive.decompress import PIECE, codec, inflate
+from modelfetch.cli import console, settings
 from modelfetch.errors import (
     ModelfetchError,
     NotFoundError,
@@ -30,15 +30,18 @@ from modelfetch.errors import (
     UsageError,
     WrongBytesError,
 )
-from modelfetch.journal import Journal
-from modelfetch.pool import Connect, Pool
-from modelfetch.sources import Access, Found, RemoteObject, open_source
-from modelfetch.sources.base import number, retry_after
-from modelfetch.sources.gcs import GCSSource
+from modelfetch.net.connection_pool import ConnectionPool, NetworkOptions
+from modelfetch.provenance import manifest
+from modelfetch.sources import Access, Listing, RemoteObject, open_source
+from modelfetch.sources.base import parse_number, parse_retry_after
+from modelfetch.sources.gcs.source import GCSSource
 from modelfetch.sources.https import HTTPSource
-from modelfetch.sources.s3 import S3Source
-from modelfetch.wire import _check_range
-from rigs.archives import Guarded
+from modelfetch.sources.s3.source import S3Source
+from modelfetch.transfer.range_reader import _check_range
+from modelfetch.volume import receipt
+from modelfetch.volume.resume_journal import ResumeJournal
+from testkit.archives import Guarded
+from tests.fuzz import archives as wrappings
 
 Target = Callable[[bytes], None]
 
@@ -101,7 +104,7 @@ def naming(data: bytes) -> None:
     """Names, one a line: those that pass stay inside, and are on the disk what they were."""
     paths = [_text(line) for line in data.split(b"\n")][:200]
     try:
-        names.vet_all(paths)
+        safe_paths.check_paths(paths)
     except UnsafeNameError as error:
         _is_one_line(error)
         return
@@ -120,7 +123,7 @@ def naming(data: bytes) -> None:
 def addressing(data: bytes) -> None:
     """A URI: what is understood can be shown, named, and written down again."""
     try:
-        parsed = uri.parse(_text(data))
+        parsed = uri.parse_uri(_text(data))
     except UsageError as error:
         _has_hint(error)
         return
@@ -128,7 +131,7 @@ def addressing(data: bytes) -> None:
     str(parsed).encode()
     assert "/" not in parsed.name
     if parsed.version:
-        assert uri.parse(parsed.pinned(parsed.version)) == parsed
+        assert uri.parse_uri(parsed.pinned(parsed.version)) == parsed
 
 
 def ranging(data: bytes) -> None:
@@ -138,14 +141,14 @@ def ranging(data: bytes) -> None:
     with suppress(TransientError):
         assert _check_range(text, obj, 5, 10) == 0
         assert re.fullmatch(r"bytes 0*5-0*9/(100|\*)", text)
-    wait, size = retry_after(text), number(text)
+    wait, size = parse_retry_after(text), parse_number(text)
     assert wait is None or wait >= 0
     assert size is None or size >= 0
 
 
 @cache
 def _web() -> HTTPSource:
-    source = open_source(uri.parse("https://h/m"), Access())
+    source = open_source(uri.parse_uri("https://h/m"), Access())
     assert isinstance(source, HTTPSource)
     return source
 
@@ -169,11 +172,11 @@ def receiving(data: bytes) -> None:
         path = Path(place, "r")
         path.write_bytes(data)
         try:
-            read = receipt.read(path)
+            read = receipt.read_receipt(path)
         except WrongBytesError as error:
             _is_told_well(error)
             return
-        receipt.intact(read, Path(place))
+        receipt.is_intact(read, Path(place))
         path.write_text(read.to_json(), encoding="utf-8", errors="surrogatepass")
 
 
@@ -181,13 +184,16 @@ def declaring(data: bytes) -> None:
     """A manifest: its names are safe, its numbers are."""
     for directory in (True, False):
         try:
-            read = manifest.parse(data, "m", directory=directory)
+            read = manifest.parse_manifest(data, "m", directory=directory)
         except WrongBytesError as error:
             _is_told_well(error)
             continue
-        names.vet_all(f.path for f in read.files)
+        safe_paths.check_paths(f.path for f in read.files)
         assert all(0 <= f.size < 2**63 and len(f.sha256) == 64 for f in read.files)
-        assert manifest.parse(read.to_json(directory=directory).encode(), "m", directory=directory).files == read.files
+        assert (
+            manifest.parse_manifest(read.to_json(directory=directory).encode(), "m", directory=directory).files
+            == read.files
+        )
 
 
 def journaling(data: bytes) -> None:
@@ -195,11 +201,11 @@ def journaling(data: bytes) -> None:
     with _place() as place:
         path = Path(place, "j")
         path.write_bytes(b'{"plan": "p"}\n' + data if data[:1] != b"{" else data)
-        journal = Journal(path, "p")
+        journal = ResumeJournal(path, "p")
         journal.open()
-        journal.record("a", 0, 1)
+        journal.record_block("a", 0, 1)
         journal.close()
-        assert Journal(path, "p").done["a", 0] == 1
+        assert ResumeJournal(path, "p").block_crcs["a", 0] == 1
 
 
 SETTINGS = ("max_bytes", "timeout", "include", "sha256", "retries", "max_ratio", "memory", "retry_wait", "anonymous")
@@ -222,7 +228,7 @@ def configuring(data: bytes) -> None:
 @cache
 def _s3() -> S3Source:
     os.environ.setdefault("AWS_REGION", "us-east-1")
-    source = open_source(uri.parse("s3://b/p/"), Access(anonymous=True, endpoint="http://h.invalid"))
+    source = open_source(uri.parse_uri("s3://b/p/"), Access(anonymous=True, endpoint="http://h.invalid"))
     assert isinstance(source, S3Source)
     return source
 
@@ -252,11 +258,11 @@ def listing_s3(data: bytes) -> None:
         events.unregister("before-send.s3", reply)
 
 
-class _Canned(Pool):
+class _Canned(ConnectionPool):
     """Answers every request with the same."""
 
     def __init__(self) -> None:
-        super().__init__(Connect())
+        super().__init__(NetworkOptions())
         self.data = b""
 
     def open(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
@@ -265,7 +271,7 @@ class _Canned(Pool):
 
 @cache
 def _gcs() -> tuple[GCSSource, _Canned]:
-    source = open_source(uri.parse("gs://b/p/"), Access(emulator="http://h.invalid"))
+    source = open_source(uri.parse_uri("gs://b/p/"), Access(emulator="http://h.invalid"))
     assert isinstance(source, GCSSource)
     source.pool = canned = _Canned()
     return source, canned
@@ -278,14 +284,14 @@ def listing_gcs(data: bytes) -> None:
     _planned(source._list)
 
 
-def _planned(find: Callable[[], Found]) -> None:
+def _planned(find: Callable[[], Listing]) -> None:
     """What is found and planned lies below the prefix, and would below any directory."""
     try:
         found = find()
         assert all(o.key.startswith("p/") and o.key[2:] == o.path for o in found.objects)
         assert all(_HEX.fullmatch(value) for o in found.objects for value in o.checksums.values())
-        wanted = plan.make(
-            found, uri.parse("s3://b/p/"), extract=True, include=(), exclude=(), max_bytes=None, max_files=100
+        wanted = plan.make_plan(
+            found, uri.parse_uri("s3://b/p/"), extract=True, include=(), exclude=(), max_bytes=None, max_files=100
         )
     except ModelfetchError as error:
         _is_told_well(error)
@@ -293,7 +299,7 @@ def _planned(find: Callable[[], Found]) -> None:
     for path in (*(o.path for o in wanted.objects), *wanted.folders):
         assert os.path.normpath(f"/d/{path}") == f"/d/{path}"
     assert all((o.size or 0) >= 0 for o in wanted.objects)
-    str(wanted.ident)
+    str(wanted.resume_key)
 
 
 def telling(data: bytes) -> None:

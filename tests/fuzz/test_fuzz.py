@@ -16,15 +16,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as some
 
-from fuzz import archives as wrappings
-from fuzz import mutations, seeds
-from fuzz.targets import TARGETS, unpacking
-from modelfetch.archive.links import resolve
-from modelfetch.archive.streams import Forward
+from modelfetch.archive.decompress import ForwardBuffer
+from modelfetch.archive.symlinks import resolve_links
 from modelfetch.errors import ArchiveError, UnsafeNameError, WrongBytesError
-from modelfetch.names import vet, vet_all
-from rigs import archives
-from rigs.archives import Guarded
+from modelfetch.safe_paths import check_path, check_paths
+from testkit import archives
+from testkit.archives import Guarded
+from tests.fuzz import archives as wrappings
+from tests.fuzz import mutations, seeds
+from tests.fuzz.targets import TARGETS, unpacking
 
 settings.register_profile(
     "short",
@@ -92,7 +92,7 @@ def test_damaged_input_only_ever_raises_our_errors(name: str, profile: str) -> N
 def test_names_that_pass_name_one_file_each(listed: list[str]) -> None:
     """Below any directory, and nothing else."""
     try:
-        vet_all(listed)
+        check_paths(listed)
     except UnsafeNameError:
         return
     with tempfile.TemporaryDirectory() as place:
@@ -126,7 +126,7 @@ def test_links_lead_where_the_kernel_follows_them(links: dict[str, str]) -> None
             (root / path).symlink_to(target)
         inside = {path: _inside(root, path) for path in links}
         try:
-            ends = resolve(links, files, directories)
+            ends = resolve_links(links, files, directories)
         except ArchiveError:
             assert not all(inside.values())
         else:
@@ -186,7 +186,7 @@ def test_tars_of_any_members_are_unpacked_or_refused(made: list[Any], way: int) 
 def test_good_archives_are_unpacked(files: dict[str, bytes], how: str) -> None:
     """All that names one file each, as it was packed."""
     try:
-        vet_all(files, "member")
+        check_paths(files, "member")
     except UnsafeNameError:
         return
     for packing in (how, "tar", "zip"):
@@ -256,7 +256,7 @@ def _by_python(whole: bytes) -> dict[str, bytes] | None:
 def test_a_stream_gives_what_is_asked_for(data: bytes, cuts: list[int], sizes: list[int]) -> None:
     """However the pieces come."""
     at = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
-    forward = Forward(iter([data[start:end] for start, end in pairwise(at)]))
+    forward = ForwardBuffer(iter([data[start:end] for start, end in pairwise(at)]))
     assert forward.peek(10) == data[:10]
     taken = b"".join(forward.upto(size) for size in sizes)
     assert taken == data[: sum(sizes)]
@@ -270,10 +270,10 @@ def test_a_stream_gives_what_is_asked_for(data: bytes, cuts: list[int], sizes: l
 def test_a_name_is_judged_alike_alone_and_in_company(path: str) -> None:
     """And what passes is normal to the operating system."""
     try:
-        vet(path)
+        check_path(path)
     except UnsafeNameError:
         with pytest.raises(UnsafeNameError):
-            vet_all([path])
+            check_paths([path])
     else:
-        vet_all([path])
+        check_paths([path])
         assert os.path.normpath(f"/d/{path}") == f"/d/{path}"

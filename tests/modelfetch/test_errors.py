@@ -43,7 +43,7 @@ def test_a_signal_is_not_caught_by_what_catches_errors() -> None:
 SOURCE = Path(errors.__file__).parent
 OURS = {kind.__name__ for kind in ALL}
 # `unpack` and `gunzip` give a hint to all that comes from below them.
-HINTED_ABOVE = {"links.py", "streams.py", "tarball.py", "tree.py", "zipped.py"}
+HINTED_ABOVE = {"symlinks.py", "decompress.py", "tar.py", "extraction_dir.py", "zip.py"}
 
 
 def raise_sites() -> Iterator[tuple[Path, ast.Call]]:

@@ -17,9 +17,9 @@ import gc
 gc.disable()
 from modelfetch.errors import NoCredentialsError
 from modelfetch.sources import Access, open_source
-from modelfetch.uri import parse
+from modelfetch.uri import parse_uri
 try:
-    open_source(parse({uri!r}), Access(region="us-east-1"))
+    open_source(parse_uri({uri!r}), Access(region="us-east-1"))
     print("opened")
 except NoCredentialsError:
     print("refused")
@@ -58,7 +58,7 @@ def test_garbage_is_collected_once_a_store_was_opened(uri: str, told: str) -> No
 
 def test_what_reads_from_s3_does_without_boto3() -> None:
     """Only uploads need its transfer manager, which loads another hundred modules."""
-    done = python("import sys, modelfetch.sources.s3; print('botocore' in sys.modules, 'boto3' in sys.modules)")
+    done = python("import sys, modelfetch.sources.s3.source; print('botocore' in sys.modules, 'boto3' in sys.modules)")
 
     assert done.stdout.split() == ["True", "False"], done.stderr
 
@@ -68,9 +68,9 @@ def test_what_reads_from_gcs_anonymously_does_without_googles_libraries() -> Non
     done = python(
         "import sys\n"
         "from modelfetch.sources import Access, open_source\n"
-        "from modelfetch.uri import parse\n"
-        "open_source(parse('gs://bucket/model'), Access(anonymous=True))\n"
-        "print('modelfetch.sources.gcs' in sys.modules, 'google' in sys.modules, 'requests' in sys.modules)"
+        "from modelfetch.uri import parse_uri\n"
+        "open_source(parse_uri('gs://bucket/model'), Access(anonymous=True))\n"
+        "print('modelfetch.sources.gcs.source' in sys.modules, 'google' in sys.modules, 'requests' in sys.modules)"
     )
 
     assert done.stdout.split() == ["True", "False", "False"], done.stderr

@@ -7,10 +7,10 @@ import pytest
 from modelfetch import plan as plans
 from modelfetch.errors import BudgetError, ModelfetchError, NotFoundError, UnsafeNameError, WrongBytesError
 from modelfetch.plan import Plan
-from modelfetch.sources import Found, RemoteObject
-from modelfetch.uri import parse
+from modelfetch.sources import Listing, RemoteObject
+from modelfetch.uri import parse_uri
 
-URI = parse("s3://b/m/")
+URI = parse_uri("s3://b/m/")
 
 
 def obj(path: str, size: int | None = 1, version: str = "v") -> RemoteObject:
@@ -18,20 +18,20 @@ def obj(path: str, size: int | None = 1, version: str = "v") -> RemoteObject:
     return RemoteObject(f"m/{path}", path, size, version)
 
 
-def directory(*paths: str, folders: tuple[str, ...] = ()) -> Found:
+def directory(*paths: str, folders: tuple[str, ...] = ()) -> Listing:
     """A directory of these files."""
-    return Found(tuple(obj(path) for path in paths), directory=True, folders=folders)
+    return Listing(tuple(obj(path) for path in paths), directory=True, folders=folders)
 
 
-def single(path: str, size: int | None = 1) -> Found:
+def single(path: str, size: int | None = 1) -> Listing:
     """One object."""
-    return Found((obj(path, size),), directory=False)
+    return Listing((obj(path, size),), directory=False)
 
 
-def make(found: Found, uri: str = "s3://b/m/", **options: Any) -> Plan:
+def make(found: Listing, uri: str = "s3://b/m/", **options: Any) -> Plan:
     """The plan, by default of everything."""
     defaults = {"extract": True, "include": (), "exclude": (), "max_bytes": None, "max_files": 1000}
-    return plans.make(found, parse(uri), **{**defaults, **options})
+    return plans.make_plan(found, parse_uri(uri), **{**defaults, **options})
 
 
 def paths(plan: Plan) -> list[str]:
@@ -104,7 +104,7 @@ def test_patterns_that_leave_nothing_are_an_error() -> None:
         single("a\\b"),
     ],
 )
-def test_names_that_do_not_name_their_path_or_clash_are_refused(found: Found) -> None:
+def test_names_that_do_not_name_their_path_or_clash_are_refused(found: Listing) -> None:
     """Folders like files."""
     with pytest.raises(UnsafeNameError):
         make(found)
@@ -121,7 +121,7 @@ def test_names_that_do_not_name_their_path_or_clash_are_refused(found: Found) ->
         (directory("ok", "a", folders=("a",)), "a/"),
     ],
 )
-def test_what_is_excluded_does_no_harm(found: Found, exclude: str) -> None:
+def test_what_is_excluded_does_no_harm(found: Listing, exclude: str) -> None:
     """As the hint of the refusal says."""
     assert "ok" in paths(make(found, exclude=[exclude]))
 
@@ -136,7 +136,7 @@ def test_what_is_excluded_does_no_harm(found: Found, exclude: str) -> None:
     ],
 )
 def test_too_much_or_nothing_is_refused(
-    found: Found, options: dict[str, Any], error: type[ModelfetchError], said: str
+    found: Listing, options: dict[str, Any], error: type[ModelfetchError], said: str
 ) -> None:
     """65, with the numbers, before the first byte."""
     with pytest.raises(error, match=said) as caught:
@@ -147,7 +147,7 @@ def test_too_much_or_nothing_is_refused(
 
 def test_a_budget_is_of_what_is_left_to_pull() -> None:
     """Exactly as much as allowed is allowed; empty files in a directory are."""
-    found = Found((obj("a"), obj("b", 0), obj("c", 99)), directory=True)
+    found = Listing((obj("a"), obj("b", 0), obj("c", 99)), directory=True)
 
     assert paths(make(found, exclude=["c"], max_bytes=1, max_files=2)) == ["a", "b"]
 
@@ -162,7 +162,7 @@ def test_a_budget_is_of_what_is_left_to_pull() -> None:
         (directory("m.tar.gz"), True, False),
     ],
 )
-def test_a_single_object_named_like_an_archive_is_one(found: Found, extract: Any, archive: Any) -> None:
+def test_a_single_object_named_like_an_archive_is_one(found: Listing, extract: Any, archive: Any) -> None:
     """Not one inside a directory, and not if it is to stay as it is."""
     assert make(found, extract=extract).archive == archive
 
@@ -171,19 +171,19 @@ def test_a_directory_has_another_version_if_anything_of_it_has() -> None:
     """Content, name, number, folders; not the order of the listing."""
     base = (obj("a"), obj("b"))
     variants = [
-        Found(base, directory=True),
-        Found((obj("a"), obj("b", version="w")), directory=True),
-        Found((obj("a"), obj("b", size=2)), directory=True),
-        Found((obj("a"), obj("c")), directory=True),
-        Found((obj("a"),), directory=True),
-        Found((*base, obj("c")), directory=True),
-        Found(base, directory=True, folders=("f",)),
+        Listing(base, directory=True),
+        Listing((obj("a"), obj("b", version="w")), directory=True),
+        Listing((obj("a"), obj("b", size=2)), directory=True),
+        Listing((obj("a"), obj("c")), directory=True),
+        Listing((obj("a"),), directory=True),
+        Listing((*base, obj("c")), directory=True),
+        Listing(base, directory=True, folders=("f",)),
     ]
 
     versions = [make(found).version for found in variants]
 
     assert len(set(versions)) == len(variants)
-    assert make(Found(base[::-1], directory=True)).version == versions[0]
+    assert make(Listing(base[::-1], directory=True)).version == versions[0]
     assert versions[0].startswith("sha256:")
 
 
@@ -197,8 +197,8 @@ def test_plans_of_other_versions_or_shapes_have_other_names() -> None:
     packed, plain = make(single("m.tar")), make(single("m.tar"), extract=False)
     elsewhere = make(single("m.tar"), uri="s3://b/n.tar")
 
-    assert len({packed.ident, plain.ident, elsewhere.ident}) == 3
-    assert make(Found((obj("a", version=""),), directory=False)).ident == ""
+    assert len({packed.resume_key, plain.resume_key, elsewhere.resume_key}) == 3
+    assert make(Listing((obj("a", version=""),), directory=False)).resume_key == ""
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_plans_of_other_versions_or_shapes_have_other_names() -> None:
 )
 def test_the_pinned_address_names_the_version_where_the_store_can(uri: str, pins: dict[str, str], pinned: str) -> None:
     """For the ConfigMap."""
-    assert make(Found((obj("m")._replace(pins=pins),), directory=False), uri=uri).pinned == pinned
+    assert make(Listing((obj("m")._replace(pins=pins),), directory=False), uri=uri).pinned == pinned
 
 
 def test_a_single_object_can_be_given_another_name() -> None:

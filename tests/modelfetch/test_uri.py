@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from modelfetch.errors import UsageError
-from modelfetch.uri import ModelURI, Scheme, masked, parse
+from modelfetch.uri import ModelURI, Scheme, mask_uri, parse_uri
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,16 @@ from modelfetch.uri import ModelURI, Scheme, masked, parse
 )
 def test_buckets_keys_and_versions(text: str, scheme: str, bucket: str, key: str, version: str | None) -> None:
     """Only an all-digit fragment is a generation, only a last `?versionId=` a version; all else is the name."""
-    assert parse(text) == ModelURI(cast("Scheme", scheme), bucket, key, version)
+    assert parse_uri(text) == ModelURI(cast("Scheme", scheme), bucket, key, version)
 
 
 @pytest.mark.parametrize("text", ["s3://b/k?versionId=x", "s3://b/k", "gs://b/o#12", "gs://b/o#v2", "gs://b/d/"])
 def test_a_pinned_address_reads_as_it_was_written(text: str) -> None:
     """What `push` prints for the ConfigMap."""
-    uri = parse(text)
+    uri = parse_uri(text)
 
     assert (uri.pinned(uri.version) if uri.version else str(uri)) == text
-    assert parse(str(uri)).version is None
+    assert parse_uri(str(uri)).version is None
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_pinned_address_reads_as_it_was_written(text: str) -> None:
 )
 def test_what_ends_with_a_slash_can_only_be_a_directory(text: str, directory: bool, name: str) -> None:
     """So can a whole bucket."""
-    uri = parse(text)
+    uri = parse_uri(text)
 
     assert (uri.is_directory, uri.name) == (directory, name)
 
@@ -83,15 +83,15 @@ def test_what_ends_with_a_slash_can_only_be_a_directory(text: str, directory: bo
 )
 def test_hosts_of_urls(text: str, host: str, key: str, shown: str) -> None:
     """Ports and IPv6 addresses too."""
-    uri = parse(text)
+    uri = parse_uri(text)
 
     assert (uri.bucket, uri.key, str(uri)) == (host, key, shown)
-    assert parse(shown).bucket == host
+    assert parse_uri(shown).bucket == host
 
 
 def test_a_signed_url_keeps_its_query_to_itself() -> None:
     """Asked for with it, shown without."""
-    uri = parse("https://h/m.bin?X-Amz-Signature=secret#part")
+    uri = parse_uri("https://h/m.bin?X-Amz-Signature=secret#part")
 
     assert uri.url == "https://h/m.bin?X-Amz-Signature=secret"
     assert str(uri) == uri.pinned("etag") == "https://h/m.bin"
@@ -113,7 +113,7 @@ def test_a_signed_url_keeps_its_query_to_itself() -> None:
 )
 def test_paths(text: str, path: str) -> None:
     """Those of file URLs are quoted, plain ones are not."""
-    assert parse(text) == ModelURI("file", "", path)
+    assert parse_uri(text) == ModelURI("file", "", path)
 
 
 def test_a_path_may_be_relative_or_in_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,9 +121,9 @@ def test_a_path_may_be_relative_or_in_a_home(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
 
-    assert parse("m.bin").key == f"{tmp_path}/m.bin"
-    assert parse("~/m.bin").key == "/home/me/m.bin"
-    assert parse("~nobody-of-this-name/m.bin").key == f"{tmp_path}/~nobody-of-this-name/m.bin"
+    assert parse_uri("m.bin").key == f"{tmp_path}/m.bin"
+    assert parse_uri("~/m.bin").key == "/home/me/m.bin"
+    assert parse_uri("~nobody-of-this-name/m.bin").key == f"{tmp_path}/~nobody-of-this-name/m.bin"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_path_may_be_relative_or_in_a_home(tmp_path: Path, monkeypatch: pytest
 def test_what_makes_no_sense_is_refused_with_a_hint(text: str, said: str) -> None:
     """Credentials in a URL are refused without repeating them."""
     with pytest.raises(UsageError, match=said) as caught:
-        parse(text)
+        parse_uri(text)
 
     assert caught.value.hint
     assert "secret" not in caught.value.message
@@ -171,11 +171,11 @@ def test_a_directory_that_no_receipt_could_name_is_refused(tmp_path: Path, monke
     odd.mkdir()
     monkeypatch.chdir(odd)
     with pytest.raises(UsageError, match="UTF-8"):
-        parse("m.bin")
+        parse_uri("m.bin")
 
     odd.rmdir()
     with pytest.raises(UsageError, match="is gone"):
-        parse("m.bin")
+        parse_uri("m.bin")
     monkeypatch.chdir("/")
 
 
@@ -197,17 +197,17 @@ def test_a_directory_that_no_receipt_could_name_is_refused(tmp_path: Path, monke
 )
 def test_an_access_point_takes_the_place_of_a_bucket(text: str, bucket: str, key: str) -> None:
     """Its name may hold a slash."""
-    uri = parse(text)
+    uri = parse_uri(text)
 
     assert (uri.bucket, uri.key) == (bucket, key)
-    assert parse(str(uri)) == uri
+    assert parse_uri(str(uri)) == uri
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_bucket_holds_no_credentials(scheme: str) -> None:
     """As some tools have them in the address: they would be in every log."""
     with pytest.raises(UsageError, match="holds credentials") as caught:
-        parse(f"{scheme}://me:s3cr3t@bucket/m")
+        parse_uri(f"{scheme}://me:s3cr3t@bucket/m")
 
     assert "s3cr3t" not in f"{caught.value.message} {caught.value.hint}"
 
@@ -228,4 +228,4 @@ def test_a_bucket_holds_no_credentials(scheme: str) -> None:
 )
 def test_an_address_is_shown_without_its_secrets(text: str, shown: str) -> None:
     """Whether it makes sense or not; versions and paths are none."""
-    assert masked(text) == shown
+    assert mask_uri(text) == shown

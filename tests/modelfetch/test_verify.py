@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from modelfetch import receipt as receipts
 from modelfetch.errors import MismatchError, NotFoundError
-from modelfetch.receipt import FileEntry, Receipt
 from modelfetch.verify import verify
-from rigs import tree
+from modelfetch.volume import receipt as receipts
+from modelfetch.volume.receipt import FileEntry, Receipt
+from testkit import tree
 
 MODEL = {"a.bin": b"1", "w/b": b"22", "empty": b""}
 
@@ -23,7 +23,7 @@ def written(root: Path, *, digest: str = "") -> Receipt:
     files = [FileEntry(name, len(data), tree.sha256(data)) for name, data in MODEL.items()]
     files += [FileEntry("link", 2, tree.sha256(b"22"), "w/b"), FileEntry("folder", 0, "", "w")]
     now = datetime(2026, 11, 21, tzinfo=UTC)
-    digest = digest or receipts.digest(files, directory=True)
+    digest = digest or receipts.model_digest(files, directory=True)
     receipt = Receipt("s3://b/m", "v", digest, tuple(files), (), 0, 0, 0.0, 0, now, now)
     (root / tree.RECEIPT).write_text(receipt.to_json())
     return receipt

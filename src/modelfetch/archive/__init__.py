@@ -4,7 +4,7 @@ Whatever the archive, it is unpacked whole and faithfully, or an error says why 
 directory it was given; memory does not grow with the size of what is packed.
 
     extract.py   the whole: bytes in, files out
-    formats.py   what a name promises, what the content is
+    formats.py   recognition of a format by content
     streams.py   bytes in order, and their decompression in bounded pieces
     tarball.py   the members of a tar
     zipped.py    the members of a zip
@@ -14,8 +14,7 @@ directory it was given; memory does not grow with the size of what is packed.
 """
 
 from modelfetch.archive.base import Budget, ForwardReader, Member
-from modelfetch.archive.extract import unpack
-from modelfetch.archive.formats import promised
-from modelfetch.archive.gunzip import gunzip
+from modelfetch.archive.extract import extract_archive
+from modelfetch.archive.gunzip import gunzip_file
 
-__all__ = ["Budget", "ForwardReader", "Member", "gunzip", "promised", "unpack"]
+__all__ = ["Budget", "ForwardReader", "Member", "extract_archive", "gunzip_file"]

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from modelfetch.archive.base import Budget, ForwardReader, Member
-from modelfetch.archive.formats import HEAD, describe, is_tar, recognise
-from modelfetch.archive.streams import Forward, Packed, codec, inflate, within_ratio
-from modelfetch.archive.tree import Tree
+from modelfetch.archive.decompress import CompressedInput, ForwardBuffer, codec, inflate, within_ratio
+from modelfetch.archive.extraction_dir import ExtractionDir
+from modelfetch.archive.formats import HEAD, describe_content, is_tar, recognise_format
 from modelfetch.errors import ArchiveError, BudgetError, UnsafeNameError
 
 _HINT = "Check how the archive was made, or keep it as it is with --no-extract."
 
 
-def unpack(stream: ForwardReader, name: str, into: Path, *, scratch: Path, budget: Budget) -> list[Member]:
+def extract_archive(stream: ForwardReader, name: str, into: Path, *, scratch: Path, budget: Budget) -> list[Member]:
     """Unpack an archive while it streams.
 
     The content decides the format: tar, plain or in gzip, bzip2, xz or zstd, and zip. What lies at the top under a name
@@ -36,7 +36,7 @@ def unpack(stream: ForwardReader, name: str, into: Path, *, scratch: Path, budge
         DestinationError: the disk has no room, or fails.
         ModelfetchError: whatever `stream` raises, as it is.
     """
-    packed = Packed(stream)
+    packed = CompressedInput(stream)
     try:
         return _unpack(packed, into, scratch, budget)
     except (ArchiveError, UnsafeNameError, BudgetError) as error:
@@ -45,24 +45,24 @@ def unpack(stream: ForwardReader, name: str, into: Path, *, scratch: Path, budge
         raise type(error)(f"{name}: {error.message}", hint=error.hint or _HINT) from error
 
 
-def _unpack(packed: Packed, into: Path, scratch: Path, budget: Budget) -> list[Member]:
-    tree = Tree(into, budget)
-    data = Forward(iter(packed))
+def _unpack(packed: CompressedInput, into: Path, scratch: Path, budget: Budget) -> list[Member]:
+    tree = ExtractionDir(into, budget)
+    data = ForwardBuffer(iter(packed))
     head = data.peek(HEAD)
-    kind = recognise(head)
+    kind = recognise_format(head)
     if kind == "zip":
         # Imported on demand, as tarball below: a format that is not there costs no start-up time.
-        from modelfetch.archive.zipped import unpack_zip  # noqa: PLC0415
+        from modelfetch.archive.zip import unpack_zip  # noqa: PLC0415
 
         unpack_zip(data, scratch, tree)
         return tree.finish()
     if kind not in ("tar", ""):
-        data = Forward(within_ratio(inflate(data.rest(), codec(kind)), packed, budget.max_ratio))
+        data = ForwardBuffer(within_ratio(inflate(data.rest(), codec(kind)), packed, budget.max_ratio))
         head = data.peek(HEAD)
     if not is_tar(head):
-        inside = f"{kind} data with something in it that is no tar" if kind else describe(head)
+        inside = f"{kind} data with something in it that is no tar" if kind else describe_content(head)
         raise ArchiveError(f"The name promises an archive, but the content is {inside}.", hint=_HINT_NO_ARCHIVE)
-    from modelfetch.archive.tarball import unpack_tar  # noqa: PLC0415
+    from modelfetch.archive.tar import unpack_tar  # noqa: PLC0415
 
     unpack_tar(data, tree)
     return tree.finish()

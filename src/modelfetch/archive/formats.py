@@ -1,13 +1,7 @@
 """What a name promises, and what the content is."""
 
-from pathlib import PurePosixPath
-
 HEAD = 512  # bytes from which `recognise` tells every format
 
-_SUFFIXES = (
-    *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst"),
-    ".zip",
-)
 _MAGICS = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
@@ -29,12 +23,7 @@ _OTHERS = (  # what people upload under an archive's name by mistake; for the me
 )
 
 
-def promised(name: str) -> bool:
-    """Whether a file's name promises an archive."""
-    return PurePosixPath(name).name.lower().endswith(_SUFFIXES)
-
-
-def recognise(head: bytes) -> str:
+def recognise_format(head: bytes) -> str:
     """Return `tar`, `zip`, `gzip`, `bzip2`, `xz`, `zstd`, or nothing for content that is none of these.
 
     Args:
@@ -60,7 +49,7 @@ def is_tar(head: bytes) -> bool:
     return True
 
 
-def describe(head: bytes) -> str:
+def describe_content(head: bytes) -> str:
     """Say what content is that is no archive, for a message."""
     if not head:
         return "empty"

@@ -4,14 +4,14 @@ import hashlib
 from pathlib import Path
 
 from modelfetch.archive.base import Budget, Member
-from modelfetch.archive.streams import Packed, codec, inflate, within_ratio
-from modelfetch.disk import disk_errors
+from modelfetch.archive.decompress import CompressedInput, codec, inflate, within_ratio
 from modelfetch.errors import ArchiveError
+from modelfetch.volume.filesystem import disk_errors
 
 _HINT = "Upload it again: what is stored with contentEncoding gzip must be gzip, and whole."
 
 
-def gunzip(packed: Path, into: Path, budget: Budget) -> Member:
+def gunzip_file(packed: Path, into: Path, budget: Budget) -> Member:
     """Decode a gzip file into a new file; returns the latter's name, size and sha256.
 
     Raises:
@@ -29,7 +29,7 @@ def _gunzip(packed: Path, into: Path, budget: Budget) -> Member:
     size = 0
     total = hashlib.sha256()
     with disk_errors(into), packed.open("rb") as source, into.open("xb") as target:
-        stream = Packed(source)
+        stream = CompressedInput(source)
         for piece in within_ratio(inflate(iter(stream), codec("gzip")), stream, budget.max_ratio):
             size += len(piece)
             budget.check_bytes(size, packed.name)

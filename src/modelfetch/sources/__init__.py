@@ -2,10 +2,10 @@
 
 import gc
 
-from modelfetch.sources.base import Access, Found, RemoteObject, Request, Source, Store
+from modelfetch.sources.base import Access, Listing, RemoteObject, SignedRequest, Source, Store
 from modelfetch.uri import ModelURI
 
-__all__ = ["Access", "Found", "RemoteObject", "Request", "Source", "Store", "open_source"]
+__all__ = ["Access", "Listing", "RemoteObject", "SignedRequest", "Source", "Store", "open_source"]
 
 
 def open_source(uri: ModelURI, access: Access) -> Source:
@@ -24,11 +24,11 @@ def open_source(uri: ModelURI, access: Access) -> Source:
 def _open(uri: ModelURI, access: Access) -> Source:
     match uri.scheme:
         case "s3":
-            from modelfetch.sources.s3 import S3Source
+            from modelfetch.sources.s3.source import S3Source
 
             return S3Source(uri, access)
         case "gs":
-            from modelfetch.sources.gcs import GCSSource
+            from modelfetch.sources.gcs.source import GCSSource
 
             return GCSSource(uri, access)
         case "https" | "http":

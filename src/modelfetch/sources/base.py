@@ -14,7 +14,7 @@ from modelfetch.errors import (
     RefusedError,
     TransientError,
 )
-from modelfetch.pool import Connect, Pool
+from modelfetch.net.connection_pool import ConnectionPool, NetworkOptions
 from modelfetch.uri import ModelURI
 
 NOTHING: Mapping[str, str] = MappingProxyType({})  # a default
@@ -45,7 +45,7 @@ class RemoteObject(NamedTuple):  # there may be a million
     ranges: bool = True
 
 
-class Found(NamedTuple):
+class Listing(NamedTuple):
     """What a source holds: one object, or a directory's objects and its empty folders."""
 
     objects: tuple[RemoteObject, ...]
@@ -54,7 +54,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Request:
+class SignedRequest:
     """An authorised GET: both parts hold secrets and show neither."""
 
     url: str = field(repr=False)
@@ -77,7 +77,7 @@ class Access:
         max_listed: entries of a listing to take, chosen ones and others: they are kept in memory.
     """
 
-    connect: Connect = field(default_factory=Connect)
+    connect: NetworkOptions = field(default_factory=NetworkOptions)
     anonymous: bool = False
     bearer_token: str = field(default="", repr=False)
     endpoint: str | None = None
@@ -98,10 +98,10 @@ class Source(Protocol):
     """
 
     uri: ModelURI
-    connect: Connect
-    pool: Pool
+    connect: NetworkOptions
+    pool: ConnectionPool
 
-    def find(self) -> Found:
+    def resolve(self) -> Listing:
         """List what is there, with sizes and versions.
 
         Raises:
@@ -110,7 +110,7 @@ class Source(Protocol):
         """
         ...
 
-    def beside(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
+    def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
         """The object whose name is that of `obj` with a suffix, whatever its version; None if there is none.
 
         Raises:
@@ -119,11 +119,11 @@ class Source(Protocol):
         """
         ...
 
-    def complete(self, obj: RemoteObject) -> RemoteObject:
+    def with_checksums(self, obj: RemoteObject) -> RemoteObject:
         """The same object with its checksums, which a listing may lack."""
         ...
 
-    def authorise(self, obj: RemoteObject, *, renew: bool = False) -> Request:
+    def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:
         """A request for the object's bytes, valid for some minutes; `renew` after a refusal fetches new credentials."""
         ...
 
@@ -131,7 +131,7 @@ class Source(Protocol):
         """The checksums that a reply with the whole object states."""
         ...
 
-    def diagnose(self, obj: RemoteObject, status: int) -> ModelfetchError:
+    def explain_refusal(self, obj: RemoteObject, status: int) -> ModelfetchError:
         """Why a request for the object's bytes was refused, asked through the SDK."""
         ...
 
@@ -170,12 +170,12 @@ class Store(Source, Protocol):
         ...
 
 
-def number(text: str | None) -> int | None:
+def parse_number(text: str | None) -> int | None:
     """A header's number; None for what is none, or has more digits than any size or offset."""
     return int(text) if text and text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
-def retry_after(value: str | None) -> float | None:
+def parse_retry_after(value: str | None) -> float | None:
     """Seconds of a Retry-After header (RFC 9110, 10.2.3); dates are rare and count as none."""
     return float(value) if value and value.isdecimal() else None
 
@@ -184,7 +184,7 @@ def retry_after(value: str | None) -> float | None:
 _FINAL = (501, 505, 506, 508, 510, 511)
 
 
-def by_status(status: int, what: str, detail: str = "", *, wait: float | None = None) -> ModelfetchError:
+def error_for_status(status: int, what: str, detail: str = "", *, wait: float | None = None) -> ModelfetchError:
     """The error for an HTTP status (RFC 9110 and the registry of IANA), where the store gives no better reason."""
     said = f"{what}: HTTP {status}{f' ({detail})' if detail else ''}"
     match status:
@@ -195,7 +195,7 @@ def by_status(status: int, what: str, detail: str = "", *, wait: float | None = 
         case 404 | 410:
             return NotFoundError(f"Not found: {said}.", hint="Check bucket and path with `modelfetch inspect`.")
         case 412 | 416:
-            return changed(what)
+            return changed_error(what)
         case 408 | 425 | 429:
             return TransientError(f"The server is busy: {said}.", hint="Try again later.", retry_after=wait)
         case _ if status >= 500 and status not in _FINAL:
@@ -204,6 +204,6 @@ def by_status(status: int, what: str, detail: str = "", *, wait: float | None = 
             return RefusedError(f"The server refuses {said}.", hint="Check the address and the endpoint.")
 
 
-def changed(what: str) -> ChangedError:
+def changed_error(what: str) -> ChangedError:
     """The error for an object that is no longer the one that was found."""
     return ChangedError(f"{what} was replaced while it was being read.", hint="Run again to get the new version.")

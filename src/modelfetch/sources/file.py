@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, RefusedError
-from modelfetch.pool import Pool
-from modelfetch.sources.base import Access, Found, RemoteObject, Request, changed
+from modelfetch.net.connection_pool import ConnectionPool
+from modelfetch.sources.base import Access, Listing, RemoteObject, SignedRequest, changed_error
 from modelfetch.uri import ModelURI
 
 
@@ -18,20 +18,20 @@ class FileSource:
         """Take the path; nothing is read yet."""
         self.uri = uri
         self.connect = access.connect
-        self.pool = Pool(access.connect)
+        self.pool = ConnectionPool(access.connect)
 
-    def find(self) -> Found:
+    def resolve(self) -> Listing:
         """See `Source.find`; links are followed."""
         top = Path(self.uri.key)
         try:
             if top.is_dir():
                 folders, files = self._walk(top)
-                return Found(
+                return Listing(
                     tuple(self._state(f, f.relative_to(top).as_posix()) for f in files), directory=True, folders=folders
                 )
             if self.uri.is_directory and top.exists():
                 raise NotFoundError(f"{top} is a file, not a directory.", hint="Leave the slash at the end away.")
-            return Found((self._state(top, top.name),), directory=False)
+            return Listing((self._state(top, top.name),), directory=False)
         except OSError as error:
             raise _explain(error, top) from error
 
@@ -55,7 +55,7 @@ class FileSource:
             )
         return RemoteObject(key=str(path), path=name, size=state.st_size, version=_version(state))
 
-    def beside(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
+    def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
         """See `Source.beside`."""
         path = Path(obj.key + suffix)
         try:
@@ -65,11 +65,11 @@ class FileSource:
                 return None
             raise _explain(error, path) from error
 
-    def complete(self, obj: RemoteObject) -> RemoteObject:
+    def with_checksums(self, obj: RemoteObject) -> RemoteObject:
         """See `Source.complete`; a file system knows no checksums."""
         return obj
 
-    def authorise(self, obj: RemoteObject, *, renew: bool = False) -> Request:  # noqa: ARG002
+    def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:  # noqa: ARG002
         """See `Source.authorise`.
 
         Raises:
@@ -80,14 +80,14 @@ class FileSource:
         except OSError as error:
             raise _explain(error, Path(obj.key)) from error
         if _version(state) != obj.version:
-            raise changed(obj.key)
-        return Request(Path(obj.key).as_uri())
+            raise changed_error(obj.key)
+        return SignedRequest(Path(obj.key).as_uri())
 
     def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002
         """See `Source.checksums`."""
         return {}
 
-    def diagnose(self, obj: RemoteObject, status: int) -> ModelfetchError:  # noqa: ARG002
+    def explain_refusal(self, obj: RemoteObject, status: int) -> ModelfetchError:  # noqa: ARG002
         """See `Source.diagnose`."""
         return RefusedError(f"{obj.key} cannot be read.", hint="Check the file.")
 

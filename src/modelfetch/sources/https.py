@@ -7,9 +7,17 @@ from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
 from modelfetch.errors import ModelfetchError, NotFoundError, RefusedError
-from modelfetch.pool import Pool
-from modelfetch.retry import request
-from modelfetch.sources.base import Access, Found, RemoteObject, Request, by_status, number, retry_after
+from modelfetch.net.connection_pool import ConnectionPool
+from modelfetch.net.retry import retry_request
+from modelfetch.sources.base import (
+    Access,
+    Listing,
+    RemoteObject,
+    SignedRequest,
+    error_for_status,
+    parse_number,
+    parse_retry_after,
+)
 from modelfetch.uri import ModelURI
 
 _TOTAL = re.compile(r"bytes (?:[0-9]+-[0-9]+|\*)/([0-9]+)\Z")
@@ -24,19 +32,19 @@ class HTTPSource:
         """Take the URL; no request is made yet."""
         self.uri = uri
         self.connect = access.connect
-        self.pool = Pool(access.connect)
+        self.pool = ConnectionPool(access.connect)
         self._headers = {"Accept-Encoding": "identity"}
         if access.bearer_token and not access.anonymous:
             self._headers["Authorization"] = f"Bearer {access.bearer_token}"
 
-    def find(self) -> Found:
+    def resolve(self) -> Listing:
         """See `Source.find`."""
-        return Found((request(self._stat),), directory=False)
+        return Listing((retry_request(self._stat),), directory=False)
 
-    def beside(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:  # noqa: ARG002  there is one object
+    def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:  # noqa: ARG002  there is one object
         """See `Source.beside`: the suffix goes to the end of the path, before the query."""
         try:
-            return request(lambda: self._stat(suffix))
+            return retry_request(lambda: self._stat(suffix))
         except NotFoundError:
             return None
 
@@ -48,7 +56,9 @@ class HTTPSource:
             raise self._error(status, headers)
         total = _TOTAL.match(headers.get("content-range", ""))
         # The length of a part says nothing of the whole.
-        size = number(total[1]) if total else number(headers.get("content-length")) if status == 200 else None
+        size = (
+            parse_number(total[1]) if total else parse_number(headers.get("content-length")) if status == 200 else None
+        )
         pins = {
             name: headers[name]
             for name in ("etag", "last-modified")
@@ -69,7 +79,7 @@ class HTTPSource:
         return parts._replace(path=parts.path + suffix).geturl()
 
     def _ask(self, method: str, suffix: str, extra: dict[str, str]) -> tuple[int, Mapping[str, str]]:
-        reply = self.pool.open(method, self._url(suffix), {**self._headers, **extra})
+        reply = self.pool.request(method, self._url(suffix), {**self._headers, **extra})
         if method == "HEAD":
             reply.drain_conn()  # there is no body, but so the connection is free for the next request
         else:
@@ -79,21 +89,21 @@ class HTTPSource:
     def _error(self, status: int, headers: Mapping[str, str]) -> ModelfetchError:
         if status in (404, 410):
             return NotFoundError(f"There is no {self.uri} (HTTP {status}).", hint="Check the address.")
-        error = by_status(status, str(self.uri), wait=retry_after(headers.get("retry-after")))
+        error = error_for_status(status, str(self.uri), wait=parse_retry_after(headers.get("retry-after")))
         if status in (401, 403):
             error.hint = "Set MODELFETCH_BEARER_TOKEN, or use a fresh signed URL."
         if isinstance(error, RefusedError) and 300 <= status < 400:
             error.hint = "The redirect leads nowhere: check the address."
         return error
 
-    def complete(self, obj: RemoteObject) -> RemoteObject:
+    def with_checksums(self, obj: RemoteObject) -> RemoteObject:
         """See `Source.complete`; the headers have said all."""
         return obj
 
-    def authorise(self, obj: RemoteObject, *, renew: bool = False) -> Request:  # noqa: ARG002
+    def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:  # noqa: ARG002
         """See `Source.authorise`."""
         match = {"If-Match": obj.pins["etag"]} if "etag" in obj.pins else {}
-        return Request(self._url(obj.key.removeprefix(self.uri.key)), {**self._headers, **match})
+        return SignedRequest(self._url(obj.key.removeprefix(self.uri.key)), {**self._headers, **match})
 
     def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """See `Source.checksums`: Repr-Digest, and x-goog-hash where Google's store is behind the URL."""
@@ -106,7 +116,7 @@ class HTTPSource:
                 found[name] = value
         return {name: decoded for name, value in found.items() if (decoded := _hex(value))}
 
-    def diagnose(self, obj: RemoteObject, status: int) -> ModelfetchError:  # noqa: ARG002
+    def explain_refusal(self, obj: RemoteObject, status: int) -> ModelfetchError:  # noqa: ARG002
         """See `Source.diagnose`."""
         return self._error(status, {})
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 from modelfetch.errors import BudgetError, RefusedError, UnsafeNameError
-from modelfetch.names import shown
-from modelfetch.sources.base import Found, RemoteObject
+from modelfetch.safe_paths import quote_path
+from modelfetch.sources.base import Listing, RemoteObject
 
 MAX_EMPTY_PAGES = 10_000  # in a row: both stores send some where much was deleted, S3 one for 1,000 keys
 
 
-class Listing:
+class ListingBuilder:
     """The objects and the folders below a prefix, as page after page tells of them."""
 
     def __init__(self, prefix: str, most: int) -> None:
@@ -44,7 +44,7 @@ class Listing:
             raise ValueError(f"{key!r} has {size} bytes")
         if not key.startswith(self._prefix):
             raise UnsafeNameError(
-                f"The store lists {shown(key)}, which does not begin with {shown(self._prefix)}.",
+                f"The store lists {quote_path(key)}, which does not begin with {quote_path(self._prefix)}.",
                 hint="Check the endpoint: no store lists what it was not asked for.",
             )
         path = key.removeprefix(self._prefix)
@@ -54,12 +54,12 @@ class Listing:
             self._objects.append(make(path))
         elif size:
             raise UnsafeNameError(
-                f"The key {shown(key)} has {size} bytes, but names the directory itself.",
+                f"The key {quote_path(key)} has {size} bytes, but names the directory itself.",
                 hint="Remove the object, or give it another name.",
             )
         if self._count > self._most:
             raise BudgetError(
-                f"There are more than {self._most} objects below {shown(self._prefix)}.",
+                f"There are more than {self._most} objects below {quote_path(self._prefix)}.",
                 hint="Name a directory further down, or raise MODELFETCH_MAX_FILES.",
             )
 
@@ -83,11 +83,11 @@ class Listing:
             raise _endless("goes round in a circle, or has no end")
         self._tokens.add(hash(token))
 
-    def found(self) -> Found | None:
+    def build(self) -> Listing | None:
         """What was listed; None if there was no object."""
         if not self._objects:
             return None
-        return Found(tuple(self._objects), directory=True, folders=tuple(self._folders))
+        return Listing(tuple(self._objects), directory=True, folders=tuple(self._folders))
 
     @property
     def _count(self) -> int:

@@ -1,4 +1,4 @@
-"""Archives made by hand, and their unpacking under guard: rigs/archives.py, as fixtures."""
+"""Archives made by hand, and their unpacking under guard: testkit/archives.py, as fixtures."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rigs import archives
+from testkit import archives
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from modelfetch.archive import Budget, promised, unpack
+from modelfetch.archive import Budget, extract_archive
 from modelfetch.errors import ArchiveError, BudgetError, TransientError, WrongBytesError
+from modelfetch.safe_paths import is_archive_name
 
 FILES = {
     "model/weights.bin": random.Random(1).randbytes(70_000),
@@ -54,7 +55,7 @@ def contents(root: Path) -> dict[str, bytes]:
 )
 def test_name_promises_an_archive(name: str, is_promise: bool) -> None:
     """A compressed model is none."""
-    assert is_promise == promised(name)
+    assert is_promise == is_archive_name(name)
 
 
 @every_format
@@ -70,7 +71,7 @@ def test_list_of_members_is_what_sha256sum_prints(build: Any, tmp_path: Path, ho
     archive, into = io.BytesIO(build.packed(FILES, how)), tmp_path / "into"
     into.mkdir()
 
-    members = unpack(archive, "m.tar", into, scratch=tmp_path / "s", budget=Budget(10**6, 9, 1000))
+    members = extract_archive(archive, "m.tar", into, scratch=tmp_path / "s", budget=Budget(10**6, 9, 1000))
 
     names = sorted(FILES)
     printed = subprocess.run(["sha256sum", *names], cwd=into, capture_output=True, check=True, text=True).stdout
@@ -326,11 +327,11 @@ def test_xz_stream_that_wants_gigabytes_is_refused(build: Any, unpacked: Any) ->
 MEASURE = """
 import sys
 from pathlib import Path
-from modelfetch.archive import Budget, unpack
+from modelfetch.archive import Budget, extract_archive
 
 place = Path(sys.argv[1])
 with (place / "archive").open("rb") as stream:
-    unpack(stream, "m.tar", place / "into", scratch=place / "s", budget=Budget(2**30, 9, 10**9))
+    extract_archive(stream, "m.tar", place / "into", scratch=place / "s", budget=Budget(2**30, 9, 10**9))
 status = Path("/proc/self/status").read_text()
 print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
 """

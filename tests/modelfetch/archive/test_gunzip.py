@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelfetch.archive import Budget, gunzip
+from modelfetch.archive import Budget, gunzip_file
 from modelfetch.errors import ArchiveError, BudgetError
 
 PLAIN = bytes(range(256)) * 4096
@@ -24,7 +24,7 @@ def test_the_decoded_file_is_described_and_the_stored_one_stays(tmp_path: Path) 
     """Size and sha256 are those of the decoded bytes, of several members too."""
     stored = packed(tmp_path, gzip.compress(PLAIN[:1000]) + gzip.compress(PLAIN[1000:]))
 
-    member = gunzip(stored, tmp_path / "plain", ROOMY)
+    member = gunzip_file(stored, tmp_path / "plain", ROOMY)
 
     assert (tmp_path / "plain").read_bytes() == PLAIN
     assert (member.path, member.size, member.sha256) == ("plain", len(PLAIN), hashlib.sha256(PLAIN).hexdigest())
@@ -43,7 +43,7 @@ def test_what_is_damaged_is_refused(tmp_path: Path, flaw: str) -> None:
     }[flaw]
 
     with pytest.raises(ArchiveError):
-        gunzip(packed(tmp_path, bad), tmp_path / "plain", ROOMY)
+        gunzip_file(packed(tmp_path, bad), tmp_path / "plain", ROOMY)
 
 
 @pytest.mark.parametrize("budget", [Budget(1000, 10, 1000), Budget(1 << 30, 10, 2)])
@@ -52,6 +52,6 @@ def test_a_bomb_is_stopped_by_either_budget(tmp_path: Path, budget: Budget) -> N
     stored = packed(tmp_path, gzip.compress(bytes(20_000_000)))
 
     with pytest.raises(BudgetError):
-        gunzip(stored, tmp_path / "plain", budget)
+        gunzip_file(stored, tmp_path / "plain", budget)
 
     assert (tmp_path / "plain").stat().st_size < 2_000_000

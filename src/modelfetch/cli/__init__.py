@@ -1,0 +1,1 @@
+"""cli: say here what this package is for."""

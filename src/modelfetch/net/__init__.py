@@ -1,0 +1,1 @@
+"""net: say here what this package is for."""

@@ -1,0 +1,1 @@
+"""provenance: say here what this package is for."""

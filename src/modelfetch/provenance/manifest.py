@@ -1,0 +1,137 @@
+"""The manifest: the JSON object that a push leaves with a model, with size and sha256 of every file.
+
+A directory's is `.modelfetch-manifest.json` inside it, a single object's is `<key>.modelfetch-manifest.json` beside it.
+A directory's first one says that the push is under way. The complete one comes last: where it stands, the model is
+whole.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from modelfetch import __version__, safe_paths
+from modelfetch.errors import MismatchError, UnsafeNameError, WrongBytesError
+from modelfetch.volume import receipt
+from modelfetch.volume.receipt import FileEntry
+
+SCHEMA = 1
+SUFFIX = safe_paths.MANIFEST_SUFFIX
+MAX_BYTES = 64 * 1024**2  # some 400,000 files; what is larger would not fit into an init container's memory once parsed
+_MOST_TOLD = 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Manifest(NamedTuple):
+    """What a push says that it stored.
+
+    Attributes:
+        files: every file; none while the push is under way. A single object's has its own name.
+        complete: whether the push is done.
+        version: a single object's, as the store called it then; empty for a directory.
+    """
+
+    files: tuple[FileEntry, ...]
+    complete: bool = True
+    version: str = ""
+
+    def to_json(self, *, directory: bool) -> str:
+        """The manifest as one line of JSON; `digest` is what the receipt of a pull will have."""
+        data: dict[str, object] = {
+            "schema": SCHEMA,
+            "tool": f"modelfetch/{__version__}",
+            "created": f"{receipt.utc_now():%Y-%m-%dT%H:%M:%SZ}",
+            "complete": self.complete,
+        }
+        if self.version:
+            data["version"] = self.version
+        if self.complete:
+            data["digest"] = receipt.model_digest(self.files, directory=directory)
+        files = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in self.files]
+        return json.dumps({**data, "files": files}, ensure_ascii=False) + "\n"
+
+
+UNDER_WAY = Manifest((), complete=False)
+
+
+def parse_manifest(data: bytes, what: str, *, directory: bool) -> Manifest:
+    """Read a manifest strictly: it came over the network, and anyone may have written it.
+
+    Args:
+        data: its bytes.
+        what: its address, for the message.
+        directory: whether it is a directory's.
+
+    Raises:
+        WrongBytesError: it is damaged, contradicts itself, or is of a schema that this version does not know.
+    """
+    try:
+        return _decode(json.loads(data.decode()), directory=directory)
+    except (ValueError, TypeError, KeyError, RecursionError, UnsafeNameError) as error:
+        said = f"{error} is not in it" if isinstance(error, KeyError) else str(error).rstrip(".")
+        raise WrongBytesError(
+            f"The manifest {what} cannot be read: {said[:500]}.",
+            hint="Push the model again; a newer modelfetch may be needed to pull what a newer one pushed.",
+        ) from error
+
+
+def _decode(data: Any, *, directory: bool) -> Manifest:  # noqa: ANN401  whatever the JSON holds
+    if not isinstance(data, dict):
+        raise TypeError("it is no JSON object")
+    if type(data["schema"]) is not int or data["schema"] != SCHEMA:
+        raise ValueError(f"its schema is {str(data['schema'])[:40]!r}, not {SCHEMA}")
+    complete, version, listed = data["complete"], data.get("version", ""), data["files"]
+    if not (isinstance(complete, bool) and isinstance(version, str) and isinstance(listed, list)):
+        raise TypeError("complete, version or files is of the wrong type")
+    if not complete:
+        return UNDER_WAY
+    files = tuple(_entry(one) for one in listed)
+    safe_paths.check_paths((f.path for f in files), "path")
+    if not files or (not directory and len(files) != 1):
+        raise ValueError(f"it has {len(files)} files")
+    if data["digest"] != receipt.model_digest(files, directory=directory):
+        raise ValueError("its digest is not that of its files")
+    return Manifest(files, version=version)
+
+
+def _entry(data: Any) -> FileEntry:  # noqa: ANN401
+    if not isinstance(data, dict):
+        raise TypeError("a file is no JSON object")
+    path, size, sha256 = data["path"], data["size"], data["sha256"]
+    if not isinstance(path, str):
+        raise TypeError("a path is no text")
+    if type(size) is not int or not 0 <= size < 2**63:
+        raise ValueError(f"the size of {safe_paths.quote_path(path)} is no number of bytes")
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise ValueError(f"the sha256 of {safe_paths.quote_path(path)} is none")
+    return FileEntry(path, size, sha256)
+
+
+def differences(stated: Mapping[str, int], there: Mapping[str, int | None]) -> list[str]:
+    """What of a manifest does not fit what is there, one phrase for each path; sizes that are not known (None) fit.
+
+    Args:
+        stated: sizes in bytes by path, as the manifest has them.
+        there: the same, as the store has them.
+    """
+    found = []
+    for path in sorted({*stated, *there}):
+        shown = safe_paths.quote_path(path)
+        if path not in there:
+            found.append(f"{shown} is missing")
+        elif path not in stated:
+            found.append(f"{shown} is not in the manifest")
+        elif (size := there[path]) is not None and size != stated[path]:
+            found.append(f"{shown} has {size} bytes, not {stated[path]}")
+    return found
+
+
+def mismatch_error(what: str, differing: Iterable[str]) -> MismatchError:
+    """The error that tells of the first twenty differences."""
+    told = list(differing)
+    more = [f"and {len(told) - _MOST_TOLD} more"] if len(told) > _MOST_TOLD else []
+    return MismatchError(
+        f"{what} is not what its manifest says: {'; '.join(told[:_MOST_TOLD] + more)}.",
+        hint="Something was changed after the push, or a push is about to end: push the model again;"
+        " leave files that do not belong to it out with --exclude.",
+    )

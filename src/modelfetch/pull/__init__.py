@@ -1,0 +1,1 @@
+"""pull: say here what this package is for."""

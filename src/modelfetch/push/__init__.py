@@ -1,0 +1,1 @@
+"""push: say here what this package is for."""

@@ -1,0 +1,254 @@
+"""The use case: look, check the target, pack if asked to, upload, compare, name what is there."""
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import NamedTuple
+
+from modelfetch import checksums, safe_paths
+from modelfetch import plan as plans
+from modelfetch.checksums import Fingerprint
+from modelfetch.errors import BudgetError, DestinationError, MismatchError, NotFoundError, UsageError
+from modelfetch.progress import Progress
+from modelfetch.provenance import manifest as manifests
+from modelfetch.provenance import model_signing
+from modelfetch.provenance.manifest import SUFFIX, Manifest
+from modelfetch.provenance.model_signing import ModelSigner
+from modelfetch.push import local_model
+from modelfetch.push.local_model import LocalModel
+from modelfetch.push.pack import is_packable_name, pack_directory
+from modelfetch.sources import Access, RemoteObject, Store, open_source
+from modelfetch.uri import ModelURI
+from modelfetch.volume import receipt as receipts
+from modelfetch.volume.filesystem import disk_errors
+from modelfetch.volume.receipt import FileEntry
+
+_FILES = 4  # uploaded at once; a large one has four connections of its own on S3
+
+
+class PushedModel(NamedTuple):
+    """What is in the store now.
+
+    Attributes:
+        uri: what to pull; pinned to the version, if it is a single object and the store can.
+        sha256: what to pin the pull to: a file's own, or the digest that a directory's receipt will have.
+        version: as the receipt of a pull will have it.
+        bytes: of all files.
+        files: how many.
+    """
+
+    uri: str
+    sha256: str
+    version: str
+    bytes: int
+    files: int
+
+    def as_dict(self) -> dict[str, object]:
+        """For machines."""
+        return self._asdict()
+
+
+def push(
+    path: Path, uri: ModelURI, access: Access, progress: Progress, signer: ModelSigner | None = None
+) -> PushedModel:
+    """Upload the file or directory at `path` to `uri`, compare what the store has with what is here, leave a manifest.
+
+    While a directory is not all there, its manifest says so, and no pull takes it. What was uploaded is what is signed:
+    a directory's signature takes the place of one that it had.
+
+    Args:
+        path: the model; links are followed, and what an earlier pull left at a directory's top stays behind.
+        uri: an object, or a prefix; a file keeps its name under one that ends with a slash.
+        access: credentials that may write, read and list.
+        progress: is told what happens.
+        signer: signs what is uploaded; None if nobody does.
+
+    Raises:
+        UsageError: the target is no place in a bucket, names a version, or leaves its manifest no name.
+        NotFoundError: there is nothing at `path`, or no such bucket.
+        WrongBytesError: the file is empty, a name could not be pulled again, or there are too many files.
+        MismatchError: the store has something else than what was sent.
+        DestinationError: other objects stand under the prefix and would become part of the model.
+        ChangedError: a file changed meanwhile.
+        ModelfetchError: it cannot be uploaded.
+    """
+    _refuse(uri)
+    with _prepared(local_model.find_local_model(path, access), uri, access, progress) as model:
+        target = _target(uri, model)
+        store = open_source(target, access)
+        assert isinstance(store, Store)
+        how = _push_directory if model.directory else _push_file
+        pushed = how(model, store, progress, signer)
+    progress.note(f"Pushed {pushed.uri}.", sha256=pushed.sha256)
+    return pushed
+
+
+def _refuse(uri: ModelURI) -> None:
+    """Refuse a target that cannot be one."""
+    hint = "A model can be pushed to s3://bucket/path or gs://bucket/path."
+    if uri.scheme not in ("s3", "gs"):
+        raise UsageError(f"{uri} is no place in a bucket.", hint=hint)
+    if uri.version:
+        raise UsageError(f"The store gives what is pushed its version; {uri.version} cannot be asked for.", hint=hint)
+
+
+@contextlib.contextmanager
+def _prepared(model: LocalModel, uri: ModelURI, access: Access, progress: Progress) -> Iterator[LocalModel]:
+    """The model as it is to be stored: a directory packed into a temporary file if the target is named like one."""
+    if not model.directory or uri.is_directory or not is_packable_name(uri.name):
+        yield model
+        return
+    with contextlib.ExitStack() as stack:
+        with disk_errors("the temporary directory"):
+            archive = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelfetch-")), uri.name)
+        progress.note(f"Packing the directory into {uri.name}.", files=len(model.files), bytes=model.size)
+        pack_directory(model, archive)
+        yield local_model.find_local_model(archive, access)
+
+
+def _target(uri: ModelURI, model: LocalModel) -> ModelURI:
+    """The object, or the prefix with a slash at its end."""
+    if model.directory:
+        return uri if uri.is_directory else uri._replace(key=f"{uri.key}/")
+    return uri._replace(key=uri.key + model.files[0].path) if uri.is_directory else uri
+
+
+def _push_file(model: LocalModel, store: Store, progress: Progress, signer: ModelSigner | None) -> PushedModel:
+    target = store.uri
+    _refuse_name(target)
+    (sent,) = _upload(model, store, lambda _: target.key, progress)
+    stored = sent.stored
+    if signer:
+        store.put(target.key + model_signing.SUFFIX, signer.sign(target.name, {model_signing.ITSELF: sent.sha256}))
+    manifest = Manifest((FileEntry(target.name, model.size, sent.sha256),), version=stored.version)
+    store.put(target.key + SUFFIX, manifest.to_json(directory=False).encode())
+    pinned = target.scheme == "gs" or "x-amz-version-id" in stored.pins
+    uri = target.pinned(stored.version) if pinned else str(target)
+    return PushedModel(uri, sent.sha256, stored.version, model.size, 1)
+
+
+def _refuse_name(target: ModelURI) -> None:
+    """Refuse an object that could have no manifest, or would be taken for one."""
+    shown = safe_paths.quote_path(target.name)
+    if safe_paths.is_manifest_path(target.name):
+        raise UsageError(f"The name {shown} is that of a manifest.", hint="Push to another name.")
+    name, key = (len((text + SUFFIX).encode()) for text in (target.name, target.key))
+    if name > safe_paths.MAX_SEGMENT_BYTES or key > safe_paths.MAX_KEY_BYTES:
+        raise UsageError(f"The name {shown} is too long for that of its manifest.", hint="Push to a shorter name.")
+
+
+def _push_directory(model: LocalModel, store: Store, progress: Progress, signer: ModelSigner | None) -> PushedModel:
+    target = store.uri
+    _require_own(model, store, {safe_paths.SIGNATURE_NAME} if signer else set())
+    if signer:
+        model = model.without(safe_paths.SIGNATURE_NAME)
+    _require_few(model)
+    store.put(target.key + SUFFIX, manifests.UNDER_WAY.to_json(directory=True).encode())
+    sent = _upload(model, store, lambda o: target.key + o.path, progress)
+    for folder in model.folders:
+        store.put(f"{target.key}{folder}/", b"")
+    files = [FileEntry(o.path, o.size or 0, one.sha256) for o, one in zip(model.files, sent, strict=True)]
+    if signer:
+        files.append(_sign(files, store, signer))
+    digest = receipts.model_digest(files, directory=True).removeprefix("sha256:")
+    version = _version(model, files, store)
+    store.put(target.key + SUFFIX, Manifest(tuple(files)).to_json(directory=True).encode())
+    return PushedModel(str(target), digest, version, sum(f.size for f in files), len(files))
+
+
+def _sign(files: Iterable[FileEntry], store: Store, signer: ModelSigner) -> FileEntry:
+    """Sign what a directory is now, and store the signature in it."""
+    name = store.uri.key.rstrip("/").rpartition("/")[2]
+    data = signer.sign(name or store.uri.bucket, {f.path: f.sha256 for f in files})
+    store.put(store.uri.key + safe_paths.SIGNATURE_NAME, data)
+    return FileEntry(safe_paths.SIGNATURE_NAME, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _require_few(model: LocalModel) -> None:
+    """Refuse more files than a manifest can hold, before the first is uploaded."""
+    draft = Manifest(tuple(FileEntry(o.path, o.size or 0, "0" * 64) for o in model.files))
+    if len(draft.to_json(directory=True).encode()) > manifests.MAX_BYTES:
+        raise BudgetError(
+            f"The manifest of {len(model.files)} files would have more than {manifests.MAX_BYTES} bytes.",
+            hint="Push the directory as an archive: name the target .tar.zst.",
+        )
+
+
+def _require_own(model: LocalModel, store: Store, more: set[str]) -> None:
+    """Refuse a prefix that holds anything else: a pull would take it for part of the model."""
+    try:
+        there = store.resolve()
+    except NotFoundError:
+        return
+    files = {o.path for o in model.files} | more
+    others = [o.path for o in there.objects if o.path not in files] + sorted({*there.folders} - model.paths)
+    # The manifest of a part would no longer be true.
+    others = [
+        path
+        for path in others
+        if not safe_paths.is_reserved_path(path) or (safe_paths.is_manifest_path(path) and path != SUFFIX)
+    ]
+    if others:
+        raise DestinationError(
+            f"{store.uri} holds {len(others)} other object{'s'[: len(others) != 1]} that would become part of the model"
+            f" ({safe_paths.quote_path(others[0])}{' …' if len(others) > 1 else ''}).",
+            hint="Push to a prefix of its own, such as one that ends with a version, or delete them first.",
+        )
+
+
+def _version(model: LocalModel, files: Iterable[FileEntry], store: Store) -> str:
+    """What a pull will call what it finds now."""
+    found = store.resolve()
+    most = len(found.objects)
+    there = plans.make_plan(found, store.uri, extract=False, include=(), exclude=(), max_bytes=None, max_files=most)
+    listed, ours = {o.path: o.size for o in there.objects}, {f.path: f.size for f in files}
+    other = {path for path in {*listed, *ours} if listed.get(path) != ours.get(path)}
+    other |= {*there.folders} - model.paths
+    if other:
+        raise MismatchError(
+            f"{store.uri} does not list what was pushed ({safe_paths.quote_path(min(other))} differs).",
+            hint="Somebody else may write there, or the store keeps no empty directories; push to another prefix.",
+        )
+    return there.version
+
+
+class _Sent(NamedTuple):
+    """One uploaded file; `compared` is false if the store states no checksum of it."""
+
+    sha256: str
+    stored: RemoteObject
+    compared: bool
+
+
+def _upload(model: LocalModel, store: Store, key: Callable[[RemoteObject], str], progress: Progress) -> list[_Sent]:
+    """Upload each file to its key, a few at once; the first failure ends it."""
+    progress.begin(f"Pushing to {store.uri}", model.size)
+    executor = ThreadPoolExecutor(_FILES, thread_name_prefix="push")
+    try:
+        futures = [executor.submit(_send, model, obj, store, key(obj), progress) for obj in model.files]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        sent = [future.result() for future in futures if future.done()]
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+    progress.end()
+    if blind := sum(not one.compared for one in sent):
+        progress.warn(f"The store states no checksum of {blind} of {len(sent)} files: only sizes were compared.")
+    return sent
+
+
+def _send(model: LocalModel, obj: RemoteObject, store: Store, key: str, progress: Progress) -> _Sent:
+    """Upload one file, with a CRC for the store to compare, and compare what the store then states."""
+    path = Path(obj.key)
+    with model.unchanged(obj):
+        here = local_model.fingerprint_file(path, {store.crc: ""})
+        with local_model.explain_read_errors(path):
+            stored = store.upload(path, key, here.checksums[store.crc], progress.advance)
+        if not set(stored.checksums) & set(here.checksums):
+            here = local_model.fingerprint_file(path, stored.checksums)
+    there = Fingerprint(stored.size or 0, stored.checksums)
+    what = f"{store.uri.scheme}://{store.uri.bucket}/{key}"
+    checks = checksums.compare_checksums(what, there, size=here.size, expected=here.checksums)
+    return _Sent(here.sha256, stored, compared=len(checks) > 1)

@@ -1,0 +1,129 @@
+"""Names that may be written: a key of a store, a member of an archive.
+
+A name must name the path it gives. One that a file system, a shell or a reader would take for another is refused,
+never repaired: a repaired name can land on a file that another name owns.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from modelfetch.errors import UnsafeNameError
+
+MAX_SEGMENT_BYTES = 255  # NAME_MAX of Linux and of every file system that volumes use
+MAX_PATH_BYTES = 4095  # PATH_MAX of Linux without its NUL; the destination's own path comes on top
+MANIFEST_SUFFIX = ".modelfetch-manifest.json"  # the end of a manifest's name, after that of the directory or the object
+MAX_KEY_BYTES = 1024  # of S3 and GCS
+MAX_DEPTH = 512  # a store's key of 1,024 bytes gets so far; code that walks a tree recursively fails near 1,000
+
+SIGNATURE_NAME = "model.sig"  # a directory's signature, by the convention of model_signing
+_ARCHIVE_SUFFIXES = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst"),
+    ".zip",
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
+_RESERVED = ".modelfetch"
+_HINTS = {
+    "key": "Leave it out with --exclude, or give the object another name.",
+    "member": "Pack the archive again with plain relative names, or keep it as it is with --no-extract.",
+}
+
+
+def check_path(path: str, what: str = "key") -> None:
+    """Refuse a path that does not name what it seems to name, or that no file system can hold.
+
+    Args:
+        path: relative, with `/` between segments and none at the end.
+        what: `key` or `member`, for the message and its hint.
+
+    Raises:
+        UnsafeNameError: the path is empty or absolute, has an empty, `.` or `..` segment, a control character, a
+            backslash, characters that UTF-8 cannot hold, or is too long or too deep.
+    """
+    flaw = _flaw(path)
+    if flaw:
+        raise UnsafeNameError(f"The {what} {quote_path(path)} {flaw}.", hint=_HINTS.get(what, ""))
+
+
+def check_paths(paths: Iterable[str], what: str = "key") -> None:
+    """Vet paths that are to stand beside each other.
+
+    Names that differ in case or Unicode form only are let through: whether they clash is known by the file system.
+
+    Raises:
+        UnsafeNameError: as `vet`; or a path comes twice, or is both a file and the directory of another.
+    """
+    files: set[str] = set()
+    for path in paths:
+        check_path(path, what)
+        if path in files:
+            raise UnsafeNameError(f"The {what} {quote_path(path)} comes twice.", hint=_HINTS.get(what, ""))
+        files.add(path)
+    directories: set[str] = set()
+    for path in files:
+        for parent in parent_paths(path):
+            if parent in directories:
+                break
+            if parent in files:
+                clash = f"The {what} {quote_path(parent)} is a file, and {quote_path(path)} needs it to be a directory."
+                raise UnsafeNameError(clash, hint=_HINTS.get(what, ""))
+            directories.add(parent)
+
+
+def is_reserved_path(path: str) -> bool:
+    """Whether the path lies in what an earlier pull left at the top of a directory: its receipt, its staging area."""
+    return path.startswith(_RESERVED)
+
+
+def is_manifest_path(path: str) -> bool:
+    """Whether the path is that of a manifest, which is part of no model."""
+    return path.endswith(MANIFEST_SUFFIX)
+
+
+def is_archive_name(name: str) -> bool:
+    """Whether a file's name promises an archive."""
+    return PurePosixPath(name).name.lower().endswith(_ARCHIVE_SUFFIXES)
+
+
+def parent_paths(path: str) -> Iterable[str]:
+    """Yield the directories above a path, the nearest first."""
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
+def quote_path(path: str) -> str:
+    """Return a name for a message: quoted, one line, at most some 200 characters."""
+    most = 200
+    quoted = repr(path[: most + 1])
+    if len(path) <= most and len(quoted) <= most:
+        return quoted
+    begin, end = path[: most // 2], path[-most // 2 :]
+    while len(repr(begin)) > most // 2:  # one character may be shown as ten
+        begin = begin[:-1]
+    while len(repr(end)) > most // 2:
+        end = end[1:]
+    return f"{begin!r}…{end!r}"
+
+
+def _flaw(path: str) -> str:
+    """Say what is wrong with a path; nothing, if nothing is."""
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        return "is not valid UTF-8"
+    segments = path.split("/")
+    longest = max(len(segment) for segment in encoded.split(b"/"))
+    flaws = {
+        "is empty": not path,
+        "is absolute": path.startswith("/"),
+        "has a control character in it": _CONTROL.search(path),
+        "has a backslash in it": "\\" in path,
+        "has an empty segment": "" in segments,
+        "has a '.' segment": "." in segments,
+        "has a '..' segment": ".." in segments,
+        f"has a segment of more than {MAX_SEGMENT_BYTES} bytes": longest > MAX_SEGMENT_BYTES,
+        f"is longer than {MAX_PATH_BYTES} bytes": len(encoded) > MAX_PATH_BYTES,
+        f"is nested deeper than {MAX_DEPTH} directories": len(segments) > MAX_DEPTH,
+    }
+    return next((flaw for flaw, found in flaws.items() if found), "")

@@ -1,0 +1,1 @@
+"""gcs: say here what this package is for."""

@@ -1,0 +1,220 @@
+"""What Google's storage, its SDK and its issuers of tokens say when something goes wrong, as errors of ours."""
+
+import contextlib
+import io
+from collections.abc import Mapping
+from http.client import HTTPException
+from typing import Any
+
+import requests
+from google.api_core import exceptions as api
+from google.auth import exceptions as auth
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+from urllib3.exceptions import HTTPError
+
+from modelfetch.errors import (
+    ConfigError,
+    CredentialsError,
+    MismatchError,
+    ModelfetchError,
+    NoCredentialsError,
+    NotFoundError,
+    RefusedError,
+    TransientError,
+    UsageError,
+)
+from modelfetch.net.connection_pool import error_text, explain_network_error, host_of
+from modelfetch.sources.base import error_for_status, parse_retry_after
+
+REFUSALS = api.GoogleAPICallError  # a reply that the SDK understood
+# What else a request may fail with.
+FAILURES = (
+    auth.GoogleAuthError, api.RetryError, InvalidResponse, DataCorruption, HTTPError, HTTPException, OSError,
+    ValueError,
+)  # fmt: skip
+
+HINT_WRITE = (
+    "Allow storage.objects.create, .delete (to replace), .get and .list (role Storage Object User) to this identity."
+)
+HINT_READ = "Allow storage.objects.get and storage.objects.list (role Storage Object Viewer) to this identity."
+HINT_NONE = (
+    "Use workload identity, set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`;"
+    " for a public bucket, --anonymous."
+)
+_HINT_ISSUER = "Is the metadata server or token endpoint up?"
+_HINT_KMS = "Allow the bucket's service agent to use the key (role Cloud KMS CryptoKey Encrypter/Decrypter)."
+
+# Reasons that a 400 or a 403 gives: https://cloud.google.com/storage/docs/json_api/v1/status-codes
+_RATE = {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "dailyLimitExceeded"}
+_FINAL = {
+    "userProjectMissing": "The bucket's readers pay: set GOOGLE_CLOUD_QUOTA_PROJECT to the project that does.",
+    "accountDisabled": "Enable billing for the bucket's project.",
+    "billingDisabled": "Enable billing for the bucket's project.",
+    "billingNotEnabled": "Enable billing for the bucket's project.",
+    "accessNotConfigured": "Enable the Cloud Storage JSON API in the project.",
+    "SERVICE_DISABLED": "Enable the Cloud Storage JSON API in the project.",
+    **dict.fromkeys(
+        ("customerEncryptionKeyIsIncorrect", "resourceIsEncryptedWithCustomerEncryptionKey"),
+        "It is encrypted with a customer-supplied key, which modelfetch does not take: store it with a Cloud KMS key.",
+    ),
+}
+
+
+def refused(status: int, headers: Mapping[str, str], body: bytes, url: str) -> api.GoogleAPICallError:
+    """A reply that refuses, as the SDK would raise it."""
+    reply = requests.Response()
+    reply.status_code, reply.raw = status, io.BytesIO(body)
+    reply.headers.update(headers)
+    reply.request = requests.Request("GET", url).prepare()
+    understood: Any = api.from_http_response  # it has no types
+    error: api.GoogleAPICallError = understood(reply)
+    return error
+
+
+def refusal(error: api.GoogleAPICallError, what: str, denied: str, version: str | None = None) -> ModelfetchError:
+    """The error for a reply that the SDK understood: by the reason that it gives, else by its status.
+
+    Args:
+        error: as the SDK raises it.
+        what: the object's address.
+        denied: the hint for a refusal for lack of permissions.
+        version: the generation that was asked for.
+    """
+    status, reason, detail = _status(error), _reason(error), _detail(error)
+    wait = parse_retry_after(error.response.headers.get("retry-after") if error.response is not None else None)
+    if status in (400, 403) and reason in _RATE:
+        return error_for_status(429, what, detail, wait=wait)
+    if status in (400, 403) and (hint := _final(reason, detail)):
+        return RefusedError(f"Google Cloud Storage refuses {what} ({detail}).", hint=hint)
+    if status == 404:
+        # A missing object is no error to the SDK, but None.
+        return NotFoundError(f"There is no bucket {what.split('/')[2]}.", hint="Check its name, and the project's.")
+    if status == 400 and version:
+        return NotFoundError(
+            f"There is no {what} of generation {version} ({detail}).",
+            hint="`modelfetch inspect` shows the current one.",
+        )
+    if status in (401, 403):
+        hint = _HINT_KMS if "kms" in detail.lower() else denied
+        return CredentialsError(f"Access denied to {what} ({detail}).", hint=hint)
+    return error_for_status(status, what, detail, wait=wait)
+
+
+def _status(error: api.GoogleAPICallError) -> int:
+    """The HTTP status; where there was none, 500 or 400 as the class has it."""
+    return int(error.code or (500 if isinstance(error, api.ServerError) else 400))
+
+
+def _final(reason: str, detail: str) -> str | None:
+    """The hint for what neither time nor a role will change."""
+    if "billing account" in detail.lower():
+        reason = "billingDisabled"
+    elif "requester pays" in detail.lower():
+        reason = "userProjectMissing"
+    return _FINAL.get(reason)
+
+
+def _reason(error: api.GoogleAPICallError) -> str:
+    """The machine's word for it, which is in the reply's body."""
+    for one in (_first_error(error), *(d for d in error.details or () if isinstance(d, dict))):
+        if one.get("reason"):
+            return str(one["reason"])
+    return str(error.reason or "")
+
+
+def _first_error(error: api.GoogleAPICallError) -> dict[str, Any]:
+    first = error.errors[0] if error.errors else None
+    if first is None and error.response is not None:  # the SDK's uploads leave it there
+        with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
+            body = error.response.json()["error"]
+            first = body["errors"][0] if body.get("errors") else body
+    return first if isinstance(first, dict) else {}
+
+
+def _detail(error: api.GoogleAPICallError) -> str:
+    """The server's own words; the SDK's text carries the whole address."""
+    text = str(_first_error(error).get("message", ""))
+    return " ".join((text or type(error).__name__).split())[:300].rstrip(".")
+
+
+def failure(error: Exception, asked: str, stall_timeout: float, *, had: bool = False) -> ModelfetchError:
+    """The error for a request that the SDK could not make or finish, or whose answer it did not understand.
+
+    Args:
+        error: as the SDK raises it.
+        asked: the endpoint.
+        stall_timeout: seconds without a byte after which the SDK gave up.
+        had: whether there were credentials.
+    """
+    match error:
+        case auth.InvalidOperation():  # anonymous credentials, which the SDK tried to refresh after a 401
+            return nobody(asked)
+        case auth.GoogleAuthError():
+            return unavailable(error, stall_timeout, had=had)
+        case InvalidResponse():
+            return error_for_status(error.response.status_code, asked)
+        case api.RetryError() if isinstance(error.cause, Exception):
+            return failure(error.cause, asked, stall_timeout, had=had)
+        case DataCorruption():
+            return MismatchError(
+                f"What {asked} sent is not what it says it sent.", hint="Something on the way alters bytes."
+            )
+        case requests.exceptions.InvalidJSONError():
+            return nonsense(asked)
+        case requests.RequestException() | HTTPError() | HTTPException() | OSError() | api.RetryError():
+            return explain_network_error(error, asked, stall_timeout)
+        case _ if "Bucket names must" in str(error):
+            return UsageError(
+                f"Google Cloud Storage does not take this name: {error_text(error)}.", hint="Check the bucket."
+            )
+        case _:
+            return ConfigError(
+                f"The Google Cloud configuration makes no sense: {error_text(error)}.",
+                hint="Check GOOGLE_* and STORAGE_EMULATOR_HOST.",
+            )
+
+
+def nobody(asked: str) -> ModelfetchError:
+    """The error for a store that does not answer everybody."""
+    return CredentialsError(f"{asked} refuses requests without credentials.", hint=HINT_NONE)
+
+
+def nonsense(asked: str) -> ModelfetchError:
+    """The error for an answer that Google Cloud Storage would not give."""
+    return RefusedError(
+        f"{asked} does not answer as Google Cloud Storage does.", hint="Check the endpoint (STORAGE_EMULATOR_HOST)."
+    )
+
+
+def _innermost(error: object) -> object:
+    """What google-auth says first: it wraps errors in errors, and adds replies to them."""
+    while isinstance(error, auth.GoogleAuthError) and error.args:
+        error = error.args[0]
+    return error
+
+
+def unavailable(error: Exception, stall_timeout: float, *, had: bool) -> ModelfetchError:
+    """The error for credentials that could not be had from a file or a server, whatever was raised.
+
+    What may heal is transient once there were credentials (`had`): a long pull outlives a moment without their issuer.
+    """
+    text = error_text(_innermost(error))
+    if isinstance(error, auth.DefaultCredentialsError):
+        if "default credentials were not found" in text:
+            return NoCredentialsError("No Google credentials were found.", hint=HINT_NONE)
+        return NoCredentialsError(f"Google credentials cannot be used: {text}.", hint=HINT_NONE)
+    told_by_issuer = isinstance(error, auth.RefreshError) and len(error.args) > 1 and not error.retryable
+    if told_by_issuer or isinstance(error, auth.ReauthFailError):
+        return CredentialsError(f"Google refuses these credentials: {text}.", hint=HINT_NONE)
+    cause = next((one for one in (error, error.__cause__) if isinstance(one, requests.RequestException)), None)
+    if cause is not None:
+        asked = host_of(str(getattr(cause.request, "url", "")), or_else="the issuer of Google's tokens")
+        told = explain_network_error(cause, asked, stall_timeout)
+        if not isinstance(told, TransientError):
+            return told
+        text = told.message.rstrip(".")
+    known = isinstance(error, auth.GoogleAuthError | OSError | ValueError)
+    said = text if known and text else f"{type(error).__name__} ({text})"
+    kind = TransientError if had else NoCredentialsError
+    hint = _HINT_ISSUER if cause is not None or getattr(error, "retryable", False) else HINT_NONE
+    return kind(f"Google credentials could not be had: {said}.", hint=hint)

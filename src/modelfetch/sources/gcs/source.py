@@ -1,0 +1,301 @@
+"""Models on Google Cloud Storage, found by its JSON API. google-auth authorises, the SDK uploads and explains refusals.
+
+Each is imported when it is needed: to load the SDK takes longer than to pull a small model.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from modelfetch.errors import ConfigError, ModelfetchError, NotFoundError, UsageError
+from modelfetch.net.connection_pool import (
+    CONNECT_TIMEOUT,
+    NETWORK_ERRORS,
+    ConnectionPool,
+    check_endpoint,
+    explain_network_error,
+    host_of,
+)
+from modelfetch.net.retry import retry_request
+from modelfetch.sources.base import Access, Listing, RemoteObject, SignedRequest, changed_error, error_for_status
+from modelfetch.sources.listing import ListingBuilder
+from modelfetch.sources.response_limit import BoundedResponse
+from modelfetch.uri import ModelURI
+
+_CLOUD = "googleapis.com"
+_FIELDS = "items(name,size,generation,crc32c,md5Hash,contentEncoding),nextPageToken"
+_PIECE = 64 * 1024  # bytes of an answer that are read at a time
+_MAX_GENERATION = 2**63 - 1
+
+
+class GCSSource:
+    """An object or a prefix in a bucket."""
+
+    crc = "crc32c"
+
+    def __init__(self, uri: ModelURI, access: Access) -> None:
+        """Find credentials in the SDK's usual places; STORAGE_EMULATOR_HOST implies none.
+
+        Raises:
+            ConfigError: the SDK's configuration makes no sense.
+            NoCredentialsError: there are none, and access is not to be anonymous.
+        """
+        self.uri = uri
+        self.connect = access.connect
+        self._access = access
+        self._timeout = (min(CONNECT_TIMEOUT, access.connect.stall_timeout), access.connect.stall_timeout)
+        # The second is the SDK's own variable, which says the same with credentials.
+        self._endpoint = access.emulator or os.environ.get("API_ENDPOINT_OVERRIDE") or f"https://storage.{_CLOUD}"
+        self.pool = ConnectionPool(access.connect)
+        self._lock = threading.Lock()
+        self._had = False  # whether there were credentials
+        self._issuer: Any = None
+        self._credentials: Any = None
+        if not (access.anonymous or access.emulator):
+            self._identify()
+        check_endpoint(access.connect, self._endpoint)
+
+    def _identify(self) -> None:
+        from modelfetch.sources.gcs import credentials as gcs_credentials
+
+        self._issuer = gcs_credentials.issuer(self.connect)
+        with self._issued():
+            self._credentials, cloud = gcs_credentials.default(self._issuer, write=self._access.write)
+        if cloud != _CLOUD:
+            raise ConfigError(
+                f"The Google Cloud configuration makes no sense: the credentials are of {cloud}, not of {_CLOUD}.",
+                hint="Check GOOGLE_* and STORAGE_EMULATOR_HOST.",
+            )
+
+    def resolve(self) -> Listing:
+        """See `Source.find`."""
+        if not self.uri.is_directory:
+            single = retry_request(lambda: self._stat(self.uri.key, self.uri.name, self.uri.version))
+            if single is not None:
+                return Listing((single,), directory=False)
+            if self.uri.version:
+                raise self._no_generation()
+        return retry_request(self._list)
+
+    def _no_generation(self) -> NotFoundError:
+        return NotFoundError(
+            f"There is no {self.uri} of generation {self.uri.version}.",
+            hint="`modelfetch inspect` shows the current one; `gcloud storage restore` brings a soft-deleted one back.",
+        )
+
+    def _stat(self, key: str, path: str, version: str | None = None) -> RemoteObject | None:
+        if version is not None and _too_large(version):
+            raise self._no_generation()
+        params = {"projection": "noAcl"} | ({"generation": version} if version else {})
+        with self._understood():
+            said = self._ask(self._path(key), params, key)
+            return None if said is None else _object({**said, "name": key}, path)
+
+    def _list(self) -> Listing:
+        prefix = self.uri.key if self.uri.is_directory else f"{self.uri.key}/"
+        listing = ListingBuilder(prefix, self._access.max_listed)
+        params = {"prefix": prefix, "projection": "noAcl", "fields": _FIELDS}
+        with self._understood():
+            while True:
+                page = self._ask(self._path(), params, prefix)
+                for item in page.get("items", ()):
+                    listing.add(item["name"], int(item["size"]), partial(_object, item))
+                token = page.get("nextPageToken")
+                if token in (None, ""):  # the last page's may be empty: https://google.aip.dev/158
+                    break
+                listing.end_page(token, more=True)
+                params["pageToken"] = token
+        found = listing.build()
+        if found is None:
+            raise NotFoundError(
+                f"There is nothing at {self.uri}.", hint="Check the path; `modelfetch inspect` lists what is there."
+            )
+        return found
+
+    def _ask(self, path: str, params: Mapping[str, str], key: str) -> Any:  # noqa: ANN401  as the JSON has it
+        """What the store says; None of an object that is not there."""
+        url = f"{self._endpoint}/storage/v1{path}?{urlencode({**params, 'prettyPrint': 'false'})}"
+        status, headers, body = self._get(url)
+        if status == 401 and self._credentials is not None:  # the token may have been taken away
+            status, headers, body = self._get(url, renew=True)
+        if 200 <= status < 300:
+            return json.loads(body)
+        if status == 404 and path != self._path():
+            return None
+        from modelfetch.sources.gcs import errors as gcs_errors
+
+        if status == 401 and self._credentials is None:
+            raise gcs_errors.nobody(self._host())
+        error = gcs_errors.refused(status, headers, body, url)
+        raise gcs_errors.refusal(error, f"gs://{self.uri.bucket}/{key}", gcs_errors.HINT_READ, self.uri.version)
+
+    def _get(self, url: str, *, renew: bool = False) -> tuple[int, Mapping[str, str], bytes]:
+        headers = {"Accept-Encoding": "gzip"}
+        self._add_token(url, headers, renew=renew)
+        reply = self.pool.request("GET", url, headers)
+        try:
+            body = b"".join(BoundedResponse(reply, self._host()).stream(_PIECE, decode_content=True))
+        except NETWORK_ERRORS as error:
+            raise explain_network_error(error, self._host(), self.connect.stall_timeout) from error
+        finally:
+            reply.close()
+        return reply.status, reply.headers, body
+
+    def _path(self, key: str | None = None) -> str:
+        """Of the bucket's objects, or of one of them."""
+        bucket = self.uri.bucket
+        if not (bucket[0].isalnum() and bucket[-1].isalnum()):  # nor does the SDK, and it says so
+            rule = "Bucket names must start and end with a number or letter"
+            raise UsageError(f"Google Cloud Storage does not take this name: {rule}.", hint="Check the bucket.")
+        objects = f"/b/{quote(bucket, safe='')}/o"
+        return objects if key is None else f"{objects}/{quote(key, safe='')}"
+
+    def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
+        """See `Source.beside`."""
+        return retry_request(lambda: self._stat(obj.key + suffix, obj.path + suffix))
+
+    def with_checksums(self, obj: RemoteObject) -> RemoteObject:
+        """See `Source.complete`; listings have the checksums already."""
+        return obj
+
+    def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:
+        """See `Source.authorise`: the media URL pinned to the generation, and a bearer token.
+
+        `Accept-Encoding: gzip` asks for gzip objects as they are stored: https://cloud.google.com/storage/docs/transcoding
+        """
+        url = f"{self._endpoint}/download/storage/v1{self._path(obj.key)}?alt=media&generation={obj.version}"
+        headers = {"Accept-Encoding": "gzip"}
+        self._add_token(url, headers, renew=renew)
+        return SignedRequest(url, headers)
+
+    def _add_token(self, url: str, headers: dict[str, str], *, renew: bool = False) -> None:
+        """Add a token that is good for a while, unless none is to be sent."""
+        if self._credentials is None:
+            return
+        issuer = partial(self._issuer, timeout=self._timeout[1])
+        with self._issued(), self._lock:
+            if renew:
+                self._credentials.refresh(issuer)
+            self._credentials.before_request(issuer, "GET", url, headers)
+
+    def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002
+        """See `Source.checksums`; the metadata has them."""
+        return {}
+
+    def explain_refusal(self, obj: RemoteObject, status: int) -> ModelfetchError:
+        """See `Source.diagnose`: the object's metadata asked for."""
+        what = f"gs://{self.uri.bucket}/{obj.key}"
+        try:
+            now = self._stat(obj.key, obj.path)
+            if now is None:
+                return NotFoundError(f"{what} was deleted while it was being read.", hint="Upload it again.")
+            if now.version != obj.version and not self.uri.version:
+                return changed_error(what)
+        except ModelfetchError as error:
+            return error
+        return error_for_status(status, what)
+
+    def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
+        """See `Store.upload`."""
+        from modelfetch.sources.gcs import upload as gcs_upload
+
+        blob = self._blob(key)
+        with self._explained(key, write=True):
+            gcs_upload.upload(blob, path, crc, advance, self._timeout)
+        with self._understood():
+            return _object(gcs_upload.resource(blob), path.name)
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `Store.put`."""
+
+        def put() -> None:
+            blob = self._blob(key)
+            with self._explained(key, write=True):
+                blob.upload_from_string(data, timeout=self._timeout, retry=None)
+
+        retry_request(put)
+
+    def _blob(self, key: str) -> Any:  # noqa: ANN401
+        """The SDK's object, and a token at hand: what goes wrong with tokens is not the store's word."""
+        self._add_token(self._endpoint, {})
+        with self._explained():
+            return self._client.bucket(self.uri.bucket).blob(key)
+
+    @cached_property
+    def _client(self) -> Any:  # noqa: ANN401
+        from modelfetch.sources.gcs import upload as gcs_upload
+
+        return gcs_upload.client(self._access, self._credentials, self._timeout[1], self._host())
+
+    @contextlib.contextmanager
+    def _explained(self, key: str = "", *, write: bool = False) -> Iterator[None]:
+        """Explain what the SDK raises."""
+        try:
+            yield
+        except Exception as error:
+            from modelfetch.sources.gcs import errors as gcs_errors
+
+            if isinstance(error, gcs_errors.REFUSALS):
+                what = f"gs://{self.uri.bucket}/{key}"
+                denied = gcs_errors.HINT_WRITE if write else gcs_errors.HINT_READ
+                raise gcs_errors.refusal(error, what, denied, self.uri.version) from error
+            if isinstance(error, gcs_errors.FAILURES):
+                raise gcs_errors.failure(error, self._host(), self.connect.stall_timeout, had=self._had) from error
+            raise
+
+    @contextlib.contextmanager
+    def _issued(self) -> Iterator[None]:
+        """Explain what goes wrong with credentials; the SDK reads files and answers without much care."""
+        try:
+            yield
+        except Exception as error:
+            from modelfetch.sources.gcs import errors as gcs_errors
+
+            raise gcs_errors.unavailable(error, self.connect.stall_timeout, had=self._had) from error
+        self._had = self._credentials is not None and self._credentials.token is not None
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        """A reply that lacks what Google's have, or has something else in its place, is no reply of Google's."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+            from modelfetch.sources.gcs import errors as gcs_errors
+
+            raise gcs_errors.nonsense(self._host()) from error
+
+    def _host(self) -> str:
+        return host_of(self._endpoint)
+
+
+def _too_large(generation: str) -> bool:
+    """Whether there cannot be one; more digits than any has cannot be made a number."""
+    return len(generation) > len(str(_MAX_GENERATION)) or int(generation) > _MAX_GENERATION
+
+
+def _object(said: Mapping[str, Any], path: str) -> RemoteObject:
+    """An object of which the JSON API says this: https://cloud.google.com/storage/docs/json_api/v1/objects#resource."""
+    size, generation = int(said["size"]), str(int(said["generation"]))
+    if size < 0:
+        raise ValueError(f"{said['name']!r} has {size} bytes")
+    checksums = {
+        name: base64.b64decode(value).hex()
+        for name, value in (("crc32c", said.get("crc32c")), ("md5", said.get("md5Hash")))
+        if value
+    }
+    return RemoteObject(
+        key=said["name"],
+        path=path,
+        size=size,
+        version=generation,
+        pins={"x-goog-generation": generation},
+        checksums=checksums,
+        gzip=said.get("contentEncoding") == "gzip",
+    )

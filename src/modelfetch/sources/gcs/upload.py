@@ -1,0 +1,112 @@
+"""Uploads to Google Cloud Storage by its SDK. Only a push imports this: a pull does without."""
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import requests
+from google.api_core.retry import Retry
+from google.auth.credentials import AnonymousCredentials
+from google.auth.transport.requests import AuthorizedSession
+from google.cloud import storage
+from google.cloud.storage.exceptions import InvalidResponse
+
+from modelfetch.sources.base import Access
+from modelfetch.sources.gcs.credentials import issuer, trusting
+from modelfetch.sources.response_limit import BoundedResponse
+
+_CHUNK = 16 * 1024**2  # bytes of a resumable upload that are held in memory and sent at a time
+
+
+def client(access: Access, credentials: Any, timeout: float, host: str) -> Any:  # noqa: ANN401
+    """The SDK's client; it asks for tokens as we do.
+
+    Args:
+        access: how to reach the store.
+        credentials: google-auth's, or None.
+        timeout: seconds that a token may take.
+        host: the store's name, for messages.
+    """
+    nobody: Any = AnonymousCredentials  # google-auth's constructors are partly typed
+    authorised: Any = AuthorizedSession
+    given = nobody() if credentials is None else credentials
+    session = authorised(given, auth_request=issuer(access.connect), refresh_timeout=timeout)
+    session.configure_mtls_channel()
+    trusting(session, access.connect)
+
+    def bounded(reply: requests.Response, **_: object) -> None:
+        reply.raw = BoundedResponse(reply.raw, host)
+
+    session.hooks["response"].append(bounded)
+    options = {"api_endpoint": access.emulator} if access.emulator else None
+    made = storage.Client(project="-", credentials=given, client_options=options, _http=session)
+    # The SDK asks for the bucket's metadata in a thread of its own, for traces that nobody collects here.
+    made._bucket_metadata_cache = None  # noqa: SLF001
+    return made
+
+
+def upload(blob: Any, path: Path, crc: str, advance: Callable[[int], None], timeout: tuple[float, float]) -> None:  # noqa: ANN401
+    """Send a file; the stated crc32c makes the store refuse other bytes.
+
+    Args:
+        blob: the SDK's; it knows afterwards what is stored.
+        path: the file.
+        crc: its CRC32C, in hexadecimal.
+        advance: told of bytes as they are sent.
+        timeout: seconds to connect, and without a byte.
+
+    Raises:
+        GoogleAPICallError: as the SDK raises it; whatever else it raises as well.
+        OSError: the file cannot be read.
+    """
+    blob.chunk_size = _CHUNK
+    blob.crc32c = base64.b64encode(bytes.fromhex(crc)).decode()
+    with path.open("rb") as file:
+        blob.upload_from_file(
+            _Watched(file, advance),
+            size=path.stat().st_size,
+            content_type="application/octet-stream",
+            checksum=None,  # it would be computed a second time
+            timeout=timeout,
+            retry=_RETRY,
+        )
+
+
+def resource(blob: Any) -> dict[str, Any]:  # noqa: ANN401
+    """What the store says of an object, as its JSON API has it."""
+    return {
+        "name": blob.name,
+        "size": blob.size,
+        "generation": blob.generation,
+        "crc32c": blob.crc32c,
+        "md5Hash": blob.md5_hash,
+        "contentEncoding": blob.content_encoding,
+    }
+
+
+def _may_heal(error: Exception) -> bool:
+    """Whether to send a part of an upload again; the SDK's own judgement includes certificates."""
+    if isinstance(error, InvalidResponse):
+        return error.response.status_code in (408, 429) or error.response.status_code >= 500
+    broken = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+    return isinstance(error, broken) and not isinstance(error, requests.exceptions.SSLError)
+
+
+_RETRY = Retry(predicate=_may_heal, initial=0.25, maximum=4.0, timeout=10.0)  # of one request: as in retry.py
+
+
+class _Watched:
+    """A file that tells of how far it was read: all that the SDK asks of a stream."""
+
+    def __init__(self, file: BinaryIO, advance: Callable[[int], None]) -> None:
+        self._file = file
+        self._advance = advance
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._advance(len(data))
+        return data
+
+    def tell(self) -> int:
+        return self._file.tell()

@@ -1,0 +1,1 @@
+"""s3: say here what this package is for."""

@@ -1,0 +1,265 @@
+"""What S3, its SDK and whoever issues its credentials say when something goes wrong, as errors of ours."""
+
+from http.client import HTTPException
+from json import JSONDecodeError
+from typing import NamedTuple
+
+import botocore.exceptions as sdk
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
+
+from modelfetch.errors import (
+    ConfigError,
+    CredentialsError,
+    MismatchError,
+    ModelfetchError,
+    NoCredentialsError,
+    NotFoundError,
+    RefusedError,
+    TransientError,
+    UsageError,
+)
+from modelfetch.net.connection_pool import error_text, explain_network_error, host_of
+from modelfetch.sources.base import error_for_status, parse_retry_after
+
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and MinIO's and Ceph's own
+_NOT_FOUND = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NoSuchAccessPoint", "NotFound", "404"}
+_TRANSIENT = {
+    "SlowDown", "SlowDownRead", "SlowDownWrite", "ServerBusy", "ServiceUnavailable", "InternalError",
+    "InternalFailure", "RequestTimeout", "RequestTimeoutException", "Throttling", "ThrottlingException",
+    "TooManyRequests", "TooManyRequestsException", "RequestLimitExceeded", "BandwidthLimitExceeded",
+    "ConditionalRequestConflict", "OperationAborted", "IncompleteBody", "NoSuchUpload", "TemporaryRedirect",
+    "IDPCommunicationError", "XMinioBackendDown", "XMinioServerNotInitialized",
+}  # fmt: skip
+_CREDENTIALS = {
+    "401", "403", "AccessDenied", "AccountProblem", "AllAccessDisabled", "AuthFailure", "CredentialsNotSupported",
+    "ExpiredToken", "ExpiredTokenException", "Forbidden", "InvalidAccessKeyId", "InvalidClientTokenId",
+    "InvalidIdentityToken", "InvalidPayer", "InvalidSecurity", "InvalidToken", "InvalidTokenId", "NotSignedUp",
+    "RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
+    "UnrecognizedClientException", "UserSuspended",
+}  # fmt: skip
+_NAMES = {
+    "InvalidBucketName", "InvalidURI", "KeyTooLong", "KeyTooLongError", "XMinioInvalidObjectName",
+    "XMinioInvalidResourceName",
+}  # fmt: skip
+_MISMATCH = {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
+_WRITES = {"PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"}
+
+_NO_CREDENTIALS = (
+    sdk.NoCredentialsError, sdk.PartialCredentialsError, sdk.CredentialRetrievalError, sdk.MetadataRetrievalError,
+    sdk.InvalidIMDSEndpointError, sdk.NoAuthTokenError, sdk.TokenRetrievalError, sdk.SSOError, sdk.LoginError,
+    sdk.RefreshWithMFAUnsupportedError,
+)  # fmt: skip
+_NEEDS_A_PERSON = (sdk.SSOError, sdk.LoginError, sdk.TokenRetrievalError, sdk.RefreshWithMFAUnsupportedError, EOFError)
+_NETWORK = (
+    sdk.ConnectionError, sdk.HTTPClientError, sdk.IncompleteReadError, sdk.ChecksumError, sdk.FlexibleChecksumError,
+    sdk.CapacityNotAvailableError, sdk.UnseekableStreamError, sdk.AwsChunkedWrapperError, HTTPError, HTTPException,
+)  # fmt: skip
+_NAME_ERRORS = (
+    sdk.ParamValidationError, sdk.InvalidDNSNameError, sdk.UnsupportedS3ArnError, sdk.UnsupportedOutpostResourceError,
+)  # fmt: skip
+# What a request may fail with, beside a reply that the SDK understood.
+FAILURES = (sdk.BotoCoreError, ResponseParserError, HTTPError, HTTPException, ValueError)
+
+_HINT_READ = (
+    "Allow s3:GetObject on the object and s3:ListBucket on the bucket; without the latter a missing object looks like"
+    " this too."
+)
+_HINT_WRITE = "Allow s3:PutObject and s3:GetObject on the objects and s3:ListBucket on the bucket."
+_HINT_KMS = "Allow kms:Decrypt (to push, kms:GenerateDataKey too) on the key that the object is encrypted with."
+_HINT_ROLE = "Check the role (AWS_ROLE_ARN, the profile's role_arn), who may assume it, and the token it is asked with."
+_HINT_SSE_C = (
+    "It is encrypted with a customer-provided key (SSE-C), which modelfetch does not take: store it with SSE-S3 or"
+    " SSE-KMS."
+)
+_HINT_REGION = "Set AWS_REGION to the bucket's region"
+NO_SUCH_KEY = "Check the path; `modelfetch inspect` lists what is there."
+_HINTS = {
+    "NoSuchBucket": "Check the bucket's name, the region (AWS_REGION) and the endpoint (AWS_ENDPOINT_URL_S3).",
+    "NoSuchKey": NO_SUCH_KEY,
+    "NoSuchVersion": "Check the versionId; `modelfetch inspect` shows the current one.",
+    "InvalidAccessKeyId": "Check AWS_ACCESS_KEY_ID; is it of this store?",
+    "SignatureDoesNotMatch": "Check AWS_SECRET_ACCESS_KEY: a character or a line break too many is enough.",
+    **dict.fromkeys(
+        ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidTokenId", "TokenRefreshRequired"),
+        "Renew AWS_SESSION_TOKEN, or log in again; unset it if the keys need none.",
+    ),
+    "RequestTimeTooSkewed": "Set this machine's clock.",
+    **dict.fromkeys(
+        ("InvalidObjectState", "ObjectNotInActiveTierError"),
+        "The object is archived: restore it first (aws s3api restore-object), or store it in another class.",
+    ),
+    "NoSuchUpload": "Push again: the upload was ended from elsewhere.",
+    "XMinioInsecureClientRequest": _HINT_SSE_C,
+    "XMinioStorageFull": "Free space in the store.",
+    "XMinioAdminBucketQuotaExceeded": "Raise the bucket's quota, or delete old models.",
+}
+
+
+class _Reply(NamedTuple):
+    """A reply that the SDK understood: S3's code and words, the status, the headers, and what was asked."""
+
+    code: str
+    detail: str
+    status: int
+    headers: dict[str, str]
+    region: str
+    operation: str
+
+    @property
+    def said(self) -> str:
+        return f"{self.code}: {self.detail}" if self.detail else self.code
+
+
+def _reply(error: sdk.ClientError) -> _Reply:
+    body, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+    headers = dict(meta.get("HTTPHeaders", {}))
+    return _Reply(
+        code=str(body.get("Code", "")),
+        detail=" ".join(str(body.get("Message") or "").split())[:300].rstrip("."),
+        status=int(meta.get("HTTPStatusCode", 0)),
+        headers=headers,
+        region=str(body.get("Region") or headers.get("x-amz-bucket-region", "")),
+        operation=error.operation_name,
+    )
+
+
+def refusal(error: sdk.ClientError, what: str, version: str | None) -> ModelfetchError:
+    """The error for a reply that the SDK understood: by S3's own word, else by the status.
+
+    Args:
+        error: as the SDK raises it.
+        what: the object's address.
+        version: the version that was asked for.
+    """
+    reply = _reply(error)
+    return (
+        _missing(reply, what, version)
+        or _denied(reply, what)
+        or _final(reply, what)
+        or _passing(reply, what)
+        or error_for_status(reply.status, what, reply.said, wait=parse_retry_after(reply.headers.get("retry-after")))
+    )
+
+
+def _missing(reply: _Reply, what: str, version: str | None) -> ModelfetchError | None:
+    hint = _HINTS.get(reply.code, NO_SUCH_KEY)
+    if reply.headers.get("x-amz-delete-marker") == "true":
+        return NotFoundError(f"{what} was deleted.", hint="An older version may still be there: pin it by ?versionId=.")
+    if version and reply.status == 400 and reply.code in {"InvalidArgument", "400", "BadRequest"}:
+        return NotFoundError(f"There is no version {version!r} of {what}.", hint=_HINTS["NoSuchVersion"])
+    if reply.code == "NoSuchBucket":
+        return NotFoundError(f"There is no bucket {what.split('/')[2]}.", hint=hint)
+    if reply.code in _NOT_FOUND:
+        return NotFoundError(f"There is no {what}{f' of version {version}' if version else ''}.", hint=hint)
+    return None
+
+
+def _denied(reply: _Reply, what: str) -> ModelfetchError | None:
+    if reply.code not in _CREDENTIALS:
+        return None
+    hint = _HINTS.get(reply.code, "Check the credentials and what they may read.")
+    if reply.code == "AccessDenied":
+        hint = _HINT_WRITE if reply.operation in _WRITES else _HINT_READ
+        hint = _HINT_KMS if "kms:" in reply.detail.lower() else hint
+    return CredentialsError(f"Access denied to {what} ({reply.said}).", hint=hint)
+
+
+def _final(reply: _Reply, what: str) -> ModelfetchError | None:
+    """What neither time nor other credentials will change."""
+    if reply.code in _NAMES:
+        return UsageError(f"S3 does not take this name: {what} ({reply.said}).", hint="Check bucket and path.")
+    if reply.code in _MISMATCH:
+        return MismatchError(
+            f"{what} ({reply.said}) arrived damaged and was not stored.",
+            hint="Something between here and the store alters bytes.",
+        )
+    hint = None if reply.code in _TRANSIENT else _HINTS.get(reply.code)
+    if reply.code in ("PermanentRedirect", "AuthorizationHeaderMalformed", "301") or (
+        reply.region and 300 <= reply.status < 400
+    ):
+        hint = f"{_HINT_REGION}{f', {reply.region}' if reply.region else ''}."
+    if reply.status == 400 and "server side encryption" in reply.detail.lower():
+        hint = _HINT_SSE_C
+    return RefusedError(f"The store refuses {what} ({reply.said}).", hint=hint) if hint else None
+
+
+def _passing(reply: _Reply, what: str) -> ModelfetchError | None:
+    if reply.code not in _TRANSIENT:
+        return None
+    return TransientError(
+        f"The store is busy or failing: {what} ({reply.said}).",
+        hint=_HINTS.get(reply.code, "Try again later."),
+        retry_after=parse_retry_after(reply.headers.get("retry-after")),
+    )
+
+
+def failure(error: Exception, asked: str, stall_timeout: float) -> ModelfetchError:
+    """The error for a request that the SDK could not make, or whose answer it did not understand."""
+    text = _text(error)
+    match error:
+        case _ if isinstance(error, _NO_CREDENTIALS):
+            return NoCredentialsError(
+                f"No AWS credentials could be had: {text}.", hint="Check the profile, the role and its source."
+            )
+        case _ if isinstance(error, _NAME_ERRORS):
+            return UsageError(f"S3 does not take this name: {text}.", hint="Check bucket and path.")
+        case _ if isinstance(error, _NETWORK):
+            return explain_network_error(error, asked, stall_timeout)
+        case ResponseParserError() | sdk.PaginationError():
+            return nonsense(asked)
+        case _:
+            return ConfigError(
+                f"The AWS configuration makes no sense: {text}.",
+                hint="Check AWS_PROFILE, AWS_REGION and AWS_ENDPOINT_URL_S3.",
+            )
+
+
+def nonsense(asked: str) -> ModelfetchError:
+    """The error for an answer that S3 would not give."""
+    return RefusedError(f"{asked} does not answer as S3 does.", hint="Check the endpoint (AWS_ENDPOINT_URL_S3).")
+
+
+def unavailable(error: Exception, stall_timeout: float, *, had: bool) -> ModelfetchError:
+    """The error for credentials that could not be had from a program, a file or a server, whatever was raised.
+
+    The SDK parses what these give without much care. What may heal is transient once there were credentials (`had`):
+    a long pull outlives a moment without their issuer.
+    """
+    heals = not isinstance(error, _NEEDS_A_PERSON)
+    if isinstance(error, sdk.ClientError):
+        reply = _reply(error)
+        heals = reply.code in _TRANSIENT or reply.status == 429 or reply.status >= 500
+        if not heals:
+            return CredentialsError(f"AWS refuses {reply.operation} ({reply.said}).", hint=_HINT_ROLE)
+        why = f"{reply.operation} fails ({reply.said})"
+    elif isinstance(error, sdk.ParamValidationError):
+        return ConfigError(f"The role or its token makes no sense: {_text(error)}.", hint=_HINT_ROLE)
+    elif isinstance(error, _NETWORK):
+        issuer = host_of(
+            str(getattr(error, "kwargs", {}).get("endpoint_url", "")), or_else="the source of AWS credentials"
+        )
+        told = explain_network_error(error, issuer, stall_timeout)
+        if not isinstance(told, TransientError):
+            return told
+        why = told.message.rstrip(".")
+    elif isinstance(error, sdk.BotoCoreError) and not isinstance(error, _NO_CREDENTIALS):
+        return failure(error, "AWS", stall_timeout)
+    else:
+        why = _text(error)
+    kind = TransientError if had and heals else NoCredentialsError
+    return kind(
+        f"No AWS credentials could be had: {why}.",
+        hint="Check the profile, the role, and what gives the credentials (a program, a token file, a server).",
+    )
+
+
+def _text(error: Exception) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, JSONDecodeError):
+        return "what gives them does not answer in JSON"
+    if isinstance(error, EOFError):
+        return "they take a one-time code (MFA), and nobody is there to type it"
+    text = error_text(error)
+    known = isinstance(error, sdk.BotoCoreError | OSError | RuntimeError | ValueError)
+    return text if known and text else f"{type(error).__name__} ({text})"

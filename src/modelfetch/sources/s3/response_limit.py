@@ -1,0 +1,45 @@
+"""Bounds what botocore reads of a reply: it has no setting for it."""
+
+from typing import TYPE_CHECKING, Any
+
+import urllib3
+from botocore.exceptions import HTTPClientError
+
+from modelfetch.net.connection_pool import host_of
+from modelfetch.sources.response_limit import BoundedResponse
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+def bound_responses(client: "S3Client") -> None:
+    """Keep a client's replies, but for streamed objects, from filling the memory."""
+    endpoint = client._endpoint  # type: ignore[attr-defined]  # noqa: SLF001  the stubs have no private attributes
+    endpoint.http_session = _Session(endpoint.http_session, host_of(client.meta.endpoint_url))
+
+
+class _Session:
+    """The session that botocore sends requests by, with bounded replies."""
+
+    def __init__(self, session: Any, host: str) -> None:  # noqa: ANN401  botocore ships no types
+        self._session = session
+        self._host = host
+
+    def send(self, request: Any) -> Any:  # noqa: ANN401
+        """Send a request, and read the reply unless it is to be streamed.
+
+        Raises:
+            HTTPClientError: it broke off, as the session's own errors are.
+            RefusedError: it has no end.
+        """
+        to_be_streamed, request.stream_output = request.stream_output, True  # else it would have been read by now
+        reply = self._session.send(request)
+        reply.raw = BoundedResponse(reply.raw, self._host)
+        try:
+            _ = to_be_streamed or reply.content
+        except urllib3.exceptions.HTTPError as error:
+            raise HTTPClientError(error=error) from error
+        return reply
+
+    def close(self) -> None:
+        self._session.close()

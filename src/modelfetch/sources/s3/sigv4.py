@@ -1,0 +1,86 @@
+"""Signed requests for one bucket's objects: the SDK shows where to and by what scope, the signature is made here.
+
+The SDK finds the endpoint anew for each request, which costs as much as fetching a small object.
+The rules: https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+"""
+
+import hashlib
+import hmac
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from modelfetch.net.connection_pool import host_header
+from modelfetch.sources.base import SignedRequest
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_ALGORITHM = "AWS4-HMAC-SHA256"
+_NO_BODY = hashlib.sha256(b"").hexdigest()
+_WANTED = {"x-amz-checksum-mode": "ENABLED"}
+_SECONDS = 900  # that a URL of the SDK's is good for; each request gets a fresh one
+_KEY = "k"  # of the object whose URL is taken as a model
+
+
+class RequestSigner:
+    """Makes requests for objects, each good for any range: `Range` is not signed."""
+
+    def __init__(self, client: "S3Client", bucket: str) -> None:
+        """Have the SDK make a URL, and see where it leads and what it was signed for.
+
+        Raises:
+            BotoCoreError: it cannot make one.
+        """
+        self.client = client
+        self._bucket = bucket
+        url = urlsplit(self._presigned(_KEY, None))
+        self._origin, self._path = f"{url.scheme}://{url.netloc}", url.path.removesuffix(_KEY)
+        self._host = host_header(self._origin)
+        signed = dict(parse_qsl(url.query))
+        self._scope = signed.get("X-Amz-Credential", "").split("/")[-3:]  # region, service, aws4_request
+        self._own = "X-Amz-S3session-Token" in signed  # directory buckets have credentials of their own
+
+    def sign_get(self, key: str, version: str | None, credentials: Any) -> SignedRequest:  # noqa: ANN401  botocore's tuple
+        """A request for an object.
+
+        Args:
+            key: the object's.
+            version: its version id, if it is to be this one.
+            credentials: those to sign with; None for nobody's.
+        """
+        if self._own:
+            return SignedRequest(self._presigned(key, version), _WANTED)
+        path = self._path + quote(key, safe="/~")
+        query = f"versionId={quote(version, safe='~')}" if version else ""
+        url = f"{self._origin}{path}{'?' if query else ''}{query}"
+        if credentials is None:
+            return SignedRequest(url, _WANTED)
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        scope = "/".join((now[:8], *self._scope))
+        token = {"x-amz-security-token": credentials.token} if credentials.token else {}
+        headers = {"x-amz-content-sha256": _NO_BODY, "x-amz-date": now, **_WANTED, **token}
+        names = ";".join(("host", *sorted(headers)))
+        lines = "".join(f"{name}:{' '.join(headers[name].split())}\n" for name in sorted(headers))
+        request = f"GET\n{path}\n{query}\nhost:{self._host}\n{lines}\n{names}\n{_NO_BODY}"
+        text = f"{_ALGORITHM}\n{now}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+        signature = hmac.new(_key(credentials.secret_key, scope), text.encode(), hashlib.sha256).hexdigest()
+        credential = f"Credential={credentials.access_key}/{scope}"
+        headers["Authorization"] = f"{_ALGORITHM} {credential}, SignedHeaders={names}, Signature={signature}"
+        return SignedRequest(url, headers)
+
+    def _presigned(self, key: str, version: str | None) -> str:
+        params = {"Bucket": self._bucket, "Key": key, "ChecksumMode": _WANTED["x-amz-checksum-mode"]}
+        if version:
+            params["VersionId"] = version
+        return self.client.generate_presigned_url("get_object", Params=params, ExpiresIn=_SECONDS)
+
+
+@lru_cache(maxsize=4)
+def _key(secret: str, scope: str) -> bytes:
+    """The key for one day, region and service."""
+    key = f"AWS4{secret}".encode()
+    for part in scope.split("/"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    return key

@@ -1,0 +1,346 @@
+"""Models on S3 and what speaks its protocol. botocore finds, states and signs, boto3 uploads; they fetch no bytes."""
+
+import base64
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import botocore.exceptions as sdk
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.session import Session, get_session
+
+from modelfetch.errors import CredentialsError, ModelfetchError, NoCredentialsError, NotFoundError, UnsafeNameError
+from modelfetch.net.connection_pool import CONNECT_TIMEOUT, ConnectionPool, check_endpoint, host_of
+from modelfetch.net.retry import retry_request
+from modelfetch.safe_paths import quote_path
+from modelfetch.sources.base import Access, Listing, RemoteObject, SignedRequest, changed_error, error_for_status
+from modelfetch.sources.listing import ListingBuilder
+from modelfetch.sources.s3 import errors as s3_errors
+from modelfetch.sources.s3.response_limit import bound_responses
+from modelfetch.sources.s3.sigv4 import RequestSigner
+from modelfetch.uri import ModelURI
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectTypeDef
+
+_PART_TRIES = 9  # botocore begins at 50 ms: some 6 s of trouble, near what retry.py bears
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
+
+T = TypeVar("T")
+
+
+class S3Source:
+    """An object or a prefix in a bucket."""
+
+    crc = "crc32"  # the one of S3's CRCs of a full object that botocore computes for parts without awscrt
+
+    def __init__(self, uri: ModelURI, access: Access) -> None:
+        """Find credentials and the endpoint in the SDK's usual places; no request is made yet.
+
+        Raises:
+            ConfigError: the SDK's configuration makes no sense.
+            NoCredentialsError: there are none, and access is not to be anonymous.
+        """
+        self.uri = uri
+        self.connect = access.connect
+        self.pool = ConnectionPool(access.connect)
+        self._access = access
+        self._lock = threading.Lock()
+        self._had = False  # whether there were credentials
+        self._region = ""  # the bucket's, once a reply has named another than ours
+        self._signer: RequestSigner | None = None
+        with self._explained():
+            session = self._session()
+            if not access.anonymous:
+                self._credentials(session)
+            self._take(session)
+            check_endpoint(access.connect, self._client.meta.endpoint_url)
+
+    def resolve(self) -> Listing:
+        """See `Source.find`."""
+        if {".", ".."} & {*self.uri.key.split("/")}:
+            raise UnsafeNameError(
+                f"The key {quote_path(self.uri.key)} has a '.' or '..' segment: another object would be asked for.",
+                hint="Write the key without it, or give the object another name.",
+            )
+        missing = NotFoundError(f"There is nothing at {self.uri}.", hint=s3_errors.NO_SUCH_KEY)
+        if not self.uri.is_directory:
+            try:
+                return Listing((retry_request(self._head),), directory=False)
+            except NotFoundError as error:
+                if self.uri.version:
+                    raise
+                missing = error  # it may say that the object was deleted
+        return retry_request(lambda: self._asked(lambda client: self._list(client, missing)))
+
+    def _head(self) -> RemoteObject:
+        return self._stat(self.uri.key, self.uri.name, self.uri.version, {})
+
+    def _stat(self, key: str, path: str, version: str | None, pins: Mapping[str, str]) -> RemoteObject:
+        return self._asked(lambda client: self._stat_by(client, key, path, version, pins))
+
+    def _stat_by(
+        self, client: "S3Client", key: str, path: str, version: str | None, pins: Mapping[str, str]
+    ) -> RemoteObject:
+        params: dict[str, Any] = {"Bucket": self.uri.bucket, "Key": key}
+        if version:
+            params["VersionId"] = version
+        if "etag" in pins:
+            params["IfMatch"] = pins["etag"]
+        with self._explained(key), self._understood():
+            try:
+                reply = client.head_object(**params, ChecksumMode="ENABLED")
+            except sdk.ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 412):
+                    raise
+                # A HEAD has no body, so no code: the same question as a GET says why, or finds the bucket's region.
+                client.get_object(**params, Range="bytes=0-0")["Body"].close()
+                reply = client.head_object(**params, ChecksumMode="ENABLED")
+            headers = reply["ResponseMetadata"]["HTTPHeaders"]
+            return _object(
+                key, path, reply["ContentLength"], reply["ETag"], reply.get("VersionId"), self.checksums(headers)
+            )
+
+    def _list(self, client: "S3Client", missing: NotFoundError) -> Listing:
+        prefix = self.uri.key if self.uri.is_directory else f"{self.uri.key}/"
+        listing = ListingBuilder(prefix, self._access.max_listed)
+        with self._explained(prefix), self._understood():
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.uri.bucket, Prefix=prefix):
+                for item in page.get("Contents", ()):
+                    listing.add(item["Key"], item["Size"], partial(_listed, item))
+                # The SDK takes a page that does not say how to go on for the last one.
+                more = page.get("IsTruncated", False) if page.get("Contents") else page["IsTruncated"]
+                listing.end_page(page.get("NextContinuationToken"), more=more)
+        found = listing.build()
+        if found is None:
+            raise missing
+        return found
+
+    def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
+        """See `Source.beside`; asks with a HEAD."""
+        try:
+            return retry_request(lambda: self._stat(obj.key + suffix, obj.path + suffix, None, {}))
+        except NotFoundError:
+            return None
+
+    def with_checksums(self, obj: RemoteObject) -> RemoteObject:
+        """See `Source.complete`; asks with a HEAD."""
+        now = retry_request(lambda: self._stat(obj.key, obj.path, None, obj.pins))
+        if now.size != obj.size:
+            raise changed_error(f"s3://{self.uri.bucket}/{obj.key}")
+        return now
+
+    def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:
+        """See `Source.authorise`: signed with the credentials of the moment; one is good for every range."""
+        if renew:
+            self._renew(self._client)
+        client = self._ready()
+        credentials = None if self._access.anonymous else self._credentials(self._found)
+        with self._explained(obj.key):
+            if self._signer is None or self._signer.client is not client:
+                self._signer = RequestSigner(client, self.uri.bucket)
+            signed = self._signer.sign_get(obj.key, obj.pins.get("x-amz-version-id"), credentials)
+        pin = {"If-Match": obj.pins["etag"]} if "etag" in obj.pins else {}
+        return SignedRequest(signed.url, {**signed.headers, "Accept-Encoding": "identity", **pin})
+
+    def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """See `Source.checksums`: the full object's additional checksums, and a plain upload's ETag, which is its md5.
+
+        https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
+        """
+        found = {}
+        if headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT":
+            for name in ("crc32", "crc32c", "crc64nvme", "sha1", "sha256"):
+                value = headers.get(f"x-amz-checksum-{name}", "")
+                if value and "-" not in value:
+                    with self._understood():
+                        found[name] = base64.b64decode(value, validate=True).hex()
+        etag = headers.get("etag", "").strip('"')
+        keyed = "x-amz-server-side-encryption-customer-algorithm" in headers
+        if _MD5.fullmatch(etag) and not keyed and "kms" not in headers.get("x-amz-server-side-encryption", ""):
+            found["md5"] = etag
+        return found
+
+    def explain_refusal(self, obj: RemoteObject, status: int) -> ModelfetchError:
+        """See `Source.diagnose`: the same request through the SDK."""
+        params: dict[str, Any] = {"Bucket": self.uri.bucket, "Key": obj.key}
+        if version := obj.pins.get("x-amz-version-id"):
+            params["VersionId"] = version
+        try:
+            client = self._ready()
+            with self._explained(obj.key):
+                client.get_object(**params, Range="bytes=0-0")["Body"].close()
+        except ModelfetchError as error:
+            return error
+        return error_for_status(status, f"s3://{self.uri.bucket}/{obj.key}")
+
+    def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
+        """See `Store.upload`."""
+        from modelfetch.sources.s3.upload import upload  # noqa: PLC0415  a pull does without boto3
+
+        self._ready()
+        with self._explained(key):
+            upload(self._uploader, path, self.uri.bucket, key, crc, advance)
+        return retry_request(lambda: self._stat(key, path.name, None, {}))
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `Store.put`."""
+
+        def put() -> None:
+            client = self._ready()
+            with self._explained(key):
+                client.put_object(Bucket=self.uri.bucket, Key=key, Body=data)
+
+        retry_request(put)
+
+    def _session(self) -> Session:
+        """What finds credentials; whoever issues them is trusted as the store is."""
+        session = get_session()
+        # Times of objects are not used; to parse them takes the SDK two thirds of the time of a listing.
+        session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+        for name, value in (("ca_bundle", self.connect.ca_bundle), ("region", self._access.region)):
+            if value:
+                session.set_config_variable(name, value)
+        return session
+
+    def _take(self, session: Session) -> None:
+        """Use a session from now on."""
+        self._client = _client(session, self._access)
+        self._client.meta.events.register("before-sign.s3", self._note_region)
+        # Only the SDK can send a single part again.
+        self._uploader = _client(session, self._access, tries=_PART_TRIES) if self._access.write else self._client
+        self._found = session
+
+    def _ready(self) -> "S3Client":
+        """The client, with credentials that are good for a while.
+
+        The SDK would look for them in the midst of a request, where what their source says looks like the store's word.
+        """
+        if self._region not in ("", self._access.region):
+            with self._lock, self._explained():
+                self._access = replace(self._access, region=self._region)
+                self._take(self._session())
+        if not self._access.anonymous:
+            self._credentials(self._found)
+        return self._client
+
+    def _note_region(self, request: Any, **_: object) -> None:  # noqa: ANN401  botocore ships no types of requests
+        """Learn where the SDK was redirected to: it signs its own requests for there, but no URLs of ours."""
+        region = request.context.get("signing", {}).get("region", "")
+        ours = self._client.meta.region_name.replace("aws-global", "us-east-1")
+        if region not in ("", "*", ours) and not self.uri.bucket.startswith("arn:"):
+            self._region = region
+
+    def _credentials(self, session: Session) -> Any:  # noqa: ANN401  a named tuple that its stubs do not have
+        try:
+            found = session.get_credentials()
+            frozen = found.get_frozen_credentials() if found is not None else None
+        except Exception as error:
+            raise s3_errors.unavailable(error, self.connect.stall_timeout, had=self._had) from error
+        if frozen is None:
+            raise NoCredentialsError(
+                "No AWS credentials were found.",
+                hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role; public: --anonymous.",
+            )
+        self._had = True
+        return frozen
+
+    def _renew(self, used: "S3Client") -> bool:
+        """Look for credentials anew, for what they come from may have changed; whether they are others now."""
+        if self._access.anonymous:
+            return False
+        with self._lock:
+            if self._client is not used:
+                return True  # another thread was first
+            session = self._session()
+            if self._credentials(session) == self._credentials(self._found):
+                return False
+            with self._explained():
+                self._take(session)
+            return True
+
+    def _asked(self, call: Callable[["S3Client"], T]) -> T:
+        """Ask; if the credentials are refused and there are others by now, once more with those."""
+        client = self._ready()
+        try:
+            return call(client)
+        except CredentialsError:
+            if not self._renew(client):
+                raise
+            return call(self._ready())
+
+    @contextlib.contextmanager
+    def _explained(self, key: str = "") -> Iterator[None]:
+        try:
+            yield
+        except sdk.ClientError as error:
+            raise s3_errors.refusal(error, f"s3://{self.uri.bucket}/{key}", self.uri.version) from error
+        except s3_errors.FAILURES as error:
+            raise s3_errors.failure(error, self._host(), self.connect.stall_timeout) from error
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        """A reply that lacks what S3's have, or has something else in its place, is no reply of S3's."""
+        try:
+            yield
+        except sdk.BotoCoreError:  # some of these are ValueErrors too
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+            raise s3_errors.nonsense(self._host()) from error
+
+    def _host(self) -> str:
+        client = getattr(self, "_client", None)
+        return host_of(client.meta.endpoint_url) if client else "S3"
+
+
+def _client(session: Session, access: Access, tries: int = 1) -> "S3Client":
+    stall = access.connect.stall_timeout
+    config = Config(
+        signature_version=UNSIGNED if access.anonymous else "s3v4",  # the default would presign in the version before
+        connect_timeout=min(CONNECT_TIMEOUT, stall),
+        read_timeout=stall,
+        retries={"total_max_attempts": tries, "mode": "standard"},  # one: retry.py decides
+        s3={"addressing_style": "virtual"} if access.virtual_host else {},
+        max_pool_connections=access.connect.connections,
+        # Some servers state the whole object's checksum on a range; botocore takes it for the range's (boto3 4512).
+        response_checksum_validation="when_required",
+    )
+    verify: bool | str | None = access.connect.ca_bundle if access.connect.verify else False
+    made = session.create_client("s3", config=config, verify=verify, endpoint_url=access.endpoint)
+    client = cast("S3Client", made)  # botocore's stubs know no service
+    client.meta.events.register("before-call.s3.HeadBucket", _leave_unasked)
+    bound_responses(client)
+    return client
+
+
+def _leave_unasked(**_: object) -> None:
+    """Keep the SDK from asking for a region that a redirect did not name: each answer would make it ask again."""
+    nothing: Any = {"ResponseMetadata": {"HTTPHeaders": {}}}  # all that the SDK looks at
+    raise sdk.ClientError(nothing, "HeadBucket")
+
+
+def _listed(item: "ObjectTypeDef", path: str) -> RemoteObject:
+    """The object that an entry of a listing stands for; it has no checksum but an empty object's."""
+    etag = item.get("ETag")
+    checksums = {"md5": _MD5_OF_NOTHING} if item["Size"] == 0 and (etag or "").strip('"') == _MD5_OF_NOTHING else {}
+    return _object(item["Key"], path, item["Size"], etag, None, checksums)
+
+
+def _object(
+    key: str, path: str, size: int, etag: str | None, version: str | None, checksums: Mapping[str, str]
+) -> RemoteObject:
+    if size < 0:
+        raise ValueError(f"{key!r} has {size} bytes")
+    pins = {"etag": etag} if etag else {}
+    if version and version != "null":
+        pins["x-amz-version-id"] = version
+    pinned = pins.get("x-amz-version-id") or (etag or "").strip('"')
+    return RemoteObject(key, path, size, pinned, pins, checksums)

@@ -1,0 +1,1 @@
+"""transfer: say here what this package is for."""

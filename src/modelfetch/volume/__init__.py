@@ -1,0 +1,1 @@
+"""volume: say here what this package is for."""

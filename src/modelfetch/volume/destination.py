@@ -1,0 +1,159 @@
+"""Where a model goes: a file, or a directory's content; and what is published there."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from modelfetch import safe_paths
+from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError
+from modelfetch.volume import receipt as receipts
+from modelfetch.volume.filesystem import disk_errors, is_mount, is_mounted_elsewhere, walk_tree
+from modelfetch.volume.receipt import SUFFIX, Receipt
+from modelfetch.volume.staging import AREA
+
+MOVE = "Move it away, or choose another destination."
+
+
+class Destination(NamedTuple):
+    """Where a model goes: a file, or a directory's content."""
+
+    path: Path
+    directory: bool
+
+    @property
+    def base(self) -> Path:
+        """The directory that the receipt's paths are relative to."""
+        return self.path if self.directory else self.path.parent
+
+    @property
+    def receipt(self) -> Path:
+        """Where the receipt goes."""
+        return receipts.receipt_path(self.path, directory=self.directory)
+
+    def staging_parent(self) -> Path:
+        """Where its staging area is: beside what can be exchanged by a rename, else inside."""
+        return self.path if self.directory and not is_exchangeable(self.path) else self.path.parent
+
+    @property
+    def staging_parents(self) -> tuple[Path, ...]:
+        """Where its staging area may have been at other times."""
+        return (self.path.parent, self.path) if self.directory else (self.path.parent,)
+
+    @property
+    def name(self) -> str:
+        """What identifies it within its home."""
+        return self.path.name
+
+
+def locate_destination(dest: str, name: str, *, directory: bool, archive: bool) -> Destination:
+    """Where a model goes, as `cp` would have it.
+
+    Args:
+        dest: what the user gave; a link is followed.
+        name: the object's own file name.
+        directory: whether the model is a directory.
+        archive: whether it is an archive to be unpacked.
+
+    Raises:
+        DestinationError: a file is where a directory must go, or the reverse; or it cannot be looked at.
+        UnsafeNameError: the name leaves no room for the receipt's, or is not UTF-8.
+    """
+    with disk_errors(dest):
+        return _locate(dest, name, directory=directory, archive=archive)
+
+
+def _locate(dest: str, name: str, *, directory: bool, archive: bool) -> Destination:
+    path = Path(os.path.realpath(os.path.expanduser(dest)))  # noqa: PTH111  Path's own fails for unknown users
+    into = dest.endswith(("/", os.sep)) or path.is_dir()
+    if archive and not into and safe_paths.is_archive_name(path.name):
+        path = path.parent
+    if directory or archive:
+        if path.exists() and not path.is_dir():
+            raise DestinationError(f"{path} is a file where a directory must go.", hint=MOVE)
+        if path.name == AREA:
+            raise _own(path.name)
+        return Destination(path, directory=True)
+    if into and path.exists() and not path.is_dir():
+        raise DestinationError(f"{path} is a file where a directory must go.", hint=MOVE)
+    path = path / name if into else path
+    if path.is_dir():
+        raise DestinationError(f"{path} is a directory where a file must go.", hint=MOVE)
+    if len(os.fsencode(path.name + SUFFIX)) > safe_paths.MAX_SEGMENT_BYTES:
+        raise UnsafeNameError(f"The file name {path.name} is too long for its receipt's.", hint="Name a shorter DEST.")
+    if path.name != path.name.encode(errors="replace").decode():
+        raise UnsafeNameError(f"The file name {path.name!r} is not valid UTF-8.", hint="Name another DEST.")
+    if path.name == AREA or path.name.endswith(SUFFIX):
+        raise _own(path.name)
+    return Destination(path, directory=False)
+
+
+def _own(name: str) -> UnsafeNameError:
+    return UnsafeNameError(
+        f"The name {safe_paths.quote_path(name)} is one of modelfetch's own: a receipt's, or the staging area's.",
+        hint="Name another DEST.",
+    )
+
+
+def read_published(dest: Destination) -> Receipt | None:
+    """The receipt of what is there, if there is a readable one."""
+    try:
+        return receipts.read_receipt(dest.receipt)
+    except ModelfetchError:
+        return None
+
+
+def is_exchangeable(path: Path) -> bool:
+    """Whether a directory can be exchanged by a rename without touching what is not ours."""
+    if not path.exists():
+        return True
+    parent = path.parent
+    if not os.access(parent, os.W_OK | os.X_OK) or parent.stat().st_dev != path.stat().st_dev:
+        return False
+    if is_mount(path) or is_mounted_elsewhere(path) or _is_working_directory(path):
+        return False
+    return not has_foreign_files(path)
+
+
+def _is_working_directory(path: Path) -> bool:
+    """A shell that stands in it would be left in the old one."""
+    try:
+        return Path.cwd().resolve().is_relative_to(path)
+    except OSError:
+        return False
+
+
+def has_foreign_files(path: Path) -> bool:
+    """Whether there is anything that an earlier pull did not leave, or another one is at work there."""
+    known = read_published(Destination(path, directory=True))
+    ours = {f.path for f in known.files} if known else set()
+    for entry in path.iterdir():
+        if entry.name == SUFFIX and not entry.is_dir():
+            continue
+        single = entry.name in ours
+        if not single and not (entry.is_dir() and not entry.is_symlink() and holds_only_owned(entry, path, ours)):
+            return True
+    return False
+
+
+def holds_only_owned(folder: Path, base: Path, ours: set[str]) -> bool:
+    """Whether a directory holds files of ours and nothing else; what cannot be looked into is not ours."""
+    try:
+        return _holds_ours(folder, base, ours)
+    except OSError:
+        return False
+
+
+def _holds_ours(folder: Path, base: Path, ours: set[str]) -> bool:
+    found = False
+    for here, folders, files in walk_tree(folder):
+        links = [name for name in folders if (here / name).is_symlink()]
+        for name in (*files, *links):
+            found = True
+            if (here / name).relative_to(base).as_posix() not in ours:
+                return False
+        if not files and not folders:
+            emptied = here.relative_to(base).as_posix() + "/"
+            if not any(path.startswith(emptied) for path in ours):
+                return False
+            found = True  # a crash came between the last file's end and the directory's
+    return found

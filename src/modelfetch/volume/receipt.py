@@ -1,0 +1,191 @@
+"""The receipt: the JSON file that is left beside a published model, its only tie to whoever reads the model.
+
+A single file's is `<file>.modelfetch.json`; a directory's is `.modelfetch.json` inside it. It is written last: where it
+stands, the model is whole.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from modelfetch import __version__
+from modelfetch.errors import NotFoundError, WrongBytesError
+
+SCHEMA = 1
+MOST_BYTES = 512 * 1024**2  # of a receipt: a million files with long names
+SUFFIX = ".modelfetch.json"
+
+
+class FileEntry(NamedTuple):
+    """One published file.
+
+    Attributes:
+        path: relative to the receipt's directory, with slashes.
+        size: in bytes; of a link, that of the file it points to.
+        sha256: in hexadecimal; empty for a link to a directory.
+        link: the target, if this is a symbolic link that an archive held.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    link: str | None = None
+
+
+class ArchiveEntry(NamedTuple):
+    """The archive that the files came out of: its name, its size in bytes and its sha256 in hexadecimal."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Receipt(NamedTuple):
+    """What was published, from where, and what was checked; times in UTC, `seconds` of the whole pull.
+
+    `signer` says whose signature was verified, if one was.
+    """
+
+    source: str
+    version: str
+    digest: str
+    files: tuple[FileEntry, ...]
+    checks: tuple[str, ...]
+    bytes: int
+    resumed_bytes: int
+    seconds: float
+    retries: int
+    started: datetime
+    finished: datetime
+    archive: ArchiveEntry | None = None
+    signer: str | None = None
+    tool: str = f"modelfetch/{__version__}"
+
+    def to_json(self) -> str:
+        """The receipt as one line of JSON."""
+        data = {"schema": SCHEMA, "tool": self.tool, **self._asdict()}
+        data["files"] = [_told(f) for f in self.files]
+        data["started"], data["finished"] = (f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in (self.started, self.finished))
+        data["archive"] = self.archive and _told(self.archive)
+        return json.dumps({name: value for name, value in data.items() if value is not None}, ensure_ascii=False)
+
+
+def _told(part: FileEntry | ArchiveEntry) -> dict[str, object]:
+    """What is known of it, by name."""
+    return {name: value for name, value in part._asdict().items() if value is not None}
+
+
+def utc_now() -> datetime:
+    """The present in whole seconds, as receipts and the mtimes of published files have it."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def receipt_path(dest: Path, *, directory: bool) -> Path:
+    """Where the receipt of the model at `dest` stands."""
+    return dest / SUFFIX if directory else dest.with_name(dest.name + SUFFIX)
+
+
+def model_digest(files: Iterable[FileEntry], *, directory: bool) -> str:
+    """The digest of a model: a single file's sha256, or that of what `sha256sum` prints, sorted by path."""
+    if not directory:
+        (single,) = files
+        return f"sha256:{single.sha256}"
+    lines = sorted((f.path, f"{f.sha256}  {f.path}\n") for f in files if f.sha256)
+    total = hashlib.sha256()
+    for _, line in lines:
+        total.update(line.encode("utf-8", "surrogateescape"))
+    return f"sha256:{total.hexdigest()}"
+
+
+def read_receipt(path: Path) -> Receipt:
+    """Read a receipt.
+
+    Raises:
+        NotFoundError: there is none.
+        WrongBytesError: it is damaged, or of a schema that this version does not know.
+    """
+    try:
+        text = _text(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(
+            f"No receipt at {path}.", hint="modelfetch pull writes one; was this model pulled with it?"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise WrongBytesError(f"The receipt {path} cannot be read: {error}.", hint="Pull the model again.") from error
+    try:
+        return _decode(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise WrongBytesError(f"The receipt {path} is damaged: {error}.", hint="Pull the model again.") from error
+
+
+def _text(path: Path) -> str:
+    """A file's content. Whoever may write to the volume may have put anything there: a FIFO without a writer, say."""
+    with open(path, encoding="utf-8", opener=_at_once) as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("it is no file")
+        if state.st_size > MOST_BYTES:
+            raise ValueError(f"it has {state.st_size} bytes")
+        return file.read()
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _decode(data: dict[str, Any]) -> Receipt:
+    if data["schema"] != SCHEMA:
+        raise ValueError(f"schema {data['schema']!r} is not {SCHEMA}")
+    archive = data.get("archive")
+    return Receipt(
+        source=str(data["source"]),
+        version=str(data["version"]),
+        digest=str(data["digest"]),
+        files=tuple(_entry(f) for f in data["files"]),
+        checks=tuple(data["checks"]),
+        bytes=int(data["bytes"]),
+        resumed_bytes=int(data["resumed_bytes"]),
+        seconds=float(data["seconds"]),
+        retries=int(data["retries"]),
+        started=datetime.fromisoformat(data["started"]).astimezone(UTC),
+        finished=datetime.fromisoformat(data["finished"]).astimezone(UTC),
+        archive=ArchiveEntry(archive["name"], int(archive["size"]), archive["sha256"]) if archive else None,
+        signer=None if data.get("signer") is None else str(data["signer"]),
+        tool=str(data["tool"]),
+    )
+
+
+def _entry(data: dict[str, Any]) -> FileEntry:
+    link = data.get("link")
+    return FileEntry(_name(data["path"]), int(data["size"]), str(data["sha256"]), None if link is None else _name(link))
+
+
+def _name(value: object) -> str:
+    """What can be asked of a file system."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{value!r} is no path")
+    value.encode()  # fails for what is not UTF-8
+    return value
+
+
+def is_intact(receipt: Receipt, base: Path) -> bool:
+    """Whether every file below `base` has the size and the mtime that it was published with; reads no content."""
+    published = int(receipt.finished.timestamp()) * 1_000_000_000
+    try:
+        return all(_is_published(base / f.path, f, published) for f in receipt.files)
+    except OSError:
+        return False
+
+
+def _is_published(path: Path, entry: FileEntry, mtime_ns: int) -> bool:
+    if entry.link is not None and path.readlink().as_posix() != entry.link:
+        return False
+    if entry.link is not None and not entry.sha256:
+        return path.is_dir()
+    state = path.stat() if entry.link is not None else path.lstat()
+    return os.path.isfile(path) and state.st_size == entry.size and state.st_mtime_ns == mtime_ns  # noqa: PTH113

@@ -1,0 +1,228 @@
+"""Archives made by hand, right or wrong in any way, and their unpacking under guard."""
+
+import bz2
+import gzip
+import hashlib
+import importlib
+import io
+import lzma
+import os
+import stat
+import struct
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from modelfetch.archive import Budget, Member, extract_archive
+
+zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+
+END = bytes(1024)
+
+
+def block(
+    name: str | bytes,
+    size: int = 0,
+    kind: bytes = b"0",
+    *,
+    target: str = "",
+    mode: int = 0o644,
+    prefix: str = "",
+    magic: bytes = b"ustar\00000",
+    size_field: bytes = b"",
+) -> bytes:
+    """Make a tar header, with a right checksum whatever else is wrong."""
+    raw = name.encode() if isinstance(name, str) else name
+    fields = [
+        raw.ljust(100, b"\0"),
+        b"%07o\0" % mode,
+        b"0000000\0" * 2,
+        size_field.ljust(12, b"\0") if size_field else b"%011o\0" % size,
+        b"00000000000\0",
+        b" " * 8,
+        kind,
+        target.encode().ljust(100, b"\0"),
+        magic,
+        bytes(64),
+        b"0000000\0" * 2,
+        prefix.encode().ljust(155, b"\0"),
+        bytes(12),
+    ]
+    header = b"".join(fields)
+    assert len(header) == 512
+    return header[:148] + b"%06o\0 " % sum(header) + header[156:]
+
+
+def padded(data: bytes) -> bytes:
+    """Fill up to whole blocks."""
+    return data + bytes(-len(data) % 512)
+
+
+def member(name: str | bytes, data: bytes = b"", kind: bytes = b"0", **fields: Any) -> bytes:
+    """Make a tar member: header and content."""
+    return block(name, len(data), kind, **fields) + padded(data)
+
+
+def pax(*records: tuple[str, str | bytes], kind: bytes = b"x") -> bytes:
+    """Make an extended header."""
+    return member("PaxHeader", b"".join(record(*each) for each in records), kind)
+
+
+def record(key: str, value: str | bytes) -> bytes:
+    """Make a record of an extended header; its length counts its own digits."""
+    rest = b" " + key.encode() + b"=" + (value.encode() if isinstance(value, str) else value) + b"\n"
+    length = len(rest) + 1
+    while len(str(length)) + len(rest) > length:
+        length += 1
+    return str(length).encode() + rest
+
+
+def tar(*members: bytes) -> bytes:
+    """Make a tar of raw members."""
+    return b"".join(members) + END
+
+
+def zip_of(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Make a zip."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+@dataclass
+class Entry:
+    """A member of a hand-made zip: stored, a plain file and right, unless said otherwise."""
+
+    name: bytes
+    content: bytes = b""
+    mode: int | None = None
+    flags: int = 0
+    method: int = 0
+    packed: bytes | None = None
+    size: int | None = None
+    crc: int | None = None
+    local_name: bytes | None = None
+    local_flags: int | None = None
+    local_method: int | None = None
+    offset: int | None = None
+    extra: bytes = b""
+
+    def __post_init__(self) -> None:
+        if self.mode is None:
+            self.mode = 0o40755 if self.name.endswith(b"/") else 0o100644
+        self.packed = self.content if self.packed is None else self.packed
+        self.size = len(self.content) if self.size is None else self.size
+        self.crc = zlib.crc32(self.content) if self.crc is None else self.crc
+
+    def local(self) -> bytes:
+        """Make the local header and what follows it."""
+        name = self.name if self.local_name is None else self.local_name
+        flags = self.flags if self.local_flags is None else self.local_flags
+        method = self.method if self.local_method is None else self.local_method
+        assert self.packed is not None
+        sizes = (self.crc, len(self.packed), self.size)
+        return struct.pack("<4s5H3L2H", b"PK\3\4", 45, flags, method, 0, 33, *sizes, len(name), 0) + name + self.packed
+
+    def central(self, offset: int) -> bytes:
+        """Make the entry of the central directory."""
+        assert self.packed is not None
+        assert self.mode is not None
+        offset = offset if self.offset is None else self.offset
+        sizes = (self.crc, len(self.packed), self.size, len(self.name), len(self.extra), 0)
+        start = struct.pack("<4s6H3L3H", b"PK\1\2", 3 << 8 | 45, 45, self.flags, self.method, 0, 33, *sizes)
+        return start + struct.pack("<2H2L", 0, 0, self.mode << 16, offset) + self.name + self.extra
+
+
+def zip_raw(
+    *entries: Entry, comment: bytes = b"", count: int | None = None, gap: bytes = b"", middle: bytes = b""
+) -> bytes:
+    """Make a zip by hand, with a gap before the central directory, or something between that and the end record."""
+    out, directory = b"", b""
+    for entry in entries:
+        directory += entry.central(len(out))
+        out += entry.local()
+    count = len(entries) if count is None else count
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(directory), len(out + gap), len(comment))
+    return out + gap + directory + middle + end + comment
+
+
+def zstd_with_checksum(data: bytes) -> bytes:
+    """Compress as the zstd command does."""
+    return bytes(zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1}))
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": partial(gzip.compress, mtime=0),  # the same for the same content
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": zstd_with_checksum,
+}
+
+
+def packed(files: dict[str, bytes], how: str) -> bytes:
+    """Make an archive of files: `tar`, `gzip`, `bzip2`, `xz`, `zstd` for a packed tar, or `zip`."""
+    if how == "zip":
+        return zip_of(*files.items())
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return PACKERS.get(how, bytes)(out.getvalue())
+
+
+def listing(root: Path) -> list[Member]:
+    """List a tree as it is on disk; fail on anything that must never be there."""
+    found = []
+    for directory, names, files in os.walk(root):
+        for name in (*names, *files):
+            path = Path(directory, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                assert path.resolve(strict=True).is_relative_to(root.resolve())
+            elif stat.S_ISDIR(mode):
+                assert stat.S_IMODE(mode) == 0o755
+                continue
+            else:
+                assert stat.S_ISREG(mode)
+                assert stat.S_IMODE(mode) in (0o644, 0o755)
+            data = path.read_bytes() if path.is_file() else None
+            link = os.readlink(path) if stat.S_ISLNK(mode) else None  # noqa: PTH115  Path would tidy it up
+            sha256 = "" if data is None else hashlib.sha256(data).hexdigest()
+            found.append(Member(path.relative_to(root).as_posix(), len(data or b""), sha256, link))
+    return sorted(found, key=lambda each: each.path)
+
+
+class Guarded:
+    """Unpacks into a directory of its own, and sees to it that nothing else changes."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.count = 0
+
+    def __call__(self, archive: Any, name: str = "model.tar.gz", into: Path | None = None, **limits: float) -> Path:
+        """Unpack bytes or a stream, and return where; what it returned must be what the disk holds."""
+        self.count += 1
+        place = self.place / str(self.count)
+        place.mkdir()
+        if into is None:
+            into = place / "into"
+            into.mkdir()
+        stream = io.BytesIO(archive) if isinstance(archive, bytes) else archive
+        budget = Budget(**{"max_bytes": 2**30, "max_files": 1000, "max_ratio": 1000, **limits})  # type: ignore[arg-type]  # numbers all
+        try:
+            members = extract_archive(stream, name, into, scratch=place / "scratch", budget=budget)
+        finally:
+            assert {each.name for each in place.iterdir()} <= {"into"}
+        assert stream.read() == b"", "the stream was not read to its end"
+        assert listing(into) == members
+        return into

@@ -1,0 +1,78 @@
+"""The ways that a library's exception takes until it is one of ours, and what must hold of that."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cache
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from modelfetch import errors
+from modelfetch.errors import ChangedError, ModelfetchError, TransientError
+from modelfetch.net import retry
+from modelfetch.sources import Access
+from modelfetch.sources.gcs.source import GCSSource
+from modelfetch.sources.s3.source import S3Source
+from modelfetch.transfer.range_reader import RangeReader
+from modelfetch.uri import parse_uri
+from testkit.raising import SECRET
+
+if TYPE_CHECKING:
+    from modelfetch.net.connection_pool import Response
+
+Translation = Callable[[], AbstractContextManager[None]]
+
+
+@cache
+def s3_source() -> S3Source:
+    """A source that is never asked anything."""
+    return S3Source(parse_uri("s3://b/k"), Access(anonymous=True, endpoint="http://store.invalid:9000"))
+
+
+@cache
+def gcs_source() -> GCSSource:
+    """Likewise."""
+    return GCSSource(parse_uri("gs://b/o"), Access(emulator="http://store.invalid:4443"))
+
+
+def of_s3() -> AbstractContextManager[None]:
+    """What a request through boto3 is made in."""
+    return s3_source()._explained("k")
+
+
+def of_gcs() -> AbstractContextManager[None]:
+    """What a request through Google's SDK is made in."""
+    return gcs_source()._explained("o")
+
+
+def translated(error: Exception, translation: Translation) -> ModelfetchError:
+    """What becomes of an error."""
+    with pytest.raises(ModelfetchError) as caught, translation():
+        raise error
+    return caught.value
+
+
+def read(error: Exception) -> ModelfetchError:
+    """What becomes of an error that reading a body raises."""
+
+    def fail(_: memoryview) -> int:
+        raise error
+
+    wire = RangeReader(s3_source(), lambda _: None)
+    with pytest.raises(ModelfetchError) as caught:
+        wire._body_reader(cast("Response", SimpleNamespace(readinto=fail)), "store.invalid")(memoryview(bytearray(1)))
+    return caught.value
+
+
+def assert_decided(told: ModelfetchError, kind: type[ModelfetchError]) -> None:
+    """It is of this very class, with a code of the contract, a message, a next step, and tried again if that helps."""
+    assert type(told) is kind, f"{told!r} is no {kind.__name__}"
+    assert told.code not in (0, errors.BUG_CODE)
+    assert told.message.endswith(".")
+    assert "\n" not in told.message
+    assert told.hint
+    assert SECRET not in f"{told.message} {told.hint}"
+    again = kind in (TransientError, ChangedError)
+    assert told.retryable == again
+    assert retry._transient(told) == (kind is TransientError)

@@ -1,0 +1,193 @@
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelfetch.errors import DestinationError, UnsafeNameError
+from modelfetch.safe_paths import MAX_PATH_BYTES
+
+UNPACK = """
+import sys
+from pathlib import Path
+from modelfetch.archive import Budget, extract_archive
+from modelfetch.errors import ModelfetchError
+
+place = Path(sys.argv[1])
+try:
+    with (place / "archive").open("rb") as stream:
+        budget = Budget(int(sys.argv[2]), 99, 1000)
+        print(*extract_archive(stream, "m.tar", place / "into", scratch=place / "scratch", budget=budget), sep="\\n")
+except ModelfetchError as error:
+    print(type(error).__name__, error.code, error.message, error.hint)
+"""
+
+
+def unpack_under_strace(place: Path, archive: bytes, *options: str, max_bytes: int = 10**6) -> str:
+    """Unpack in a process whose system calls fail as the options say, and return what it prints."""
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace")
+    (place / "into").mkdir()
+    (place / "archive").write_bytes(archive)
+    trace = ("strace", "-f", "-qq", "-o", str(place / "log"), *options)
+    command = [*trace, sys.executable, "-c", UNPACK, str(place), str(max_bytes)]
+    run = subprocess.run(command, capture_output=True, check=False, text=True)
+    printed: str = run.stdout
+    if "ptrace" in run.stderr:
+        pytest.skip("strace may not trace here")
+    assert run.returncode == 0, run.stderr
+    assert "INJECTED" in (place / "log").read_text()
+    return printed
+
+
+@pytest.mark.parametrize("code", ["EPERM", "EMLINK", "EOPNOTSUPP"])
+def test_hard_link_becomes_a_copy_where_there_are_none(build: Any, tmp_path: Path, code: str) -> None:
+    """Some file systems have no hard links, others limit their number; the bytes are the same, the bits too."""
+    archive = build.tar(build.member("good", b"x" * 1000, mode=0o755), build.member("d/copy", kind=b"1", target="good"))
+
+    printed = unpack_under_strace(tmp_path, archive, "-e", f"inject=link,linkat:error={code}")
+
+    assert "path='d/copy', size=1000" in printed
+    assert (tmp_path / "into/d/copy").read_bytes() == b"x" * 1000
+    assert (tmp_path / "into/d/copy").stat().st_mode & 0o777 == 0o755
+    assert not (tmp_path / "into/d/copy").samefile(tmp_path / "into/good")
+
+
+def test_copy_of_a_hard_link_costs_budget(build: Any, tmp_path: Path) -> None:
+    """It takes room as any file does."""
+    archive = build.tar(build.member("good", b"x" * 1000), build.member("copy", kind=b"1", target="good"))
+    printed = unpack_under_strace(tmp_path, archive, "-e", "inject=link,linkat:error=EPERM", max_bytes=1500)
+    assert printed.startswith("BudgetError 65")
+
+
+@pytest.mark.parametrize(
+    ("code", "calls", "path"),
+    [
+        *(("EIO", "write", "into/good"), ("EDQUOT", "write", "into/good"), ("ENOSPC", "write", "into/good")),
+        *(("EIO", "close", "into/good"), ("EPERM", "chmod,fchmodat", "into/good"), ("EROFS", "mkdir", "into/d")),
+        *(
+            ("ENOSPC", "openat", "into/good"),
+            ("EIO", "symlink,symlinkat", "into/l"),
+            ("EACCES", "chmod,fchmodat", "into/d"),
+            ("EIO", "link,linkat", "into/h"),
+        ),
+    ],
+)
+def test_failing_disk_is_no_corrupt_archive(build: Any, tmp_path: Path, code: str, calls: str, path: str) -> None:
+    """Code 73, with the file, the cause and a way out."""
+    link = build.member("l", kind=b"2", target="good")
+    hard = build.member("h", kind=b"1", target="good")
+    archive = build.tar(build.member("d/", kind=b"5"), build.member("good", b"x" * 1000), link, hard)
+
+    inject = ("-P", str(tmp_path / path), "-e", f"inject={calls}:error={code}")
+    printed = unpack_under_strace(tmp_path, archive, *inject)
+
+    assert printed.startswith("DestinationError 73")
+    assert path in printed
+
+
+@pytest.mark.parametrize(("code", "calls"), [("ENOSPC", "write"), ("EIO", "read"), ("EACCES", "openat")])
+def test_failing_scratch_is_no_corrupt_archive(build: Any, tmp_path: Path, code: str, calls: str) -> None:
+    """A zip is kept on the disk meanwhile; what was kept is gone afterwards."""
+    archive = build.packed({"good": os.urandom(200_000)}, "zip")
+    inject = ("-P", str(tmp_path / "scratch"), "-e", f"inject={calls}:error={code}")
+    assert unpack_under_strace(tmp_path, archive, *inject).startswith("DestinationError 73")
+    assert not (tmp_path / "scratch").exists()
+
+
+@pytest.mark.parametrize("how", ["tar", "zip"])
+def test_file_larger_than_the_system_allows_is_refused(build: Any, unpacked: Any, how: str) -> None:
+    """A limit of the process, met by the scratch file or by the member."""
+    whole = build.packed({"good": os.urandom(300_000)}, how)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(DestinationError, match="File too large"):
+            unpacked(whole)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command: list[str | Path] = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=100", "tmpfs", disk]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs root, to mount")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("how", ["tar", "gzip", "bzip2", "xz", "zstd", "zip"])
+def test_full_disk_is_no_corrupt_archive(build: Any, unpacked: Any, small_disk: Path, how: str) -> None:
+    """No room for the bytes, or for the number of files."""
+    for files in ({"good": os.urandom(2_000_000)}, {str(number): b"" for number in range(200)}):
+        into = small_disk / str(len(files))
+        into.mkdir()
+        with pytest.raises(DestinationError, match="No space left") as caught:
+            unpacked(build.packed(files, how), into=into)
+        assert caught.value.hint
+        shutil.rmtree(into)
+
+
+@pytest.mark.parametrize("name", ["MODEL.bin", "d", "d/MODEL.bin"])
+def test_names_that_the_file_system_cannot_keep_apart_are_refused(
+    build: Any, unpacked: Any, tmp_path: Path, name: str
+) -> None:
+    """What is there already was not made under this name: on a volume that ignores case it was `model.bin`."""
+    into = tmp_path / "into"
+    (into / name).parent.mkdir(parents=True)
+    (into / name).write_bytes(b"theirs")
+    whole = build.packed({"model.bin": b"x", "d/model.bin": b"x", "MODEL.bin": b"y", "d/MODEL.bin": b"y"}, "tar")
+    if name == "d/MODEL.bin":
+        whole = build.tar(build.member("d/MODEL.bin", b"y"))
+        with pytest.raises(UnsafeNameError, match="cannot keep 'd' and"):
+            unpacked(whole, into=into)
+    elif name == "d":
+        with pytest.raises(UnsafeNameError, match="cannot keep 'd' and 'what is there'"):
+            unpacked(whole, into=into)
+    else:
+        with pytest.raises(UnsafeNameError, match=r"cannot keep 'MODEL.bin' and 'model.bin' apart"):
+            unpacked(whole, into=into)
+    assert (into / name).read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("é", "e\u0301"), ("\ufb01n", "fin"), ("straße", "STRASSE"), ("\u017f", "s")]
+)
+def test_clash_of_unicode_forms_names_both(build: Any, unpacked: Any, tmp_path: Path, one: str, other: str) -> None:
+    """APFS ignores the form, others the case of more than ASCII."""
+    into = tmp_path / "into"
+    into.mkdir()
+    (into / other).write_bytes(b"theirs")
+    with pytest.raises(UnsafeNameError) as caught:
+        unpacked(build.packed({one: b"x", other: b"y"}, "tar"), into=into)
+    assert repr(one) in caught.value.message
+    assert repr(other) in caught.value.message
+
+
+def test_nothing_is_written_through_a_link_that_stands_in_the_way(build: Any, unpacked: Any, tmp_path: Path) -> None:
+    """Files are created anew, always."""
+    (tmp_path / "outside").write_bytes(b"theirs")
+    into = tmp_path / "into"
+    into.mkdir()
+    (into / "good").symlink_to(tmp_path / "outside")
+    with pytest.raises(UnsafeNameError):
+        unpacked(build.packed({"good": b"ours"}, "tar"), into=into)
+    assert (tmp_path / "outside").read_bytes() == b"theirs"
+
+
+def test_name_too_long_below_the_destination_is_refused_by_its_own_name(build: Any, unpacked: Any) -> None:
+    """What the archive may hold can still be too long for where it goes."""
+    name = "/".join([*["d" * 200] * 20, "e" * 70])
+    assert len(name) <= MAX_PATH_BYTES < len(f"{unpacked.place}/{name}")
+    with pytest.raises(UnsafeNameError, match="too long for the destination's file system") as caught:
+        unpacked(build.packed({name: b"x"}, "tar"))
+    assert len(caught.value.message) < 400

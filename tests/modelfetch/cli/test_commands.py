@@ -1,0 +1,193 @@
+"""The other commands: config, inspect, push, verify."""
+
+import base64
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from testkit import tree
+from testkit.cli import Cli
+from testkit.faultproxy import FaultProxy
+from testkit.stores import S3Bucket, Store, crc
+
+Proxied = Callable[[str], FaultProxy]
+DATA = tree.noise(100_000)
+MODEL = {"config.json": b"{}", "empty": b"", "weights/0.bin": DATA}
+
+
+# --- config --------------------------------------------------------------------------------------------------------
+
+
+def test_config_tells_every_setting_and_where_it_is_from(modelfetch: Cli) -> None:
+    """Default, variable or flag; the variables of the SDKs too."""
+    env = {"MODELFETCH_RETRIES": "5", "S3_BUCKET": "models", "AWS_REGION": "eu-west-1"}
+
+    run = modelfetch.ok("config", "--retry-wait", "7s", env={**env, "MODELFETCH_RETRY_WAIT": "9s"})
+
+    rows = {line.split()[0]: line for line in run.stdout.splitlines() if line.split()}
+    assert "5" in rows["retries"]
+    assert "MODELFETCH_RETRIES" in rows["retries"]
+    assert re.search(r"\b7", rows["retry_wait"])
+    assert "flag" in rows["retry_wait"]
+    assert "default" in rows["stall_timeout"]
+    assert "models" in rows["S3_BUCKET"]
+    assert "eu-west-1" in rows["AWS_REGION"]
+
+
+def test_config_masks_secrets(modelfetch: Cli) -> None:
+    """They are set, and that is all that is said."""
+    secrets = ("MODELFETCH_BEARER_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    env = {**{name: f"secret-of-{name}" for name in secrets}, "HTTPS_PROXY": "http://me:secret-of-proxy@proxy:3128"}
+
+    for flags in ([], ["--output", "json"]):
+        run = modelfetch.ok("config", *flags, env=env)
+
+        assert "secret-of" not in run.said
+        assert "AWS_SECRET_ACCESS_KEY" in run.stdout
+        assert "proxy:3128" in run.stdout
+
+
+# --- inspect -------------------------------------------------------------------------------------------------------
+
+
+def test_inspect_tells_what_is_there_without_fetching_it(modelfetch: Cli, store: Store, fault_proxy: Proxied) -> None:
+    """Version, size and checksums of an object; not a byte of it."""
+    store.put("m", DATA)
+    proxy = fault_proxy(store.endpoint)
+
+    run = modelfetch.ok("inspect", store.uri("m"), "--output", "json", env=store.env_at(proxy.url))
+
+    name = "crc32" if store.scheme == "s3" else "crc32c"
+    assert run.receipt["version"] == store.version("m")
+    assert str(len(DATA)) in run.stdout
+    assert base64.b64decode(crc(name, DATA)).hex() in run.stdout
+    assert proxy.came(**store.downloads("m")) == []
+
+
+def test_inspect_lists_a_directory(modelfetch: Cli, store: Store) -> None:
+    """Every file with its size, for a person and for a machine."""
+    for name, data in MODEL.items():
+        store.put(f"d/{name}", data)
+
+    text = modelfetch.ok("inspect", store.uri("d/"), env=store.env).stdout
+    found = modelfetch.ok("inspect", store.uri("d/"), "--output", "json", env=store.env).receipt
+
+    assert [name for name in MODEL if name not in text] == []
+    assert {file["path"]: file["size"] for file in found["files"]} == {n: len(d) for n, d in MODEL.items()}
+
+
+def test_inspect_fails_as_pull_does(modelfetch: Cli, store: Store) -> None:
+    """The same codes and lines."""
+    run = modelfetch("inspect", store.uri("none"), env=store.env)
+
+    assert (run.code, run.error["reason"]) == (66, "not_found")
+
+
+# --- push ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_was_pushed_can_be_pulled_by_what_push_prints(
+    modelfetch: Cli, versioned_store: Store, tmp_path: Path
+) -> None:
+    """The pinned URI and the sha256 for the ConfigMap."""
+    data = tree.noise(20_000_000)
+    (tmp_path / "m.bin").write_bytes(data)
+
+    pushed = modelfetch.ok("push", tmp_path / "m.bin", versioned_store.uri("dir/m.bin"), env=versioned_store.env)
+    uri = versioned_store.pinned("dir/m.bin", versioned_store.version("dir/m.bin"))
+    pin = tree.sha256(data)
+    versioned_store.put("dir/m.bin", b"another")
+
+    assert uri in pushed.stdout
+    assert pin in pushed.stdout
+    modelfetch.ok("pull", uri, tmp_path / "back", "--sha256", pin, env=versioned_store.env)
+    assert (tmp_path / "back").read_bytes() == data
+
+
+def test_a_directory_that_was_pushed_can_be_pulled(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+    """Its digest is the pin; what an earlier pull left in it is not uploaded."""
+    tree.write(tmp_path / "d", MODEL | {tree.RECEIPT: b"{}", ".modelfetch/x": b"1"})
+
+    pushed = modelfetch.ok("push", tmp_path / "d", store.uri("models/d/"), env=store.env)
+    run = modelfetch.ok("pull", store.uri("models/d/"), tmp_path / "back", "--output", "json", env=store.env)
+
+    assert [key for key in store.names() if "/.modelfetch" in key] == ["models/d/" + tree.MANIFEST]
+    assert tree.read(tmp_path / "back") == MODEL
+    assert run.receipt["digest"] == tree.digest(MODEL)
+    assert tree.digest(MODEL).removeprefix("sha256:") in pushed.stdout
+
+
+def test_what_is_pushed_has_a_checksum_of_the_whole(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """Also if it goes up in parts: a later pull can check every byte."""
+    (tmp_path / "m").write_bytes(tree.noise(20_000_000))
+
+    modelfetch.ok("push", tmp_path / "m", s3_bucket.uri("m"), env=s3_bucket.env)
+    run = modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "back", "--output", "json", env=s3_bucket.env)
+
+    assert {"crc64nvme", "crc32c", "crc32", "sha256", "sha1", "md5"} & set(run.receipt["checks"])
+
+
+def test_push_says_what_is_wrong(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+    """A file that is not there, a bucket that is not there."""
+    (tmp_path / "m").write_bytes(b"x")
+
+    no_file = modelfetch("push", tmp_path / "none", store.uri("m"), env=store.env)
+    no_bucket = modelfetch("push", tmp_path / "m", f"{store.scheme}://no-such-bucket-here/m", env=store.env)
+
+    assert (no_file.code, no_bucket.code) == (66, 66)
+    assert str(tmp_path / "none") in no_file.error["message"]
+    assert "no-such-bucket-here" in no_bucket.error["message"]
+
+
+# --- verify --------------------------------------------------------------------------------------------------------
+
+
+def test_verify_checks_the_disk_against_the_receipt(modelfetch: Cli, tmp_path: Path) -> None:
+    """A file, a directory, an unpacked archive; without any network."""
+    tree.write(tmp_path / "from", MODEL)
+    (tmp_path / "from.tar.gz").write_bytes(tree.tar_gz(MODEL))
+    names = {"from/config.json": "file", "from": "dir", "from.tar.gz": "unpacked"}
+    for source, dest in names.items():
+        modelfetch.ok("pull", tmp_path / source, tmp_path / dest)
+
+    for dest in names.values():
+        modelfetch.ok("verify", tmp_path / dest)
+
+
+def test_verify_names_every_difference(modelfetch: Cli, tmp_path: Path) -> None:
+    """65: a byte that changed, and a file that is gone; mtimes are no difference."""
+    tree.write(tmp_path / "from", MODEL)
+    modelfetch.ok("pull", tmp_path / "from", tmp_path / "d")
+    (tmp_path / "d" / "weights" / "0.bin").write_bytes(DATA[:-1] + b"x")
+    (tmp_path / "d" / "config.json").unlink()
+    (tmp_path / "d" / "empty").touch()
+
+    run = modelfetch("verify", tmp_path / "d")
+
+    assert run.code == 65
+    assert "weights/0.bin" in run.error["message"]
+    assert "config.json" in run.error["message"]
+    assert "empty" not in run.error["message"]
+
+
+def test_verify_without_a_receipt(modelfetch: Cli, tmp_path: Path) -> None:
+    """66: there is nothing to check against."""
+    (tmp_path / "m").write_bytes(b"x")
+
+    run = modelfetch("verify", tmp_path / "m")
+
+    assert (run.code, run.error["reason"]) == (66, "not_found")
+
+
+def test_the_digest_can_be_checked_with_a_shell(modelfetch: Cli, tmp_path: Path) -> None:
+    """`sha256sum` and nothing else."""
+    tree.write(tmp_path / "from", MODEL)
+    modelfetch.ok("pull", tmp_path / "from", tmp_path / "d")
+    shell = "find * -type f | LC_ALL=C sort | xargs sha256sum | sha256sum"
+
+    printed = subprocess.check_output(shell, shell=True, cwd=tmp_path / "d", text=True)
+
+    digest = json.loads((tmp_path / "d" / tree.RECEIPT).read_text())["digest"]
+    assert digest == f"sha256:{printed.split()[0]}"

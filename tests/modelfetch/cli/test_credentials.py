@@ -1,0 +1,403 @@
+"""Credentials: renewed in the middle of a pull, waited for in a new pod, sent only where they are wanted."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+
+from testkit import issuers, liar, servers, tree
+from testkit.cli import Cli
+from testkit.faultproxy import FaultProxy
+from testkit.faults import Request
+from testkit.issuers import Keys
+from testkit.stores import GCSBucket, S3Bucket, Store
+from testkit.web import Web
+
+Proxied = Callable[..., FaultProxy]
+Environment = dict[str, str | None]
+DATA = tree.noise(3_000_000)
+CUT = 1_000_000
+S3_EXPIRED = b"<?xml version='1.0'?><Error><Code>ExpiredToken</Code><Message>It has expired.</Message></Error>"
+
+
+@pytest.fixture
+def issuer() -> Iterator[liar.Liar]:
+    """Who issues credentials."""
+    with liar.speaking() as server:
+        yield server
+
+
+@dataclass
+class Revocation:
+    """Takes away, in the middle of the first download, what it was signed with.
+
+    Attributes:
+        proxy: stands before the store.
+        rotate: called then; new credentials are to be had from here on.
+        revoked: what is no longer taken.
+    """
+
+    proxy: FaultProxy
+    rotate: Callable[[], object] = lambda: None
+    revoked: str = field(default="", init=False)
+
+    def arm(self, store: Store, key: str, status: int, body: bytes) -> None:
+        """Cut the first download, and refuse what comes after it with the old credentials."""
+        self.proxy.add(when=self._is_old, status=status, body=body, times=None)
+        self.proxy.add(**store.downloads(key), cut_after=CUT, before=self._revoke)
+
+    def _revoke(self) -> None:
+        self.revoked = identity(self.proxy.requests[-1])
+        self.rotate()
+
+    def _is_old(self, request: Request) -> bool:
+        return bool(self.revoked) and identity(request) == self.revoked
+
+    def used(self) -> list[str]:
+        """Whose credentials the requests bore, each once, in order."""
+        return list(dict.fromkeys(identity(request) for request in self.proxy.requests))
+
+
+def identity(request: Request) -> str:
+    """The key that a request to S3 is signed with, or the token that one to GCS bears; empty if there is none."""
+    presigned = parse_qs(request.query).get("X-Amz-Credential", [""])[0]
+    signed = re.search(r"Credential=([^,]+)", request.headers.get("authorization", ""))
+    credential = presigned or (signed[1] if signed else "")
+    return credential.split("/")[0] or request.headers.get("authorization", "").removeprefix("Bearer ")
+
+
+def require_sts(bucket: S3Bucket) -> None:
+    """Only MinIO issues keys that it then checks."""
+    if bucket.server.kind != "minio":
+        pytest.skip("only MinIO has an STS whose keys it checks")
+
+
+class Source:
+    """Where a run finds AWS credentials; the test may rotate them."""
+
+    def __init__(self, bucket: S3Bucket, home: Path, issuer: liar.Liar) -> None:
+        """Begin with keys of the store's own STS."""
+        self.bucket, self.home, self.issuer = bucket, home, issuer
+        self.keys = issuers.temporary(bucket.server)
+        self.token = "a-token-of-the-cluster"
+
+    def rotate(self) -> None:
+        """Issue others from now on."""
+        self.keys = issuers.temporary(self.bucket.server)
+        self.token = "another-token-of-the-cluster"
+        for name, text in (
+            ("keys", self.keys.as_profile()),
+            ("keys.json", self._for_programs()),
+            ("token", self.token),
+        ):
+            (self.home / name).write_text(text)
+
+    def _for_programs(self) -> str:
+        return self.keys.as_json(Version=1)
+
+    def env(self, kind: str) -> Environment:
+        """The variables that lead there."""
+        self.rotate()
+        profile, store = self.home / "config", self.bucket.server
+        profile.write_text(
+            f"[profile program]\ncredential_process = cat {self.home / 'keys.json'}\n"
+            f"[profile role]\nrole_arn = {issuers.ROLE}\nsource_profile = base\n"
+            f"[profile base]\naws_access_key_id = {store.access_key}\naws_secret_access_key = {store.secret_key}\n"
+        )
+        self.issuer.say(issuers.container(lambda: self.keys), issuers.sts(self._of_token))
+        return {
+            "AWS_ENDPOINT_URL_S3": store.endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": str(profile),
+            **{
+                "file": {"AWS_SHARED_CREDENTIALS_FILE": str(self.home / "keys")},
+                "program": {"AWS_PROFILE": "program"},
+                "role": {"AWS_PROFILE": "role", "AWS_ENDPOINT_URL_STS": store.endpoint},
+                "container": {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.issuer.url}/keys"},
+                "web identity": {
+                    "AWS_WEB_IDENTITY_TOKEN_FILE": str(self.home / "token"),
+                    "AWS_ROLE_ARN": issuers.ROLE,
+                    "AWS_ENDPOINT_URL_STS": self.issuer.url,
+                },
+            }[kind],
+        }
+
+    def _of_token(self, token: str) -> Keys | None:
+        return self.keys if token == self.token else None
+
+
+@pytest.mark.parametrize("kind", ["file", "program", "role", "container", "web identity"])
+def test_keys_that_are_taken_away_midway_are_looked_for_anew(
+    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path, kind: str
+) -> None:
+    """S3 says 400 then; the pull goes on at its byte with those that there are now. A rotated token file is re-read."""
+    require_sts(s3_bucket)
+    s3_bucket.put("m", DATA)
+    source = Source(s3_bucket, modelfetch.home, issuer)
+    revocation = Revocation(fault_proxy(s3_bucket.endpoint), source.rotate)
+    revocation.arm(s3_bucket, "m", 400, S3_EXPIRED)
+
+    env = {**source.env(kind), "AWS_ENDPOINT_URL_S3": revocation.proxy.url}
+    run = modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", "--output", "json", env=env)
+
+    assert (tmp_path / "m").read_bytes() == DATA
+    assert len(revocation.used()) == 2
+    assert revocation.proxy.sent("/m$") < len(DATA) + CUT // 2
+    assert run.receipt["retries"] >= 1
+
+
+def test_keys_that_are_about_to_end_are_renewed_before_each_request(
+    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path
+) -> None:
+    """By their own clock, before anybody refuses them."""
+    require_sts(s3_bucket)
+    s3_bucket.put("d/1", b"1")
+    s3_bucket.put("d/2", b"2")
+    issuer.say(issuers.container(lambda: issuers.temporary(s3_bucket.server, minutes=1)))
+    proxy = fault_proxy(s3_bucket.endpoint)
+    env = {"AWS_ENDPOINT_URL_S3": proxy.url, "AWS_REGION": "us-east-1"}
+
+    env["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{issuer.url}/keys"
+    modelfetch.ok("pull", s3_bucket.uri("d/"), tmp_path / "d", env=env)
+
+    assert tree.read(tmp_path / "d") == {"1": b"1", "2": b"2"}
+    assert len({identity(request) for request in proxy.came(**s3_bucket.downloads())}) == 2
+
+
+def test_who_issues_keys_is_trusted_as_the_store_is(
+    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, https_server: Web, issuer: liar.Liar, tmp_path: Path
+) -> None:
+    """SSL_CERT_FILE holds for STS too, which the SDK by itself does not know."""
+    require_sts(s3_bucket)
+    s3_bucket.put("m", b"model")
+    sts = fault_proxy(s3_bucket.endpoint, https_server.tls)
+
+    env = {**Source(s3_bucket, modelfetch.home, issuer).env("role"), "AWS_ENDPOINT_URL_STS": sts.url}
+    untrusted = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env=env)
+    modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env={**env, **https_server.env})
+
+    assert (untrusted.code, untrusted.error["reason"]) == (69, "refused")
+    assert sts.url.removeprefix("https://") in untrusted.error["message"]
+    assert sts.came("POST")
+
+
+# --- Google's tokens ------------------------------------------------------------------------------------------------
+
+
+def google_env(kind: str, home: Path, issuer: liar.Liar, store: str) -> Environment:
+    """The variables of a service account's key, or of a machine with one, for a store that is no emulator."""
+    if kind == "key":
+        path = issuers.service_account(home / "key.json", f"{issuer.url}/token", issuers.private_key())
+        return {"API_ENDPOINT_OVERRIDE": store, "GOOGLE_APPLICATION_CREDENTIALS": str(path)}
+    there = issuer.url.removeprefix("http://")
+    metadata = {"NO_GCE_CHECK": None, "GCE_METADATA_HOST": there, "GCE_METADATA_IP": there}
+    return {"API_ENDPOINT_OVERRIDE": store, "GCE_METADATA_DETECT_RETRIES": "1", **metadata}
+
+
+@pytest.mark.parametrize("kind", ["key", "machine"])
+def test_a_token_that_is_taken_away_midway_is_asked_for_anew(
+    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path, kind: str
+) -> None:
+    """The pull goes on at its byte; whoever issues tokens never gets one to see."""
+    gcs_bucket.put("m", DATA)
+    tokens = iter(["first-token", "second-token", "third-token"])
+    issuer.say(issuers.google(lambda: next(tokens)))
+    revocation = Revocation(fault_proxy(gcs_bucket.endpoint))
+    revocation.arm(gcs_bucket, "m", 401, b'{"error": {"message": "revoked", "code": 401}}')
+
+    env = google_env(kind, modelfetch.home, issuer, revocation.proxy.url)
+    modelfetch.ok("pull", gcs_bucket.uri("m"), tmp_path / "m", env=env)
+
+    assert (tmp_path / "m").read_bytes() == DATA
+    assert revocation.used() == ["first-token", "second-token"]
+    assert revocation.proxy.sent("/m$") < len(DATA) + CUT // 2
+    assert [asked for asked in issuer.asked if "authorization" in asked.headers] == []
+
+
+def test_a_long_pull_outlives_a_moment_without_who_issues_its_tokens(
+    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path
+) -> None:
+    """503 twice, when the token has just been taken away: that is no refusal."""
+    gcs_bucket.put("m", DATA)
+    replies = iter(["first-token", None, None, "second-token"])
+
+    def speak(asked: liar.Asked) -> liar.Answer | None:
+        token = next(replies) if asked.path == "/token" else None
+        return issuers.google(lambda: token or "")(asked) if token else liar.Answer(503, body=b"{}")
+
+    issuer.say(speak)
+    revocation = Revocation(fault_proxy(gcs_bucket.endpoint))
+    revocation.arm(gcs_bucket, "m", 401, b"{}")
+
+    env = google_env("key", modelfetch.home, issuer, revocation.proxy.url)
+    modelfetch.ok("pull", gcs_bucket.uri("m"), tmp_path / "m", env=env)
+
+    assert (tmp_path / "m").read_bytes() == DATA
+    assert revocation.used() == ["first-token", "second-token"]
+
+
+def test_a_token_that_the_store_has_never_taken_is_asked_for_anew(
+    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path
+) -> None:
+    """Once, before anything is known of the model."""
+    gcs_bucket.put("m", b"model")
+    tokens = iter(["first-token", "second-token", "third-token"])
+    issuer.say(issuers.google(lambda: next(tokens)))
+    proxy = fault_proxy(gcs_bucket.endpoint)
+    proxy.add(status=401, body=b'{"error": {"message": "revoked", "code": 401}}')
+
+    modelfetch.ok(
+        "pull", gcs_bucket.uri("m"), tmp_path / "m", env=google_env("key", modelfetch.home, issuer, proxy.url)
+    )
+
+    sent = [request.headers["authorization"] for request in proxy.requests]
+    assert sent[0] == "Bearer first-token"
+    assert set(sent[1:]) == {"Bearer second-token"}
+
+
+def test_credentials_of_another_cloud_are_refused(modelfetch: Cli, issuer: liar.Liar, tmp_path: Path) -> None:
+    """78, before anything is sent to the store."""
+    env = google_env("key", modelfetch.home, issuer, "http://store.invalid")
+    key = Path(str(env["GOOGLE_APPLICATION_CREDENTIALS"]))
+    key.write_text(json.dumps({**json.loads(key.read_text()), "universe_domain": "elsewhere.example"}))
+
+    run = modelfetch("pull", "gs://bucket/m", tmp_path / "m", env=env)
+
+    assert (run.code, run.error["reason"]) == (78, "config")
+    assert "elsewhere.example" in run.error["message"]
+
+
+def test_the_project_that_pays_is_named_to_the_store(
+    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path
+) -> None:
+    """GOOGLE_CLOUD_QUOTA_PROJECT, for buckets whose readers pay: with every request, bytes included."""
+    gcs_bucket.put("m", b"model")
+    issuer.say(issuers.google(lambda: "token"))
+    proxy = fault_proxy(gcs_bucket.endpoint)
+    env = {**google_env("key", modelfetch.home, issuer, proxy.url), "GOOGLE_CLOUD_QUOTA_PROJECT": "payer"}
+
+    modelfetch.ok("pull", gcs_bucket.uri("m"), tmp_path / "m", env=env)
+
+    assert {request.headers.get("x-goog-user-project") for request in proxy.requests} == {"payer"}
+
+
+# --- a new pod ------------------------------------------------------------------------------------------------------
+
+
+def late(kind: str, bucket: Store, port: int) -> Environment:
+    """An environment whose credentials come from a server at this port."""
+    there = f"127.0.0.1:{port}"
+    if kind == "s3":
+        env = bucket.env | {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://{there}/keys"}
+        return {name: value for name, value in env.items() if "_KEY" not in name}
+    metadata = {"NO_GCE_CHECK": None, "GCE_METADATA_HOST": there, "GCE_METADATA_IP": there}
+    return {"API_ENDPOINT_OVERRIDE": bucket.endpoint, "GCE_METADATA_DETECT_RETRIES": "1", **metadata}
+
+
+@pytest.mark.parametrize("kind", ["s3", "gcs"])
+def test_a_metadata_server_that_comes_up_late_is_waited_for_in_a_cluster(
+    modelfetch: Cli, request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    """It takes some seconds in a new pod. Anywhere else nothing is waited for: 77 at once."""
+    bucket: Store = request.getfixturevalue(f"{kind}_bucket")
+    if isinstance(bucket, S3Bucket):
+        require_sts(bucket)
+    bucket.put("m", b"model")
+    env = late(kind, bucket, port := servers.free_port())
+
+    elsewhere = modelfetch("pull", bucket.uri("m"), tmp_path / "m", env=env)
+    in_cluster = {**env, "KUBERNETES_SERVICE_HOST": "10.0.0.1", "MODELFETCH_RETRIES": "50"}
+    running = modelfetch.start("pull", bucket.uri("m"), tmp_path / "m", env=in_cluster)
+    running.wait_for(lambda: running.log)
+    with liar.speaking(port) as server:
+        if isinstance(bucket, S3Bucket):
+            server.say(issuers.container(partial(issuers.temporary, bucket.server)))
+        else:
+            server.say(issuers.google(lambda: "token"))
+        run = running.finish()
+
+    assert (elsewhere.code, elsewhere.error["reason"], len(elsewhere.log)) == (77, "no_credentials", 1)
+    assert run.code == 0, run.stderr
+    assert (tmp_path / "m").read_bytes() == b"model"
+    assert run.log[0]["reason"] == "no_credentials"
+
+
+# --- nobody in particular -------------------------------------------------------------------------------------------
+
+
+def everyone_may_read(bucket: S3Bucket) -> None:
+    """Make a bucket public."""
+    if bucket.server.kind != "minio":
+        pytest.skip("only MinIO goes by policies")
+    who = {"Effect": "Allow", "Principal": {"AWS": ["*"]}}
+    objects = {**who, "Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{bucket.bucket}/*"]}
+    listing = {**who, "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket.bucket}"]}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [objects, listing]})
+    bucket.server.client.put_bucket_policy(Bucket=bucket.bucket, Policy=policy)
+
+
+def public(kind: str, request: pytest.FixtureRequest) -> Store:
+    """A bucket that everyone may read."""
+    bucket: Store = request.getfixturevalue(f"{kind}_bucket")
+    if isinstance(bucket, S3Bucket):
+        everyone_may_read(bucket)
+    bucket.put("d/m", b"model")
+    return bucket
+
+
+def at(kind: str, url: str) -> Environment:
+    """Where the store is, and nothing else."""
+    return {"AWS_ENDPOINT_URL_S3": url, "AWS_REGION": "us-east-1"} if kind == "s3" else {"API_ENDPOINT_OVERRIDE": url}
+
+
+@pytest.mark.parametrize("command", ["pull", "inspect"])
+@pytest.mark.parametrize("kind", ["s3", "gcs"])
+def test_a_public_bucket_is_not_asked_anonymously_unless_told_so(
+    modelfetch: Cli, request: pytest.FixtureRequest, fault_proxy: Proxied, tmp_path: Path, kind: str, command: str
+) -> None:
+    """Without credentials 77, and not one request is made; `--anonymous` is what it takes."""
+    bucket = public(kind, request)
+    proxy = fault_proxy(bucket.endpoint)
+    args = [command, bucket.uri("d/"), *([tmp_path / "d"] if command == "pull" else [])]
+
+    run = modelfetch(*args, env=at(kind, proxy.url))
+    silent = list(proxy.requests)
+    modelfetch.ok(*args, "--anonymous", env=at(kind, proxy.url))
+
+    assert (run.code, run.error["reason"]) == (77, "no_credentials")
+    assert "--anonymous" in run.error["hint"]
+    assert silent == []
+    assert proxy.requests
+
+
+@pytest.mark.parametrize("kind", ["s3", "gcs"])
+def test_anonymous_sends_no_credentials_even_if_there_are_some(
+    modelfetch: Cli, request: pytest.FixtureRequest, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path, kind: str
+) -> None:
+    """Nor are they looked for: a program that fails is not even run, a token not asked for."""
+    bucket = public(kind, request)
+    proxy = fault_proxy(bucket.endpoint)
+    config = modelfetch.home / "config"
+    config.write_text(f"[default]\ncredential_process = touch {modelfetch.home / 'was-run'}\n")
+    issuer.say(issuers.google(lambda: "token"))
+    env = {
+        **google_env("key", modelfetch.home, issuer, proxy.url),
+        **at(kind, proxy.url),
+        "AWS_CONFIG_FILE": str(config),
+        "MODELFETCH_ANONYMOUS": "true",
+    }
+
+    modelfetch.ok("pull", bucket.uri("d/"), tmp_path / "d", env=env)
+    if kind == "s3":
+        modelfetch.ok("pull", bucket.uri("d/m"), tmp_path / "m", env={**env, **bucket.env, **at(kind, proxy.url)})
+
+    assert tree.read(tmp_path / "d") == {"m": b"model"}
+    assert proxy.requests
+    assert [one for one in proxy.requests if identity(one) or "authorization" in one.headers] == []
+    assert issuer.asked == []
+    assert not (modelfetch.home / "was-run").exists()

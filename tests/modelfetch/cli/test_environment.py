@@ -1,0 +1,181 @@
+"""Several sources, and sources given in the environment."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from testkit import tree
+from testkit.cli import Cli
+from testkit.stores import S3Bucket, Store
+
+MODEL = {
+    "config.json": b"{}",
+    "empty": b"",
+    "weights/0.bin": tree.noise(70_000, 1),
+    "weights/deep/1.bin": tree.noise(3, 2),
+}
+
+
+def fill(store: Store, prefix: str, files: dict[str, bytes]) -> None:
+    """Store a tree under a prefix."""
+    for name, data in files.items():
+        store.put(prefix + name, data)
+
+
+def test_pairs_are_pulled_in_order(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """As KServe and Seldon call an image: SRC DEST SRC DEST."""
+    fill(s3_bucket, "", {"a": b"1", "d/b": b"2"})
+
+    run = modelfetch.ok(
+        "pull",
+        s3_bucket.uri("a"),
+        tmp_path / "a",
+        s3_bucket.uri("d"),
+        tmp_path / "d",
+        "--output",
+        "json",
+        env=s3_bucket.env,
+    )
+
+    assert ((tmp_path / "a").read_bytes(), tree.read(tmp_path / "d")) == (b"1", {"b": b"2"})
+    assert [receipt["source"] for receipt in run.receipts] == [s3_bucket.uri("a"), run.receipts[1]["source"]]
+
+
+def test_the_first_pair_that_fails_ends_the_run(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """With its code; what was published before it stays, what comes after it is not begun."""
+    s3_bucket.put("a", b"1")
+
+    pairs = [
+        s3_bucket.uri("a"),
+        tmp_path / "a",
+        s3_bucket.uri("none"),
+        tmp_path / "none",
+        s3_bucket.uri("a"),
+        tmp_path / "late",
+    ]
+    run = modelfetch("pull", *pairs, env=s3_bucket.env)
+
+    assert run.code == 66
+    assert (tmp_path / "a").read_bytes() == b"1"
+    assert not (tmp_path / "late").exists()
+
+
+@pytest.mark.parametrize("dest", ["LOCAL_MODEL_PATH", "MODELFETCH_DEST"])
+def test_a_config_map_names_bucket_and_path(modelfetch: Cli, store: Store, tmp_path: Path, dest: str) -> None:
+    """GCS_BUCKET and GCS_MODEL_PATH, or S3_BUCKET and S3_MODEL_PATH; no argument at all."""
+    store.put("bankchurn/model.joblib", b"model")
+
+    env = {**store.env, **store.named("bankchurn/model.joblib"), dest: str(tmp_path / "m")}
+    modelfetch.ok("pull", env=env)
+
+    assert (tmp_path / "m").read_bytes() == b"model"
+
+
+def test_modelfetch_source_goes_before_bucket_and_path(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """The order of the contract."""
+    fill(s3_bucket, "", {"a": b"1", "b": b"2"})
+
+    env = {**s3_bucket.named("a"), "MODELFETCH_SOURCE": s3_bucket.uri("b"), "MODELFETCH_DEST": str(tmp_path / "m")}
+    modelfetch.ok("pull", env={**s3_bucket.env, **env})
+
+    assert (tmp_path / "m").read_bytes() == b"2"
+
+
+def test_arguments_go_before_the_environment(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """Flags beat environment."""
+    fill(s3_bucket, "", {"a": b"1", "b": b"2"})
+
+    env = {**s3_bucket.env, **s3_bucket.named("a"), "LOCAL_MODEL_PATH": str(tmp_path / "a")}
+    modelfetch.ok("pull", s3_bucket.uri("b"), tmp_path / "b", env=env)
+
+    assert (tmp_path / "b").read_bytes() == b"2"
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_empty_variable_is_an_unset_one(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """ConfigMaps and Compose files set what they do not use to nothing."""
+    s3_bucket.put("m", b"model")
+    unused = ("S3_BUCKET", "S3_MODEL_PATH", "GCS_BUCKET", "GCS_MODEL_PATH", "MODELFETCH_SOURCE", "MODELFETCH_SHA256")
+    more = ("MODELFETCH_RETRIES", "MODELFETCH_MEMORY", "MODELFETCH_TIMEOUT", "MODELFETCH_EXTRACT", "MODELFETCH_DEST")
+
+    empty = dict.fromkeys(unused + more, "")
+    modelfetch.ok(
+        "pull", env={**s3_bucket.env, **empty, **s3_bucket.named("m"), "LOCAL_MODEL_PATH": str(tmp_path / "m")}
+    )
+
+    assert (tmp_path / "m").read_bytes() == b"model"
+
+
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [
+        (
+            {"S3_BUCKET": "a", "S3_MODEL_PATH": "m", "GCS_BUCKET": "b", "GCS_MODEL_PATH": "m"},
+            ["S3_BUCKET", "GCS_BUCKET"],
+        ),
+        ({}, ["MODELFETCH_SOURCE", "GCS_BUCKET", "S3_BUCKET"]),
+        ({"S3_BUCKET": "a"}, ["S3_MODEL_PATH"]),
+        ({"GCS_MODEL_PATH": "m"}, ["GCS_BUCKET"]),
+    ],
+)
+def test_an_unclear_environment_is_a_config_error_that_names_the_variables(
+    modelfetch: Cli, tmp_path: Path, env: dict[str, str], named: list[str]
+) -> None:
+    """Both clouds, none, or half of one."""
+    run = modelfetch("pull", env={**env, "LOCAL_MODEL_PATH": str(tmp_path / "m")})
+
+    assert (run.code, run.error["reason"]) == (78, "config")
+    assert [name for name in named if name not in run.error["message"] + run.error["hint"]] == []
+
+
+def test_no_destination_is_a_config_error(modelfetch: Cli) -> None:
+    """It names the variable that is missing."""
+    run = modelfetch("pull", env={"S3_BUCKET": "a", "S3_MODEL_PATH": "m"})
+
+    assert (run.code, run.error["reason"]) == (78, "config")
+    assert "LOCAL_MODEL_PATH" in run.error["message"] + run.error["hint"]
+
+
+def test_kserves_names_for_an_s3_endpoint_are_read(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """S3_ENDPOINT is host and port, S3_USE_HTTPS=0 makes it http."""
+    s3_bucket.put("m", b"model")
+    env = {**s3_bucket.env, "S3_ENDPOINT": s3_bucket.endpoint.removeprefix("http://"), "S3_USE_HTTPS": "0"}
+    del env["AWS_ENDPOINT_URL_S3"]
+
+    modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env=env)
+
+    assert (tmp_path / "m").read_bytes() == b"model"
+
+
+@pytest.mark.parametrize(
+    ("flags", "env"),
+    [
+        (["--anonymous"], {}),
+        ([], {"MODELFETCH_ANONYMOUS": "true"}),
+        ([], {"awsAnonymousCredential": "true"}),
+    ],
+)
+def test_a_public_bucket_needs_no_credentials_if_asked_so(
+    modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path, flags: list[str], env: dict[str, str]
+) -> None:
+    """By flag, by variable, by KServe's variable; object and directory."""
+    if s3_bucket.server.kind == "moto":
+        pytest.skip("moto does not go by policies")
+    allow = [
+        {"Effect": "Allow", "Principal": {"AWS": ["*"]}, "Action": [f"s3:{action}"], "Resource": [resource]}
+        for action, resource in (
+            ("GetObject", f"arn:aws:s3:::{s3_bucket.bucket}/*"),
+            ("ListBucket", f"arn:aws:s3:::{s3_bucket.bucket}"),
+        )
+    ]
+    policy = json.dumps({"Version": "2012-10-17", "Statement": allow})
+    s3_bucket.server.client.put_bucket_policy(Bucket=s3_bucket.bucket, Policy=policy)
+    fill(s3_bucket, "d/", MODEL)
+    env = {"AWS_ENDPOINT_URL_S3": s3_bucket.endpoint, "AWS_REGION": "us-east-1", **env}
+
+    pairs = [s3_bucket.uri("d/config.json"), tmp_path / "m", s3_bucket.uri("d/"), tmp_path / "d"]
+    modelfetch.ok("pull", *flags, *pairs, env=env)
+
+    assert (tmp_path / "m").read_bytes() == b"{}"
+    assert tree.read(tmp_path / "d") == MODEL

@@ -1,0 +1,431 @@
+"""When it fails: the exit code, the reason, one plain line, the termination message; and no secret, no traceback."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from testkit import servers, tree
+from testkit.cli import Cli, Run
+from testkit.faultproxy import FaultProxy
+from testkit.stores import Folder, GCSBucket, S3Bucket, Store
+from testkit.web import Web
+
+Proxied = Callable[[str], FaultProxy]
+MEGABYTE = 1_000_000
+
+
+def assert_failed(run: Run, code: int, reason: str, *said: str) -> None:
+    """It ended with this code, said so in one JSON line at the end, and the same in the termination log."""
+    assert (run.code, run.error.get("reason")) == (code, reason), run.stderr
+    assert run.error.keys() == {"level", "code", "reason", "message", "hint", "source"}
+    assert (run.error["level"], run.error["code"]) == ("error", code)
+    assert run.error["message"]
+    assert run.error["hint"]
+    assert json.loads(run.termination) == run.error
+    assert len(run.termination.encode()) <= 4096
+    assert [line for line in run.log[:-1] if line["level"] == "error"] == []
+    assert run.stdout == ""
+    assert "Traceback" not in run.said
+    assert [word for word in said if word not in run.error["message"] + run.error["hint"]] == []
+
+
+# --- not found ------------------------------------------------------------------------------------------------------
+
+
+def test_a_bucket_that_is_not_there(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+    """66, and the bucket is named."""
+    run = modelfetch("pull", f"{store.scheme}://no-such-bucket-here/m", tmp_path / "m", env=store.env)
+
+    assert_failed(run, 66, "not_found", "no-such-bucket-here")
+    assert run.error["source"] == f"{store.scheme}://no-such-bucket-here/m"
+
+
+def test_an_object_that_is_not_there(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+    """66, and the address is named; a sibling does not stand in for it."""
+    store.put("models2/m", b"x")
+
+    run = modelfetch("pull", store.uri("models"), tmp_path / "m", env=store.env)
+
+    assert_failed(run, 66, "not_found", store.uri("models"))
+    assert tree.read(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "version", {"s3": "1fd0fd6a-8d4f-4d19-8f6e-27ea1c2f0a11", "bad": "nonsense", "gs": "12345"}.items()
+)
+def test_a_version_that_is_not_there(
+    modelfetch: Cli, s3_versioned: S3Bucket, gcs_versioned: GCSBucket, tmp_path: Path, version: tuple[str, str]
+) -> None:
+    """66, whether it never was or cannot be."""
+    store: Store = gcs_versioned if version[0] == "gs" else s3_versioned
+    store.put("m", b"x")
+
+    run = modelfetch("pull", store.pinned("m", version[1]), tmp_path / "m", env=store.env)
+
+    assert_failed(run, 66, "not_found", version[1])
+
+
+def test_patterns_that_leave_nothing(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+    """66: no empty model."""
+    folder.put("d/a", b"x")
+
+    run = modelfetch("pull", folder.uri("d/"), tmp_path / "d", "--include", "*.onnx")
+
+    assert_failed(run, 66, "not_found", "--include")
+
+
+# --- credentials ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "said"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "NOSUCHKEY"}, "credentials", "AWS_ACCESS_KEY_ID"),
+        ({"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, "credentials", "AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_SESSION_TOKEN": "bogus-token"}, "credentials", "AWS_SESSION_TOKEN"),
+        ({"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "no_credentials", "AWS_ACCESS_KEY_ID"),
+        ({"MODELFETCH_ANONYMOUS": "true"}, "credentials", "denied"),
+    ],
+)
+def test_credentials_that_s3_does_not_take(
+    modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path, change: dict[str, str | None], reason: str, said: str
+) -> None:
+    """77, and what to look at; the secrets stay secret."""
+    if s3_bucket.server.kind == "moto":
+        pytest.skip("moto checks no credentials")
+    s3_bucket.put("m", b"x")
+
+    run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env={**s3_bucket.env, **change})
+
+    assert_failed(run, 77, reason, said)
+    assert [
+        v for k, v in change.items() if v and k in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN") and v in run.said
+    ] == []
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_gcs_refuses(
+    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path, status: int
+) -> None:
+    """77, and it is not tried again and again."""
+    proxy = fault_proxy(gcs_bucket.endpoint)
+    proxy.add(status=status, body=b'{"error": {"message": "denied", "code": %d}}' % status, times=None)
+
+    run = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "m", env=gcs_bucket.env_at(proxy.url))
+
+    assert_failed(run, 77, "credentials")
+    assert len(proxy.requests) <= 3
+
+
+def test_no_credentials_for_gcs(modelfetch: Cli, tmp_path: Path) -> None:
+    """77: never anonymous unless asked."""
+    run = modelfetch("pull", "gs://some-bucket/m", tmp_path / "m")
+
+    assert_failed(run, 77, "no_credentials", "GOOGLE_APPLICATION_CREDENTIALS", "--anonymous")
+
+
+def test_credentials_may_turn_up_late_in_a_cluster(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """In a new pod the metadata server may not be up yet: there, and only there, they are waited for."""
+    s3_bucket.put("m", b"model")
+    keys = modelfetch.home / "credentials"
+    env = {name: value for name, value in s3_bucket.env.items() if "KEY" not in name}
+    env |= {"AWS_SHARED_CREDENTIALS_FILE": str(keys), "MODELFETCH_RETRY_WAIT": "0.5s", "MODELFETCH_RETRIES": "50"}
+
+    elsewhere = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env=env)
+    running = modelfetch.start(
+        "pull", s3_bucket.uri("m"), tmp_path / "m", env={**env, "KUBERNETES_SERVICE_HOST": "::1"}
+    )
+    running.wait_for(lambda: running.log)
+    server = s3_bucket.server
+    keys.write_text(f"[default]\naws_access_key_id={server.access_key}\naws_secret_access_key={server.secret_key}\n")
+    run = running.finish()
+
+    assert_failed(elsewhere, 77, "no_credentials")
+    assert len(elsewhere.log) == 1
+    assert run.code == 0
+    assert (tmp_path / "m").read_bytes() == b"model"
+
+
+# --- network --------------------------------------------------------------------------------------------------------
+
+
+def test_an_endpoint_where_nothing_listens(modelfetch: Cli, tmp_path: Path, unused_port: int) -> None:
+    """75, for it may come up yet; the endpoint is named, and where it is set."""
+    endpoint = f"http://127.0.0.1:{unused_port}"
+    env = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_ENDPOINT_URL": endpoint}
+
+    run = modelfetch("pull", "s3://bucket/m", tmp_path / "m", "--retries", "1", env=env)
+
+    assert_failed(run, 75, "transient", f"127.0.0.1:{unused_port}", "AWS_ENDPOINT_URL")
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port that nothing listens on."""
+    return servers.free_port()
+
+
+def test_an_endpoint_that_is_no_url(modelfetch: Cli, tmp_path: Path) -> None:
+    """78, and the variable is named."""
+    env = {"AWS_ENDPOINT_URL_S3": "minio:9000", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
+
+    run = modelfetch("pull", "s3://bucket/m", tmp_path / "m", env=env)
+
+    assert_failed(run, 78, "config", "AWS_ENDPOINT_URL_S3")
+
+
+def test_a_pull_is_tried_as_often_as_asked(
+    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+) -> None:
+    """75 once all tries are spent; each further one is announced with the reason."""
+    s3_bucket.put("m", b"x")
+    proxy = fault_proxy(s3_bucket.endpoint)
+    proxy.add(**s3_bucket.downloads("m"), status=412, times=None)  # replaced: not a matter for the same request again
+
+    run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", "--retries", "2", env=s3_bucket.env_at(proxy.url))
+
+    assert_failed(run, 75, "changed")
+    assert len([line for line in run.log if line["level"] == "warning"]) == 1
+
+
+def test_the_total_time_has_an_end(modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path) -> None:
+    """75 with its own reason, in the middle of a transfer that hangs."""
+    s3_bucket.put("m", tree.noise(MEGABYTE))
+    proxy = fault_proxy(s3_bucket.endpoint)
+    proxy.add(**s3_bucket.downloads("m"), stall_after=1000, times=None)
+
+    run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", "--timeout", "3s", env=s3_bucket.env_at(proxy.url))
+
+    assert_failed(run, 75, "deadline", "MODELFETCH_TIMEOUT")
+    assert "m" not in tree.read(tmp_path)
+
+
+def test_a_certificate_that_nobody_vouches_for(modelfetch: Cli, https_server: Web, tmp_path: Path) -> None:
+    """69: trying again does not help, SSL_CERT_FILE does."""
+    run = modelfetch("pull", f"{https_server.url}/m", tmp_path / "m")
+
+    assert_failed(run, 69, "refused", "SSL_CERT_FILE")
+
+
+def test_urls_that_lead_nowhere(modelfetch: Cli, https_server: Web, tmp_path: Path) -> None:
+    """66 not found, 69 a loop of redirects, 77 not authorised."""
+    https_server.redirects["/loop"] = "/loop"
+    missing = modelfetch("pull", f"{https_server.url}/none", tmp_path / "m", env=https_server.env)
+    loop = modelfetch("pull", f"{https_server.url}/loop", tmp_path / "m", env=https_server.env)
+    https_server.token = "token"
+    refused = modelfetch("pull", f"{https_server.url}/m", tmp_path / "m", env=https_server.env)
+
+    assert_failed(missing, 66, "not_found", "/none")
+    assert_failed(loop, 69, "refused", "redirect")
+    assert_failed(refused, 77, "credentials", "MODELFETCH_BEARER_TOKEN")
+
+
+def test_another_refusal_is_final(modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path) -> None:
+    """69: an answer that neither time nor credentials will change."""
+    s3_bucket.put("m", b"x")
+    proxy = fault_proxy(s3_bucket.endpoint)
+    proxy.add(status=451, times=None)
+
+    run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env_at(proxy.url))
+
+    assert_failed(run, 69, "refused", "451")
+
+
+# --- the destination ------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_too_small(
+    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmpfs: Callable[..., Path]
+) -> None:
+    """73 before a byte is fetched, and how much is needed."""
+    disk = tmpfs("disk", "size=1m")
+    s3_bucket.put("m", tree.noise(3 * MEGABYTE))
+    proxy = fault_proxy(s3_bucket.endpoint)
+
+    run = modelfetch("pull", s3_bucket.uri("m"), disk / "m", env=s3_bucket.env_at(proxy.url))
+
+    assert_failed(run, 73, "destination", "3000000")
+    assert proxy.came(**s3_bucket.downloads("m")) == []
+    assert not (disk / "m").exists()
+
+
+def test_a_disk_that_fills_up_midway(modelfetch: Cli, https_server: Web, tmpfs: Callable[..., Path]) -> None:
+    """73, where the size was not known beforehand; nothing passes for a model."""
+    disk = tmpfs("disk", "size=1m")
+    https_server.files["/m"] = tree.noise(3 * MEGABYTE)
+    https_server.length = https_server.ranges = False
+
+    run = modelfetch("pull", f"{https_server.url}/m", disk / "m", env=https_server.env)
+
+    assert_failed(run, 73, "destination")
+    assert not (disk / "m").exists()
+
+
+def test_a_destination_that_cannot_be_written(modelfetch: Cli, folder: Folder, tmpfs: Callable[..., Path]) -> None:
+    """73, and where."""
+    folder.put("m", b"x")
+    disk = tmpfs("disk", "ro")
+
+    run = modelfetch("pull", folder.uri("m"), disk / "m")
+
+    assert_failed(run, 73, "destination", str(disk))
+
+
+def test_a_file_where_a_directory_must_go(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+    """73: as DEST, above DEST, or where a slash promises a directory."""
+    folder.put("d/a", b"x")
+    file = tmp_path / "file"
+    file.write_bytes(b"mine")
+
+    as_dest = modelfetch("pull", folder.uri("d/"), file)
+    above = modelfetch("pull", folder.uri("d/a"), file / "m")
+    slash = modelfetch("pull", folder.uri("d/a"), f"{file}/")
+
+    for run in (as_dest, above, slash):
+        assert_failed(run, 73, "destination", str(file))
+    assert file.read_bytes() == b"mine"
+
+
+# --- wrong bytes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--max-bytes", "1k"), ("--max-files", "1")])
+def test_more_than_the_budget(modelfetch: Cli, folder: Folder, tmp_path: Path, flag: str, value: str) -> None:
+    """65, and the variable that would allow it."""
+    folder.put("d/a", b"x" * 2000)
+    folder.put("d/b", b"x")
+
+    run = modelfetch("pull", folder.uri("d/"), tmp_path / "d", flag, value)
+
+    assert_failed(run, 65, "budget", "MODELFETCH_" + flag.removeprefix("--").replace("-", "_").upper())
+
+
+def test_a_name_that_no_file_system_takes(modelfetch: Cli, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
+    """65: a segment of more than 255 bytes."""
+    gcs_bucket.put("d/" + "x" * 256, b"x")
+
+    run = modelfetch("pull", gcs_bucket.uri("d/"), tmp_path / "d", env=gcs_bucket.env)
+
+    assert_failed(run, 65, "unsafe_name", "--exclude")
+
+
+# --- the command line and the environment ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "code", "said"),
+    [
+        (["ftp://host/m", "m"], {}, 2, "ftp"),
+        ([], {"MODELFETCH_SOURCE": "ftp://host/m", "MODELFETCH_DEST": "m"}, 78, "ftp"),
+        (["s3://bucket/m"], {}, 2, "DEST"),
+        (["s3://bucket/m", "a", "s3://bucket/n"], {}, 2, "DEST"),
+        (["--no-such-flag", "s3://bucket/m", "m"], {}, 2, "--no-such-flag"),
+        (["--retries", "many", "s3://bucket/m", "m"], {}, 2, "--retries"),
+        (["s3://bucket/m", "m"], {"MODELFETCH_RETRIES": "many"}, 78, "MODELFETCH_RETRIES"),
+        (["s3://bucket/m", "m"], {"MODELFETCH_MEMORY": "lots"}, 78, "MODELFETCH_MEMORY"),
+        (["s3://bucket/m", "m"], {"MODELFETCH_STALL_TIMEOUT": "-1"}, 78, "MODELFETCH_STALL_TIMEOUT"),
+        (["gs:///m", "m"], {}, 2, "bucket"),
+    ],
+)
+def test_what_makes_no_sense(modelfetch: Cli, args: list[str], env: dict[str, str], code: int, said: str) -> None:
+    """2 if it was typed, 78 if it was configured; named as it was given."""
+    run = modelfetch("pull", *args, env=env)
+
+    assert_failed(run, code, {2: "usage", 78: "config"}[code], said)
+
+
+def test_a_misspelt_variable_is_a_warning(modelfetch: Cli, tmp_path: Path) -> None:
+    """With the nearest real name; what Kubernetes injects for a Service called modelfetch passes in silence."""
+    (tmp_path / "from").write_bytes(b"x")
+    injected = {
+        "PORT": "tcp://10.0.0.1:80",
+        "SERVICE_HOST": "10.0.0.1",
+        "PORT_80_TCP_ADDR": "10.0.0.1",
+        "SERVICE_PORT_HTTP": "80",
+    }
+    env = {"MODELFETCH_RETRYS": "5", **{f"MODELFETCH_{name}": value for name, value in injected.items()}}
+
+    run = modelfetch.ok("pull", tmp_path / "from", tmp_path / "to", env=env)
+
+    (warning,) = [line["message"] for line in run.log if line["level"] == "warning"]
+    assert "MODELFETCH_RETRYS" in warning
+    assert "MODELFETCH_RETRIES" in warning
+
+
+# --- how it is told -------------------------------------------------------------------------------------------------
+
+
+def test_a_traceback_is_shown_on_request(modelfetch: Cli, tmp_path: Path) -> None:
+    """`--debug` is for whoever looks for the cause."""
+    assert "Traceback" in modelfetch("pull", "/no/such/file", tmp_path / "m", "--debug").stderr
+
+
+def test_a_termination_message_has_room_in_kubernetes(modelfetch: Cli, tmp_path: Path) -> None:
+    """4096 bytes at most, and still JSON."""
+    run = modelfetch("pull", "/" + "é/" * 4000, tmp_path / "m")
+
+    assert run.code == run.error["code"] != 0
+    assert len(run.termination.encode()) <= 4096
+    assert json.loads(run.termination)["code"] == run.code
+
+
+def test_a_termination_log_is_not_made_where_there_is_none(modelfetch: Cli, tmp_path: Path) -> None:
+    """Outside Kubernetes nothing is written to /dev; one that cannot be written changes nothing."""
+    env: dict[str, str | None] = {"MODELFETCH_TERMINATION_LOG": None}
+    default = modelfetch("pull", "/no/such/file", tmp_path / "m", env=env)
+    elsewhere = modelfetch(
+        "pull", "/no/such/file", tmp_path / "m", env={"MODELFETCH_TERMINATION_LOG": "/no/such/dir/log"}
+    )
+
+    assert (default.code, elsewhere.code) == (66, 66)
+    assert default.error["reason"] == elsewhere.error["reason"] == "not_found"
+    assert not Path("/dev/termination-log").exists()
+
+
+@pytest.mark.parametrize(("signum", "code", "kind"), [(signal.SIGTERM, 143, "s3"), (signal.SIGINT, 130, "gcs")])
+def test_a_signal_ends_it_and_leaves_nothing_half_published(
+    modelfetch: Cli,
+    request: pytest.FixtureRequest,
+    fault_proxy: Proxied,
+    tmp_path: Path,
+    signum: signal.Signals,
+    code: int,
+    kind: str,
+) -> None:
+    """At once, although the transfer hangs and may do so for 30 s."""
+    store: Store = request.getfixturevalue(f"{kind}_bucket")
+    store.put("m", tree.noise(MEGABYTE))
+    proxy = fault_proxy(store.endpoint)
+    proxy.add(**store.downloads("m"), stall_after=500_000)
+    running = modelfetch.start("pull", store.uri("m"), tmp_path / "m", env=store.env_at(proxy.url))
+    proxy.wait_for(lambda: proxy.sent() >= 500_000)
+
+    run = running.signal(signum, timeout=10)
+
+    assert_failed(run, code, "interrupted")
+    assert not (tmp_path / "m").exists()
+
+
+def test_sigterm_ends_it_as_process_1(
+    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+) -> None:
+    """In a container it has no default handler for signals."""
+    if subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a pid namespace needs root")
+    s3_bucket.put("m", tree.noise(MEGABYTE))
+    proxy = fault_proxy(s3_bucket.endpoint)
+    proxy.add(**s3_bucket.downloads("m"), stall_after=500_000)
+    modelfetch.prefix = ["unshare", "--pid", "--fork", "--kill-child"]
+    running = modelfetch.start("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env_at(proxy.url))
+    proxy.wait_for(lambda: proxy.sent() >= 500_000)
+    unshare = running.process.pid
+    init = int(Path(f"/proc/{unshare}/task/{unshare}/children").read_text())
+
+    os.kill(init, signal.SIGTERM)
+
+    assert running.finish(timeout=10).code == 143

@@ -1,0 +1,83 @@
+"""Proxies and private authorities hold for the bytes as they do for the SDKs' own calls."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from testkit import servers, tree
+from testkit.cli import Cli
+from testkit.faultproxy import FaultProxy
+from testkit.stores import S3Bucket, Store
+from testkit.web import Web
+
+DATA = tree.noise(100_000)
+
+
+def test_a_proxy_carries_questions_and_bytes(
+    modelfetch: Cli, store: Store, fault_proxy: Callable[..., FaultProxy], tmp_path: Path
+) -> None:
+    """HTTP_PROXY is used for all of it; NO_PROXY goes round it for all of it."""
+    store.put("m", DATA)
+    proxy = fault_proxy(store.endpoint)
+
+    modelfetch.ok(
+        "pull", store.uri("m"), tmp_path / "m", env={**store.env, "HTTP_PROXY": proxy.url, "http_proxy": proxy.url}
+    )
+    through = len(proxy.requests), proxy.sent(store.downloads("m")["path"])
+    no_proxy = {"http_proxy": proxy.url, "no_proxy": "127.0.0.1"}
+    modelfetch.ok("pull", store.uri("m"), tmp_path / "n", env={**store.env, **no_proxy})
+
+    assert through[0] >= 2
+    assert through[1] >= len(DATA)
+    assert len(proxy.requests) == through[0]
+    assert (tmp_path / "m").read_bytes() == (tmp_path / "n").read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable"),
+    [("s3", "AWS_CA_BUNDLE"), ("s3", "SSL_CERT_FILE"), ("gcs", "REQUESTS_CA_BUNDLE"), ("gcs", "SSL_CERT_FILE")],
+)
+def test_a_private_authority_is_trusted_for_questions_and_bytes(
+    modelfetch: Cli,
+    request: pytest.FixtureRequest,
+    fault_proxy: Callable[..., FaultProxy],
+    https_server: Web,
+    tmp_path: Path,
+    kind: str,
+    variable: str,
+) -> None:
+    """By the variable that the SDK reads, or the common one."""
+    store: Store = request.getfixturevalue(f"{kind}_bucket")
+    store.put("m", DATA)
+    secure = fault_proxy(store.endpoint, https_server.tls)
+    env = {**store.env_at(secure.url), variable: str(https_server.ca)}
+
+    modelfetch.ok("pull", store.uri("m"), tmp_path / "m", env=env)
+
+    assert (tmp_path / "m").read_bytes() == DATA
+
+
+def test_a_store_that_nobody_vouches_for_is_refused(
+    modelfetch: Cli, store: Store, fault_proxy: Callable[..., FaultProxy], https_server: Web, tmp_path: Path
+) -> None:
+    """69 at once, and which variable would help; not a minute of retries."""
+    secure = fault_proxy(store.endpoint, https_server.tls)
+
+    run = modelfetch("pull", store.uri("m"), tmp_path / "m", env=store.env_at(secure.url))
+
+    assert (run.code, run.error["reason"]) == (69, "refused")
+    assert "SSL_CERT_FILE" in run.error["hint"]
+    assert len(run.log) == 1
+
+
+def test_a_proxy_that_is_not_there_is_named(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """75, and HTTPS_PROXY as the thing to look at."""
+    nowhere = f"http://127.0.0.1:{servers.free_port()}"
+
+    run = modelfetch(
+        "pull", s3_bucket.uri("m"), tmp_path / "m", "--retries", "1", env={**s3_bucket.env, "http_proxy": nowhere}
+    )
+
+    assert (run.code, run.error["reason"]) == (75, "transient")
+    assert "HTTPS_PROXY" in run.error["hint"]

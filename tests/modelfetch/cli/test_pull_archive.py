@@ -1,0 +1,164 @@
+"""Archives through the command line: by name and content, whole or not at all, in little memory."""
+
+import bz2
+import gzip
+import importlib
+import io
+import lzma
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from testkit import tree
+from testkit.cli import Cli
+from testkit.stores import Folder, S3Bucket, Store
+
+zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+MODEL = {"config.json": b"{}", "empty": b"", "weights/0.bin": tree.noise(200_000)}
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    """A zip archive."""
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return sink.getvalue()
+
+
+PLAIN = tree.tar(MODEL)
+ARCHIVES = {
+    "m.tar": PLAIN,
+    "m.tar.gz": gzip.compress(PLAIN),
+    "m.tgz": gzip.compress(PLAIN),
+    "m.tar.bz2": bz2.compress(PLAIN),
+    "m.tar.xz": lzma.compress(PLAIN),
+    "m.tar.zst": zstd.compress(PLAIN),
+    "m.zip": zipped(MODEL),
+    "really-plain.tar.gz": PLAIN,
+}
+MODELS = {
+    "model.pt": zipped(MODEL),
+    "model.joblib.gz": gzip.compress(b"model"),
+    "model.tarball": PLAIN,
+}
+
+
+def test_every_format_is_unpacked_on_every_store(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+    """Content decides which it is."""
+    for name, data in ARCHIVES.items():
+        store.put(name, data)
+    pairs = [part for name in ARCHIVES for part in (store.uri(name), tmp_path / name.replace(".", "-"))]
+
+    run = modelfetch.ok("pull", *pairs, "--output", "json", env=store.env)
+
+    assert [name for name in ARCHIVES if tree.read(tmp_path / name.replace(".", "-")) != MODEL] == []
+    assert {receipt["digest"] for receipt in run.receipts} == {tree.digest(MODEL)}
+
+
+def test_models_that_are_compressed_are_no_archives(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+    """A zip called .pt is PyTorch's, a gzip called .joblib.gz is joblib's: they stay as they are."""
+    for name, data in MODELS.items():
+        folder.put(name, data)
+    pairs = [part for name in MODELS for part in (folder.uri(name), f"{tmp_path}/")]
+
+    modelfetch.ok("pull", *pairs)
+
+    assert tree.read(tmp_path) == MODELS
+
+
+def hostile(name: str, **attributes: object) -> bytes:
+    """A tar with a good member and a bad one."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        good = tarfile.TarInfo("good")
+        good.size = 1
+        archive.addfile(good, io.BytesIO(b"x"))
+        bad = tarfile.TarInfo(name)
+        for attribute, value in attributes.items():
+            setattr(bad, attribute, value)
+        archive.addfile(bad)
+    return sink.getvalue()
+
+
+GZIPPED = ARCHIVES["m.tar.gz"]
+BAD = {
+    "no archive": b"this is no archive at all" * 100,
+    "half": GZIPPED[: len(GZIPPED) // 2],
+    "no end marker": gzip.compress(PLAIN.rstrip(b"\0")),
+    "bad trailer": GZIPPED[:-8] + b"\0" * 8,
+    "garbage behind": GZIPPED + b"garbage",
+    "outside": hostile("../evil"),
+    "absolute": hostile("/evil"),
+    "link outside": hostile("link", type=tarfile.SYMTYPE, linkname="../../etc/passwd"),
+    "device": hostile("device", type=tarfile.CHRTYPE, devmajor=1, devminor=3),
+    "twice": hostile("good"),
+}
+
+
+@pytest.mark.parametrize("data", BAD.values(), ids=BAD.keys())
+def test_a_bad_archive_is_refused_whole(modelfetch: Cli, folder: Folder, tmp_path: Path, data: bytes) -> None:
+    """65, and not one member of it is published."""
+    folder.put("m.tar.gz", data)
+
+    run = modelfetch("pull", folder.uri("m.tar.gz"), tmp_path / "x" / "m")
+
+    assert run.code == 65
+    assert run.error["reason"] in ("archive", "unsafe_name")
+    assert not (tmp_path / "x" / "m" / "good").exists()
+    assert not (tmp_path / "evil").exists()
+    assert not (tmp_path / "x" / "evil").exists()
+
+
+def test_a_name_that_promises_too_much_can_be_overruled(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+    """`--no-extract` is the hint, and it works."""
+    folder.put("m.tar.gz", BAD["no archive"])
+
+    refused = modelfetch("pull", folder.uri("m.tar.gz"), tmp_path / "d")
+    modelfetch.ok("pull", folder.uri("m.tar.gz"), tmp_path / "m", "--no-extract")
+
+    assert "--no-extract" in refused.error["hint"]
+    assert (tmp_path / "m").read_bytes() == BAD["no archive"]
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--max-bytes", "100k"), ("--max-files", "2"), ("--max-ratio", "10")])
+def test_an_archive_that_swells_is_stopped(
+    modelfetch: Cli, folder: Folder, tmp_path: Path, flag: str, value: str
+) -> None:
+    """65 by its budgets, of which the message names the one to raise."""
+    folder.put("m.tar.gz", tree.tar_gz({"a": bytes(3_000_000), "b": b"1", "c": b"2"}))
+
+    run = modelfetch("pull", folder.uri("m.tar.gz"), tmp_path / "d", flag, value)
+
+    assert (run.code, run.error["reason"]) == (65, "budget")
+    assert "MODELFETCH_" + flag[2:].upper().replace("-", "_") in run.error["hint"]
+    assert not (tmp_path / "d" / "a").exists()
+
+
+@pytest.mark.slow
+def test_large_models_arrive_in_little_memory(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """A 300 MB object and a 100 MB archive, in under 200 MiB of peak memory."""
+    block = tree.noise(1_000_000)
+    with (tmp_path / "object").open("wb") as file:
+        file.writelines(block for _ in range(300))
+    with tarfile.open(tmp_path / "archive", "w:gz", compresslevel=0) as archive:
+        member = tarfile.TarInfo("a")
+        member.size = 100_000_000
+        with (tmp_path / "object").open("rb") as file:
+            archive.addfile(member, file)
+    for key, name in (("m", "object"), ("m.tar.gz", "archive")):
+        with (tmp_path / name).open("rb") as file:
+            s3_bucket.server.client.put_object(Bucket=s3_bucket.bucket, Key=key, Body=file)
+    measure = "import resource as r, subprocess as s, sys; c = s.call(sys.argv[2:]); "
+    measure += "open(sys.argv[1], 'w').write(str(r.getrusage(r.RUSAGE_CHILDREN).ru_maxrss)); sys.exit(c)"
+    modelfetch.prefix = [sys.executable, "-c", measure, str(tmp_path / "peak")]
+
+    pairs = [s3_bucket.uri("m"), tmp_path / "m", s3_bucket.uri("m.tar.gz"), tmp_path / "d"]
+    modelfetch.ok("pull", *pairs, env=s3_bucket.env, timeout=150)
+
+    assert (tmp_path / "m").stat().st_size == 300_000_000
+    assert (tmp_path / "d" / "a").stat().st_size == 100_000_000
+    assert int((tmp_path / "peak").read_text()) < 200 * 1024  # ru_maxrss is in KiB

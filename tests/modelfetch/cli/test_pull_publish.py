@@ -1,0 +1,342 @@
+"""Where a model goes, what is left there, and what a second pull does."""
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testkit import tree
+from testkit.cli import Cli
+from testkit.faultproxy import FaultProxy
+from testkit.stores import Folder, S3Bucket, Store
+
+Proxied = Callable[[str], FaultProxy]
+DATA = tree.noise(100_000)
+V1 = {"config.json": b"{}", "old.bin": b"1", "weights/0.bin": DATA}
+V2 = {"config.json": b"{2}", "new.bin": b"2", "weights/0.bin": DATA[::-1], "weights/1.bin": b""}
+
+
+def fill(store: Store | Folder, prefix: str, files: dict[str, bytes]) -> None:
+    """Make a prefix hold these files and no others."""
+    for key in store.names():
+        if key.startswith(prefix):
+            store.delete(key)
+    for name, data in files.items():
+        store.put(prefix + name, data)
+
+
+def receipt(dest: Path) -> dict[str, Any]:
+    """The receipt of a directory, or of a file."""
+    found = dest / tree.RECEIPT if dest.is_dir() else dest.with_name(dest.name + tree.RECEIPT)
+    return dict(json.loads(found.read_text()))
+
+
+def staged(root: Path) -> list[Path]:
+    """What is left in any staging area below a directory."""
+    return [
+        path for area in root.rglob(tree.STAGING) for path in area.rglob("*") if path.is_dir() or path.stat().st_size
+    ]
+
+
+# --- DEST -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_object_goes_where_cp_would_put_it(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+    """To the file DEST; into DEST if that is a directory or ends with a slash."""
+    folder.put("a/model.joblib", DATA)
+    (tmp_path / "existing").mkdir()
+    uri = folder.uri("a/model.joblib")
+
+    pairs = [uri, tmp_path / "named.bin", uri, tmp_path / "existing", uri, f"{tmp_path}/made/here/"]
+    modelfetch.ok("pull", *pairs)
+
+    files = {"named.bin": DATA, "existing/model.joblib": DATA, "made/here/model.joblib": DATA}
+    assert tree.read(tmp_path) == files
+    assert [receipt(tmp_path / name)["files"][0]["path"] for name in files] == [Path(name).name for name in files]
+
+
+def test_an_archive_is_unpacked_into_the_directory(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+    """Into DEST; into its parent if DEST is named like the archive, which is not kept; as it is with --no-extract."""
+    archive = tree.tar_gz(V1)
+    folder.put("model.tar.gz", archive)
+    uri = folder.uri("model.tar.gz")
+
+    modelfetch.ok("pull", uri, tmp_path / "dest", uri, tmp_path / "like" / "model.tar.gz")
+    modelfetch.ok("pull", uri, f"{tmp_path}/kept/", "--no-extract")
+
+    assert tree.read(tmp_path / "dest") == V1
+    assert tree.read(tmp_path / "like") == V1
+    assert tree.read(tmp_path / "kept") == {"model.tar.gz": archive}
+    assert receipt(tmp_path / "like")["digest"] == tree.digest(V1)
+
+
+def test_archives_inside_a_prefix_stay_as_they_are(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+    """A directory is published as it is stored."""
+    files = {"model.tar.gz": tree.tar_gz(V1), "readme": b"x"}
+    fill(folder, "d/", files)
+
+    modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
+
+    assert tree.read(tmp_path / "d") == files
+
+
+def test_a_destination_that_is_a_link_is_followed(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+    """The link stays, what it points to is changed: for a directory, and for a file."""
+    fill(folder, "d/", V1)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "dir").symlink_to("real")
+    (tmp_path / "file").symlink_to("elsewhere.bin")
+
+    pairs = [folder.uri("d/"), tmp_path / "dir", folder.uri("d/old.bin"), tmp_path / "file"]
+    modelfetch.ok("pull", *pairs)
+
+    assert (tmp_path / "dir").readlink() == Path("real")
+    assert (tmp_path / "file").readlink() == Path("elsewhere.bin")
+    assert tree.read(tmp_path / "real") == V1
+    assert (tmp_path / "elsewhere.bin").read_bytes() == b"1"
+
+
+def test_modes_are_the_same_whatever_the_umask(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+    """0644 and 0755, for the app may run under another uid; receipts too."""
+    fill(folder, "d/", V1)
+
+    pairs = [folder.uri("d/"), tmp_path / "d", folder.uri("d/old.bin"), tmp_path / "new" / "m"]
+    run = modelfetch("pull", *pairs, umask=0o077)
+
+    found = {
+        path.relative_to(tmp_path).as_posix(): path
+        for path in (*tmp_path.rglob("*"),)
+        if tree.STAGING not in path.parts
+    }
+    modes = {name: oct(stat.S_IMODE(path.stat().st_mode)) for name, path in found.items()}
+    assert run.code == 0
+    assert modes == {name: "0o755" if path.is_dir() else "0o644" for name, path in found.items()}
+    assert "d/weights" in modes
+
+
+def test_published_files_are_as_old_as_their_receipt(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+    """Their mtime is the receipt's `finished`, in whole seconds: how readers tell that nobody has touched them."""
+    fill(folder, "d/", V1)
+
+    modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
+
+    finished = datetime.fromisoformat(receipt(tmp_path / "d")["finished"]).timestamp()
+    assert {(tmp_path / "d" / name).stat().st_mtime_ns for name in V1} == {int(finished) * 10**9}
+
+
+# --- the second pull ------------------------------------------------------------------------------------------------
+
+
+def test_a_second_pull_of_an_object_is_one_request(
+    modelfetch: Cli, store: Store, fault_proxy: Proxied, tmp_path: Path
+) -> None:
+    """It asks for the version, finds it there, and changes nothing; also if the first went through another address."""
+    store.put("m", DATA)
+    proxy = fault_proxy(store.endpoint)
+    modelfetch.ok("pull", store.uri("m"), tmp_path / "m", env=store.env)
+    before = (tmp_path / "m").stat(), (tmp_path / "m.modelfetch.json").read_bytes()
+
+    run = modelfetch.ok("pull", store.uri("m"), tmp_path / "m", "--output", "json", env=store.env_at(proxy.url))
+
+    assert len(proxy.requests) == 1
+    assert proxy.came(**store.downloads()) == []
+    assert ((tmp_path / "m").stat(), (tmp_path / "m.modelfetch.json").read_bytes()) == before
+    assert run.receipt["digest"] == f"sha256:{tree.sha256(DATA)}"
+
+
+def test_a_second_pull_of_a_directory_is_one_listing(
+    modelfetch: Cli, store: Store, fault_proxy: Proxied, tmp_path: Path
+) -> None:
+    """However many files it has."""
+    fill(store, "d/", V1)
+    proxy = fault_proxy(store.endpoint)
+    modelfetch.ok("pull", store.uri("d/"), tmp_path / "d", env=store.env)
+
+    modelfetch.ok("pull", store.uri("d/"), tmp_path / "d", env=store.env_at(proxy.url))
+
+    assert len(proxy.requests) == 1
+    assert tree.read(tmp_path / "d") == V1
+
+
+def test_a_second_pull_of_an_archive_is_one_request(
+    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+) -> None:
+    """It is neither fetched nor unpacked again."""
+    s3_bucket.put("m.tar.gz", tree.tar_gz(V1))
+    proxy = fault_proxy(s3_bucket.endpoint)
+    modelfetch.ok("pull", s3_bucket.uri("m.tar.gz"), tmp_path / "d", env=s3_bucket.env)
+
+    modelfetch.ok("pull", s3_bucket.uri("m.tar.gz"), tmp_path / "d", env=s3_bucket.env_at(proxy.url))
+
+    assert len(proxy.requests) == 1
+    assert tree.read(tmp_path / "d") == V1
+
+
+def test_a_new_version_replaces_the_old_one(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """Of a file and of a directory: what the new model lacks goes."""
+    s3_bucket.put("m", b"one")
+    fill(s3_bucket, "d/", V1)
+    pairs = [s3_bucket.uri("m"), tmp_path / "m", s3_bucket.uri("d/"), tmp_path / "d"]
+    modelfetch.ok("pull", *pairs, env=s3_bucket.env)
+    s3_bucket.put("m", b"two")
+    fill(s3_bucket, "d/", V2)
+
+    modelfetch.ok("pull", *pairs, env=s3_bucket.env)
+
+    assert (tmp_path / "m").read_bytes() == b"two"
+    assert tree.read(tmp_path / "d") == V2
+    assert receipt(tmp_path / "d")["digest"] == tree.digest(V2)
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_strangers_stay_and_only_our_own_files_go(
+    modelfetch: Cli, folder: Folder, tmp_path: Path, tmpfs: Callable[..., Path], *, mounted: bool
+) -> None:
+    """What we did not write we do not delete: in a directory, and in a mount point."""
+    dest = tmpfs("d") if mounted else tmp_path / "d"
+    fill(folder, "d/", V1)
+    tree.write(dest, {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"})
+    modelfetch.ok("pull", folder.uri("d/"), dest)
+    fill(folder, "d/", V2)
+
+    modelfetch.ok("pull", folder.uri("d/"), dest)
+
+    strangers = {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"}
+    assert {k: v for k, v in tree.read(dest).items() if not k.startswith(tree.STAGING + "/")} == V2 | strangers
+    assert staged(tmp_path) == []
+
+
+def test_a_mount_point_is_filled_and_updated(
+    modelfetch: Cli, folder: Folder, tmp_path: Path, tmpfs: Callable[..., Path]
+) -> None:
+    """As an emptyDir is: the directory itself cannot be exchanged."""
+    dest = tmpfs("volume")
+    fill(folder, "d/", V1)
+    modelfetch.ok("pull", folder.uri("d/"), dest)
+    first = {k: v for k, v in tree.read(dest).items() if not k.startswith(tree.STAGING + "/")}
+    fill(folder, "d/", V2)
+
+    modelfetch.ok("pull", folder.uri("d/"), dest)
+
+    assert first == V1
+    assert {k: v for k, v in tree.read(dest).items() if not k.startswith(tree.STAGING + "/")} == V2
+    assert receipt(dest)["digest"] == tree.digest(V2)
+
+
+@pytest.mark.parametrize("name", ["old.bin", "weights"])
+def test_a_strangers_file_in_the_way_is_left_there(modelfetch: Cli, folder: Folder, tmp_path: Path, name: str) -> None:
+    """Exit code 73; it is named, and nothing else has changed."""
+    fill(folder, "d/", V1)
+    tree.write(tmp_path / "d", {name: b"stranger"})
+
+    run = modelfetch("pull", folder.uri("d/"), tmp_path / "d")
+
+    assert (run.code, run.error["reason"]) == (73, "destination")
+    assert str(tmp_path / "d" / name) in run.error["message"]
+    assert {k: v for k, v in tree.read(tmp_path / "d").items() if tree.STAGING not in k} == {name: b"stranger"}
+
+
+def test_a_strangers_file_at_a_single_destination_is_left_there(
+    modelfetch: Cli, folder: Folder, tmp_path: Path
+) -> None:
+    """A file that no receipt of ours stands beside."""
+    folder.put("m", DATA)
+    (tmp_path / "m").write_bytes(b"stranger")
+
+    run = modelfetch("pull", folder.uri("m"), tmp_path / "m")
+
+    assert (run.code, run.error["reason"]) == (73, "destination")
+    assert (tmp_path / "m").read_bytes() == b"stranger"
+
+
+def test_two_models_share_a_directory(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """Each single file has its own receipt; an update of one leaves the other."""
+    s3_bucket.put("a", b"a1")
+    s3_bucket.put("b", b"b1")
+    for key in ("a", "b"):
+        modelfetch.ok("pull", s3_bucket.uri(key), f"{tmp_path}/", env=s3_bucket.env)
+    s3_bucket.put("a", b"a2")
+
+    modelfetch.ok("pull", s3_bucket.uri("a"), f"{tmp_path}/", env=s3_bucket.env)
+
+    assert tree.read(tmp_path) == {"a": b"a2", "b": b"b1"}
+
+
+# --- tampering ------------------------------------------------------------------------------------------------------
+
+
+def append(path: Path) -> None:
+    """Change a file's size."""
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def touch(path: Path) -> None:
+    """Change a file's mtime."""
+    os.utime(path, (1, 1))
+
+
+@pytest.mark.parametrize("tamper", [append, touch, Path.unlink])
+def test_what_was_tampered_with_is_repaired(
+    modelfetch: Cli, folder: Folder, tmp_path: Path, tamper: Callable[[Path], None]
+) -> None:
+    """Size and mtime tell; so does a file that is missing."""
+    fill(folder, "d/", V1)
+    modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
+    tamper(tmp_path / "d" / "weights" / "0.bin")
+
+    modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
+
+    assert tree.read(tmp_path / "d") == V1
+
+
+def test_recheck_finds_what_size_and_time_do_not_tell(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+    """Bytes that went bad on the disk are found by their hash, if asked for, and repaired."""
+    folder.put("m", DATA)
+    modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
+    state = (tmp_path / "m").stat()
+    (tmp_path / "m").write_bytes(b"\0" * len(DATA))
+    os.utime(tmp_path / "m", ns=(state.st_mtime_ns, state.st_mtime_ns))
+
+    modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
+    unnoticed = (tmp_path / "m").read_bytes() != DATA
+    modelfetch.ok("pull", folder.uri("m"), tmp_path / "m", "--recheck")
+
+    assert unnoticed
+    assert (tmp_path / "m").read_bytes() == DATA
+
+
+def test_a_lost_or_damaged_receipt_is_written_anew(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+    """A damaged one counts as none; the file beside it is still ours if it is what the receipt would say."""
+    folder.put("m", DATA)
+    modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
+    (tmp_path / "m").unlink()
+    (tmp_path / "m.modelfetch.json").write_text("{")
+
+    modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
+
+    assert (tmp_path / "m").read_bytes() == DATA
+    assert receipt(tmp_path / "m")["digest"] == f"sha256:{tree.sha256(DATA)}"
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_receipt_that_lists_other_files_than_the_model_has_is_not_believed(
+    modelfetch: Cli, folder: Folder, tmp_path: Path, kept: int
+) -> None:
+    """Whoever wrote it: a pull does not say that the model is there if parts of it are not."""
+    fill(folder, "d/", V1)
+    modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
+    said = receipt(tmp_path / "d")
+    gone = [entry["path"] for entry in said["files"][kept:]]
+    said["files"] = said["files"][:kept]
+    (tmp_path / "d" / tree.RECEIPT).write_text(json.dumps(said))
+    for path in gone:
+        (tmp_path / "d" / path).unlink()
+
+    modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
+
+    assert tree.read(tmp_path / "d") == V1

@@ -1,0 +1,394 @@
+"""Secrets are planted wherever there may be some, and looked for in everything that a run leaves behind."""
+
+import base64
+import re
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+from urllib.parse import parse_qsl, quote, quote_plus
+
+import pytest
+import typer
+from pydantic import SecretStr
+
+from modelfetch.cli import app as cli
+from modelfetch.cli import settings
+from testkit import issuers, liar, servers, tree
+from testkit.cli import Cli, Run
+from testkit.faultproxy import FaultProxy
+from testkit.stores import GCSBucket, S3Bucket
+from testkit.web import Web
+
+Proxied = Callable[..., FaultProxy]
+PASSWORD = "pl4nted-p4ssword"
+TOKEN = "pl4nted-bearer-token"
+QUERY = "pl4nted-signature"
+KEY_PASSWORD = "pl4nted-password-of-a-key"
+CONTAINER = "pl4nted-token-of-a-container"
+SECRET = "pl4nted/secret+access=key"
+SESSION = "pl4nted/session+token=="
+PLANTED = {
+    "MODELFETCH_BEARER_TOKEN": TOKEN,
+    "MODELFETCH_PRIVATE_KEY_PASSWORD": KEY_PASSWORD,
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN": CONTAINER,
+    "HTTPS_PROXY": f"http://someone:{PASSWORD}@127.0.0.1:9",
+    "NO_PROXY": "127.0.0.1,localhost",
+}
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAPLANTED", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": SESSION}
+SIGNED = f"X-Amz-Signature={QUERY}&X-Goog-Signature={QUERY}&sig={QUERY}"
+LOUD = ("--debug", "--log-level", "debug")
+
+
+def forms(secret: str) -> set[str]:
+    """How a secret may be written."""
+    return {
+        secret,
+        quote(secret),
+        quote(secret, safe=""),
+        quote_plus(secret),
+        base64.b64encode(secret.encode()).decode(),
+    }
+
+
+@dataclass
+class Search:
+    """What must not be found, and where to look beside the outputs.
+
+    Attributes:
+        secrets: all that was planted; those that the requests bore are added.
+        below: directories whose files are read, staging areas and receipts included.
+    """
+
+    below: list[Path]
+    secrets: set[str] = field(
+        default_factory=lambda: {
+            TOKEN,
+            QUERY,
+            KEY_PASSWORD,
+            CONTAINER,
+            SECRET,
+            SESSION,
+            PASSWORD,
+            f"someone:{PASSWORD}",
+        }
+    )
+
+    def add_from(self, proxy: FaultProxy) -> None:
+        """Look for what requests were authorised with, too."""
+        for request in proxy.requests:
+            asked = dict(parse_qsl(request.query))
+            self.secrets |= {asked[n] for n in ("X-Amz-Signature", "X-Amz-Security-Token", "upload_id") if n in asked}
+            for signature, token in re.findall(
+                r"Signature=(\w+)|Bearer (.+)", request.headers.get("authorization", "")
+            ):
+                self.secrets.add(signature or token)
+
+    def nothing_in(self, run: Run) -> None:
+        """Neither in what it said nor in what it wrote."""
+        written = {path: path.read_bytes() for top in self.below for path in top.rglob("*") if path.is_file()}
+        texts = {"outputs": run.said.encode(), **{str(path): data for path, data in written.items()}}
+        wanted = {form for secret in self.secrets for form in forms(secret)}
+        found = [(where, form) for where, data in texts.items() for form in wanted if form.encode() in data]
+        assert found == []
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    """Looks into the destination."""
+    return Search([tmp_path])
+
+
+@pytest.fixture(autouse=True)
+def planted(modelfetch: Cli) -> None:
+    """Every run has them in its environment."""
+    modelfetch.env.update(PLANTED)
+
+
+# --- S3 -------------------------------------------------------------------------------------------------------------
+
+
+def s3_error(code: str, status: int, said: str) -> dict[str, Any]:
+    """A rule for the fault proxy."""
+    xml = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{said}</Message></Error>"
+    return {"status": status, "body": xml.encode(), "times": None}
+
+
+def temporary(bucket: S3Bucket, url: str, search: Search) -> dict[str, str]:
+    """An environment with keys of the store's own STS, whose secrets are looked for as well."""
+    if bucket.server.kind != "minio":
+        pytest.skip("only MinIO issues keys that it checks")
+    keys = issuers.temporary(bucket.server)
+    search.secrets |= {keys.secret, keys.token}
+    named = {"AWS_ACCESS_KEY_ID": keys.key, "AWS_SECRET_ACCESS_KEY": keys.secret, "AWS_SESSION_TOKEN": keys.token}
+    return {"AWS_ENDPOINT_URL_S3": url, "AWS_REGION": "us-east-1", **named}
+
+
+def test_a_pull_that_succeeds_shows_no_secret(
+    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path
+) -> None:
+    """Nor do its receipt, an inspection, a push, or the terminal; requests break off on the way."""
+    s3_bucket.put("d/m", tree.noise(300_000))
+    proxy = fault_proxy(s3_bucket.endpoint)
+    proxy.add(**s3_bucket.downloads("d/m"), cut_after=100_000, times=2)
+    env = temporary(s3_bucket, proxy.url, search)
+
+    pull = ["pull", s3_bucket.uri("d/"), tmp_path / "d", *LOUD]
+    runs = [
+        modelfetch.ok(*pull, "--output", "json", env=env),
+        modelfetch.on_terminal(*pull[:2], tmp_path / "e", *LOUD, env=env),
+        modelfetch.ok("inspect", s3_bucket.uri("d/"), "--output", "json", *LOUD, env=env),
+        modelfetch.ok("push", tmp_path / "d" / "m", s3_bucket.uri("pushed"), *LOUD, env=env),
+    ]
+
+    search.add_from(proxy)
+    assert [run.code for run in runs] == [0, 0, 0, 0]
+    assert len(search.secrets) > 12
+    for run in runs:
+        search.nothing_in(run)
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_refused_pull_or_push_shows_no_secret(
+    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path, log_format: str
+) -> None:
+    """Even if the store repeats what it was sent."""
+    (tmp_path / "m").write_bytes(b"model")
+    proxy = fault_proxy(s3_bucket.endpoint)
+    said = f"http://h/k?{SIGNED.replace('&', '&amp;')} with {SESSION}"
+    proxy.add(**s3_error("AccessDenied", 403, said))
+    env = {"AWS_ENDPOINT_URL_S3": proxy.url, "AWS_REGION": "us-east-1", **KEYS, "MODELFETCH_LOG_FORMAT": log_format}
+
+    pulled = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "n", *LOUD, env=env)
+    pushed = modelfetch("push", tmp_path / "m", s3_bucket.uri("m"), *LOUD, env=env)
+
+    search.add_from(proxy)
+    for run in (pulled, pushed):
+        assert run.code == 77
+        assert "Traceback" in run.stderr
+        search.nothing_in(run)
+
+
+def with_password(url: str) -> str:
+    """An address that holds a name and a password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://someone:{PASSWORD}@{rest}"
+
+
+@pytest.mark.parametrize(
+    ("env", "code"),
+    [
+        ({"AWS_ENDPOINT_URL_S3": with_password("http://127.0.0.1:9")}, 75),
+        ({"AWS_ENDPOINT_URL_S3": with_password("http://127.0.0.1:port")}, 78),
+        ({"S3_ENDPOINT": with_password("http://h:port")}, 78),
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_SESSION_TOKEN": f"{SESSION}\n{SESSION}"}, 78),
+        ({"AWS_ENDPOINT_URL_S3": "https://h", "HTTPS_PROXY": f"socks5://someone:{PASSWORD}@127.0.0.1:9"}, 78),
+        ({"AWS_ENDPOINT_URL_S3": "https://h"}, 75),  # through the proxy, which is not there
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "MODELFETCH_RETRIES": "many"}, 78),
+    ],
+)
+def test_what_is_badly_configured_shows_no_secret(
+    modelfetch: Cli, search: Search, tmp_path: Path, env: dict[str, str], code: int
+) -> None:
+    """Endpoints and proxies with passwords, whole or broken; a token with a line break, which http.client quotes."""
+    given = {"AWS_REGION": "us-east-1", "MODELFETCH_RETRIES": "1", **KEYS, **env}
+
+    run = modelfetch("pull", "s3://bucket/m", tmp_path / "m", *LOUD, env=given)
+
+    assert run.code == code, run.stderr
+    search.nothing_in(run)
+
+
+def test_a_certificate_that_is_not_trusted_shows_no_secret(
+    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, https_server: Web, search: Search, tmp_path: Path
+) -> None:
+    """Nor do Python's warnings, where certificates are not checked and warnings are wanted."""
+    s3_bucket.put("m", b"model")
+    secure = fault_proxy(s3_bucket.endpoint, https_server.tls)
+    env = {**temporary(s3_bucket, secure.url, search), "PYTHONWARNINGS": "always"}
+
+    refused = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", *LOUD, env=env)
+    unchecked = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", *LOUD, env={**env, "S3_VERIFY_SSL": "0"})
+
+    search.add_from(secure)
+    assert refused.code == 69
+    assert "InsecureRequestWarning" in unchecked.stderr
+    for run in (refused, unchecked):
+        search.nothing_in(run)
+
+
+def test_a_pull_that_is_killed_leaves_no_secret_behind(
+    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path
+) -> None:
+    """Neither in its staging area, with journal and lock, nor on the command line that `ps` shows."""
+    s3_bucket.put("m", tree.noise(6_000_000))
+    proxy = fault_proxy(s3_bucket.endpoint)
+    proxy.add(**s3_bucket.downloads("m"), stall_after=5_000_000)
+    env = temporary(s3_bucket, proxy.url, search)
+
+    running = modelfetch.start("pull", s3_bucket.uri("m"), tmp_path / "m", *LOUD, env=env)
+    proxy.wait_for(lambda: proxy.sent() >= 5_000_000)
+    search.add_from(proxy)
+    command = Path(f"/proc/{running.process.pid}/cmdline").read_text()
+    run = running.signal(signal.SIGKILL)
+
+    assert list((tmp_path / ".modelfetch").rglob("parts.jsonl"))
+    search.nothing_in(run)
+    assert [secret for secret in search.secrets if secret in command] == []
+
+
+# --- GCS ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def issuer() -> Iterator[liar.Liar]:
+    """Who issues tokens."""
+    with liar.speaking() as server:
+        yield server
+
+
+def test_a_service_accounts_key_and_its_tokens_are_never_shown(
+    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: liar.Liar, search: Search, tmp_path: Path
+) -> None:
+    """Whether it works, the store refuses it or its issuer does; nor if Google's SDK is told to log what it does."""
+    gcs_bucket.put("m", b"model")
+    proxy = fault_proxy(gcs_bucket.endpoint)
+    pem = issuers.private_key()
+    search.secrets |= {"pl4nted-access-token", pem.splitlines()[5], pem.splitlines()[9]}
+    key = issuers.service_account(modelfetch.home / "key.json", f"{issuer.url}/token", pem)
+    env = {"API_ENDPOINT_OVERRIDE": proxy.url, "GOOGLE_APPLICATION_CREDENTIALS": str(key)}
+    env["GOOGLE_SDK_PYTHON_LOGGING_SCOPE"] = "google"
+    issuer.say(issuers.google(lambda: "pl4nted-access-token"))
+
+    works = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "m", *LOUD, env=env)
+    said = b'{"error": {"code": 403, "message": "Bearer pl4nted-access-token may not"}}'
+    proxy.add(status=403, body=said, times=None)
+    refused = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "n", *LOUD, env=env)
+    echo = {"error": "invalid_grant", "assertion": "pl4nted-access-token", "id_token": "pl4nted-access-token"}
+    issuer.say(lambda _: liar.Answer(400, body=liar.as_json(echo).body))
+    unissued = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "n", *LOUD, env=env)
+
+    search.add_from(proxy)
+    assert (works.code, refused.code, unissued.code) == (0, 77, 77)
+    for run in (works, refused, unissued):
+        search.nothing_in(run)
+
+
+def test_a_broken_key_file_is_not_quoted(modelfetch: Cli, search: Search, tmp_path: Path) -> None:
+    """A private key that cannot be read is none to be shown."""
+    key = issuers.service_account(modelfetch.home / "key.json", "http://127.0.0.1:9/token", f"{QUERY}\n{QUERY}")
+
+    run = modelfetch("pull", "gs://b/m", tmp_path / "m", *LOUD, env={"GOOGLE_APPLICATION_CREDENTIALS": str(key)})
+
+    assert run.code == 77
+    search.nothing_in(run)
+
+
+# --- URLs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_signed_url_is_never_shown(modelfetch: Cli, https_server: Web, search: Search, tmp_path: Path) -> None:
+    """Found, not found, or redirected to one that leads nowhere; the receipt names it without its query."""
+    https_server.files["/m"] = b"model"
+    nowhere = f"https://127.0.0.1:{servers.free_port()}/m?{SIGNED}"
+    https_server.redirects |= {"/away": nowhere, "/loop": f"/loop?{SIGNED}"}
+    env = {**https_server.env, "MODELFETCH_RETRIES": "1"}
+
+    found = modelfetch("pull", f"{https_server.url}/m?{SIGNED}", tmp_path / "m", "-o", "json", *LOUD, env=env)
+    others = [
+        modelfetch("pull", f"{https_server.url}/{path}?{SIGNED}", tmp_path / path, *LOUD, env=env)
+        for path in ("none", "loop", "away")
+    ]
+
+    assert (found.code, found.receipt["source"]) == (0, f"{https_server.url}/m")
+    assert [run.code for run in others] == [66, 69, 75]
+    for run in (found, *others):
+        search.nothing_in(run)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"https://someone:{PASSWORD}@h/m?{SIGNED}",
+        f"https://someone:{PASSWORD}@h:port/m?{SIGNED}",
+        f"https://h:99999/m?{SIGNED}",
+        f"https://h:99999/m?by-a-name-that-nobody-knows={QUERY}",
+        f"ftp://someone:{PASSWORD}@h/m?{SIGNED}",
+        f"s3://someone:{PASSWORD}@bucket/m",
+        f"gs://someone:{PASSWORD}@bucket/m",
+    ],
+)
+def test_an_address_with_a_password_is_refused_without_showing_it(
+    modelfetch: Cli, search: Search, tmp_path: Path, source: str
+) -> None:
+    """2, or 78 from the environment: no receipt could name it, and `ps` would show it."""
+    typed = modelfetch("pull", source, tmp_path / "m", *LOUD)
+    configured = modelfetch("pull", *LOUD, env={"MODELFETCH_SOURCE": source, "MODELFETCH_DEST": str(tmp_path / "m")})
+
+    assert (typed.code, configured.code) == (2, 78)
+    for run in (typed, configured):
+        search.nothing_in(run)
+
+
+def test_a_bearer_token_with_a_line_break_is_not_quoted(modelfetch: Cli, search: Search, tmp_path: Path) -> None:
+    """Within it 78; at its end it is the file's that it was read from, and left out."""
+    url = f"http://127.0.0.1:{servers.free_port()}/m"
+    inside = modelfetch("pull", url, tmp_path / "m", *LOUD, env={"MODELFETCH_BEARER_TOKEN": f"{TOKEN}\n{TOKEN}"})
+    env = {"MODELFETCH_BEARER_TOKEN": f"{TOKEN}\n", "MODELFETCH_RETRIES": "1"}
+    at_end = modelfetch("pull", url, tmp_path / "m", *LOUD, env=env)
+
+    assert (inside.code, at_end.code) == (78, 75)
+    for run in (inside, at_end):
+        search.nothing_in(run)
+
+
+# --- the rest -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_config_masks_what_it_prints(modelfetch: Cli, search: Search, output: str) -> None:
+    """All that it knows of, from wherever."""
+    env = {
+        **KEYS,
+        "MODELFETCH_SOURCE": f"https://h/m?{SIGNED}",
+        "AWS_ENDPOINT_URL_S3": with_password("http://h"),
+        "STORAGE_EMULATOR_HOST": with_password("http://h"),
+        "HTTP_PROXY": f"someone:{PASSWORD}@h:1",
+    }
+
+    run = modelfetch.ok("config", "--output", output, env=env)
+
+    assert "***" in run.stdout
+    search.nothing_in(run)
+
+
+def test_a_bug_shows_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], search: Search, tmp_path: Path
+) -> None:
+    """70: whatever an exception that nobody thought of may quote."""
+    for name, value in {**PLANTED, **KEYS, "MODELFETCH_TERMINATION_LOG": str(tmp_path / "log")}.items():
+        monkeypatch.setenv(name, value)
+
+    def fail(*_: object, **__: object) -> None:
+        raise LookupError(f"{SECRET} {SESSION!r} {TOKEN} {KEY_PASSWORD} {CONTAINER} {PLANTED['HTTPS_PROXY']} ?{SIGNED}")
+
+    monkeypatch.setattr("modelfetch.pull.pull.pull", fail)
+    code = cli.run(["pull", "s3://b/m", str(tmp_path / "m"), *LOUD])
+    out, err = capsys.readouterr()
+
+    assert code == 70
+    assert "LookupError" in err
+    assert (tmp_path / "log").exists()
+    search.nothing_in(Run(code, out, err))
+
+
+def test_no_flag_takes_a_secret() -> None:
+    """`ps` shows the command line to everyone."""
+    fields = settings.Settings.model_fields.items()
+    secret = {name for name, info in fields if SecretStr in (info.annotation, *get_args(info.annotation))}
+    commands: dict[str, Any] = vars(typer.main.get_command(cli.app))["commands"]
+    flags = {parameter.name for command in commands.values() for parameter in command.params}
+
+    assert secret >= {"bearer_token", "private_key_password"}
+    assert secret & flags == set()

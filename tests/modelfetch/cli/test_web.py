@@ -1,0 +1,120 @@
+"""Models behind URLs and on local paths."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from testkit import tree
+from testkit.cli import Cli
+from testkit.faultproxy import FaultProxy
+from testkit.stores import GCSBucket
+from testkit.web import Web
+
+MODEL = {
+    "config.json": b"{}",
+    "empty": b"",
+    "weights/0.bin": tree.noise(70_000, 1),
+    "weights/deep/1.bin": tree.noise(3, 2),
+}
+
+
+@pytest.mark.parametrize("manners", [{}, {"ranges": False}, {"length": False}, {"etag": False}, {"head": False}])
+def test_a_url_is_a_source_whatever_its_server_lacks(
+    modelfetch: Cli, https_server: Web, tmp_path: Path, manners: dict[str, bool]
+) -> None:
+    """Ranges, a length, an ETag, or HEAD requests."""
+    data = tree.noise(400_000)
+    https_server.files["/dir/m%20x.bin"] = data
+    for name, value in manners.items():
+        setattr(https_server, name, value)
+
+    run = modelfetch.ok(
+        "pull", f"{https_server.url}/dir/m%20x.bin?sig=SECRET", f"{tmp_path}/", "--output", "json", env=https_server.env
+    )
+
+    assert (tmp_path / "m x.bin").read_bytes() == data
+    assert "SECRET" not in run.said
+
+
+def test_a_url_may_redirect(modelfetch: Cli, https_server: Web, tmp_path: Path) -> None:
+    """As release pages do."""
+    https_server.files["/new"] = b"model"
+    https_server.redirects["/old"] = "/new"
+
+    modelfetch.ok("pull", f"{https_server.url}/old", tmp_path / "m", env=https_server.env)
+
+    assert (tmp_path / "m").read_bytes() == b"model"
+
+
+def test_a_bearer_token_authorises_a_url(modelfetch: Cli, https_server: Web, tmp_path: Path) -> None:
+    """It is sent and never shown; without it the source is refused."""
+    https_server.files["/m"] = b"model"
+    https_server.token = "t0p-secret-token"
+
+    run = modelfetch.ok(
+        "pull",
+        f"{https_server.url}/m",
+        tmp_path / "m",
+        env={**https_server.env, "MODELFETCH_BEARER_TOKEN": "t0p-secret-token"},
+    )
+    refused = modelfetch("pull", f"{https_server.url}/m", tmp_path / "n", env=https_server.env)
+
+    assert (tmp_path / "m").read_bytes() == b"model"
+    assert "t0p-secret-token" not in run.said
+    assert refused.code == 77
+    assert "MODELFETCH_BEARER_TOKEN" in refused.error["hint"]
+
+
+def test_a_bearer_token_is_not_sent_to_another_host(
+    modelfetch: Cli, https_server: Web, fault_proxy: Callable[[str], FaultProxy], gcs_bucket: GCSBucket, tmp_path: Path
+) -> None:
+    """A redirect elsewhere leaves it behind."""
+    gcs_bucket.put("m", b"model")
+    elsewhere = fault_proxy(gcs_bucket.endpoint)
+    path = f"/storage/v1/b/{gcs_bucket.bucket}/o/m?alt=media"
+    https_server.redirects["/m"] = elsewhere.url.replace("127.0.0.1", "localhost") + path
+
+    env = {**https_server.env, "MODELFETCH_BEARER_TOKEN": "t0p-secret-token"}
+    modelfetch.ok("pull", f"{https_server.url}/m", tmp_path / "m", env=env)
+
+    assert (tmp_path / "m").read_bytes() == b"model"
+    assert elsewhere.requests
+    assert [request for request in elsewhere.requests if "authorization" in request.headers] == []
+
+
+def test_plain_http_works_with_a_warning(modelfetch: Cli, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
+    """Nobody is stopped, but told."""
+    gcs_bucket.put("m", b"model")
+
+    url = f"{gcs_bucket.endpoint}/storage/v1/b/{gcs_bucket.bucket}/o/m?alt=media"
+    run = modelfetch.ok("pull", url, tmp_path / "m")
+
+    assert (tmp_path / "m").read_bytes() == b"model"
+    assert [line["level"] for line in run.log if "http://" in line["message"]][:1] == ["warning"]
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_a_path_is_a_source(modelfetch: Cli, tmp_path: Path, form: str) -> None:
+    """A file or a directory, as a URL or plain; with a receipt like any other."""
+    tree.write(tmp_path / "from", MODEL)
+
+    modelfetch.ok("pull", form.format(tmp_path / "from"), tmp_path / "d")
+    modelfetch.ok("pull", form.format(tmp_path / "from" / "config.json"), tmp_path / "m")
+
+    receipt = json.loads((tmp_path / "d" / tree.RECEIPT).read_text())
+    assert tree.read(tmp_path / "d") == MODEL
+    assert (tmp_path / "m").read_bytes() == b"{}"
+    assert receipt["digest"] == tree.digest(MODEL)
+
+
+def test_a_relative_path_is_a_source(modelfetch: Cli, tmp_path: Path) -> None:
+    """Relative to the working directory, as for any command."""
+    tree.write(modelfetch.home, {"here/m": b"model"})
+
+    modelfetch.ok("pull", "here/m", tmp_path / "m")
+    modelfetch.ok("pull", "./here", "there")
+
+    assert (tmp_path / "m").read_bytes() == b"model"
+    assert tree.read(modelfetch.home / "there") == {"m": b"model"}

@@ -1,0 +1,190 @@
+"""Whatever Google's store and its issuers of tokens answer becomes one of our failures."""
+
+from functools import cache
+from typing import Any
+
+import pytest
+import requests
+from google.api_core import exceptions as google_api
+from google.auth import exceptions as google_auth
+
+from modelfetch.errors import (
+    ChangedError,
+    ConfigError,
+    CredentialsError,
+    ModelfetchError,
+    NoCredentialsError,
+    NotFoundError,
+    RefusedError,
+    TransientError,
+    UsageError,
+)
+from modelfetch.sources import Access
+from modelfetch.sources.gcs import errors as gcs_errors
+from modelfetch.sources.gcs.source import GCSSource
+from modelfetch.uri import parse_uri
+from testkit.raising import SECRET, reply
+
+api: Any = google_api  # neither is typed to the end
+auth: Any = google_auth
+
+
+@cache
+def _source() -> GCSSource:
+    return GCSSource(parse_uri("gs://b/o"), Access(emulator="http://store.invalid:4443"))
+
+
+@pytest.fixture
+def source() -> GCSSource:
+    """A source that is never asked anything."""
+    return _source()
+
+
+def explained(source: GCSSource, error: Exception) -> ModelfetchError:
+    """What becomes of an SDK's error."""
+    with pytest.raises(ModelfetchError) as caught, source._explained("o"):
+        raise error
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "said"),
+    [
+        (401, CredentialsError, "Storage Object Viewer"),
+        (403, CredentialsError, "Storage Object Viewer"),
+        (404, NotFoundError, "no bucket b"),
+        (412, ChangedError, "replaced"),
+        (416, ChangedError, "replaced"),
+        (408, TransientError, "later"),
+        (429, TransientError, "later"),
+        (500, TransientError, "later"),
+        (503, TransientError, "later"),
+        (400, RefusedError, "Because"),
+        (501, RefusedError, "Because"),
+    ],
+)
+def test_a_refusal_is_told_by_its_status(
+    source: GCSSource, status: int, kind: type[ModelfetchError], said: str
+) -> None:
+    """With the store's words, without the address."""
+    told = explained(source, api.from_http_response(reply(status, **{"Retry-After": "7"})))
+
+    assert isinstance(told, kind)
+    assert told.code == kind.code
+    assert said in f"{told.message} {told.hint}"
+    assert SECRET not in told.message
+    if type(told) is TransientError:
+        assert told.retry_after == 7
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "message", "kind", "hint"),
+    [
+        (403, "rateLimitExceeded", "Too fast.", TransientError, "later"),
+        (403, "userRateLimitExceeded", "Too fast.", TransientError, "later"),
+        (429, "rateLimitExceeded", "Too fast.", TransientError, "later"),
+        (400, "userProjectMissing", "Bucket is a requester pays bucket.", RefusedError, "GOOGLE_CLOUD_QUOTA_PROJECT"),
+        (400, "required", "Bucket is a requester pays bucket.", RefusedError, "GOOGLE_CLOUD_QUOTA_PROJECT"),
+        (403, "accountDisabled", "The account is disabled.", RefusedError, "billing"),
+        (403, "forbidden", "The billing account for the owning project is disabled.", RefusedError, "billing"),
+        (403, "accessNotConfigured", "Not enabled.", RefusedError, "API"),
+        (400, "resourceIsEncryptedWithCustomerEncryptionKey", "Encrypted.", RefusedError, "Cloud KMS"),
+        (403, "forbidden", "Permission denied on Cloud KMS key.", CredentialsError, "CryptoKey"),
+        (403, "forbidden", "x does not have storage.objects.get access.", CredentialsError, "Viewer"),
+    ],
+)
+@pytest.mark.parametrize("kept_by", ["api", "uploads"])
+def test_a_refusal_is_told_by_the_reason_that_it_gives(
+    source: GCSSource, status: int, reason: str, message: str, kind: type[ModelfetchError], hint: str, kept_by: str
+) -> None:
+    """A quota heals, a bill does not; uploads keep the reason in the reply alone."""
+    response = reply(status, message, reason)
+    error = (
+        api.from_http_response(response)
+        if kept_by == "api"
+        else api.from_http_status(status, "POST https://h/", response=response)
+    )
+
+    told = explained(source, error)
+
+    assert type(told) is kind
+    assert hint in told.hint
+
+
+def test_a_generation_that_the_store_cannot_read_is_not_found() -> None:
+    """Some answer 400."""
+    source = GCSSource(parse_uri("gs://b/o#12345"), Access(emulator="http://store.invalid:4443"))
+
+    assert type(explained(source, api.from_http_response(reply(400)))) is NotFoundError
+
+
+@pytest.mark.parametrize("generation", [str(2**63), "9" * 5000])
+def test_a_generation_that_no_store_has_is_not_found_without_asking(generation: str) -> None:
+    """66; the SDK could not even make a number of it."""
+    source = GCSSource(parse_uri(f"gs://b/o#{generation}"), Access(emulator="http://store.invalid:4443"))
+
+    with pytest.raises(NotFoundError):
+        source.resolve()
+
+
+def test_a_bucket_that_cannot_be_is_a_matter_of_usage() -> None:
+    """2, or 78 from the environment."""
+    source = GCSSource(parse_uri("gs://-b-/o"), Access(emulator="http://store.invalid:4443"))
+
+    with pytest.raises(UsageError, match="does not take this name"):
+        source.resolve()
+
+
+def closed() -> requests.ConnectionError:
+    """As requests raises it, with the address that was asked for."""
+    return requests.ConnectionError("refused", request=requests.Request("POST", "https://issuer.invalid/t").prepare())
+
+
+def of_the_network(kind: Any) -> Exception:
+    """As google-auth wraps what its transport meets."""
+    error: Exception = kind("wrapped")
+    error.__cause__ = closed()
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (auth.DefaultCredentialsError("Your default credentials were not found. To"), NoCredentialsError, "No Google"),
+        (auth.DefaultCredentialsError("File /keys/a.json was not found."), NoCredentialsError, "/keys/a.json"),
+        (auth.DefaultCredentialsError("File /keys/a is not a valid json file."), NoCredentialsError, "not a valid"),
+        (auth.RefreshError("invalid_grant", {"x": 1}), CredentialsError, "refuses these credentials: invalid_grant"),
+        (auth.RefreshError("File '/token' was not found."), NoCredentialsError, "/token"),
+        (auth.RefreshError("metadata", retryable=True), NoCredentialsError, "metadata"),
+        (of_the_network(auth.TransportError), NoCredentialsError, "issuer.invalid"),
+        (of_the_network(auth.RefreshError), NoCredentialsError, "issuer.invalid"),
+        (auth.InvalidOperation("anonymous"), CredentialsError, "refuses"),
+        (api.RetryError("x", requests.ConnectionError("y")), TransientError, "store.invalid"),
+        (api.RetryError("x", None), TransientError, "store.invalid"),
+        (ValueError("project"), ConfigError, "project"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_the_sdk_could_not_do_is_told_by_its_cause(
+    source: GCSSource, error: Exception, kind: type[ModelfetchError], said: str
+) -> None:
+    """A key file that is not there is named, and a server that does not answer."""
+    told = explained(source, error)
+
+    assert type(told) is kind
+    assert said in told.message
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (of_the_network(auth.RefreshError), TransientError),
+        (auth.RefreshError("metadata", retryable=True), TransientError),
+        (auth.RefreshError("invalid_grant", {"error": "invalid_grant"}), CredentialsError),
+        (auth.ReauthFailError("x"), CredentialsError),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_a_long_pull_outlives_a_moment_without_the_issuer(error: Exception, kind: type[ModelfetchError]) -> None:
+    """75 once there was a token, unless the issuer itself says no."""
+    assert type(gcs_errors.unavailable(error, 30.0, had=True)) is kind

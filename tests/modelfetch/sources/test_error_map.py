@@ -1,0 +1,247 @@
+"""The error map is total: whatever a library or the operating system raises becomes one of our failures, as decided.
+
+The exceptions are found by looking into the libraries. One that is new, after an upgrade, fails a test here until it
+has its place in a table: which of our classes it becomes, and so with which code, and whether it is tried again.
+"""
+
+import binascii
+import decimal
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import boto3.exceptions
+import botocore.exceptions
+import botocore.parsers
+import botocore.session
+import google.auth.exceptions
+import google.cloud.storage.exceptions
+import pytest
+import requests
+import s3transfer.exceptions
+import urllib3.exceptions
+from google.api_core import exceptions as google_api_exceptions
+
+from modelfetch.errors import (
+    ChangedError,
+    ConfigError,
+    CredentialsError,
+    MismatchError,
+    ModelfetchError,
+    NoCredentialsError,
+    NotFoundError,
+    RefusedError,
+    TransientError,
+    UsageError,
+)
+from modelfetch.sources import Access
+from modelfetch.sources.base import error_for_status
+from modelfetch.sources.gcs.source import GCSSource
+from modelfetch.sources.https import HTTPSource
+from modelfetch.sources.s3.source import S3Source
+from modelfetch.uri import parse_uri
+from testkit.decided import Translation, assert_decided, gcs_source, of_gcs, of_s3, read, s3_source, translated
+from testkit.raising import exceptions, made, refusal, reply
+
+UNREACHED = "of APIs that are not called, or wrapped by the library itself"
+Table = dict[type[ModelfetchError] | str, str]
+
+BOTOCORE: Table = {
+    NoCredentialsError: """
+        CredentialRetrievalError InvalidIMDSEndpointError LoginAuthorizationCodeError LoginError
+        LoginInsufficientPermissions LoginRefreshRequired LoginTokenLoadError MetadataRetrievalError NoAuthTokenError
+        NoCredentialsError PartialCredentialsError RefreshWithMFAUnsupportedError SSOError SSOTokenLoadError
+        TokenRetrievalError UnauthorizedSSOTokenError""",
+    TransientError: """
+        AwsChunkedWrapperError CapacityNotAvailableError ChecksumError ConnectTimeoutError ConnectionClosedError
+        ConnectionError EndpointConnectionError FlexibleChecksumError HTTPClientError IncompleteReadError
+        ProxyConnectionError ReadTimeoutError ResponseStreamingError SSLError UnseekableStreamError""",
+    UsageError: "InvalidDNSNameError ParamValidationError UnsupportedOutpostResourceError UnsupportedS3ArnError",
+    RefusedError: "ClientError EventStreamError PaginationError",
+    ConfigError: """
+        ApiVersionNotFoundError BaseEndpointResolverError BotoCoreError ConfigNotFound ConfigParseError
+        DataNotFoundError EndpointProviderError EndpointResolutionError EndpointVariantError InfiniteLoopConfigError
+        InvalidChecksumConfigError InvalidConfigError InvalidDefaultsMode InvalidEndpointConfigurationError
+        InvalidEndpointDiscoveryConfigurationError InvalidHostLabelError InvalidIMDSEndpointModeError
+        InvalidMaxRetryAttemptsError InvalidProxiesConfigError InvalidRegionError InvalidRetryConfigurationError
+        InvalidRetryModeError InvalidS3AddressingStyleError InvalidS3UsEast1RegionalEndpointConfigError
+        InvalidSTSRegionalEndpointsConfigError MD5UnavailableError MissingDependencyException NoRegionError
+        ProfileNotFound ServiceNotInRegionError UnknownCredentialError UnknownEndpointError
+        UnknownEndpointResolutionBuiltInName UnknownFIPSEndpointError UnknownRegionError UnknownServiceError
+        UnknownSignatureVersionError UnknownTokenProviderError UnsupportedS3AccesspointConfigurationError
+        UnsupportedS3ConfigurationError UnsupportedServiceProtocolsError UnsupportedSignatureVersionError""",
+    UNREACHED: """
+        AliasConflictParameterError InvalidExpressionError MissingParametersError MissingServiceIdError
+        OperationNotPageableError RangeError StubAssertionError StubResponseError UnStubbedResponseError
+        UndefinedModelAttributeError UnknownClientMethodError UnknownKeyError UnknownParameterError
+        UnknownServiceStyle UnsupportedS3ControlArnError UnsupportedS3ControlConfigurationError ValidationError
+        WaiterConfigError WaiterError""",
+}
+BOTO3: Table = {  # clients and the transfer manager raise botocore's; these are of resources and of older calls
+    UNREACHED: """
+        Boto3Error DynamoDBNeedsConditionError DynamoDBNeedsKeyConditionError DynamoDBOperationNotSupportedError
+        InvalidCrtTransferConfigError NoVersionFound ResourceLoadException ResourceNotExistsError
+        RetriesExceededError S3TransferFailedError S3UploadFailedError UnknownAPIVersionError""",
+}
+S3TRANSFER: Table = {  # the future of an upload raises what stopped it; these are of downloads, copies and misuse
+    UNREACHED: """
+        FatalError InvalidSubscriberMethodError RetriesExceededError S3CopyFailedError S3DownloadFailedError
+        S3UploadFailedError S3ValidationError TransferNotDoneError""",
+}
+GOOGLE_API: Table = {
+    CredentialsError: "Forbidden PermissionDenied Unauthenticated Unauthorized",
+    NotFoundError: "NotFound",
+    ChangedError: "PreconditionFailed RequestRangeNotSatisfiable",
+    TransientError: """
+        BadGateway DataLoss DeadlineExceeded GatewayTimeout InternalServerError ResourceExhausted RetryError ServerError
+        ServiceUnavailable TooManyRequests Unknown""",
+    RefusedError: """
+        Aborted AlreadyExists BadRequest Cancelled ClientError Conflict FailedPrecondition GoogleAPICallError
+        InvalidArgument LengthRequired MethodNotAllowed MethodNotImplemented MovedPermanently NotModified OutOfRange
+        Redirection ResumeIncomplete TemporaryRedirect""",
+    UNREACHED: """
+        AsyncRestUnsupportedParameterError DuplicateCredentialArgs GoogleAPIError MissingStatusHeaderError
+        ResumableTransferError TransferStalledError UnseekableStreamError UploadCancelledError""",
+}
+GOOGLE_AUTH: Table = {
+    CredentialsError: "InvalidOperation ReauthFailError ReauthSamlChallengeFailError",
+    NoCredentialsError: """
+        ClientCertError DefaultCredentialsError GoogleAuthError InvalidResource InvalidType InvalidValue MalformedError
+        MutualTLSChannelError OAuthError OSError RefreshError ResponseError TimeoutError TransportError
+        UserAccessTokenError""",
+}
+GOOGLE_STORAGE: Table = {
+    MismatchError: "DataCorruption",
+    TransientError: "InvalidResponse",
+    UNREACHED: "InvalidPathError",  # of downloads of many files
+}
+REQUESTS: Table = {
+    ConfigError: "InvalidHeader InvalidProxyURL InvalidSchema InvalidURL MissingSchema URLRequired",
+    RefusedError: "InvalidJSONError JSONDecodeError TooManyRedirects",
+    TransientError: """
+        ChunkedEncodingError ConnectTimeout ConnectionError ContentDecodingError HTTPError ProxyError ReadTimeout
+        RequestException RetryError SSLError StreamConsumedError Timeout UnrewindableBodyError""",
+}
+URLLIB3: Table = {
+    ConfigError: "LocationParseError LocationValueError ProxySchemeUnknown ProxySchemeUnsupported URLSchemeUnknown",
+    RefusedError: "ResponseError",  # which is how it tells of too many redirects
+    TransientError: """
+        BodyNotHttplibCompatible ClosedPoolError ConnectTimeoutError DecodeError EmptyPoolError FullPoolError
+        HTTPError HeaderParsingError HostChangedError IncompleteRead InvalidChunkLength InvalidHeader MaxRetryError
+        NameResolutionError NewConnectionError PoolError ProtocolError ProxyError ReadTimeoutError RequestError
+        ResponseNotChunked SSLError TimeoutError TimeoutStateError UnrewindableBodyError""",
+}
+HTTP_CLIENT: Table = {
+    ConfigError: "InvalidURL",
+    TransientError: """
+        BadStatusLine CannotSendHeader CannotSendRequest HTTPException ImproperConnectionState IncompleteRead
+        LineTooLong NotConnected RemoteDisconnected ResponseNotReady UnimplementedFileMode UnknownProtocol
+        UnknownTransferEncoding""",
+}
+SSL: Table = {
+    RefusedError: "SSLCertVerificationError",
+    TransientError: "SSLEOFError SSLError SSLSyscallError SSLWantReadError SSLWantWriteError SSLZeroReturnError",
+}
+SOCKET: Table = {TransientError: "gaierror herror", UNREACHED: "_GiveupOnSendfile"}
+
+
+def decisions(table: Table) -> dict[str, type[ModelfetchError] | None]:
+    """Each exception's name, and our class; None where it cannot reach us."""
+    return {name: None if isinstance(kind, str) else kind for kind, names in table.items() for name in names.split()}
+
+
+LIBRARIES: list[tuple[ModuleType, Table, tuple[Translation, ...]]] = [
+    (botocore.exceptions, BOTOCORE, (of_s3,)),
+    (boto3.exceptions, BOTO3, (of_s3,)),
+    (s3transfer.exceptions, S3TRANSFER, (of_s3,)),
+    (google_api_exceptions, GOOGLE_API, (of_gcs,)),
+    (google.auth.exceptions, GOOGLE_AUTH, (of_gcs,)),
+    (google.cloud.storage.exceptions, GOOGLE_STORAGE, (of_gcs,)),
+    (requests.exceptions, REQUESTS, (of_gcs,)),
+    (urllib3.exceptions, URLLIB3, (of_s3, of_gcs)),
+    (http.client, HTTP_CLIENT, (of_s3, of_gcs)),
+    (ssl, SSL, (of_gcs,)),
+    (socket, SOCKET, (of_gcs,)),
+]
+OF_A_BODY = (urllib3.exceptions, http.client, ssl, socket)
+
+
+@pytest.mark.parametrize(
+    ("module", "table"), [row[:2] for row in LIBRARIES], ids=lambda value: getattr(value, "__name__", "")
+)
+def test_every_exception_of_a_library_is_decided_on(module: ModuleType, table: Table) -> None:
+    """Once; and nothing is decided on that is gone."""
+    names = [name for names in table.values() for name in names.split()]
+
+    assert sorted(names) == sorted(exceptions(module))
+
+
+def reaching() -> Iterator[Any]:
+    """Every exception that can reach us, with the translations that it passes through and what it becomes."""
+    for module, table, translations in LIBRARIES:
+        kinds = exceptions(module)
+        for name, ours in decisions(table).items():
+            if ours is not None and name in kinds:
+                yield pytest.param(module, kinds[name], translations, ours, id=f"{module.__name__}.{name}")
+
+
+@pytest.mark.parametrize(("module", "kind", "translations", "ours"), list(reaching()))
+def test_it_becomes_what_was_decided(
+    module: ModuleType, kind: type[Exception], translations: tuple[Translation, ...], ours: type[ModelfetchError]
+) -> None:
+    """In each place where the library is called, and where a body is read."""
+    for translation in translations:
+        assert_decided(translated(made(kind), translation), ours)
+    if module in OF_A_BODY:
+        assert_decided(read(made(kind)), ours)
+
+
+def test_an_answer_that_is_no_xml_is_none_of_s3s() -> None:
+    """69."""
+    assert_decided(translated(botocore.parsers.ResponseParserError("no XML"), of_s3), RefusedError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("size"), TypeError("None"), AttributeError("x"), ValueError("x"), RecursionError("deep"),
+     OverflowError("x"), decimal.InvalidOperation(), RuntimeError("a date that no calendar has"),
+     json.JSONDecodeError("x", "y", 0), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"), binascii.Error("padding")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+@pytest.mark.parametrize("source", [s3_source, gcs_source], ids=["s3", "gcs"])
+def test_an_answer_that_makes_no_sense_is_none_of_the_stores(
+    source: Callable[[], S3Source | GCSSource], error: Exception
+) -> None:
+    """69, wherever our code or the SDK's stumbles over it."""
+    told = translated(error, source()._understood)
+
+    assert_decided(told, RefusedError)
+    assert "store.invalid" in told.message
+
+
+# --- HTTP statuses ----------------------------------------------------------------------------------------------------
+
+STATUSES = range(300, 600)
+DENIED, GONE, REPLACED = {401, 403, 407}, {404, 410}, {412, 416}
+PASSING = {408, 425, 429, *range(500, 600)} - {501, 505, 506, 508, 510, 511}  # those that no time heals
+
+
+def meant(status: int) -> type[ModelfetchError]:
+    """What a status means where nothing else is said (RFC 9110, and what proxies and CDNs send beyond it)."""
+    kinds = {CredentialsError: DENIED, NotFoundError: GONE, ChangedError: REPLACED, TransientError: PASSING}
+    return next((kind for kind, statuses in kinds.items() if status in statuses), RefusedError)
+
+
+def test_every_status_means_the_same_everywhere() -> None:
+    """Of a URL, of S3 and of Google's store, whose 404 of an object is none, so that it is a bucket's."""
+    web = HTTPSource(parse_uri("https://store.invalid/m"), Access())
+    for status in STATUSES:
+        assert_decided(error_for_status(status, "m"), meant(status))
+        assert_decided(web._error(status, {}), meant(status))
+        assert_decided(translated(refusal(str(status), status), of_s3), meant(status))
+        error = google_api_exceptions.from_http_response(reply(status))  # type: ignore[no-untyped-call]
+        assert_decided(translated(error, of_gcs), meant(status))

@@ -1,0 +1,92 @@
+"""Whatever goes wrong while credentials are looked for is a matter of credentials, and told as one."""
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import botocore.exceptions
+import botocore.parsers
+import botocore.session
+import google.auth.exceptions
+import google.cloud.storage.exceptions
+import pytest
+
+from modelfetch.errors import ConfigError, CredentialsError, ModelfetchError, NoCredentialsError, TransientError
+from testkit.decided import assert_decided, gcs_source, s3_source, translated
+from testkit.raising import exceptions, made
+
+
+def fails_to_issue(error: Exception, *, had: bool) -> ModelfetchError:
+    """What becomes of an error that looking for AWS credentials raises."""
+
+    def fail() -> None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(s3_source(), "_had", had)  # other tests use the same source
+        with pytest.raises(ModelfetchError) as caught:
+            s3_source()._credentials(cast("botocore.session.Session", SimpleNamespace(get_credentials=fail)))
+    return caught.value
+
+
+def fails_to_issue_google(error: Exception, *, had: bool) -> ModelfetchError:
+    """Likewise for Google's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gcs_source(), "_had", had)
+        return translated(error, gcs_source()._issued)
+
+
+CARELESS = [
+    FileNotFoundError(2, "x"), PermissionError(13, "x"), IsADirectoryError(21, "x"), KeyError("x"),
+    AttributeError("x"), TypeError("x"), ValueError("x"), RuntimeError("still expired"),
+    json.JSONDecodeError("x", "y", 0), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", CARELESS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("issuing", [fails_to_issue, fails_to_issue_google], ids=["aws", "google"])
+def test_what_gives_no_credentials_is_no_bug(issuing: Callable[..., ModelfetchError], error: Exception) -> None:
+    """A program that is not there, a file that is cut short, a server that answers nonsense: 77, or 75 midway."""
+    assert_decided(issuing(error, had=False), NoCredentialsError)
+    assert_decided(issuing(error, had=True), TransientError)
+
+
+ABOUT_BUCKETS = {
+    *("InvalidDNSNameError", "PaginationError", "ParamValidationError"),
+    *("UnsupportedOutpostResourceError", "UnsupportedS3ArnError"),
+}
+
+
+@pytest.mark.parametrize("had", [False, True])
+def test_whatever_boto3_says_of_credentials_is_one_of_ours(had: object) -> None:
+    """77 or 78, 75 if there were some; never what the store is blamed for. Buckets and listings are none of theirs."""
+    allowed = (NoCredentialsError, CredentialsError, ConfigError, *((TransientError,) if had else ()))
+    kinds = exceptions(botocore.exceptions).items()
+    told = {name: fails_to_issue(made(kind), had=bool(had)) for name, kind in kinds if name not in ABOUT_BUCKETS}
+
+    assert {name: error for name, error in told.items() if type(error) not in allowed or not error.hint} == {}
+
+
+@pytest.mark.parametrize("had", [False, True])
+@pytest.mark.parametrize("retryable", [False, True])
+def test_whatever_google_says_of_credentials_is_one_of_ours(retryable: object, had: object) -> None:
+    """Likewise."""
+    allowed = (NoCredentialsError, CredentialsError, *((TransientError,) if had else ()))
+    told = {}
+    for name, kind in cast("dict[str, Any]", exceptions(google.auth.exceptions)).items():
+        try:
+            error = kind("x", retryable=bool(retryable))
+        except TypeError:
+            error = kind("x")
+        told[name] = fails_to_issue_google(error, had=bool(had))
+
+    assert {name: error for name, error in told.items() if type(error) not in allowed or not error.hint} == {}
+
+
+def test_a_one_time_code_that_nobody_types_is_a_matter_of_credentials() -> None:
+    """77: an init container has no keyboard."""
+    told = fails_to_issue(EOFError(), had=True)
+
+    assert_decided(told, NoCredentialsError)
+    assert "MFA" in told.message

@@ -1,0 +1,228 @@
+"""What stores list is checked entry by entry and page by page, on S3 and GCS alike."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from modelfetch.errors import BudgetError, ModelfetchError, NotFoundError, RefusedError, UnsafeNameError
+from modelfetch.sources import Access, Listing, RemoteObject, open_source
+from modelfetch.sources import listing as listings
+from modelfetch.sources.listing import ListingBuilder
+from modelfetch.uri import parse_uri
+from testkit import liar as liars
+from testkit.liar import Answer, Asked, Item, Liar
+
+Pages = Callable[[Asked], tuple[Iterable[Item], object]]
+
+
+class Kind:
+    """A kind of store: how its pages are made, and how it is opened."""
+
+    def __init__(self, liar: Liar, scheme: str) -> None:
+        self.liar = liar
+        self.scheme = scheme
+        self.access = Access(anonymous=True, endpoint=liar.url, emulator=liar.url)
+
+    def find(self, pages: Pages, **access: Any) -> Listing:
+        """List `p/`, of which each page comes with the token of the next (None: the last)."""
+
+        def s3(asked: Asked) -> Answer:
+            items, token = pages(asked)
+            said = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+            return liars.s3_page(items, f"<IsTruncated>{str(token is not None).lower()}</IsTruncated>{said}")
+
+        def gcs(asked: Asked) -> Answer:
+            items, token = pages(asked)
+            return liars.gcs_page(items, **({} if token is None else {"nextPageToken": token}))
+
+        self.liar.say(liars.s3_listing(s3), liars.gcs_listing(gcs))
+        return open_source(parse_uri(f"{self.scheme}://b/p/"), replace(self.access, **access)).resolve()
+
+
+@pytest.fixture(params=["s3", "gs"])
+def kind(request: pytest.FixtureRequest, liar: Liar, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """S3, then GCS."""
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    return Kind(liar, request.param)
+
+
+def one_page(*items: Item) -> Pages:
+    """A listing of a single page."""
+    return lambda _: (items, None)
+
+
+def token(asked: Asked) -> int:
+    """The number of the page that is asked for, from 0."""
+    return int(asked.query.get("continuation-token") or asked.query.get("pageToken") or 0)
+
+
+def test_files_and_empty_folders_are_told_apart(kind: Kind) -> None:
+    """The marker of the directory itself is neither."""
+    listed = (Item("p/", b""), Item("p/a", b"xy"), Item("p/d/", b""), Item("p/empty", b""))
+
+    found = kind.find(one_page(*listed))
+
+    assert [(o.key, o.path, o.size) for o in found.objects] == [("p/a", "a", 2), ("p/empty", "empty", 0)]
+    assert (found.folders, found.directory) == (("d",), True)
+
+
+def test_every_page_is_asked_for(kind: Kind) -> None:
+    """Empty ones in between too: both stores send some."""
+    found = kind.find(lambda asked: ((Item(f"p/{token(asked)}"),) * (token(asked) % 2), [1, 2, 3, None][token(asked)]))
+
+    assert [o.path for o in found.objects] == ["1", "3"]
+
+
+def test_nothing_but_folders_is_nothing(kind: Kind) -> None:
+    """There is no model in it."""
+    with pytest.raises(NotFoundError):
+        kind.find(one_page(Item("p/", b""), Item("p/d/", b"")))
+
+
+@pytest.mark.parametrize("key", ["q/a", "p", "pp/a", "../p/a", "/p/a", "P/a", "q/../p/a"])
+def test_a_key_that_was_not_asked_for_is_refused(kind: Kind, key: str) -> None:
+    """The server lies, or filters nothing."""
+    with pytest.raises(UnsafeNameError) as caught:
+        kind.find(one_page(Item("p/a"), Item(key)))
+
+    assert repr(key) in caught.value.message
+
+
+@pytest.mark.parametrize("key", ["p/d//", "p//", "p/d///"])
+def test_a_marker_with_more_than_one_slash_is_not_repaired(kind: Kind, key: str) -> None:
+    """Its empty segment stays, for the plan to refuse it."""
+    assert kind.find(one_page(Item("p/a"), Item(key, b""))).folders == (key.removeprefix("p/")[:-1],)
+
+
+def test_a_directory_with_bytes_of_its_own_is_refused(kind: Kind) -> None:
+    """They could only be dropped."""
+    with pytest.raises(UnsafeNameError, match=r"'p/' has 1 bytes"):
+        kind.find(one_page(Item("p/a"), Item("p/")))
+
+
+def test_another_directorys_marker_with_bytes_is_left_to_the_plan(kind: Kind) -> None:
+    """It can be excluded."""
+    assert [o.path for o in kind.find(one_page(Item("p/a"), Item("p/d/"))).objects] == ["a", "d/"]
+
+
+@pytest.mark.parametrize("size", [None, -1, "", "lots", "1.5", "0x10", "9" * 5000, "1e3"])
+def test_a_size_that_is_none_is_no_answer(kind: Kind, size: object) -> None:
+    """Whatever stands in its place."""
+    with pytest.raises(RefusedError, match="does not answer as"):
+        kind.find(one_page(Item("p/a", size=size)))
+
+
+def test_an_entry_without_a_key_is_no_answer(kind: Kind) -> None:
+    """It names nothing."""
+    with pytest.raises(RefusedError, match="does not answer as"):
+        kind.find(one_page(Item("p/a"), Item(None)))
+
+
+def test_a_size_beyond_all_disks_is_one(kind: Kind) -> None:
+    """What has no room is found out later."""
+    assert kind.find(one_page(Item("p/a", size=2**70))).objects[0].size == 2**70
+
+
+@pytest.mark.parametrize("circle", [[1, 1], [1, 2, 1], [1, 2, 3, 4, 2]])
+@pytest.mark.parametrize("items", [(), (Item("p/a"),)], ids=["empty", "full"])
+def test_pages_that_go_round_end(kind: Kind, circle: list[int], items: tuple[Item, ...]) -> None:
+    """After one, or after several; with objects or without."""
+    asked_for = iter(circle)
+
+    with pytest.raises(RefusedError, match="goes round in a circle"):
+        kind.find(lambda _: (items, next(asked_for)))
+
+    assert next(asked_for, None) is None
+
+
+def test_empty_pages_without_end_end(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with a token of its own."""
+    monkeypatch.setattr(listings, "MAX_EMPTY_PAGES", 20)
+
+    with pytest.raises(RefusedError, match="has no end"):
+        kind.find(lambda asked: ((), token(asked) + 1))
+
+    assert len(kind.liar.asked) == 21
+
+
+def test_objects_without_end_end(kind: Kind) -> None:
+    """Before they fill the memory; the limit can be raised."""
+    with pytest.raises(BudgetError, match="more than 100") as caught:
+        kind.find(lambda asked: ([Item(f"p/{token(asked)}-{n}") for n in range(30)], token(asked) + 1), max_listed=100)
+
+    assert len(kind.liar.asked) == 4
+    assert "MODELFETCH_MAX_FILES" in caught.value.hint
+
+
+def test_markers_without_end_end(kind: Kind) -> None:
+    """Folders take memory too."""
+    with pytest.raises(BudgetError):
+        kind.find(one_page(*(Item(f"p/{n}/", b"") for n in range(101))), max_listed=100)
+
+
+def test_a_page_that_breaks_off_is_not_the_last(liar: Liar, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 says that there is more, but not how to get it: the rest of the model would be missing."""
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    source = open_source(parse_uri("s3://b/p/"), Access(anonymous=True, endpoint=liar.url))
+    for said in ("", "<NextContinuationToken/>", "<NextContinuationToken></NextContinuationToken>"):
+        page = liars.s3_page([Item("p/a")], f"<IsTruncated>true</IsTruncated>{said}")
+        liar.say(liars.s3_listing(liars.always(page)))
+        with pytest.raises(RefusedError, match="breaks off"):
+            source.resolve()
+
+
+def test_an_empty_token_is_of_the_last_page(liar: Liar) -> None:
+    """So says https://google.aip.dev/158; the SDK would begin again with it, and find no end."""
+    liar.say(liars.gcs_listing(liars.always(liars.gcs_page([Item("p/a")], nextPageToken=""))))
+
+    found = open_source(parse_uri("gs://b/p/"), Access(emulator=liar.url)).resolve()
+
+    assert [o.path for o in found.objects] == ["a"]
+
+
+@pytest.mark.parametrize("token", [0, False, [], {}])
+def test_a_token_that_is_none_leads_nowhere(liar: Liar, token: object) -> None:
+    """Neither round in a circle nor to an end: the rest of the model would be missing."""
+    page = liars.gcs_page([Item("p/a")], nextPageToken=token)
+    liar.say(lambda asked: None if len(liar.asked) > 3 else liars.gcs_listing(liars.always(page))(asked))
+
+    with pytest.raises(RefusedError, match="breaks off"):
+        open_source(parse_uri("gs://b/p/"), Access(emulator=liar.url)).resolve()
+
+
+NO_LISTING = [
+    *(
+        b"[]",
+        b"null",
+        b"5",
+        b'"x"',
+        b'{"items": "abc"}',
+        b'{"items": {"a": 1}}',
+        b'{"items": [1]}',
+        b'{"items": [null]}',
+    ),
+    *(b'{"items": [{"name": {}}]}', b'{"items": [{"name": 1, "size": "1"}]}', b"[" * 100_000),
+    b'{"items": [{"name": "p/a", "size": "1", "crc32c": 5}]}',
+]
+
+
+@pytest.mark.parametrize("body", NO_LISTING)
+def test_json_of_another_shape_is_no_answer(liar: Liar, body: bytes) -> None:
+    """However deep."""
+    liar.say(lambda _: Answer(headers=(("Content-Type", "application/json"),), body=body))
+
+    with pytest.raises(RefusedError, match="does not answer as Google"):
+        open_source(parse_uri("gs://b/p/"), Access(emulator=liar.url)).resolve()
+
+
+def test_a_listing_can_be_asked_what_it_took() -> None:
+    """None, as long as there is no object."""
+    listing = ListingBuilder("p/", 10)
+    listing.add("p/d/", 0, lambda path: RemoteObject(path, path, 0, ""))
+    assert listing.build() is None
+    with pytest.raises(ModelfetchError):
+        listing.end_page("", more=True)
+    with pytest.raises(ValueError, match="bytes"):
+        listing.add("p/a", -1, lambda path: RemoteObject(path, path, -1, ""))

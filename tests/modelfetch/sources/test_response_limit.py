@@ -1,0 +1,55 @@
+"""A reply that does not end, or swells, is left before it fills the memory."""
+
+import gzip
+from collections.abc import Iterator
+
+import pytest
+
+from modelfetch.errors import RefusedError
+from modelfetch.sources import Access, open_source
+from modelfetch.sources import response_limit as bounded
+from modelfetch.uri import parse_uri
+from testkit.liar import Answer, Liar
+
+BEGIN = {"s3": b'<?xml version="1.0"?><ListBucketResult>', "gs": b'{"items": ['}
+KIND = {"s3": "application/xml", "gs": "application/json"}
+
+
+def spaces(scheme: str, told: list[int]) -> Iterator[bytes]:
+    """The beginning of a listing, and then nothing of it, for as long as anyone listens."""
+    yield BEGIN[scheme]
+    while True:
+        told.append(100_000)
+        yield b" " * 100_000
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte is enough to tell."""
+    monkeypatch.setattr(bounded, "MAX_REPLY", 1_000_000)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_an_endless_reply_is_left(liar: Liar, scheme: str, status: int) -> None:
+    """A listing, or what should tell of a failure."""
+    told: list[int] = []
+    liar.say(lambda _: Answer(status, (("Content-Type", KIND[scheme]),), spaces(scheme, told)))
+
+    with pytest.raises(RefusedError, match="answers without end"):
+        open_source(
+            parse_uri(f"{scheme}://b/p/"), Access(anonymous=True, endpoint=liar.url, emulator=liar.url)
+        ).resolve()
+
+    assert len(liar.asked) == 1
+    assert sum(told) < 20_000_000  # what the sockets between hold is sent, too
+
+
+def test_a_reply_that_swells_is_left(liar: Liar) -> None:
+    """Requests inflates what comes as gzip, asked or not."""
+    packed = gzip.compress(BEGIN["gs"] + b" " * 50_000_000)
+    liar.say(lambda _: Answer(headers=(("Content-Encoding", "gzip"),), body=packed))
+
+    with pytest.raises(RefusedError, match="answers without end"):
+        open_source(parse_uri("gs://b/p/"), Access(emulator=liar.url)).resolve()

@@ -1,0 +1,113 @@
+"""How many threads move bytes, and what happens when one fails."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from modelfetch.errors import RefusedError
+from modelfetch.transfer.adaptive_pool import ConcurrencyController, WorkerLimits, run_tasks
+from modelfetch.transfer.range_reader import TransferStopped
+
+
+def grown(crew: WorkerLimits, brings: Callable[[int], float], samples: int = 40) -> list[int]:
+    """How many threads there are after each sample, if so many bring so much."""
+    growth = ConcurrencyController(crew, processors=2)
+    return [growth.adjust(brings(growth.count)) for _ in range(samples)]
+
+
+def test_threads_double_while_they_bring_more() -> None:
+    """As where each connection gets so much and no more."""
+    assert grown(WorkerLimits(2, 16), lambda count: 20.0 * count)[:8] == [2, 4, 4, 8, 8, 16, 16, 16]
+
+
+def test_threads_that_bring_nothing_are_let_go() -> None:
+    """As where the processor or the network is busy already; it is tried again later, for that may change."""
+    counts = grown(WorkerLimits(2, 16), lambda _: 100.0)
+    assert set(counts) == {2, 4}
+    assert counts.count(2) > counts.count(4)
+    assert counts[-1] in (2, 4)
+
+
+def test_threads_do_not_grow_in_number_while_the_processor_is_busy() -> None:
+    """More would only take turns more often, whatever one sample says."""
+    growth = ConcurrencyController(WorkerLimits(1, 16), processors=2)
+    assert {growth.adjust(rate, load=1.2) for rate in (100.0, 500.0, 50.0, 900.0) * 5} == {1}
+    assert [growth.adjust(20.0 * growth.count, load=0.3) for _ in range(6)] == [2, 2, 4, 4, 8, 8]
+
+
+def test_of_threads_that_wait_for_python_alone_only_few_stay() -> None:
+    """They pass its lock on more often than they work; where the network is what they wait for, they come back."""
+    growth = ConcurrencyController(WorkerLimits(8, 32, cpu_bound=True), processors=16)
+    assert [growth.adjust(100.0, load=0.95) for _ in range(5)] == [4, 2, 1, 1, 1]
+    assert [growth.adjust(20.0 * growth.count, load=0.3) for _ in range(6)] == [1, 2, 2, 4, 4, 8]
+
+
+def test_many_processors_may_be_kept_busy_by_more_threads() -> None:
+    """With 16 of them, the same load is little."""
+    growth = ConcurrencyController(WorkerLimits(1, 16), processors=16)
+    assert [growth.adjust(20.0 * growth.count, load=1.2) for _ in range(6)] == [1, 2, 2, 4, 4, 8]
+    assert {growth.adjust(20.0 * growth.count, load=7.0) for _ in range(6)} == {8}
+
+
+def test_threads_stop_at_what_the_network_carries() -> None:
+    """A link of 100 with connections of 20."""
+    counts = grown(WorkerLimits(2, 16), lambda count: min(100.0, 20.0 * count))
+    assert max(counts) == 16
+    assert sorted(counts)[len(counts) // 2] == 8
+
+
+@pytest.mark.parametrize("few", [1, 3])
+def test_there_is_always_one_and_never_too_many(few: int) -> None:
+    """Whatever the samples say, the first ones of nothing included."""
+    rates = iter([0.0, 0.0, 5.0, 50.0, 1.0, 100.0, 0.5, 3.0, 800.0] * 20)
+    counts = grown(WorkerLimits(few, 5), lambda _: next(rates), 100)
+    assert min(counts) >= 1
+    assert max(counts) == 5
+
+
+def test_more_are_hired_while_that_pays() -> None:
+    """Each task waits until four are under way at once: two threads alone would wait for ever."""
+    four = threading.Barrier(4)
+    came = iter(range(0, 10**9, 10**6))
+    began = threading.Event()
+
+    def task() -> None:
+        began.set()
+        four.wait(60)
+
+    def moved() -> int:
+        assert began.wait(60)
+        return next(came)
+
+    run_tasks(iter([task] * 4), WorkerLimits(2, 4), moved, stop=four.abort)
+
+
+def test_the_first_failure_stops_the_others_and_is_raised() -> None:
+    """What they end with, being stopped, is not what is told."""
+    stopped = threading.Event()
+    waits = threading.Event()
+
+    def wait() -> None:
+        waits.set()
+        stopped.wait(60)
+        raise TransferStopped
+
+    def fail() -> None:
+        waits.wait(60)
+        raise RefusedError("no")
+
+    with pytest.raises(RefusedError):
+        run_tasks(iter([wait, fail]), WorkerLimits(2, 2), lambda: 0, stop=stopped.set)
+    assert stopped.is_set()
+
+
+def test_a_failure_to_make_a_task_is_one_of_the_whole() -> None:
+    """Tasks are made while others run."""
+
+    def tasks() -> Iterator[Callable[[], None]]:
+        yield lambda: None
+        raise RefusedError("no")
+
+    with pytest.raises(RefusedError):
+        run_tasks(tasks(), WorkerLimits(2, 8), lambda: 0, stop=lambda: None)

@@ -1,0 +1,360 @@
+"""Ranges of one version: every reply is checked, every break resumed where it happened."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelfetch.errors import ChangedError, NotFoundError, TransientError
+from modelfetch.net.connection_pool import NetworkOptions
+from modelfetch.sources import Access, RemoteObject, open_source
+from modelfetch.transfer.range_reader import RangeReader, TransferStopped
+from modelfetch.uri import parse_uri
+from testkit import tree
+
+DATA = tree.noise(300_000)
+
+
+class Kept:
+    """A sink that keeps what comes."""
+
+    def __init__(self) -> None:
+        """Nothing has come yet."""
+        self.data = bytearray()
+        self.checksums: Mapping[str, str] = {}
+
+    def expect_checksums(self, checksums: Mapping[str, str]) -> None:
+        """A reply begins."""
+        self.checksums = checksums
+
+    def write(self, data: memoryview) -> None:
+        """Bytes come."""
+        self.data += data
+
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+Serve = Callable[..., str]
+
+
+@pytest.fixture
+def serve() -> Iterator[tuple[Serve, list[str]]]:
+    """Called with answers, one for each request, it serves them; and the ranges that were asked for."""
+    asked: list[str] = []
+    answers: list[Answer] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Range", ""))
+            (answers.pop(0) if len(answers) > 1 else answers[0])(self)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+
+        def start(*given: Answer) -> str:
+            answers.extend(given)
+            return f"http://127.0.0.1:{server.server_address[1]}/m.bin"
+
+        yield start, asked
+        server.shutdown()
+        thread.join()
+
+
+def answer(status: int, body: bytes = b"", length: int | None = None, **headers: str) -> Answer:
+    """A reply, of which less may come than it says."""
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(body) if length is None else length))
+        handler.end_headers()
+        handler.wfile.write(body)
+        handler.close_connection = True
+
+    return send
+
+
+def kept_open(send: Answer) -> Answer:
+    """The same reply, after which the connection waits for the next request."""
+
+    def then(handler: BaseHTTPRequestHandler) -> None:
+        send(handler)
+        handler.close_connection = False
+
+    return then
+
+
+def part(start: int, end: int, *, sent: int | None = None, **headers: str) -> Answer:
+    """A correct range, or its beginning."""
+    scope = f"bytes {start}-{end - 1}/{len(DATA)}"
+    return answer(206, DATA[start:end][:sent], end - start, **{"Content_Range": scope, "ETag": '"v1"', **headers})
+
+
+def fetch(url: str, start: int, end: int | None, **changes: Any) -> tuple[Kept, RangeReader, int]:
+    """Fetch a range; what came, by what, and how many bytes were told of."""
+    told: list[int] = []
+    obj = RemoteObject(
+        **{"key": "k", "path": "m", "size": len(DATA), "version": "v1", "pins": {"etag": '"v1"'}, **changes}
+    )
+    with closing(
+        RangeReader(open_source(parse_uri(url), Access(NetworkOptions(stall_timeout=5))), told.append)
+    ) as wire:
+        wire.read_range(obj, start, end, sink := Kept())
+    return sink, wire, sum(told)
+
+
+def test_a_range_is_asked_for_and_told_of(serve: tuple[Serve, list[str]]) -> None:
+    """Byte by byte."""
+    start, asked = serve
+    sink, wire, told = fetch(start(part(5, 200_000)), 5, 200_000)
+
+    assert sink.data == DATA[5:200_000]
+    assert (asked, wire.retries, told) == (["bytes=5-199999"], 0, 199_995)
+
+
+def test_what_broke_off_goes_on_where_it_stopped(serve: tuple[Serve, list[str]]) -> None:
+    """No byte is asked for twice."""
+    start, asked = serve
+    sink, wire, told = fetch(start(part(5, 200_000, sent=131_072), part(131_077, 200_000)), 5, 200_000)
+
+    assert sink.data == DATA[5:200_000]
+    assert asked[1] == "bytes=131077-199999"
+    assert (wire.retries, told) == (1, 199_995)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        part(0, 10),
+        part(6, 11),
+        answer(206, DATA[5:10]),
+        answer(206, DATA[5:10], Content_Range="bytes x"),
+        answer(206, DATA[5:10], Content_Range=f"bytes {'0' * 5000}5-9/{len(DATA)}"),
+        answer(206, DATA[5:10], Content_Range=f"bytes 5-{'9' * 5000}/{len(DATA)}"),
+        answer(500),
+        answer(503),
+        answer(429),
+    ],
+)
+def test_a_reply_that_does_not_fit_is_asked_for_again(serve: tuple[Serve, list[str]], bad: Answer) -> None:
+    """Nothing of it is kept."""
+    start, asked = serve
+    sink, wire, _ = fetch(start(bad, part(5, 10)), 5, 10)
+
+    assert sink.data == DATA[5:10]
+    assert (asked, wire.retries) == (["bytes=5-9"] * 2, 1)
+
+
+def test_a_server_without_ranges_is_read_from_the_beginning(serve: tuple[Serve, list[str]]) -> None:
+    """Up to the bytes that are wanted; also one that calls a range 200."""
+    start, _ = serve
+    url = start(answer(200, DATA, ETag='"v1"'), answer(200, DATA[5:10], Content_Range=f"bytes 5-9/{len(DATA)}"))
+
+    assert fetch(url, 150_000, 150_010)[0].data == DATA[150_000:150_010]
+    assert fetch(url, 5, 10)[0].data == DATA[5:10]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        part(5, 10, ETag='"v2"'),
+        answer(206, DATA[5:10], Content_Range="bytes 5-9/77", ETag='"v1"'),
+        answer(200, b"other", ETag='"v1"'),
+        answer(412),
+        answer(416),
+    ],
+)
+def test_another_version_is_noticed_and_not_asked_for_again(serve: tuple[Serve, list[str]], other: Answer) -> None:
+    """By validator, size or status; only a new pull finds out what there is."""
+    start, asked = serve
+    with pytest.raises(ChangedError):
+        fetch(start(other), 5, 10)
+
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("start", [0, 150_000])
+def test_more_bytes_than_there_should_be_are_of_another_version(serve: tuple[Serve, list[str]], start: int) -> None:
+    """The beginning of a larger object is not the object, where no length gives it away."""
+    begin, _ = serve
+    larger = answer(200, DATA + b"x", length=-1, ETag='"v1"')
+    url = begin(larger, larger, answer(200, DATA, length=-1, ETag='"v1"'))  # twice: a library is needed to read it
+
+    with pytest.raises(ChangedError):
+        fetch(url, start, len(DATA))
+    assert fetch(url, start, len(DATA))[0].data == DATA[start:]
+
+
+@pytest.mark.parametrize("etag", ["v1", 'W/"v1"', '"v1"'])
+def test_a_validator_in_another_form_is_the_same(serve: tuple[Serve, list[str]], etag: str) -> None:
+    """Proxies make it weak, or lose its quotes."""
+    start, _ = serve
+
+    assert fetch(start(part(5, 10, ETag=etag)), 5, 10)[0].data == DATA[5:10]
+
+
+def test_what_is_gone_is_not_found(serve: tuple[Serve, list[str]]) -> None:
+    """At once."""
+    start, asked = serve
+    with pytest.raises(NotFoundError):
+        fetch(start(answer(404)), 5, 10)
+
+    assert len(asked) == 1
+
+
+def test_the_checksums_of_a_whole_object_come_with_it(serve: tuple[Serve, list[str]]) -> None:
+    """Not those that a server states on a part."""
+    start, _ = serve
+    stated = "sha-256=:YQ==:"
+    url = start(answer(200, DATA, ETag='"v1"', Repr_Digest=stated), part(5, 10, Repr_Digest=stated))
+
+    assert fetch(url, 0, len(DATA))[0].checksums == {"sha256": "61"}
+    assert fetch(url, 5, 10)[0].checksums == {}
+
+
+def test_an_object_of_unknown_size_is_read_to_its_end(serve: tuple[Serve, list[str]]) -> None:
+    """What it says of its length must come."""
+    start, _ = serve
+    sink, wire, _ = fetch(start(answer(200, DATA[:100_000], len(DATA)), answer(200, DATA)), 0, None, size=None)
+
+    assert sink.data == DATA
+    assert wire.retries == 1
+
+
+def test_a_path_is_read_like_any_other(tmp_path: Path) -> None:
+    """In ranges; and it is noticed when it changes or shrinks."""
+    (tmp_path / "a b%20#?.bin").write_bytes(DATA)
+    source = open_source(parse_uri(str(tmp_path / "a b%20#?.bin")), Access())
+    (obj,) = source.resolve().objects
+    with closing(RangeReader(source, lambda _: None)) as wire:
+        wire.read_range(obj, 5, 200_000, sink := Kept())
+        assert sink.data == DATA[5:200_000]
+
+        (tmp_path / "a b%20#?.bin").write_bytes(b"other")
+        with pytest.raises(ChangedError):
+            wire.read_range(obj, 5, 10, Kept())
+
+
+FIRST, SECOND = kept_open(part(0, 1000)), kept_open(part(1000, 2000))
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked_for"),
+    [
+        ([FIRST, SECOND], ["bytes=0-999", "bytes=1000-1999"]),
+        ([FIRST, part(1000, 2000, sent=0), SECOND], ["bytes=0-999", "bytes=1000-1999", "bytes=1000-1999"]),
+        ([FIRST, kept_open(answer(503)), SECOND], ["bytes=0-999", "bytes=1000-1999", "bytes=1000-1999"]),
+        ([FIRST, kept_open(answer(401)), SECOND], ["bytes=0-999", "bytes=1000-1999", "bytes=1000-1999"]),
+    ],
+    ids=["as it should be", "broken off", "busy", "refused"],
+)
+def test_what_is_asked_for_ahead_is_what_is_fetched(
+    serve: tuple[Serve, list[str]], answers: list[Answer], asked_for: list[str]
+) -> None:
+    """Once, if the reply is good; else as if it had not been asked for."""
+    start, asked = serve
+    source = open_source(parse_uri(start(*answers)), Access(NetworkOptions(stall_timeout=5)))
+    obj = RemoteObject("k", "m", len(DATA), "v1", pins={"etag": '"v1"'})
+    with closing(RangeReader(source, lambda _: None)) as wire:
+        assert not wire.send_ahead(obj, 0, 1000)  # no connection is idle yet
+        wire.read_range(obj, 0, 1000, sink := Kept())
+        assert wire.send_ahead(obj, 1000, 2000)
+        assert wire.send_ahead(obj, 1000, 2000)  # it has been
+        while len(asked) < 2:
+            time.sleep(0.001)
+        wire.read_range(obj, 1000, 2000, sink)
+
+    assert sink.data == DATA[:2000]
+    assert asked == asked_for
+
+
+def test_what_was_asked_for_ahead_is_forgotten_at_the_end(serve: tuple[Serve, list[str]]) -> None:
+    """Nobody will read it."""
+    start, _ = serve
+    obj = RemoteObject("k", "m", len(DATA), "v1")
+    wire = RangeReader(
+        open_source(parse_uri(start(FIRST, SECOND)), Access(NetworkOptions(stall_timeout=5))), lambda _: None
+    )
+    wire.read_range(obj, 0, 1000, Kept())
+    assert wire.send_ahead(obj, 1000, 2000)
+    ((_, asked),) = wire._pending.values()
+    wire.close()
+
+    assert not wire._pending
+    assert asked._connection.sock is None
+    assert not wire.send_ahead(obj, 1000, 2000)
+
+
+def test_what_was_asked_for_ahead_is_not_asked_for_again_once_the_pull_is_over(serve: tuple[Serve, list[str]]) -> None:
+    """The thread that waited for it ends."""
+    start, asked_for = serve
+    arrived, release = threading.Event(), threading.Event()
+
+    def hang(handler: BaseHTTPRequestHandler) -> None:
+        arrived.set()
+        release.wait(30)
+        handler.close_connection = True
+
+    obj = RemoteObject("k", "m", len(DATA), "v1")
+    wire = RangeReader(
+        open_source(parse_uri(start(FIRST, hang)), Access(NetworkOptions(stall_timeout=30))), lambda _: None
+    )
+    wire.read_range(obj, 0, 1000, Kept())
+    assert wire.send_ahead(obj, 1000, 2000)
+    assert arrived.wait(30)
+
+    def end() -> None:
+        wire.close()
+        release.set()
+
+    waker = threading.Timer(0.2, end)
+    waker.start()
+    with pytest.raises(TransferStopped):
+        wire.read_range(obj, 1000, 2000, Kept())
+    waker.join()
+
+    assert len(asked_for) == 2
+
+
+def test_closing_ends_a_read_that_waits(serve: tuple[Serve, list[str]]) -> None:
+    """At once, whatever the server does."""
+    start, asked = serve
+    release = threading.Event()
+
+    def hang(handler: BaseHTTPRequestHandler) -> None:
+        part(0, 200_000, sent=10)(handler)
+        handler.wfile.flush()
+        release.wait(30)
+
+    wire = RangeReader(open_source(parse_uri(start(hang)), Access(NetworkOptions(stall_timeout=60))), lambda _: None)
+    failures: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            wire.read_range(RemoteObject("k", "m", len(DATA), "v1"), 0, 200_000, Kept())
+        except BaseException as error:  # noqa: BLE001  whatever it is, it is looked at below
+            failures.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    while not wire._open:
+        assert thread.is_alive()
+    wire.close()
+    thread.join(10)
+    alive = thread.is_alive()
+    release.set()
+
+    assert not alive
+    assert len(asked) == 1
+    assert not isinstance(failures[0], TransientError)

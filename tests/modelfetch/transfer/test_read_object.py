@@ -1,0 +1,62 @@
+"""Small objects are read into memory, and nothing larger is."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from modelfetch import uri
+from modelfetch.errors import WrongBytesError
+from modelfetch.net.connection_pool import NetworkOptions
+from modelfetch.sources import Access
+from modelfetch.sources.file import FileSource
+from modelfetch.sources.https import HTTPSource
+from modelfetch.transfer import read_object
+from testkit.web import Web
+
+MOST = 1000
+
+
+def read(path: Path, *, encoded: bool = False) -> bytes:
+    """What is read of a file, as if it were stored with contentEncoding gzip."""
+    source = FileSource(uri.parse_uri(str(path)), Access())
+    (obj,) = source.resolve().objects
+    return read_object.read_object(source, obj._replace(gzip=encoded), MOST)
+
+
+def test_what_just_fits_is_read(tmp_path: Path) -> None:
+    """Its bytes, decoded if they are stored so."""
+    (tmp_path / "m").write_bytes(b"x" * MOST)
+    (tmp_path / "m.gz").write_bytes(gzip.compress(b"x" * MOST))
+
+    assert read(tmp_path / "m") == read(tmp_path / "m.gz", encoded=True) == b"x" * MOST
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_what_does_not_fit_is_refused(tmp_path: Path, *, encoded: bool) -> None:
+    """As stored, and as decoded: some bytes may become many."""
+    data = b"x" * (MOST + 1)
+    (tmp_path / "m").write_bytes(gzip.compress(data) if encoded else data)
+
+    with pytest.raises(WrongBytesError, match="more than 1000 bytes"):
+        read(tmp_path / "m", encoded=encoded)
+
+
+def test_what_does_not_end_is_not_read_to_its_end(https_server: Web) -> None:
+    """A server need not say how much will come."""
+    https_server.length = https_server.ranges = False
+    https_server.files["/m"] = b"x" * 200_000
+    source = HTTPSource(uri.parse_uri(f"{https_server.url}/m"), Access(NetworkOptions(ca_bundle=str(https_server.ca))))
+    (obj,) = source.resolve().objects
+
+    assert obj.size is None
+    with pytest.raises(WrongBytesError, match="more than 1000 bytes"):
+        read_object.read_object(source, obj, MOST)
+
+
+def test_what_cannot_be_decoded_is_told(tmp_path: Path) -> None:
+    """65, with the object's name."""
+    (tmp_path / "m").write_bytes(b"plain")
+
+    with pytest.raises(WrongBytesError, match="m is no gzip stream"):
+        read(tmp_path / "m", encoded=True)

@@ -1,0 +1,222 @@
+"""The receipt: written, read, and held against what is on disk."""
+
+import json
+import os
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelfetch.errors import NotFoundError, WrongBytesError
+from modelfetch.volume import receipt as receipts
+from modelfetch.volume.receipt import ArchiveEntry, FileEntry, Receipt
+from testkit import tree
+
+MODEL = {"a.bin": b"1", "w/ü.bin": b"22", "w-x": b"", "w/0": b"4444"}
+WHEN = datetime(2026, 11, 21, 9, 0, 1, tzinfo=UTC)
+
+
+def entries(files: dict[str, bytes]) -> tuple[FileEntry, ...]:
+    """The files as a receipt lists them."""
+    return tuple(FileEntry(name, len(data), tree.sha256(data)) for name, data in files.items())
+
+
+def made(files: tuple[FileEntry, ...] = entries(MODEL)) -> Receipt:
+    """A receipt of a directory."""
+    return Receipt(
+        source="s3://models/m",
+        version="v1",
+        digest=receipts.model_digest(files, directory=True),
+        files=files,
+        checks=("size", "crc64nvme"),
+        bytes=7,
+        resumed_bytes=2,
+        seconds=0.41,
+        retries=1,
+        started=datetime(2026, 11, 21, 9, tzinfo=UTC),
+        finished=WHEN,
+    )
+
+
+def published(root: Path) -> Receipt:
+    """The model on disk as its receipt says."""
+    tree.write(root, MODEL)
+    (root / "link").symlink_to("w/0")
+    (root / "folder").symlink_to("w")
+    for name in MODEL:
+        os.utime(root / name, (WHEN.timestamp(), WHEN.timestamp()))
+    linked = FileEntry("link", 4, tree.sha256(MODEL["w/0"]), "w/0")
+    return made((*entries(MODEL), linked, FileEntry("folder", 0, "", "w")))
+
+
+def test_a_receipt_says_whose_signature_was_verified(tmp_path: Path) -> None:
+    """If one was; otherwise the field is not there."""
+    signed, file = made()._replace(signer="public key sha256:ab"), tmp_path / ".modelfetch.json"
+    file.write_text(signed.to_json())
+
+    assert receipts.read_receipt(file) == signed
+    assert "signer" not in json.loads(made().to_json())
+
+
+def test_a_receipt_has_the_schema_of_the_contract() -> None:
+    """Every key, one line, times in UTC."""
+    text = made(entries({"m.bin": b"1"}))._replace(archive=ArchiveEntry("m.tar", 10, "ab")).to_json()
+
+    data = json.loads(text)
+    assert "\n" not in text
+    assert data.pop("tool").startswith("modelfetch/")
+    assert data.pop("digest").startswith("sha256:")
+    assert data == {
+        "schema": 1,
+        "source": "s3://models/m",
+        "version": "v1",
+        "files": [{"path": "m.bin", "size": 1, "sha256": tree.sha256(b"1")}],
+        "checks": ["size", "crc64nvme"],
+        "bytes": 7,
+        "resumed_bytes": 2,
+        "seconds": 0.41,
+        "retries": 1,
+        "started": "2026-11-21T09:00:00Z",
+        "finished": "2026-11-21T09:00:01Z",
+        "archive": {"name": "m.tar", "size": 10, "sha256": "ab"},
+    }
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+    """Links, archives and names of other alphabets included; keys of a later version are ignored."""
+    linked = (*entries(MODEL), FileEntry("l", 0, "", "w"))
+    for one in (made(), made(linked), made()._replace(archive=ArchiveEntry("m.tar", 10, "ab"))):
+        data = {**json.loads(one.to_json()), "later": {"x": 1}}
+        (tmp_path / "r").write_text(json.dumps(data))
+
+        assert receipts.read_receipt(tmp_path / "r") == one
+
+
+def test_a_receipt_stands_beside_a_file_and_inside_a_directory() -> None:
+    """Where the app looks."""
+    assert receipts.receipt_path(Path("/m/a.bin"), directory=False) == Path("/m/a.bin.modelfetch.json")
+    assert receipts.receipt_path(Path("/m"), directory=True) == Path("/m/.modelfetch.json")
+
+
+def test_the_digest_of_a_directory_is_what_sha256sum_prints(tmp_path: Path) -> None:
+    """Whatever the order of the files."""
+    tree.write(tmp_path, MODEL)
+    shell = "find . -type f -printf '%P\\n' | LC_ALL=C sort | xargs sha256sum | sha256sum"
+    run = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    expected = f"sha256:{run.stdout.split()[0]}"
+    assert receipts.model_digest(entries(MODEL), directory=True) == expected
+    assert receipts.model_digest(reversed(entries(MODEL)), directory=True) == expected == tree.digest(MODEL)
+
+
+def test_the_digest_of_a_file_is_its_sha256() -> None:
+    """As the pin is."""
+    assert receipts.model_digest(entries({"m": b"1"}), directory=False) == f"sha256:{tree.sha256(b'1')}"
+
+
+def test_links_to_directories_are_left_out_of_the_digest() -> None:
+    """They have no content."""
+    assert receipts.model_digest((*entries(MODEL), FileEntry("l", 0, "", "w")), directory=True) == tree.digest(MODEL)
+
+
+@pytest.mark.parametrize("path", ["none", "file/none"])
+def test_no_receipt_is_not_found(tmp_path: Path, path: str) -> None:
+    """Nor is one below a file."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(NotFoundError, match="No receipt"):
+        receipts.read_receipt(tmp_path / path)
+
+
+FILE: dict[str, Any] = {"path": "m", "size": 1, "sha256": ""}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": 2},
+        {"schema": None},
+        {"files": None},
+        {"files": "m"},
+        {"files": [{"path": "m"}]},
+        {"files": [FILE | {"path": 5}]},
+        {"files": [FILE | {"path": None}]},
+        {"files": [FILE | {"path": "a\0b"}]},
+        {"files": [FILE | {"path": "a\ud800"}]},
+        {"files": [FILE | {"link": ["x"]}]},
+        {"files": [FILE | {"size": "many"}]},
+        {"bytes": float("inf")},
+        {"bytes": {}},
+        {"finished": "yesterday"},
+        {"finished": "0001-01-01T00:00:00+23:00"},
+        {"finished": 5},
+        {"archive": "m.tar"},
+        {"archive": {"name": "m.tar"}},
+    ],
+)
+def test_a_receipt_of_another_schema_or_shape_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Never half believed, never a bug."""
+    (tmp_path / "r").write_text(json.dumps({**json.loads(made().to_json()), **change}))
+
+    with pytest.raises(WrongBytesError, match="damaged"):
+        receipts.read_receipt(tmp_path / "r")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b'"x"', b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_receipt_is_refused(tmp_path: Path, content: bytes) -> None:
+    """A crash of the node, or somebody's hand."""
+    (tmp_path / "r").write_bytes(content)
+
+    with pytest.raises(WrongBytesError, match=str(tmp_path)):
+        receipts.read_receipt(tmp_path / "r")
+
+
+def test_a_directory_in_place_of_a_receipt_is_refused(tmp_path: Path) -> None:
+    """It cannot be read."""
+    with pytest.raises(WrongBytesError, match="cannot be read"):
+        receipts.read_receipt(tmp_path)
+
+
+def test_what_is_as_published_is_intact(tmp_path: Path) -> None:
+    """Links too."""
+    assert receipts.is_intact(published(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda root: (root / "a.bin").write_bytes(b"longer"), id="size"),
+        pytest.param(lambda root: os.utime(root / "a.bin"), id="mtime"),
+        pytest.param(lambda root: (root / "a.bin").unlink(), id="missing"),
+        pytest.param(lambda root: ((root / "a.bin").unlink(), (root / "a.bin").mkdir()), id="directory"),
+        pytest.param(lambda root: ((root / "w-x").unlink(), (root / "w-x").symlink_to("a.bin")), id="file to link"),
+        pytest.param(lambda root: ((root / "link").unlink(), (root / "link").symlink_to("a.bin")), id="link"),
+        pytest.param(lambda root: ((root / "link").unlink(), (root / "link").touch()), id="link to file"),
+        pytest.param(lambda root: ((root / "folder").unlink(), (root / "folder").symlink_to("x")), id="folder link"),
+    ],
+)
+def test_what_was_touched_is_not_intact(tmp_path: Path, change: Any) -> None:
+    """By size, time or target; no content is read."""
+    receipt = published(tmp_path)
+    change(tmp_path)
+
+    assert not receipts.is_intact(receipt, tmp_path)
+
+
+def test_now_is_in_whole_seconds() -> None:
+    """As every file system can keep it."""
+    assert receipts.utc_now().microsecond == 0
+    assert receipts.utc_now().tzinfo is UTC
+
+
+def test_a_receipt_that_never_ends_is_refused_at_once(tmp_path: Path) -> None:
+    """A FIFO without a writer would be waited for, a huge file would fill the memory."""
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(receipts.MOST_BYTES + 1)
+
+    for name in ("fifo", "huge"):
+        with pytest.raises(WrongBytesError, match="cannot be read"):
+            receipts.read_receipt(tmp_path / name)

@@ -1,0 +1,127 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from testkit import servers, tree
+from testkit.cli import Cli
+from testkit.stores import S3, Store, crc
+from testkit.web import Web
+
+
+def test_a_store_gives_back_what_was_put(store: Store) -> None:
+    """Each test has a bucket of its own, empty at first."""
+    assert store.names() == []
+
+    store.put("a/b", b"one")
+
+    assert (store.names(), store.get("a/b")) == (["a/b"], b"one")
+    assert store.uri("a/b") == f"{store.scheme}://{store.bucket}/a/b"
+
+
+def test_a_versioned_store_keeps_both_versions_apart(versioned_store: Store) -> None:
+    """An overwrite gives a new version."""
+    versioned_store.put("m", b"one")
+    first = versioned_store.version("m")
+    versioned_store.put("m", b"two")
+
+    assert first not in ("", "null")
+    assert versioned_store.version("m") != first
+
+
+def test_moto_serves_without_go(moto: S3) -> None:
+    """The embedded server stores and gives back."""
+    with moto.new_bucket() as bucket:
+        bucket.put("m", b"one")
+
+        assert bucket.get("m") == b"one"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "known"), [("crc32", "y/Q5Jg=="), ("crc32c", "4waSgw=="), ("crc64nvme", "rosUhgp5mIg=")]
+)
+def test_checksums_are_those_of_the_standards(algorithm: str, known: str) -> None:
+    """The check values of `123456789` from the catalogue of parametrised CRC algorithms."""
+    assert crc(algorithm, b"123456789") == known
+
+
+def test_the_web_server_serves_ranges_over_tls(https_server: Web) -> None:
+    """With its authority trusted."""
+    https_server.files["/m"] = b"0123456789"
+    pool = urllib3.PoolManager(ca_certs=str(https_server.ca), retries=False)
+
+    whole = pool.request("GET", f"{https_server.url}/m")
+    part = pool.request("GET", f"{https_server.url}/m", headers={"Range": "bytes=2-4"})
+    https_server.length = False
+    chunked = pool.request("GET", f"{https_server.url}/m")
+
+    assert (whole.status, whole.data) == (200, b"0123456789")
+    assert (part.status, part.data, part.headers["Content-Range"]) == (206, b"234", "bytes 2-4/10")
+    assert (chunked.data, "Content-Length" in chunked.headers) == (b"0123456789", False)
+    pool.clear()
+
+
+def test_the_command_runs_without_the_developers_variables(modelfetch: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is needed to run at all is inherited."""
+    monkeypatch.setenv("AWS_PROFILE", "of-the-developer")
+    monkeypatch.setenv("MODELFETCH_SOURCE", "s3://of-the-developer/m")
+
+    names = Cli(modelfetch.home).env
+
+    assert "AWS_PROFILE" not in names
+    assert "MODELFETCH_SOURCE" not in names
+
+
+def test_a_tree_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Receipts are no part of a model."""
+    files = {"a/b": b"1", "c": b""}
+    tree.write(tmp_path, files | {tree.RECEIPT: b"{}", "c" + tree.RECEIPT: b"{}"})
+
+    assert tree.read(tmp_path) == files
+
+
+def test_a_trees_digest_is_what_a_shell_computes(tmp_path: Path) -> None:
+    """`sha256sum` over the sorted paths, hashed again."""
+    files = {"b/x": b"2", "a": b"1", "b-y": b"3"}
+    tree.write(tmp_path, files)
+    shell = "find * -type f | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-64"
+
+    assert tree.digest(files) == "sha256:" + subprocess.check_output(shell, shell=True, cwd=tmp_path, text=True).strip()
+
+
+def test_servers_are_built_once_however_many_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes at once: one runs `go install`, the other waits and finds it done."""
+    fake_go = tmp_path / "bin" / "go"
+    tree.write(
+        tmp_path,
+        {"bin/go": b'#!/bin/sh\necho run >> "$COUNT"\nsleep 0.3\ntouch "$GOBIN/$(basename "${2%@*}")"\n'},
+    )
+    fake_go.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake_go.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("MODELFETCH_TEST_SERVERS", raising=False)
+    monkeypatch.setenv("COUNT", str(tmp_path / "count"))
+    command = [sys.executable, servers.__file__, "build"]
+
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    printed = {process.communicate(timeout=60)[0] for process in both}
+
+    assert (tmp_path / "count").read_text() == "run\n" * 3  # one for each program
+    assert printed == {f"{servers.MINIO.path}\n{servers.FAKE_GCS.path}\n{servers.TOXIPROXY.path}\n"}
+
+
+@pytest.mark.parametrize("_", range(2))
+def test_the_environment_stays_as_it_is_from_test_to_test(_: int, seen: list[dict[str, str]]) -> None:
+    """Threads of a campaign go through it meanwhile."""
+    seen.append(dict(os.environ))
+    assert "PYTEST_CURRENT_TEST" not in seen[-1]
+    assert seen[-1] == seen[0]
+
+
+@pytest.fixture(scope="module")
+def seen() -> list[dict[str, str]]:
+    """What each test saw."""
+    return []
