@@ -11,11 +11,12 @@ import pytest
 from modelfetch import errors
 from modelfetch.errors import ChangedError, ModelfetchError, TransientError
 from modelfetch.net import retry
-from modelfetch.sources import Access
+from modelfetch.sources import parse_uri
 from modelfetch.sources.gcs.source import GCSSource
+from modelfetch.sources.gcs.spec import GCSOptions
 from modelfetch.sources.s3.source import S3Source
+from modelfetch.sources.s3.spec import S3Options
 from modelfetch.transfer.range_reader import RangeReader
-from modelfetch.uri import parse_uri
 from testkit.raising import SECRET
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ Translation = Callable[[], AbstractContextManager[None]]
 @cache
 def s3_source() -> S3Source:
     """A source that is never asked anything."""
-    return S3Source(parse_uri("s3://b/k"), Access(anonymous=True, endpoint="http://store.invalid:9000"))
+    return S3Source(parse_uri("s3://b/k"), S3Options(anonymous=True, endpoint="http://store.invalid:9000"))
 
 
 @cache
 def gcs_source() -> GCSSource:
     """Likewise."""
-    return GCSSource(parse_uri("gs://b/o"), Access(emulator="http://store.invalid:4443"))
+    return GCSSource(parse_uri("gs://b/o"), GCSOptions(emulator="http://store.invalid:4443"))
 
 
 def of_s3() -> AbstractContextManager[None]:
@@ -61,7 +62,7 @@ def read(error: Exception) -> ModelfetchError:
 
     wire = RangeReader(s3_source(), lambda _: None)
     with pytest.raises(ModelfetchError) as caught:
-        wire._body_reader(cast("Response", SimpleNamespace(readinto=fail)), "store.invalid")(memoryview(bytearray(1)))
+        wire._guard_reads(cast("Response", SimpleNamespace(readinto=fail)), "store.invalid")(memoryview(bytearray(1)))
     return caught.value
 
 

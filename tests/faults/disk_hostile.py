@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from modelfetch import uri
 from modelfetch.inspection import inspect_source
-from modelfetch.pull.pull import PullOptions
-from modelfetch.sources import Access
+from modelfetch.pull.options import PullOptions
+from modelfetch.sources import SourceOptions, parse_uri
 from modelfetch.volume import staging as stage
 from testkit import tree
 from tests.faults import scenes
@@ -34,7 +33,7 @@ def journal(place: Place, files: Iterable[str]) -> Path:
     """A staging area with a journal that a pull of this very model would go on with; it says these files have come."""
     place.lay_out()
     here = work(place)
-    plan = inspect_source(uri.parse_uri(place.prepared.uri), Access(), PullOptions()).plan.resume_key
+    plan = inspect_source(parse_uri(place.prepared.uri), SourceOptions(), PullOptions()).plan.resume_key
     lines: list[object] = [{"plan": plan}, *([file, 0, 0] for file in files)]
     (here / "parts.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return here
@@ -173,7 +172,7 @@ def more_files(said: dict[str, Any]) -> None:
 
 def claims(files: Sequence[int], place: Place) -> None:
     """Let a receipt claim the version that is to be pulled, for some of the old files, or none."""
-    seen = inspect_source(uri.parse_uri(place.prepared.uri), Access(), PullOptions()).plan
+    seen = inspect_source(parse_uri(place.prepared.uri), SourceOptions(), PullOptions()).plan
 
     def claim(said: dict[str, Any]) -> None:
         said["source"], said["version"] = str(seen.uri), seen.version

@@ -16,10 +16,11 @@ OPENED = """
 import gc
 gc.disable()
 from modelfetch.errors import NoCredentialsError
-from modelfetch.sources import Access, open_source
-from modelfetch.uri import parse_uri
+from modelfetch.sources import open_source
+from modelfetch.sources import parse_uri
+from modelfetch.sources.s3.spec import S3Options
 try:
-    open_source(parse_uri({uri!r}), Access(region="us-east-1"))
+    open_source(parse_uri({uri!r}), S3Options(region="us-east-1"))
     print("opened")
 except NoCredentialsError:
     print("refused")
@@ -67,9 +68,8 @@ def test_what_reads_from_gcs_anonymously_does_without_googles_libraries() -> Non
     """They take longer to load than a small model to come; only credentials, uploads and refusals need them."""
     done = python(
         "import sys\n"
-        "from modelfetch.sources import Access, open_source\n"
-        "from modelfetch.uri import parse_uri\n"
-        "open_source(parse_uri('gs://bucket/model'), Access(anonymous=True))\n"
+        "from modelfetch.sources import SourceOptions, open_source, parse_uri\n"
+        "open_source(parse_uri('gs://bucket/model'), SourceOptions(anonymous=True))\n"
         "print('modelfetch.sources.gcs.source' in sys.modules, 'google' in sys.modules, 'requests' in sys.modules)"
     )
 

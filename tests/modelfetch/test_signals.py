@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from modelfetch import signals, uri
+from modelfetch import signals
 from modelfetch.errors import Interrupted
 from modelfetch.progress import SilentProgress
-from modelfetch.pull.pull import PullOptions, pull
-from modelfetch.sources import Access
+from modelfetch.pull.options import PullOptions
+from modelfetch.pull.pull import pull
+from modelfetch.sources import SourceOptions, parse_uri
 from modelfetch.verify import verify
 
 
@@ -150,7 +151,7 @@ def test_a_signal_while_files_are_moved_leaves_the_model_whole(tmp_path: Path, m
 
     monkeypatch.setattr(Path, "replace", interrupted_replace)
     with pytest.raises(Interrupted):
-        pull(uri.parse_uri(str(source)), str(dest), Access(), PullOptions(), SilentProgress())
+        pull(parse_uri(str(source)), str(dest), SourceOptions(), PullOptions(), SilentProgress())
 
     assert [entry.path for entry in verify(dest).files] == ["a", "b", "c"]
     assert (dest / "a stranger's").exists()

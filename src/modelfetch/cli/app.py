@@ -24,11 +24,11 @@ from modelfetch.errors import BUG_CODE, ConfigError, DeadlineError, Interrupted,
 from modelfetch.net import dns
 from modelfetch.net.connection_pool import DEFAULT_CONNECTIONS, NetworkOptions
 from modelfetch.provenance.model_signing import ModelSigner, SignatureVerifier
-from modelfetch.sources.base import Access
-from modelfetch.uri import ModelURI, mask_uri, parse_uri
+from modelfetch.sources import SourceOptions, find_spec, mask_address, parse_uri
+from modelfetch.uri import ModelURI
 
 if TYPE_CHECKING:
-    from modelfetch.pull.pull import PullOptions
+    from modelfetch.pull.options import PullOptions
 
 PULL_FLAGS = tuple(name for name in Settings.model_fields if name not in settings.WITHOUT_FLAG | settings.OF_PUSH)
 TALK_FLAGS = ("termination_log", "log_format", "log_level", "progress")
@@ -76,7 +76,7 @@ class CommandContext:
 
     def about(self, text: str) -> ModelURI:
         """Take the address apart that all is about: failures name it, without the secrets that it may hold."""
-        self.source = mask_uri(text)
+        self.source = mask_address(text)
         uri = parse_uri(text)
         self.source = str(uri)
         console.hide([urlsplit(uri.url).query])
@@ -284,29 +284,25 @@ def _pairs(given: Sequence[str], chosen: Settings, environ: Environment) -> list
 
 def _access(
     uri: ModelURI, chosen: Settings, environ: Environment, talk: CommandContext, *, write: bool = False
-) -> Access:
+) -> SourceOptions:
     if uri.scheme == "http":
         talk.console.warn(f"{uri} is fetched without encryption: anyone on the way can read and alter it.")
     if not environ.verify and uri.scheme != "file":
         talk.console.warn(
             "S3_VERIFY_SSL is off: no certificate is checked, anyone on the way can read and alter the model."
         )
-    return Access(
-        connect=NetworkOptions(
+    common = SourceOptions(
+        network=NetworkOptions(
             stall_timeout=chosen.stall_timeout,
-            ca_bundle=environ.ca_bundle[uri.scheme],
+            ca_bundle=environ.ca_bundle,
             verify=environ.verify,
             connections=chosen.connections or DEFAULT_CONNECTIONS,
         ),
         anonymous=chosen.anonymous,
-        bearer_token=chosen.bearer_token.get_secret_value().strip() if chosen.bearer_token else "",
-        endpoint=environ.s3_endpoint,
-        virtual_host=environ.s3_virtual_host,
-        region=environ.s3_region,
-        emulator=environ.emulator,
         write=write,
-        max_listed=max(chosen.max_files, Access.max_listed),
+        max_listed=max(chosen.max_files, SourceOptions.max_listed),
     )
+    return find_spec(uri).options_from_env(os.environ, common)
 
 
 def _judge(chosen: Settings, given: dict[str, Any]) -> SignatureVerifier | None:
@@ -320,7 +316,7 @@ def _signer(chosen: Settings, given: dict[str, Any]) -> ModelSigner | None:
 
 
 def _options(chosen: Settings, environ: Environment, judge: SignatureVerifier | None = None) -> "PullOptions":
-    from modelfetch.pull.pull import PullOptions  # noqa: PLC0415
+    from modelfetch.pull.options import PullOptions  # noqa: PLC0415
     from modelfetch.transfer.adaptive_pool import TransferLimits  # noqa: PLC0415
 
     return PullOptions(

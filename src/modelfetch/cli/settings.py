@@ -13,6 +13,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from modelfetch.errors import ConfigError, UsageError
+from modelfetch.sources.base import is_truthy
 
 PREFIX = "MODELFETCH_"
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -279,57 +280,29 @@ class Environment(NamedTuple):
     Attributes:
         pairs: bucket and path by scheme, as far as they are set.
         in_cluster: whether this is a pod.
-        emulator: address of what stands in for Google Cloud Storage.
-        s3_endpoint: KServe's S3_ENDPOINT as a URL, unless AWS_ENDPOINT_URL is set.
-        s3_virtual_host: KServe's S3_USER_VIRTUAL_BUCKET.
-        s3_region: AWS_REGION, which every SDK of AWS reads but boto3.
         verify: False if KServe's S3_VERIFY_SSL says so.
         ca_bundle: the file of certificates to trust.
     """
 
     pairs: Mapping[str, tuple[str | None, str | None]]
     in_cluster: bool
-    emulator: str | None
-    s3_endpoint: str | None
-    s3_virtual_host: bool
-    s3_region: str | None
     verify: bool
-    ca_bundle: Mapping[str, str | None]
+    ca_bundle: str | None
 
 
 def environment() -> Environment:
     """Read the environment; an empty variable is an unset one."""
-    emulator = _get("STORAGE_EMULATOR_HOST")
-    if emulator and "://" not in emulator:
-        emulator = f"http://{emulator}"
     common = _get("REQUESTS_CA_BUNDLE") or _get("CURL_CA_BUNDLE") or _get("SSL_CERT_FILE")
     return Environment(
         pairs={"gs": (_get("GCS_BUCKET"), _get("GCS_MODEL_PATH")), "s3": (_get("S3_BUCKET"), _get("S3_MODEL_PATH"))},
         in_cluster=_get("KUBERNETES_SERVICE_HOST") is not None,
-        emulator=emulator.rstrip("/") if emulator else None,
-        s3_endpoint=_kserve_endpoint(),
-        s3_virtual_host=_truthy(_get("S3_USER_VIRTUAL_BUCKET"), default=False),
-        s3_region=_get("AWS_REGION"),
-        verify=_truthy(_get("S3_VERIFY_SSL"), default=True),
-        ca_bundle={"s3": _get("AWS_CA_BUNDLE") or common, "gs": common, "https": common, "http": common, "file": None},
+        verify=is_truthy(_get("S3_VERIFY_SSL"), default=True),
+        ca_bundle=common,
     )
 
 
 def _get(name: str) -> str | None:
     return os.environ.get(name) or None
-
-
-def _truthy(value: str | None, *, default: bool) -> bool:
-    return default if value is None else value.strip().lower() not in ("0", "false", "no", "off")
-
-
-def _kserve_endpoint() -> str | None:
-    host = _get("S3_ENDPOINT")
-    if not host or _get("AWS_ENDPOINT_URL") or _get("AWS_ENDPOINT_URL_S3"):
-        return None
-    if "://" in host:
-        return host
-    return f"{'https' if _truthy(_get('S3_USE_HTTPS'), default=True) else 'http'}://{host}"
 
 
 def source_and_dest(settings: Settings, environ: Environment) -> tuple[str, str]:

@@ -29,12 +29,14 @@ class FileEntry(NamedTuple):
         size: in bytes; of a link, that of the file it points to.
         sha256: in hexadecimal; empty for a link to a directory.
         link: the target, if this is a symbolic link that an archive held.
+        checks: names of the checks that the file passed, if more than the receipt's `checks`.
     """
 
     path: str
     size: int
     sha256: str
     link: str | None = None
+    checks: tuple[str, ...] | None = None
 
 
 class ArchiveEntry(NamedTuple):
@@ -161,8 +163,14 @@ def _decode(data: dict[str, Any]) -> Receipt:
 
 
 def _entry(data: dict[str, Any]) -> FileEntry:
-    link = data.get("link")
-    return FileEntry(_name(data["path"]), int(data["size"]), str(data["sha256"]), None if link is None else _name(link))
+    link, checks = data.get("link"), data.get("checks")
+    return FileEntry(
+        path=_name(data["path"]),
+        size=int(data["size"]),
+        sha256=str(data["sha256"]),
+        link=None if link is None else _name(link),
+        checks=None if checks is None else tuple(checks),
+    )
 
 
 def _name(value: object) -> str:

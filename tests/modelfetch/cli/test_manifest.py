@@ -13,8 +13,8 @@ from modelfetch.errors import BudgetError, UsageError
 from modelfetch.progress import SilentProgress
 from modelfetch.provenance import manifest
 from modelfetch.push import local_model, push
-from modelfetch.sources import Access
-from modelfetch.uri import parse_uri
+from modelfetch.sources import parse_uri
+from modelfetch.sources.gcs.spec import GCSOptions
 from testkit import tree
 from testkit.cli import Cli, Run
 from testkit.faultproxy import FaultProxy
@@ -424,7 +424,7 @@ def test_a_name_that_leaves_none_for_the_manifest_is_refused(tmp_path: Path, nam
         push.push(
             tmp_path / "m",
             parse_uri(f"gs://b/{name}"),
-            Access(emulator="http://127.0.0.1:9", write=True),
+            GCSOptions(emulator="http://127.0.0.1:9", write=True),
             SilentProgress(),
         )
 
@@ -434,12 +434,8 @@ def test_a_name_that_leaves_none_for_the_manifest_is_refused(tmp_path: Path, nam
 def test_more_files_than_a_manifest_can_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An archive holds as many as you like."""
     monkeypatch.setattr(manifest, "MAX_BYTES", 1000)
-    few = local_model.find_local_model(
-        tree.write(tmp_path / "few", {str(number): b"" for number in range(5)}), Access()
-    )
-    many = local_model.find_local_model(
-        tree.write(tmp_path / "many", {str(number): b"" for number in range(20)}), Access()
-    )
+    few = local_model.find_local_model(tree.write(tmp_path / "few", {str(number): b"" for number in range(5)}))
+    many = local_model.find_local_model(tree.write(tmp_path / "many", {str(number): b"" for number in range(20)}))
 
     push._require_few(few)
     with pytest.raises(BudgetError, match="20 files") as caught:

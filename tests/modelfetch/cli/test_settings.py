@@ -1,5 +1,6 @@
 """Flags beat the environment, the environment beats the defaults; and whatever makes no sense is named."""
 
+import os
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from modelfetch.cli import settings
 from modelfetch.cli.app import app
 from modelfetch.cli.settings import Settings
 from modelfetch.errors import ConfigError, UsageError
+from modelfetch.net.connection_pool import NetworkOptions
+from modelfetch.sources import SourceOptions, find_spec, parse_uri
 
 SHA = "ab" * 32
 GIVEN: dict[str, tuple[str, str]] = {  # two values of each setting that are not its default
@@ -238,20 +241,10 @@ def test_none_half_or_two_models_are_a_config_error_that_names_the_variables(
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({"S3_ENDPOINT": "minio:9000", "S3_USE_HTTPS": "0"}, {"s3_endpoint": "http://minio:9000"}),
-        ({"S3_ENDPOINT": "minio:9000"}, {"s3_endpoint": "https://minio:9000"}),
-        ({"S3_ENDPOINT": "http://minio:9000"}, {"s3_endpoint": "http://minio:9000"}),
-        ({"S3_ENDPOINT": "minio", "AWS_ENDPOINT_URL": "http://x"}, {"s3_endpoint": None}),
-        ({"S3_ENDPOINT": "minio", "AWS_ENDPOINT_URL_S3": "http://x"}, {"s3_endpoint": None}),
-        ({"S3_USER_VIRTUAL_BUCKET": "True"}, {"s3_virtual_host": True}),
-        ({"AWS_REGION": "eu-west-1"}, {"s3_region": "eu-west-1"}),
-        ({"AWS_REGION": "", "AWS_DEFAULT_REGION": "eu-west-1"}, {"s3_region": None}),
         ({"S3_VERIFY_SSL": "0"}, {"verify": False}),
         ({"S3_VERIFY_SSL": ""}, {"verify": True}),
-        ({"STORAGE_EMULATOR_HOST": "localhost:9023"}, {"emulator": "http://localhost:9023"}),
-        ({"STORAGE_EMULATOR_HOST": "https://e/"}, {"emulator": "https://e"}),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, {"in_cluster": True}),
-        ({}, {"s3_endpoint": None, "verify": True, "emulator": None, "in_cluster": False, "s3_virtual_host": False}),
+        ({}, {"verify": True, "in_cluster": False}),
     ],
 )
 def test_kserves_and_the_sdks_names_are_read(
@@ -278,12 +271,17 @@ def test_each_cloud_has_its_certificates(monkeypatch: pytest.MonkeyPatch) -> Non
     """AWS_CA_BUNDLE is for S3 alone."""
     monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
     monkeypatch.setenv("SSL_CERT_FILE", "/ssl")
-    assert set(settings.environment().ca_bundle.values()) == {"/ssl", None}
+    assert settings.environment().ca_bundle == "/ssl"
 
     monkeypatch.setenv("AWS_CA_BUNDLE", "/aws")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/requests")
-    bundles = {"s3": "/aws", "gs": "/requests", "https": "/requests", "http": "/requests", "file": None}
-    assert settings.environment().ca_bundle == bundles
+    common = SourceOptions(NetworkOptions(ca_bundle=settings.environment().ca_bundle))
+    assert common.network.ca_bundle == "/requests"
+    bundles = {
+        text: find_spec(parse_uri(text)).options_from_env(os.environ, common).network.ca_bundle
+        for text in ("s3://b/k", "gs://b/k", "https://h/k")
+    }
+    assert bundles == {"s3://b/k": "/aws", "gs://b/k": "/requests", "https://h/k": "/requests"}
 
 
 def test_a_misspelt_name_comes_with_the_nearest_one(monkeypatch: pytest.MonkeyPatch) -> None:

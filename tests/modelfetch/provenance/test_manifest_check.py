@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from modelfetch import plan, uri
+from modelfetch import plan
 from modelfetch.errors import MismatchError, RefusedError, TransientError, WrongBytesError
 from modelfetch.plan import Plan
 from modelfetch.provenance.manifest_check import check_manifest
-from modelfetch.sources import Access, RemoteObject
+from modelfetch.sources import RemoteObject, SourceOptions, parse_uri
 from modelfetch.sources.file import FileSource
 from testkit import tree
 from testkit.tree import MANIFEST, manifest
@@ -21,11 +21,10 @@ def declared(
     path: Path, *, required: bool = False, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> tuple[Plan, dict[str, str]]:
     """The plan of a pull, and the sha256 that is stated of each path."""
-    source = FileSource(uri.parse_uri(str(path)), Access())
-    wanted = plan.make_plan(
-        source.resolve(), source.uri, extract=True, include=include, exclude=exclude, max_bytes=None, max_files=100
-    )
-    told = check_manifest(source, wanted, lambda name: plan.is_selected(name, include, exclude), required=required)
+    source = FileSource(parse_uri(str(path)), SourceOptions())
+    limits = plan.PlanLimits(include=include, exclude=exclude, max_files=100)
+    wanted = plan.make_plan(source.resolve(), source.uri, limits)
+    told = check_manifest(source, wanted, limits.selects, required=required)
     return told, {o.path: told.manifest_sha256[o.key] for o in told.objects if o.key in told.manifest_sha256}
 
 
@@ -184,10 +183,8 @@ class Forbidding(FileSource):
 def test_a_manifest_that_may_not_be_asked_for_counts_as_none(tmp_path: Path) -> None:
     """Unless it is required: then the refusal is the reason."""
     tree.write(tmp_path, MODEL)
-    source = Forbidding(uri.parse_uri(str(tmp_path / "config.json")), Access())
-    wanted = plan.make_plan(
-        source.resolve(), source.uri, extract=True, include=(), exclude=(), max_bytes=None, max_files=1
-    )
+    source = Forbidding(parse_uri(str(tmp_path / "config.json")), SourceOptions())
+    wanted = plan.make_plan(source.resolve(), source.uri, plan.PlanLimits(max_files=1))
 
     assert check_manifest(source, wanted, lambda _: True, required=False).manifest_sha256 == {}
     with pytest.raises(RefusedError, match="may not be asked for"):

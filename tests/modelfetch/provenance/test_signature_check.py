@@ -12,9 +12,9 @@ from modelfetch.errors import BudgetError, SignatureError, WrongBytesError
 from modelfetch.progress import SilentProgress
 from modelfetch.provenance.model_signing import SignatureVerifier, TrustPolicy
 from modelfetch.provenance.signature_check import check_signed_files
-from modelfetch.pull.pull import PullOptions, pull
-from modelfetch.sources import Access
-from modelfetch.uri import parse_uri
+from modelfetch.pull.options import PullOptions
+from modelfetch.pull.pull import pull
+from modelfetch.sources import SourceOptions, parse_uri
 from modelfetch.volume.receipt import Receipt
 from testkit import keys, tree
 from testkit.keys import Pair
@@ -53,7 +53,11 @@ def dest(tmp_path: Path) -> Path:
 def pulled(source: Path, dest: Path, judge: SignatureVerifier | None = None, **options: Any) -> Receipt:
     """Pull in this process."""
     return pull(
-        parse_uri(str(source)), str(dest), Access(), PullOptions(retries=1, verifier=judge, **options), SilentProgress()
+        parse_uri(str(source)),
+        str(dest),
+        SourceOptions(),
+        PullOptions(retries=1, verifier=judge, **options),
+        SilentProgress(),
     )
 
 

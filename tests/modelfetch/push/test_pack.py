@@ -9,7 +9,6 @@ import pytest
 from modelfetch.errors import ChangedError, UsageError
 from modelfetch.push import local_model
 from modelfetch.push.pack import is_packable_name, pack_directory
-from modelfetch.sources import Access
 from testkit import tree
 from testkit.cli import Cli
 from testkit.stores import S3Bucket, Store
@@ -54,7 +53,7 @@ def test_the_same_files_make_the_same_archive(tmp_path: Path, name: str) -> None
             path.chmod(mode | 0o100 * path.is_dir())
             os.utime(path, (seconds, seconds))
         archives.append(tmp_path / f"{number}-{name}")
-        pack_directory(local_model.find_local_model(root, Access()), archives[-1])
+        pack_directory(local_model.find_local_model(root), archives[-1])
 
     assert archives[0].read_bytes() == archives[1].read_bytes()
 
@@ -80,7 +79,7 @@ def test_a_slash_at_the_end_keeps_the_files_as_they_are(modelfetch: Cli, s3_buck
 @pytest.mark.parametrize("content", [b"", b"other", b"longer"])
 def test_a_file_that_changes_while_it_is_packed_is_noticed(tmp_path: Path, content: bytes) -> None:
     """Shorter, as long as it was, or longer."""
-    model = local_model.find_local_model(tree.write(tmp_path / "m", {"a": b"first", "b": b"2"}), Access())
+    model = local_model.find_local_model(tree.write(tmp_path / "m", {"a": b"first", "b": b"2"}))
     (tmp_path / "m" / "a").write_bytes(content)
 
     with pytest.raises(ChangedError, match="m/a"):

@@ -12,8 +12,8 @@ import pytest
 from modelfetch.errors import MismatchError, ModelfetchError
 from modelfetch.progress import SilentProgress
 from modelfetch.push.push import push
-from modelfetch.sources import Access, Store, open_source
-from modelfetch.uri import parse_uri
+from modelfetch.sources import SourceOptions, Store, open_source, parse_uri
+from modelfetch.sources.gcs.spec import GCSOptions
 from testkit import tree
 from testkit.cli import Cli, Run
 from testkit.faultproxy import FaultProxy
@@ -211,7 +211,7 @@ def test_s3_stores_nothing_if_other_bytes_arrive(
     (tmp_path / "m").write_bytes(bytes(size))
     for name, value in s3_bucket.env.items():
         monkeypatch.setenv(name, value)
-    store = open_source(parse_uri(s3_bucket.uri("m")), Access(write=True))
+    store = open_source(parse_uri(s3_bucket.uri("m")), SourceOptions(write=True))
     assert isinstance(store, Store)
 
     with pytest.raises(MismatchError, match="not stored"):
@@ -293,7 +293,7 @@ def test_a_file_that_changes_meanwhile_is_noticed(
 def refused(path: Path, target: str) -> ModelfetchError:
     """What a push ends with before it asks any server; none listens where this one would."""
     with pytest.raises(ModelfetchError) as caught:
-        push(path, parse_uri(target), Access(emulator="http://127.0.0.1:9", write=True), SilentProgress())
+        push(path, parse_uri(target), GCSOptions(emulator="http://127.0.0.1:9", write=True), SilentProgress())
     assert caught.value.hint
     return caught.value
 

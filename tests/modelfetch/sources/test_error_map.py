@@ -38,12 +38,11 @@ from modelfetch.errors import (
     TransientError,
     UsageError,
 )
-from modelfetch.sources import Access
+from modelfetch.sources import SourceOptions, parse_uri
 from modelfetch.sources.base import error_for_status
 from modelfetch.sources.gcs.source import GCSSource
 from modelfetch.sources.https import HTTPSource
 from modelfetch.sources.s3.source import S3Source
-from modelfetch.uri import parse_uri
 from testkit.decided import Translation, assert_decided, gcs_source, of_gcs, of_s3, read, s3_source, translated
 from testkit.raising import exceptions, made, refusal, reply
 
@@ -238,10 +237,10 @@ def meant(status: int) -> type[ModelfetchError]:
 
 def test_every_status_means_the_same_everywhere() -> None:
     """Of a URL, of S3 and of Google's store, whose 404 of an object is none, so that it is a bucket's."""
-    web = HTTPSource(parse_uri("https://store.invalid/m"), Access())
+    web = HTTPSource(parse_uri("https://store.invalid/m"), SourceOptions())
     for status in STATUSES:
         assert_decided(error_for_status(status, "m"), meant(status))
-        assert_decided(web._error(status, {}), meant(status))
+        assert_decided(web._explain_status(status, {}), meant(status))
         assert_decided(translated(refusal(str(status), status), of_s3), meant(status))
         error = google_api_exceptions.from_http_response(reply(status))  # type: ignore[no-untyped-call]
         assert_decided(translated(error, of_gcs), meant(status))

@@ -67,7 +67,7 @@ def test_every_error_of_a_local_source_is_explained() -> None:
     """66 if it is not there, 77 if it may not be read, else 69."""
     for number in ERRNOS:
         denied = CredentialsError if number in (errno.EACCES, errno.EPERM) else RefusedError
-        found = file_source._explain(os_error(number), Path("/models/m"))
+        found = file_source._explain_error(os_error(number), Path("/models/m"))
         assert_decided(found, NotFoundError if number in MISSING else denied)
         pushed = translated(os_error(number), lambda: local_model.explain_read_errors(Path("/models/m")))
         assert_decided(pushed, denied)

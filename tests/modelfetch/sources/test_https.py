@@ -4,8 +4,7 @@ import pytest
 
 from modelfetch import plan
 from modelfetch.errors import NotFoundError, RefusedError, TransientError, UnsafeNameError
-from modelfetch.sources import Access, RemoteObject, open_source
-from modelfetch.uri import parse_uri
+from modelfetch.sources import RemoteObject, SourceOptions, open_source, parse_uri
 from testkit.liar import Answer, Liar
 
 SHA256 = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="  # of "hello"
@@ -14,7 +13,7 @@ SHA256 = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="  # of "hello"
 def stated(liar: Liar, *headers: tuple[str, str], status: int = 200, path: str = "m.bin") -> RemoteObject:
     """What a server with these headers is found to have."""
     liar.say(lambda asked: Answer(status, headers, b"hello") if asked.path != "/gone" else None)
-    (found,) = open_source(parse_uri(f"{liar.url}/{path}"), Access()).resolve().objects
+    (found,) = open_source(parse_uri(f"{liar.url}/{path}"), SourceOptions()).resolve().objects
     return found
 
 
@@ -44,7 +43,7 @@ def test_a_range_tells_the_size_where_head_does_not(liar: Liar, total: str, size
         )
     )
 
-    assert open_source(parse_uri(f"{liar.url}/m"), Access()).resolve().objects[0].size == size
+    assert open_source(parse_uri(f"{liar.url}/m"), SourceOptions()).resolve().objects[0].size == size
 
 
 @pytest.mark.parametrize(
@@ -70,10 +69,10 @@ def test_a_name_that_must_not_be_written_is_refused(liar: Liar, name: str) -> No
     """Whatever DEST would make of it."""
     uri = parse_uri(f"{liar.url}/{name}")
     liar.say(lambda _: Answer(body=b"x"))
-    found = open_source(uri, Access()).resolve()
+    found = open_source(uri, SourceOptions()).resolve()
 
     with pytest.raises(UnsafeNameError):
-        plan.make_plan(found, uri, extract=True, include=(), exclude=(), max_bytes=None, max_files=9)
+        plan.make_plan(found, uri, plan.PlanLimits(max_files=9))
 
 
 def test_a_slash_in_escapes_separates_as_any_other(liar: Liar) -> None:
@@ -87,6 +86,6 @@ def test_a_redirect_to_what_is_no_web_address_is_refused(liar: Liar, to: str) ->
     liar.say(lambda asked: Answer(302, (("Location", to),)) if asked.path == "/m" else None)
 
     with pytest.raises((RefusedError, TransientError, NotFoundError)) as caught:
-        open_source(parse_uri(f"{liar.url}/m"), Access()).resolve()
+        open_source(parse_uri(f"{liar.url}/m"), SourceOptions()).resolve()
 
     assert "passwd" not in caught.value.message

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from modelfetch.errors import BudgetError, ModelfetchError, NotFoundError, RefusedError, UnsafeNameError
-from modelfetch.sources import Access, Listing, RemoteObject, open_source
+from modelfetch.sources import Listing, RemoteObject, open_source, parse_uri
 from modelfetch.sources import listing as listings
+from modelfetch.sources.gcs.spec import GCSOptions
 from modelfetch.sources.listing import ListingBuilder
-from modelfetch.uri import parse_uri
+from modelfetch.sources.s3.spec import S3Options
 from testkit import liar as liars
 from testkit.liar import Answer, Asked, Item, Liar
+from testkit.options import anonymous_options
 
 Pages = Callable[[Asked], tuple[Iterable[Item], object]]
 
@@ -23,7 +25,7 @@ class Kind:
     def __init__(self, liar: Liar, scheme: str) -> None:
         self.liar = liar
         self.scheme = scheme
-        self.access = Access(anonymous=True, endpoint=liar.url, emulator=liar.url)
+        self.access = anonymous_options(scheme, liar.url)
 
     def find(self, pages: Pages, **access: Any) -> Listing:
         """List `p/`, of which each page comes with the token of the next (None: the last)."""
@@ -165,7 +167,7 @@ def test_markers_without_end_end(kind: Kind) -> None:
 def test_a_page_that_breaks_off_is_not_the_last(liar: Liar, monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 says that there is more, but not how to get it: the rest of the model would be missing."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    source = open_source(parse_uri("s3://b/p/"), Access(anonymous=True, endpoint=liar.url))
+    source = open_source(parse_uri("s3://b/p/"), S3Options(anonymous=True, endpoint=liar.url))
     for said in ("", "<NextContinuationToken/>", "<NextContinuationToken></NextContinuationToken>"):
         page = liars.s3_page([Item("p/a")], f"<IsTruncated>true</IsTruncated>{said}")
         liar.say(liars.s3_listing(liars.always(page)))
@@ -177,7 +179,7 @@ def test_an_empty_token_is_of_the_last_page(liar: Liar) -> None:
     """So says https://google.aip.dev/158; the SDK would begin again with it, and find no end."""
     liar.say(liars.gcs_listing(liars.always(liars.gcs_page([Item("p/a")], nextPageToken=""))))
 
-    found = open_source(parse_uri("gs://b/p/"), Access(emulator=liar.url)).resolve()
+    found = open_source(parse_uri("gs://b/p/"), GCSOptions(emulator=liar.url)).resolve()
 
     assert [o.path for o in found.objects] == ["a"]
 
@@ -189,7 +191,7 @@ def test_a_token_that_is_none_leads_nowhere(liar: Liar, token: object) -> None:
     liar.say(lambda asked: None if len(liar.asked) > 3 else liars.gcs_listing(liars.always(page))(asked))
 
     with pytest.raises(RefusedError, match="breaks off"):
-        open_source(parse_uri("gs://b/p/"), Access(emulator=liar.url)).resolve()
+        open_source(parse_uri("gs://b/p/"), GCSOptions(emulator=liar.url)).resolve()
 
 
 NO_LISTING = [
@@ -214,7 +216,7 @@ def test_json_of_another_shape_is_no_answer(liar: Liar, body: bytes) -> None:
     liar.say(lambda _: Answer(headers=(("Content-Type", "application/json"),), body=body))
 
     with pytest.raises(RefusedError, match="does not answer as Google"):
-        open_source(parse_uri("gs://b/p/"), Access(emulator=liar.url)).resolve()
+        open_source(parse_uri("gs://b/p/"), GCSOptions(emulator=liar.url)).resolve()
 
 
 def test_a_listing_can_be_asked_what_it_took() -> None:

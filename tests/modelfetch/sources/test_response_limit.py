@@ -6,10 +6,11 @@ from collections.abc import Iterator
 import pytest
 
 from modelfetch.errors import RefusedError
-from modelfetch.sources import Access, open_source
+from modelfetch.sources import open_source, parse_uri
 from modelfetch.sources import response_limit as bounded
-from modelfetch.uri import parse_uri
+from modelfetch.sources.gcs.spec import GCSOptions
 from testkit.liar import Answer, Liar
+from testkit.options import anonymous_options
 
 BEGIN = {"s3": b'<?xml version="1.0"?><ListBucketResult>', "gs": b'{"items": ['}
 KIND = {"s3": "application/xml", "gs": "application/json"}
@@ -38,9 +39,7 @@ def test_an_endless_reply_is_left(liar: Liar, scheme: str, status: int) -> None:
     liar.say(lambda _: Answer(status, (("Content-Type", KIND[scheme]),), spaces(scheme, told)))
 
     with pytest.raises(RefusedError, match="answers without end"):
-        open_source(
-            parse_uri(f"{scheme}://b/p/"), Access(anonymous=True, endpoint=liar.url, emulator=liar.url)
-        ).resolve()
+        open_source(parse_uri(f"{scheme}://b/p/"), anonymous_options(scheme, liar.url)).resolve()
 
     assert len(liar.asked) == 1
     assert sum(told) < 20_000_000  # what the sockets between hold is sent, too
@@ -52,4 +51,4 @@ def test_a_reply_that_swells_is_left(liar: Liar) -> None:
     liar.say(lambda _: Answer(headers=(("Content-Encoding", "gzip"),), body=packed))
 
     with pytest.raises(RefusedError, match="answers without end"):
-        open_source(parse_uri("gs://b/p/"), Access(emulator=liar.url)).resolve()
+        open_source(parse_uri("gs://b/p/"), GCSOptions(emulator=liar.url)).resolve()

@@ -11,14 +11,14 @@ import pytest
 from modelfetch.checksums import Fingerprint
 from modelfetch.errors import ChangedError, RefusedError
 from modelfetch.net.connection_pool import NetworkOptions
-from modelfetch.sources import Access, RemoteObject, open_source
+from modelfetch.sources import RemoteObject, SourceOptions, open_source, parse_uri
 from modelfetch.transfer.adaptive_pool import TransferLimits
 from modelfetch.transfer.download import download
 from modelfetch.transfer.range_reader import RangeReader
-from modelfetch.uri import parse_uri
 from modelfetch.volume.resume_journal import ResumeJournal
 from testkit import tree
 from testkit.liar import Item, Liar, gcs_store, s3_store
+from testkit.options import anonymous_options
 from testkit.stores import S3Bucket
 
 Arrived = Callable[[RemoteObject, Fingerprint, int], None]
@@ -27,7 +27,7 @@ Arrived = Callable[[RemoteObject, Fingerprint, int], None]
 def fetch(model: Path, into: Path, wires: list[RangeReader], arrived: Arrived) -> None:
     """Download a directory's files, two side by side."""
     into.mkdir()
-    source = open_source(parse_uri(f"{model}/"), Access(NetworkOptions(stall_timeout=5)))
+    source = open_source(parse_uri(f"{model}/"), SourceOptions(NetworkOptions(stall_timeout=5)))
     wires.append(wire := RangeReader(source, lambda _: None))
     journal = ResumeJournal(into.with_suffix(".jsonl"), "plan")
     journal.open()
@@ -76,7 +76,7 @@ def test_small_objects_are_asked_for_ahead(
             asked.append(super().send_ahead(obj, start, end))
             return asked[-1]
 
-    source = open_source(parse_uri(s3_bucket.uri("m/")), Access())
+    source = open_source(parse_uri(s3_bucket.uri("m/")), SourceOptions())
     journal = ResumeJournal(tmp_path / "j", "plan")
     journal.open()
     with closing(journal), closing(wire := Noted(source, lambda _: None)):
@@ -94,7 +94,7 @@ def test_an_object_of_another_size_than_listed_is_noticed(
     """One that is listed as empty, too: it would be published without a byte asked for."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     liar.say(*(s3_store if scheme == "s3" else gcs_store)(Item("p/a", b"yy", size=listed)))
-    source = open_source(parse_uri(f"{scheme}://b/p/"), Access(anonymous=True, endpoint=liar.url, emulator=liar.url))
+    source = open_source(parse_uri(f"{scheme}://b/p/"), anonymous_options(scheme, liar.url))
     journal = ResumeJournal(tmp_path / "j", "plan")
     journal.open()
 

@@ -19,16 +19,16 @@ from modelfetch.errors import (
     TransientError,
     UsageError,
 )
-from modelfetch.sources import Access
+from modelfetch.sources import parse_uri
 from modelfetch.sources.s3 import errors as s3_errors
 from modelfetch.sources.s3.source import S3Source
-from modelfetch.uri import parse_uri
+from modelfetch.sources.s3.spec import S3Options
 from testkit.raising import refusal
 
 
 @cache
 def _source() -> S3Source:
-    return S3Source(parse_uri("s3://b/k"), Access(anonymous=True, endpoint="http://store.invalid:9000"))
+    return S3Source(parse_uri("s3://b/k"), S3Options(anonymous=True, endpoint="http://store.invalid:9000"))
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_the_wait_that_the_store_asks_for_is_kept(source: S3Source, value: str, 
 
 def test_a_version_that_the_store_cannot_read_is_not_found() -> None:
     """Some answer 400."""
-    source = S3Source(parse_uri("s3://b/k?versionId=x"), Access(anonymous=True))
+    source = S3Source(parse_uri("s3://b/k?versionId=x"), S3Options(anonymous=True))
 
     assert isinstance(explained(source, refusal("InvalidArgument", 400)), NotFoundError)
 
