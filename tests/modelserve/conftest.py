@@ -26,10 +26,9 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from modelserve import settings
-from modelserve.app import create_app
-from modelserve.server import Server, listen
-from modelserve.service import Service
+from modelserve.process.command import create_engine, create_server
+from modelserve.process.server import open_listener
+from modelserve.process.settings import read_settings
 
 ODD = Path(__file__).parent / "odd"
 sys.path.append(str(ODD))  # its models are pickled by reference
@@ -146,9 +145,10 @@ Serve = Callable[..., httpx.Client]
 
 def _serve_in_threads(stack: ExitStack, wait: Callable[..., Any]) -> Serve:
     def start(model: Path, *, ready: bool = True, **changes: Any) -> httpx.Client:
-        service = Service(settings.read(MODEL_PATH=model, port=0, **changes))
-        listener = listen("127.0.0.1", 0)
-        server = Server(create_app(service), service)
+        settings = read_settings(MODEL_PATH=model, port=0, **changes)
+        engine = create_engine(settings)
+        listener = open_listener("127.0.0.1", 0)
+        server = create_server(settings, engine)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         stack.callback(thread.join)
@@ -156,7 +156,8 @@ def _serve_in_threads(stack: ExitStack, wait: Callable[..., Any]) -> Serve:
         client = stack.enter_context(
             httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trust_env=False, timeout=60)
         )
-        wait(lambda: service.model or service.failure if ready else server.started)
+        repository = engine.repository
+        wait(lambda: repository.model or repository.failure if ready else server.started)
         return client
 
     return start

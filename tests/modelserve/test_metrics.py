@@ -3,8 +3,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from modelserve import model, settings
-from modelserve.metrics import Metrics
+from modelserve.metrics import Metrics, ModelInfo
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
@@ -65,12 +64,12 @@ def test_no_label_is_the_clients(iris_client: httpx.Client) -> None:
     assert 'route="/v1/models/{name}:predict",status="404"' in text
 
 
-def test_openmetrics_is_given_to_who_asks_for_it(iris: Path) -> None:
+def test_openmetrics_is_given_to_who_asks_for_it() -> None:
     """Prometheus asks for it first."""
     metrics = Metrics()
-    metrics.loaded(model.load(settings.read(MODEL_PATH=iris)))
+    metrics.set_model(ModelInfo("iris", "1", "sha256:0", "s3://models/iris", 0.1, receipt=None))
 
-    content, content_type = metrics.expose("application/openmetrics-text; version=1.0.0")
+    content, content_type = metrics.render_metrics("application/openmetrics-text; version=1.0.0")
 
     assert content_type.startswith("application/openmetrics-text")
     assert content.endswith(b"# EOF\n")

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from modelserve import receipt
 from modelserve.errors import WrongBytesError
+from modelserve.receipt import find_receipt
 
 Write = Callable[..., Path]
 
@@ -20,14 +20,14 @@ def file(tmp_path: Path) -> Path:
 
 def test_no_receipt_is_none(file: Path) -> None:
     """A file that nobody fetched has none."""
-    assert receipt.find(file) is None
+    assert find_receipt(file) is None
 
 
 def test_a_files_own_receipt_is_found(file: Path, receipt_for: Write) -> None:
     """Everything a server needs is read."""
     receipt_for(file)
 
-    found = receipt.find(file)
+    found = find_receipt(file)
 
     assert found is not None
     said, entry = found
@@ -40,7 +40,7 @@ def test_a_directorys_receipt_is_found_from_below(file: Path, receipt_for: Write
     """A file in a fetched directory is spoken for by the receipt of the directory, at any depth."""
     written = receipt_for(tmp_path, file)
 
-    found = receipt.find(file)
+    found = find_receipt(file)
 
     assert found is not None
     assert found[0].path == written
@@ -51,7 +51,7 @@ def test_the_files_own_receipt_comes_first(file: Path, receipt_for: Write, tmp_p
     receipt_for(tmp_path, file)
     own = receipt_for(file)
 
-    found = receipt.find(file)
+    found = find_receipt(file)
 
     assert found is not None
     assert found[0].path == own
@@ -65,7 +65,7 @@ def test_a_receipt_further_up_that_does_not_list_the_file_says_nothing(
     other.write_bytes(b"x")
     receipt_for(tmp_path, other)
 
-    assert receipt.find(file) is None
+    assert find_receipt(file) is None
 
 
 def test_a_receipt_beside_the_file_must_list_it(file: Path, receipt_for: Write) -> None:
@@ -75,14 +75,14 @@ def test_a_receipt_beside_the_file_must_list_it(file: Path, receipt_for: Write) 
     receipt_for(file.parent, other)
 
     with pytest.raises(WrongBytesError, match=r"the receipt .* does not list it"):
-        receipt.find(file)
+        find_receipt(file)
 
 
 def test_unknown_keys_are_ignored(file: Path, receipt_for: Write) -> None:
     """Later versions may say more."""
     receipt_for(file, news={"a": 1})
 
-    assert receipt.find(file) is not None
+    assert find_receipt(file) is not None
 
 
 def test_another_schema_is_refused(file: Path, receipt_for: Write) -> None:
@@ -90,7 +90,7 @@ def test_another_schema_is_refused(file: Path, receipt_for: Write) -> None:
     receipt_for(file, schema=2)
 
     with pytest.raises(WrongBytesError, match="its schema is 2, and this version reads 1"):
-        receipt.find(file)
+        find_receipt(file)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema": 1}', "[" * 100_000, '{"schema": 1, "files": 3}'])
@@ -99,4 +99,4 @@ def test_a_damaged_receipt_is_refused(file: Path, text: str) -> None:
     file.with_name("model.joblib.modelfetch.json").write_text(text)
 
     with pytest.raises(WrongBytesError, match="is damaged"):
-        receipt.find(file)
+        find_receipt(file)

@@ -6,8 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from modelserve import page, settings
-from modelserve.service import Service
+from modelserve.engine.inference import EngineLimits, InferenceEngine
+from modelserve.engine.repository import ModelSource
+from modelserve.http import page
 
 
 @pytest.mark.parametrize("client", ["iris_client", "churn_client", "house_client"])
@@ -34,14 +35,14 @@ def test_the_page_tells_what_is_served(iris_client: httpx.Client) -> None:
         assert expected in text
     assert {"docs", "model", "metrics"} == set(re.findall('href="(.*?)"', text))
     assert "src=" not in text
-    assert answer.headers["content-security-policy"] == page.POLICY
+    assert answer.headers["content-security-policy"] == page.CONTENT_SECURITY_POLICY
 
 
 def test_the_page_says_why_it_is_not_ready(tmp_path: Path) -> None:
     """Before the model is there, the reason is."""
-    service = Service(settings.read(MODEL_PATH=tmp_path, MODEL_NAME="<b>"))
+    engine = InferenceEngine(ModelSource(tmp_path, "<b>"), EngineLimits(max_requests=1, threads=1))
 
-    text = page.render(service, "localhost")
+    text = page.render_page(engine, host="localhost", port=8000)
 
     assert "the model is being loaded" in text
     assert "&lt;b&gt;" in text

@@ -4,18 +4,18 @@ from typing import Any
 import pytest
 
 from modelserve.errors import RequestError
-from modelserve.runtimes.base import Column, Inputs, Table
-from modelserve.table import tabulate
+from modelserve.protocols.table import build_table
+from modelserve.runtimes.signature import Column, InputSignature, Table
 
-PLAIN = Inputs((Column(), Column()))
-NAMED = Inputs((Column("age"), Column("country", "any"), Column("id", "unused")))
-LOOSE = Inputs(None)
-TEXT = Inputs(None, text=True)
+PLAIN = InputSignature((Column(), Column()))
+NAMED = InputSignature((Column("age"), Column("country", "any"), Column("id", "unused")))
+LOOSE = InputSignature(None)
+TEXT = InputSignature(None, text=True)
 BIG = 10**400
 
 
 @pytest.mark.parametrize(
-    ("inputs", "rows", "expected"),
+    ("signature", "rows", "expected"),
     [
         (PLAIN, [[1, 2.5], [3, None]], [[1, 2.5], [3, None]]),
         (PLAIN, [1, 2], [[1, 2]]),
@@ -27,13 +27,13 @@ BIG = 10**400
         (TEXT, "one", [["one"]]),
     ],
 )
-def test_rows_are_put_in_the_models_order(inputs: Inputs, rows: Any, expected: Table) -> None:
+def test_rows_are_put_in_the_models_order(signature: InputSignature, rows: Any, expected: Table) -> None:
     """Lists, objects and single rows come out as one table."""
-    assert expected == tabulate(rows, inputs, 10)
+    assert expected == build_table(rows, signature, 10)
 
 
 @pytest.mark.parametrize(
-    ("inputs", "rows", "message"),
+    ("signature", "rows", "message"),
     [
         (PLAIN, [], "there are no rows"),
         (PLAIN, [[]], "row 0 has 0 values, and the model takes 2"),
@@ -66,10 +66,10 @@ def test_rows_are_put_in_the_models_order(inputs: Inputs, rows: Any, expected: T
         (TEXT, [["a"]], "row 0 must be a string, not a list: the model takes texts"),
     ],
 )
-def test_what_the_model_does_not_take_is_named(inputs: Inputs, rows: Any, message: str) -> None:
+def test_what_the_model_does_not_take_is_named(signature: InputSignature, rows: Any, message: str) -> None:
     """The message says which row, which column, and what was wanted."""
     with pytest.raises(RequestError) as refused:
-        tabulate(rows, inputs, 10)
+        build_table(rows, signature, 10)
 
     assert (message, 400) == (refused.value.message, refused.value.status)
 
@@ -77,7 +77,7 @@ def test_what_the_model_does_not_take_is_named(inputs: Inputs, rows: Any, messag
 def test_too_many_rows_are_refused() -> None:
     """The limit is said, as 413."""
     with pytest.raises(RequestError, match="3 rows, and the limit is 2") as refused:
-        tabulate([[1, 2]] * 3, PLAIN, 2)
+        build_table([[1, 2]] * 3, PLAIN, 2)
 
     assert refused.value.status == 413
 
@@ -86,4 +86,4 @@ def test_the_largest_float_is_taken() -> None:
     """The limit of float64 itself is inside it."""
     largest = json.loads("1.7976931348623157e308")
 
-    assert [[largest, int(largest)]] == tabulate([[largest, int(largest)]], PLAIN, 1)
+    assert [[largest, int(largest)]] == build_table([[largest, int(largest)]], PLAIN, 1)

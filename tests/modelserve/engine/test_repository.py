@@ -5,16 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from modelserve import model, settings
+from modelserve.engine.repository import ModelSource, find_model_file, load_model
 from modelserve.errors import ConfigError, NotFoundError, UnfitError, WrongBytesError
-from modelserve.model import Model
 
 Write = Callable[..., Path]
-
-
-def load(path: Path, **changes: object) -> Model:
-    """Load with these settings."""
-    return model.load(settings.read(MODEL_PATH=path, **changes))
 
 
 @pytest.fixture
@@ -31,7 +25,7 @@ def test_a_file_is_the_model(tmp_path: Path) -> None:
     file = tmp_path / "anything"
     file.touch()
 
-    assert file == model.find(file)
+    assert file == find_model_file(file)
 
 
 @pytest.mark.parametrize("name", ["a.joblib", "a.pkl", "a.PICKLE", "model.bin", "a.joblib.gz"])
@@ -41,7 +35,7 @@ def test_a_directory_holds_one_model(tmp_path: Path, name: str) -> None:
     for other in (name, f"{name}.modelfetch.json", *beside):
         (tmp_path / other).touch()
 
-    assert tmp_path / name == model.find(tmp_path)
+    assert tmp_path / name == find_model_file(tmp_path)
 
 
 def test_several_models_are_an_error_that_names_them(tmp_path: Path) -> None:
@@ -50,7 +44,7 @@ def test_several_models_are_an_error_that_names_them(tmp_path: Path) -> None:
         (tmp_path / name).touch()
 
     with pytest.raises(ConfigError, match=r"holds several models: a\.joblib, b\.pkl"):
-        model.find(tmp_path)
+        find_model_file(tmp_path)
 
 
 def test_a_directory_without_a_model_says_what_it_holds(tmp_path: Path) -> None:
@@ -58,13 +52,13 @@ def test_a_directory_without_a_model_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "README.md").touch()
 
     with pytest.raises(NotFoundError, match=r"only: README\.md"):
-        model.find(tmp_path)
+        find_model_file(tmp_path)
 
 
 def test_nothing_there_is_said(tmp_path: Path) -> None:
     """A wrong path is named."""
     with pytest.raises(NotFoundError, match=r"There is no model at .*gone"):
-        model.find(tmp_path / "gone")
+        find_model_file(tmp_path / "gone")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -73,18 +67,18 @@ def test_an_unreadable_file_is_said(copy: Path) -> None:
     copy.chmod(0)
 
     with pytest.raises(NotFoundError, match="Permission denied"):
-        load(copy)
+        load_model(ModelSource(copy))
 
 
 def test_the_name_is_the_directorys(iris: Path, copy: Path) -> None:
     """Unless it is given, the model is called as its directory."""
-    assert load(iris.parent).name == "iris"
-    assert load(copy, MODEL_NAME="flowers").name == "flowers"
+    assert load_model(ModelSource(iris.parent)).name == "iris"
+    assert load_model(ModelSource(copy, name="flowers")).name == "flowers"
 
 
 def test_a_receipt_gives_the_provenance(iris: Path) -> None:
     """Source, version and digest are the receipt's."""
-    loaded = load(iris)
+    loaded = load_model(ModelSource(iris))
 
     assert (loaded.source, loaded.version) == ("s3://models/iris/model.joblib", "3sL4kqtJlcpXroDTDmJ")
     assert loaded.digest == f"sha256:{loaded.sha256}"
@@ -95,7 +89,7 @@ def test_in_a_fetched_directory_the_digest_is_the_directorys(copy: Path, receipt
     (copy.parent / "notes.txt").write_text("x")
     receipt_for(copy.parent, copy, copy.with_name("notes.txt"))
 
-    loaded = load(copy.parent)
+    loaded = load_model(ModelSource(copy.parent))
 
     assert loaded.receipt is not None
     assert loaded.digest == loaded.receipt.digest != f"sha256:{loaded.sha256}"
@@ -103,7 +97,7 @@ def test_in_a_fetched_directory_the_digest_is_the_directorys(copy: Path, receipt
 
 def test_without_a_receipt_the_version_is_the_digests(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A model from nowhere is loaded with a warning, and has no source."""
-    loaded = load(copy)
+    loaded = load_model(ModelSource(copy))
 
     assert (loaded.source, loaded.version) == ("", loaded.sha256[:12])
     assert "has no receipt" in caplog.text
@@ -112,7 +106,7 @@ def test_without_a_receipt_the_version_is_the_digests(copy: Path, caplog: pytest
 def test_a_required_receipt_must_be_there(copy: Path) -> None:
     """The policy turns the warning into a refusal."""
     with pytest.raises(WrongBytesError, match="has no receipt"):
-        load(copy, require_receipt=True)
+        load_model(ModelSource(copy, require_receipt=True))
 
 
 def test_a_flipped_bit_is_refused_with_both_checksums(copy: Path, receipt_for: Write) -> None:
@@ -123,7 +117,7 @@ def test_a_flipped_bit_is_refused_with_both_checksums(copy: Path, receipt_for: W
     copy.write_bytes(data)
 
     with pytest.raises(WrongBytesError, match=r"has the sha256 [0-9a-f]{64}, and its receipt .* says [0-9a-f]{64}"):
-        load(copy)
+        load_model(ModelSource(copy))
 
 
 def test_another_size_is_refused_with_both_sizes(copy: Path, receipt_for: Write) -> None:
@@ -133,7 +127,7 @@ def test_another_size_is_refused_with_both_sizes(copy: Path, receipt_for: Write)
     os.truncate(copy, 100)
 
     with pytest.raises(WrongBytesError, match=rf"has 100 bytes, and its receipt .* says {size}"):
-        load(copy)
+        load_model(ModelSource(copy))
 
 
 def test_a_format_without_a_runtime_is_named(tmp_path: Path) -> None:
@@ -141,4 +135,4 @@ def test_a_format_without_a_runtime_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"\x08\x07")
 
     with pytest.raises(UnfitError, match=r"no runtime for \.onnx files"):
-        load(tmp_path)
+        load_model(ModelSource(tmp_path))

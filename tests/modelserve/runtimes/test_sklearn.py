@@ -26,9 +26,9 @@ from sklearn.svm import SVC
 
 from modelserve.errors import RequestError, UnfitError, WrongBytesError
 from modelserve.runtimes import sklearn as runtime
-from modelserve.runtimes.base import Column
+from modelserve.runtimes.signature import Column
 from modelserve.runtimes.sklearn import SklearnModel
-from modelserve.runtimes.sklearn_inputs import parts
+from modelserve.runtimes.sklearn_signature import iter_estimators
 
 FRAME = pd.DataFrame({"age": [20.0, 30.0, 40.0, 50.0], "country": ["FR", "DE", "FR", "ES"], "seats": [1, 2, 3, 4]})
 LABELS = [0, 1, 1, 0]
@@ -36,7 +36,7 @@ LABELS = [0, 1, 1, 0]
 
 def load(model: object, *, allow_version_mismatch: bool = False) -> SklearnModel:
     """Save and load a model."""
-    return runtime.load(pickle.dumps(model), "m.pkl", allow_version_mismatch=allow_version_mismatch)
+    return runtime.load_model(pickle.dumps(model), "m.pkl", allow_version_mismatch=allow_version_mismatch)
 
 
 def old(model: object) -> bytes:
@@ -60,7 +60,7 @@ def test_every_compression_of_joblib_is_loaded(compress: Any) -> None:
     out = io.BytesIO()
     joblib.dump(LinearRegression().fit([[1], [2]], [2, 4]), out, compress=compress)
 
-    model = runtime.load(out.getvalue(), "model.joblib", allow_version_mismatch=False)
+    model = runtime.load_model(out.getvalue(), "model.joblib", allow_version_mismatch=False)
 
     assert model.predict([[3]]) == pytest.approx([6.0])
 
@@ -68,12 +68,12 @@ def test_every_compression_of_joblib_is_loaded(compress: Any) -> None:
 def test_another_version_of_scikit_learn_is_refused_with_both_versions() -> None:
     """Loading it would be unsupported, and might predict something else."""
     with pytest.raises(UnfitError, match=r"was saved by scikit-learn 0\.1, and this is [0-9.]+"):
-        runtime.load(old(LinearRegression().fit([[1], [2]], [2, 4])), "m.pkl", allow_version_mismatch=False)
+        runtime.load_model(old(LinearRegression().fit([[1], [2]], [2, 4])), "m.pkl", allow_version_mismatch=False)
 
 
 def test_another_version_is_loaded_if_the_setting_allows_it(caplog: pytest.LogCaptureFixture) -> None:
     """The versions are then a warning."""
-    model = runtime.load(old(LinearRegression().fit([[1], [2]], [2, 4])), "m.pkl", allow_version_mismatch=True)
+    model = runtime.load_model(old(LinearRegression().fit([[1], [2]], [2, 4])), "m.pkl", allow_version_mismatch=True)
 
     assert model.predict([[3]]) == pytest.approx([6.0])
     assert "from version 0.1 when using version" in caplog.text
@@ -88,7 +88,7 @@ def test_a_missing_module_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(__import__("sys").modules, "xgbust")
 
     with pytest.raises(UnfitError, match=r"m\.pkl needs the module xgbust, which is not here") as refused:
-        runtime.load(data, "m.pkl", allow_version_mismatch=False)
+        runtime.load_model(data, "m.pkl", allow_version_mismatch=False)
 
     assert refused.value.hint == "Install xgbust in the image."
 
@@ -96,7 +96,7 @@ def test_a_missing_module_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_module_of_another_version_is_told_from_a_missing_library() -> None:
     """What numpy 9 saves is not cured by installing numpy."""
     with pytest.raises(UnfitError, match=r"needs the module numpy\._core9") as refused:
-        runtime.load(b"\x80\x04cnumpy._core9\narray\n.", "m.pkl", allow_version_mismatch=False)
+        runtime.load_model(b"\x80\x04cnumpy._core9\narray\n.", "m.pkl", allow_version_mismatch=False)
 
     assert refused.value.hint == "Install the version of numpy that it was saved with."
 
@@ -106,7 +106,7 @@ def test_a_class_of_the_training_script_is_named() -> None:
     data = b"\x80\x04c__main__\nMyScaler\n."
 
     with pytest.raises(UnfitError, match=r"needs something that is not here: .*MyScaler"):
-        runtime.load(data, "m.pkl", allow_version_mismatch=False)
+        runtime.load_model(data, "m.pkl", allow_version_mismatch=False)
 
 
 WHOLE = pickle.dumps(RandomForestClassifier(3).fit([[0], [1]], [0, 1]))
@@ -126,7 +126,7 @@ WHOLE = pickle.dumps(RandomForestClassifier(3).fit([[0], [1]], [0, 1]))
 def test_what_is_no_whole_pickle_is_refused(data: bytes) -> None:
     """Cut files, pointers and error pages are wrong bytes, not bugs."""
     with pytest.raises(WrongBytesError, match=r"m\.pkl cannot be unpickled: \w+: "):
-        runtime.load(data, "m.pkl", allow_version_mismatch=False)
+        runtime.load_model(data, "m.pkl", allow_version_mismatch=False)
 
 
 def test_what_has_no_predict_is_no_model() -> None:
@@ -150,7 +150,7 @@ def test_n_jobs_is_one_in_every_part() -> None:
 
     model = load(stack)
 
-    assert [part.n_jobs for part in parts(model._model) if getattr(part, "n_jobs", None)] == [1] * 2
+    assert [part.n_jobs for part in iter_estimators(model._model) if getattr(part, "n_jobs", None)] == [1] * 2
 
 
 def test_a_plain_model_with_names_takes_arrays_without_a_warning() -> None:
@@ -161,9 +161,9 @@ def test_a_plain_model_with_names_takes_arrays_without_a_warning() -> None:
 
     model = load(fitted)
 
-    assert model._frame is None
-    assert model.inputs.names == ("age", "seats")
-    assert expected == model.predict_proba(frame.to_numpy().tolist())
+    assert model._frame_class is None
+    assert model.signature.names == ("age", "seats")
+    assert expected == model.predict_probabilities(frame.to_numpy().tolist())
 
 
 def test_a_model_that_routes_columns_gets_a_data_frame() -> None:
@@ -231,7 +231,7 @@ def test_what_a_column_takes_follows_from_what_touches_it_first(steps: list[Any]
     """Pipelines, imputers and routers are seen through."""
     fitted = make_pipeline(*steps).fit(FRAME[["age", "seats"]].to_numpy(), LABELS)
 
-    assert load_here(fitted).inputs.columns == tuple(expected)
+    assert load_here(fitted).signature.columns == tuple(expected)
 
 
 def load_here(model: Any) -> SklearnModel:
@@ -250,7 +250,7 @@ def test_columns_picked_by_name_selector_and_slice_are_told_apart() -> None:
         router = make_column_transformer((StandardScaler(), numbers), (OneHotEncoder(), strings))
         model = load(make_pipeline(router, LogisticRegression()).fit(FRAME, LABELS))
 
-        assert model.inputs.columns == (Column("age"), text, Column("seats", "unused", None))
+        assert model.signature.columns == (Column("age"), text, Column("seats", "unused", None))
 
 
 def test_a_search_is_seen_through() -> None:
@@ -262,7 +262,7 @@ def test_a_search_is_seen_through() -> None:
 
     model = load(search)
 
-    assert [c.kind for c in model.inputs.columns or ()] == ["number", "any", "number"]
+    assert [c.kind for c in model.signature.columns or ()] == ["number", "any", "number"]
     assert len(model.predict([[20, "XX", 1]])) == 1
 
 
@@ -270,7 +270,7 @@ def test_a_model_of_texts_takes_strings() -> None:
     """A pipeline that begins with a vectoriser has no columns."""
     model = load(make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(["good film", "bad film"], ["+", "-"]))
 
-    assert (model.inputs.text, model.inputs.columns) == (True, None)
+    assert (model.signature.text, model.signature.columns) == (True, None)
     assert model.predict([["good"], ["bad"]]) == ["+", "-"]
 
 
@@ -343,7 +343,7 @@ def test_predictions_are_plain_values(value: object, expected: object) -> None:
 )
 def test_every_shape_of_answer_is_plain(values: object, expected: object) -> None:
     """Several outputs, several tables, series and lists."""
-    assert expected == runtime.plain(values)
+    assert expected == runtime.to_plain_values(values)
 
 
 def test_several_outputs_have_several_classes() -> None:
@@ -353,22 +353,22 @@ def test_several_outputs_have_several_classes() -> None:
     model = load(fitted)
 
     assert model.classes == [["0", "1"], ["a", "b", "c"]]
-    assert [list(np.array(p).shape) for p in model.predict_proba([[1]])] == [[1, 2], [1, 3]]
+    assert [list(np.array(p).shape) for p in model.predict_probabilities([[1]])] == [[1, 2], [1, 3]]
 
 
 def test_a_model_without_probabilities_says_so() -> None:
     """It is known before anybody asks."""
     rows = [[0.0], [1.0], [2.0], [3.0]]
 
-    assert not load(LinearRegression().fit(rows, LABELS)).has_proba
-    assert not load(SVC().fit(rows, LABELS)).has_proba
-    assert load(LogisticRegression().fit(rows, LABELS)).has_proba
+    assert not load(LinearRegression().fit(rows, LABELS)).has_probabilities
+    assert not load(SVC().fit(rows, LABELS)).has_probabilities
+    assert load(LogisticRegression().fit(rows, LABELS)).has_probabilities
 
 
 def test_the_readme_of_a_model_is_not_needed(iris: Path) -> None:
     """Name of class, library and classes come from the model."""
-    model = runtime.load(iris.read_bytes(), iris.name, allow_version_mismatch=False)
+    model = runtime.load_model(iris.read_bytes(), iris.name, allow_version_mismatch=False)
 
-    assert model.kind == "RandomForestClassifier"
+    assert model.class_name == "RandomForestClassifier"
     assert model.library.startswith("scikit-learn 1.")
     assert model.classes == ["setosa", "versicolor", "virginica"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from modelserve import logs
 from modelserve.errors import ConfigError, NotFoundError
+from modelserve.process import logs
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def restore() -> Iterator[None]:
 
 def test_off_a_terminal_every_line_is_json(capfd: pytest.CaptureFixture[str]) -> None:
     """Extras become keys, a traceback is one of them, and line breaks stay inside."""
-    logs.setup("auto", "info")
+    logs.configure_logging("auto", "info")
     try:
         int("x")
     except ValueError:
@@ -38,7 +38,7 @@ def test_off_a_terminal_every_line_is_json(capfd: pytest.CaptureFixture[str]) ->
 
 def test_text_is_for_people(capfd: pytest.CaptureFixture[str]) -> None:
     """Level, message and extras."""
-    logs.setup("text", "info")
+    logs.configure_logging("text", "info")
     logging.getLogger("a").info("ready", extra={"model": "iris"})
     logging.getLogger("a").error("No.", extra={"code": 65, "hint": "Try."})
     logging.getLogger("a").debug("not this")
@@ -48,13 +48,13 @@ def test_text_is_for_people(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_a_failure_goes_to_the_termination_log_if_it_exists(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Kubernetes shows what is in that file; outside a pod none is made."""
-    logs.setup("json", "info")
+    logs.configure_logging("json", "info")
     file = tmp_path / "termination-log"
 
-    logs.failure(NotFoundError("nothing there", hint="look"), file, Path("m"))
+    logs.report_failure(NotFoundError("nothing there", hint="look"), file, Path("m"))
     assert not file.exists()
     file.touch()
-    logs.failure(NotFoundError("nothing there", hint="look"), file, Path("m"))
+    logs.report_failure(NotFoundError("nothing there", hint="look"), file, Path("m"))
 
     expected = {
         "level": "error",
@@ -74,7 +74,7 @@ def test_a_termination_log_fits_what_kubernetes_keeps(tmp_path: Path) -> None:
     file = tmp_path / "termination-log"
     file.touch()
 
-    logs.failure(ConfigError("ü" * 10_000, hint="h" * 10_000), file, Path("p" * 10_000))
+    logs.report_failure(ConfigError("ü" * 10_000, hint="h" * 10_000), file, Path("p" * 10_000))
 
     assert file.stat().st_size <= 4096
     assert json.loads(file.read_text())["code"] == 78

@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from modelserve import settings
 from modelserve.errors import ConfigError
-from modelserve.settings import Settings
+from modelserve.process.settings import Settings, find_unknown_variables, read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +25,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():
         monkeypatch.setenv(name, value)
 
-    read = settings.read()
+    read = read_settings()
 
     assert (read.model_path, read.model_name, read.port) == (Path("m"), "churn", 9000)
     assert (read.require_receipt, read.max_body, read.drain, read.log_format) == (True, 2 * 1024**2, 60.0, "json")
@@ -37,7 +36,7 @@ def test_flags_beat_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELSERVE_PORT", "9000")
     monkeypatch.setenv("MODELSERVE_HOST", "::")
 
-    read = settings.read(port="9001", host=None)
+    read = read_settings(port="9001", host=None)
 
     assert (read.port, read.host) == (9001, "::")
 
@@ -47,7 +46,7 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("MODELSERVE_PORT", "")
     monkeypatch.setenv("MODEL_NAME", "")
 
-    assert (settings.read().port, settings.read().model_name) == (8000, "")
+    assert (read_settings().port, read_settings().model_name) == (8000, "")
 
 
 def test_a_service_link_is_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,13 +62,15 @@ def test_a_service_link_is_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in links.items():
         monkeypatch.setenv(name, value)
 
-    assert settings.read().port == 8000
-    assert settings.unknown(links) == []
+    assert read_settings().port == 8000
+    assert find_unknown_variables(links) == []
 
 
 def test_a_misspelt_name_is_warned_of_with_the_nearest_one() -> None:
     """Names that are no setting are named; real ones and others' are not."""
-    warnings = settings.unknown({"MODELSERVE_MAX_ROW": "1", "MODELSERVE_PORT": "1", "MODELSERVE_ZZZ": "1", "HOME": "/"})
+    warnings = find_unknown_variables(
+        {"MODELSERVE_MAX_ROW": "1", "MODELSERVE_PORT": "1", "MODELSERVE_ZZZ": "1", "HOME": "/"}
+    )
 
     assert warnings == [
         "MODELSERVE_MAX_ROW is not a setting and does nothing; did you mean MODELSERVE_MAX_ROWS?",
@@ -95,7 +96,7 @@ def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(name, value)
 
     with pytest.raises(ConfigError, match=re.escape(f"{name}={value!r}: ")):
-        settings.read()
+        read_settings()
 
 
 def test_more_threads_than_requests_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +105,7 @@ def test_more_threads_than_requests_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("MODELSERVE_MAX_REQUESTS", "1")
 
     with pytest.raises(ConfigError, match=r"MAX_REQUESTS \(1\) is less than THREADS \(2\)"):
-        settings.read()
+        read_settings()
 
 
 def test_a_missing_model_path_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +113,7 @@ def test_a_missing_model_path_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("MODEL_PATH")
 
     with pytest.raises(ConfigError, match="MODEL_PATH is not set"):
-        settings.read()
+        read_settings()
 
 
 @pytest.mark.parametrize(
@@ -120,13 +121,13 @@ def test_a_missing_model_path_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_sizes_take_units(text: str, size: int) -> None:
     """Sizes are written as Kubernetes and people write them."""
-    assert size == settings.read(max_body=text).max_body
+    assert size == read_settings(max_body=text).max_body
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("10", 10), ("1.5s", 1.5), ("200ms", 0.2), ("2m", 120), ("1h", 3600)])
 def test_times_take_units(text: str, seconds: float) -> None:
     """Times are written with a unit or in seconds."""
-    assert seconds == pytest.approx(settings.read(drain=text).drain)
+    assert seconds == pytest.approx(read_settings(drain=text).drain)
 
 
 def test_every_setting_has_a_description() -> None:

@@ -1,4 +1,4 @@
-"""What the OpenAPI page says of bodies. Requests are read by `protocol`, which is stricter than a schema can be."""
+"""OpenAPI schemas of request and response bodies; the codecs in `protocols` check more than a schema can express."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -22,8 +22,8 @@ _ROWS = {
 }
 
 
-def request_body(*examples: dict[str, Any]) -> dict[str, Any]:
-    """The `requestBody` of a route that takes `features` or `instances`."""
+def build_request_body(*examples: dict[str, Any]) -> dict[str, Any]:
+    """Build the `requestBody` of a route that accepts `features` or `instances`."""
     schema = {
         "type": "object",
         "properties": {"features": _ROWS, "instances": _ROWS},
@@ -34,13 +34,13 @@ def request_body(*examples: dict[str, Any]) -> dict[str, Any]:
 
 
 class Failure(BaseModel):
-    """Every error."""
+    """Body of every error response."""
 
     error: str = Field(examples=["row 0 has 3 values, and the model takes 4"])
 
 
 class Prediction(BaseModel):
-    """An answer of /predict: one prediction for each row."""
+    """Response of /predict: one prediction for each row."""
 
     prediction: list[Any] = Field(examples=[["setosa"]])
     probabilities: list[Any] | None = Field(
@@ -50,33 +50,33 @@ class Prediction(BaseModel):
 
 
 class Predictions(BaseModel):
-    """An answer of the v1 protocol."""
+    """Response of the v1 protocol."""
 
     predictions: list[Any] = Field(examples=[["setosa"]])
 
 
 class Live(BaseModel):
-    """The process runs."""
+    """Response of the liveness probe."""
 
     live: Literal[True]
 
 
 class Ready(BaseModel):
-    """Predictions are answered, or why not."""
+    """Response of the readiness probe, with the reason if not ready."""
 
     ready: bool
     error: str | None = None
 
 
 class ModelColumn(BaseModel):
-    """A column of the model's input."""
+    """Input column of the model."""
 
     name: str
     takes: str = Field(description="number; any: strings too, as the model judges; unused: may be left out by name")
 
 
 class ModelFile(BaseModel):
-    """The file that was loaded."""
+    """Loaded model file: path, size, sha256."""
 
     path: str
     size: int
@@ -84,7 +84,7 @@ class ModelFile(BaseModel):
 
 
 class ModelFacts(BaseModel):
-    """Which model is served and where it came from."""
+    """Facts and provenance of the served model."""
 
     name: str
     version: str

@@ -17,8 +17,8 @@ import joblib
 import pytest
 from odd_models import Blocking, Exiting
 
-from modelserve import __version__, settings
-from modelserve.settings import Settings
+from modelserve import __version__
+from modelserve.process.settings import Settings, get_variable
 
 ROW = {"features": [5.1, 3.5, 1.4, 0.2]}
 Launch = Callable[..., Any]
@@ -44,7 +44,7 @@ def test_help_names_every_setting() -> None:
     shown = run("--help").stdout
 
     for name, field in Settings.model_fields.items():
-        assert settings.variable(name) in shown
+        assert get_variable(name) in shown
         assert str(field.description) in shown
     assert "--port" in shown
     assert "--host" in shown

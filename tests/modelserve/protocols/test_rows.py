@@ -3,8 +3,9 @@ import json
 
 import pytest
 
-from modelserve import protocol
 from modelserve.errors import RequestError
+from modelserve.protocols.rows import extract_rows
+from modelserve.protocols.strict_json import encode_json
 
 
 @pytest.mark.parametrize(
@@ -12,7 +13,7 @@ from modelserve.errors import RequestError
 )
 def test_rows_are_under_either_name(body: bytes) -> None:
     """Other keys, and the mark that some editors put first, do no harm."""
-    assert protocol.rows(body) == [1]
+    assert extract_rows(body) == [1]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_rows_are_under_either_name(body: bytes) -> None:
 def test_a_body_that_is_none_is_refused_with_its_reason(body: bytes, message: str) -> None:
     """Each way of being wrong has its words."""
     with pytest.raises(RequestError) as refused:
-        protocol.rows(body)
+        extract_rows(body)
 
     assert message in refused.value.message
     assert refused.value.status == 400
@@ -47,7 +48,7 @@ def test_answers_are_ascii_json_whatever_they_hold() -> None:
     """Half a surrogate pair and a date are written, and read back."""
     value = {"a": ["\ud800", "é", dt.date(2026, 1, 2)]}
 
-    written = protocol.encode(value)
+    written = encode_json(value)
 
     assert written.isascii()
     assert json.loads(written) == {"a": ["\ud800", "é", "2026-01-02"]}
