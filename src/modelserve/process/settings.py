@@ -17,27 +17,39 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from modelserve.errors import ConfigError
 
 PREFIX = "MODELSERVE_"
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
-_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?)b?", re.IGNORECASE)
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)")
+_MAX_BYTES, _MAX_SECONDS = 2**63, 10 * 365 * 86_400  # sockets and timers accept at most some 290 years
+_SECONDS_PER_UNIT = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600}
 _SERVICE_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 _SERVICE_LINK_NAME = re.compile(r"_SERVICE_(HOST|PORT)(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$")
 
 
 def _parse_size(value: object) -> object:
-    """Parse bytes from `16Mi`, `2GB` or a plain number."""
-    if not (isinstance(value, str) and (found := _SIZE.fullmatch(value.strip()))):
+    """Parse bytes from `16Mi`, `2GB` or a plain number; modelfetch accepts the same syntax."""
+    if not isinstance(value, str):
         return value
-    number, unit, binary = found.groups()
-    step = 1024 if binary else 1000
-    return int(float(number) * step ** " kmgt".index(unit.lower() or " "))
+    match = _SIZE.fullmatch(value.strip())
+    if not match:
+        raise ValueError("write bytes, or a size such as 16Mi or 2GB")
+    number, unit, binary = match.groups()
+    size = float(number) * (1024 if binary else 1000) ** " kmgtpe".index(unit.lower() or " ")
+    if size > _MAX_BYTES:
+        raise ValueError("that is more than any disk has")
+    return int(size)
 
 
 def _parse_seconds(value: object) -> object:
-    """Parse seconds from `30s`, `5m`, `200ms` or a plain number."""
-    if not (isinstance(value, str) and (found := _TIME.fullmatch(value.strip()))):
+    """Parse seconds from `30s`, `5m`, `200ms` or a plain number; modelfetch accepts the same syntax."""
+    if not isinstance(value, str):
         return value
-    return float(found[1]) * _SECONDS[found[2]]
+    match = _TIME.fullmatch(value.strip().lower())
+    if not match:
+        raise ValueError("write seconds, or a time such as 30s or 5m")
+    seconds = float(match[1]) * _SECONDS_PER_UNIT[match[2]]
+    if seconds > _MAX_SECONDS:
+        raise ValueError("that is more than ten years")
+    return seconds
 
 
 def _count_cpus() -> int:
@@ -62,31 +74,37 @@ class Settings(BaseSettings):
         default="",
         validation_alias="MODEL_NAME",
         pattern=r"^[^/\x00-\x1f]*$",
-        description="name in URLs and metrics; default: that of the model file's directory",
+        description="name in URLs and metrics; default: the name of the model file's directory",
     )
     host: str = Field(default="127.0.0.1", description="address to listen on; in a pod 0.0.0.0, or :: for IPv6")
-    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 selects a free port")
     require_receipt: bool = Field(default=False, description="refuse a model without a receipt of modelfetch")
     allow_version_mismatch: bool = Field(
-        default=False, description="load a model saved by another version of scikit-learn"
+        default=False, description="load a model saved by a different version of scikit-learn"
     )
-    max_body: Size = Field(default=16 * 1024**2, description="largest request body, in bytes or like 16Mi")
-    max_rows: Count = Field(default=100_000, description="most rows in one request")
-    max_requests: Count = Field(default=64, description="predictions in hand at once; more are answered 503")
+    max_body: Size = Field(default=16 * 1024**2, description="largest request body, in bytes or with a unit, like 16Mi")
+    max_rows: Count = Field(default=100_000, description="maximum number of rows in a request")
+    max_requests: Count = Field(
+        default=64, description="maximum number of concurrent prediction requests; further requests are answered 503"
+    )
     threads: Count = Field(
         default_factory=lambda: min(4, _count_cpus()),
-        description="predictions computed at once; default: the CPUs, at most 4",
+        description="predictions computed in parallel; default: the number of CPUs, at most 4",
     )
-    body_timeout: Seconds = Field(default=30.0, description="time for a request body to arrive")
-    keep_alive: Seconds = Field(default=65.0, description="how long an idle connection is kept open")
-    drain: Seconds = Field(default=5.0, description="how long to serve on after SIGTERM, while not ready")
-    stop_timeout: Seconds = Field(default=20.0, description="after that, time for open requests to end")
+    body_timeout: Seconds = Field(default=30.0, description="deadline for the arrival of a request body")
+    keep_alive: Seconds = Field(default=65.0, description="lifetime of an idle connection")
+    drain: Seconds = Field(
+        default=5.0, description="grace period after SIGTERM: requests are answered, readiness is refused"
+    )
+    stop_timeout: Seconds = Field(default=20.0, description="time for open requests to end after the grace period")
     log_format: Literal["auto", "json", "text"] = Field(
-        default="auto", description="auto: text on a terminal, JSON lines elsewhere"
+        default="auto", description="log format; auto: text on a terminal, JSON lines elsewhere"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="log this level and above"
+    )
     termination_log: Path = Field(
-        default=Path("/dev/termination-log"), description="existing file that takes the reason of a failed start"
+        default=Path("/dev/termination-log"), description="existing file for the reason of a failed start"
     )
 
     @field_validator("port", mode="before")

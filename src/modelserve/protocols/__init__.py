@@ -22,4 +22,4 @@ class Codec(Protocol):
         """
 
     def encode_response(self, response: InferenceResponse) -> bytes:
-        """Encode the response body."""
+        """Encode a response as the body of the protocol."""

@@ -65,15 +65,15 @@ _UNSUPPORTED_SUFFIXES = frozenset(
 def _compile_model_names() -> re.Pattern[str]:
     """Compile the pattern of model file names: a supported suffix, maybe compressed, or the stem `model`."""
     endings = [
-        f"{_either(spec.suffixes)}({_either(spec.compression_suffixes)})?"
+        f"{_join_suffixes(spec.suffixes)}({_join_suffixes(spec.compression_suffixes)})?"
         if spec.compression_suffixes
-        else _either(spec.suffixes)
+        else _join_suffixes(spec.suffixes)
         for spec in RUNTIMES
     ]
     return re.compile(rf".+({'|'.join(endings)})|model\..+", re.IGNORECASE)
 
 
-def _either(suffixes: tuple[str, ...]) -> str:
+def _join_suffixes(suffixes: tuple[str, ...]) -> str:
     return "(" + "|".join(map(re.escape, suffixes)) + ")"
 
 

@@ -30,7 +30,7 @@ def load_model(data: bytes, name: str, *, allow_version_mismatch: bool) -> "Skle
         WrongBytesError: the bytes are not a pickle, or not a model.
         UnfitError: this environment lacks a module, a class or a version.
     """
-    model = _unpickle(data, name, allow_version_mismatch=allow_version_mismatch)
+    model = _unpickle_model(data, name, allow_version_mismatch=allow_version_mismatch)
     if not callable(getattr(model, "predict", None)):
         raise WrongBytesError(
             f"{name} holds a {type(model).__name__}, which has no predict.",
@@ -44,7 +44,7 @@ def load_model(data: bytes, name: str, *, allow_version_mismatch: bool) -> "Skle
     return SklearnModel(model)
 
 
-def _unpickle(data: bytes, name: str, *, allow_version_mismatch: bool) -> Any:  # noqa: ANN401  a pickle may hold a value of every type
+def _unpickle_model(data: bytes, name: str, *, allow_version_mismatch: bool) -> Any:  # noqa: ANN401  a pickle may hold a value of every type
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -12,8 +12,8 @@ from modelserve.http import page
 
 
 @pytest.mark.parametrize("client", ["iris_client", "churn_client", "house_client"])
-def test_the_example_request_works_as_it_stands(request: pytest.FixtureRequest, client: str) -> None:
-    """Who copies it into a shell gets a prediction."""
+def test_the_example_request_returns_a_prediction(request: pytest.FixtureRequest, client: str) -> None:
+    """The example command, parsed as a shell does, returns a prediction."""
     http: httpx.Client = request.getfixturevalue(client)
     found = re.search("<pre>(.*)</pre>", http.get("/").text)
     assert found
@@ -25,8 +25,8 @@ def test_the_example_request_works_as_it_stands(request: pytest.FixtureRequest, 
     assert list(answer.json()) == ["prediction"]
 
 
-def test_the_page_tells_what_is_served(iris_client: httpx.Client) -> None:
-    """Name, status, source, version and digest are readable, and the other pages are linked."""
+def test_the_page_shows_the_served_model(iris_client: httpx.Client) -> None:
+    """The page shows name, status, source, version and digest, links the other pages, and loads nothing."""
     answer = iris_client.get("/")
     text = answer.text
 
@@ -38,8 +38,8 @@ def test_the_page_tells_what_is_served(iris_client: httpx.Client) -> None:
     assert answer.headers["content-security-policy"] == page.CONTENT_SECURITY_POLICY
 
 
-def test_the_page_says_why_it_is_not_ready(tmp_path: Path) -> None:
-    """Before the model is there, the reason is."""
+def test_the_page_shows_the_reason_while_loading(tmp_path: Path) -> None:
+    """Before the load ends the page shows the reason; the model name is escaped."""
     engine = InferenceEngine(ModelSource(tmp_path, "<b>"), EngineLimits(max_requests=1, threads=1))
 
     text = page.render_page(engine, host="localhost", port=8000)
@@ -50,8 +50,8 @@ def test_the_page_says_why_it_is_not_ready(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ['x"><script>', "a b", "[", ""])
-def test_a_made_up_host_is_not_repeated(iris_client: httpx.Client, host: str) -> None:
-    """What a client calls the server is shown only if it may be a host."""
+def test_an_invalid_host_header_is_not_shown(iris_client: httpx.Client, host: str) -> None:
+    """A Host header that is not a valid host never appears in the page."""
     answer = iris_client.get("/", headers={"host": host})
 
     assert answer.status_code in {200, 400}

@@ -17,8 +17,8 @@ Serve = Callable[..., httpx.Client]
 Wait = Callable[[Callable[[], Any]], Any]
 
 
-def save(model: object, folder: Path) -> Path:
-    """Save a model as `odd/model.joblib` below a folder."""
+def save_model(model: object, folder: Path) -> Path:
+    """Save a model as `odd/model.joblib` in a folder."""
     file = folder / "odd" / "model.joblib"
     file.parent.mkdir()
     joblib.dump(model, file)
@@ -27,22 +27,22 @@ def save(model: object, folder: Path) -> Path:
 
 @pytest.mark.parametrize("rows", [[ROW], ROW])
 @pytest.mark.parametrize("key", ["features", "instances"])
-def test_predict_answers_each_row(iris_client: httpx.Client, key: str, rows: Any) -> None:
-    """One row may stand bare; either name of the rows will do."""
+def test_predict_accepts_bare_rows_and_both_keys(iris_client: httpx.Client, key: str, rows: Any) -> None:
+    """A bare row or a list of rows, under `features` or `instances`, is answered."""
     answer = iris_client.post("/predict", json={key: rows})
 
     assert (answer.status_code, answer.json()) == (200, {"prediction": ["setosa"]})
 
 
 def test_predict_keeps_the_order_of_rows(iris_client: httpx.Client) -> None:
-    """The third answer is to the third row."""
+    """The third prediction belongs to the third row."""
     answer = iris_client.post("/predict", json={"features": [ROW, [6.3, 3.3, 6.0, 2.5], ROW]})
 
     assert answer.json() == {"prediction": ["setosa", "virginica", "setosa"]}
 
 
-def test_predict_gives_probabilities_when_asked(iris_client: httpx.Client) -> None:
-    """They come with the classes they belong to."""
+def test_predict_returns_probabilities_with_proba_true(iris_client: httpx.Client) -> None:
+    """With `proba=true` the response has probabilities and class labels."""
     answer = iris_client.post("/predict?proba=true", json={"features": [ROW]}).json()
 
     assert answer["classes"] == ["setosa", "versicolor", "virginica"]
@@ -50,16 +50,16 @@ def test_predict_gives_probabilities_when_asked(iris_client: httpx.Client) -> No
     assert answer["probabilities"] == [[1.0, 0.0, 0.0]]
 
 
-def test_probabilities_of_a_model_without_are_refused(house_client: httpx.Client) -> None:
-    """The reason is said."""
+def test_probabilities_without_predict_proba_are_refused(house_client: httpx.Client) -> None:
+    """A request for probabilities of a regression is 400 with the reason."""
     answer = house_client.post("/predict?proba=1", json={"features": [[1, 2]]})
 
     assert answer.status_code == 400
     assert answer.json() == {"error": "the model gives no probabilities: LinearRegression has no predict_proba"}
 
 
-def test_several_outputs_are_lists(house_client: httpx.Client) -> None:
-    """Each row's prediction is then a list."""
+def test_several_outputs_are_lists_per_row(house_client: httpx.Client) -> None:
+    """A model with several outputs returns a list for each row."""
     answer = house_client.post("/predict", json={"features": {"area": 30.0, "rooms": 1}})
 
     assert [pytest.approx([1.0, 2.0])] == answer.json()["prediction"]
@@ -69,30 +69,30 @@ def test_several_outputs_are_lists(house_client: httpx.Client) -> None:
     "rows",
     [PERSON, [PERSON], [PERSON | {"id": 7}], [PERSON | {"age": None}], [[7, 42, "FR", 1]], [None, 42, "FR", 1]],
 )
-def test_named_columns_may_be_given_by_name_or_in_order(churn_client: httpx.Client, rows: Any) -> None:
-    """A column that the pipeline drops may be left out; a missing number is null."""
+def test_named_columns_are_accepted_by_name_or_in_order(churn_client: httpx.Client, rows: Any) -> None:
+    """Rows by name or in order are answered; unused columns may be absent, missing numbers are null."""
     answer = churn_client.post("/predict", json={"instances": rows})
 
     assert (answer.status_code, len(answer.json()["prediction"])) == (200, 1)
 
 
-def test_v1_answers_under_its_own_name(iris_client: httpx.Client) -> None:
-    """The protocol of TensorFlow Serving and KServe says predictions."""
+def test_v1_returns_predictions(iris_client: httpx.Client) -> None:
+    """The v1 protocol returns the key `predictions`."""
     answer = iris_client.post("/v1/models/iris:predict", json={"instances": [ROW]})
 
     assert answer.json() == {"predictions": ["setosa"]}
 
 
-def test_v1_knows_its_model_only(iris_client: httpx.Client) -> None:
-    """Another name is 404, and the right one is told."""
+def test_v1_with_an_unknown_model_is_404(iris_client: httpx.Client) -> None:
+    """A different model name is 404; the message has the served name."""
     answer = iris_client.post("/v1/models/churn:predict", json={"instances": [ROW]})
 
     assert (answer.status_code, answer.json()) == (404, {"error": "there is no model 'churn' here, only 'iris'"})
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "image/png"])
-def test_the_content_type_does_not_matter(iris_client: httpx.Client, content_type: str | None) -> None:
-    """Common clients send none, and curl sends a wrong one."""
+def test_the_content_type_is_ignored(iris_client: httpx.Client, content_type: str | None) -> None:
+    """Bodies without a Content-Type, or with a wrong Content-Type, are answered."""
     headers = {"content-type": content_type} if content_type else {}
 
     answer = iris_client.post("/predict", content=json.dumps({"features": [ROW]}), headers=headers)
@@ -100,8 +100,8 @@ def test_the_content_type_does_not_matter(iris_client: httpx.Client, content_typ
     assert answer.status_code == 200
 
 
-def test_answers_name_the_model_that_gave_them(iris_client: httpx.Client) -> None:
-    """A prediction can be traced to the bytes that made it."""
+def test_predictions_have_the_model_digest_header(iris_client: httpx.Client) -> None:
+    """A prediction has the digest of the loaded model in a header."""
     answer = iris_client.post("/predict", json={"features": [ROW]})
 
     assert iris_client.get("/model").json()["digest"] == answer.headers["x-model-digest"]
@@ -129,7 +129,7 @@ def test_answers_name_the_model_that_gave_them(iris_client: httpx.Client) -> Non
 def test_every_error_is_json_with_a_reason(
     iris_client: httpx.Client, method: str, path: str, body: bytes | None, status: int
 ) -> None:
-    """One shape for all of them, and a 4xx that fits."""
+    """Each error has the expected 4xx status and the body `{"error": reason}`."""
     answer = iris_client.request(method, path, content=body)
 
     assert answer.status_code == status
@@ -137,13 +137,13 @@ def test_every_error_is_json_with_a_reason(
     assert answer.json()["error"]
 
 
-def test_a_wrong_method_is_told_the_right_one(iris_client: httpx.Client) -> None:
-    """405 comes with Allow (RFC 9110, 15.5.6)."""
+def test_a_wrong_method_is_405_with_allow(iris_client: httpx.Client) -> None:
+    """Status 405 has an Allow header (RFC 9110, 15.5.6)."""
     assert iris_client.get("/predict").headers["allow"] == "POST"
 
 
-def test_a_null_that_the_model_does_not_take_is_the_clients_mistake(house_client: httpx.Client) -> None:
-    """The row and the column are named."""
+def test_a_null_refused_by_the_model_is_400(house_client: httpx.Client) -> None:
+    """A null refused by the model is 400 with row and column."""
     answer = house_client.post("/predict", json={"features": [{"rooms": 1, "area": None}]})
 
     assert answer.status_code == 400
@@ -152,7 +152,7 @@ def test_a_null_that_the_model_does_not_take_is_the_clients_mistake(house_client
 
 @pytest.mark.parametrize("chunked", [True, False])
 def test_a_body_over_the_limit_is_413(serve: Serve, iris: Path, chunked: bool) -> None:
-    """Whether its length is told or not; and the connection lives on."""
+    """With or without a Content-Length a large body is 413, and the next request is answered."""
     client = serve(iris, max_body=1000)
     body = b" " * 2000
 
@@ -165,16 +165,16 @@ def test_a_body_over_the_limit_is_413(serve: Serve, iris: Path, chunked: bool) -
     assert client.post("/predict", json={"features": ROW}).status_code == 200
 
 
-def test_a_body_of_exactly_the_limit_is_taken(serve: Serve, iris: Path) -> None:
-    """The limit itself is inside it."""
+def test_a_body_of_exactly_the_limit_is_accepted(serve: Serve, iris: Path) -> None:
+    """A body as large as the limit is accepted."""
     body = json.dumps({"features": ROW}).encode()
     client = serve(iris, max_body=len(body))
 
     assert client.post("/predict", content=body).status_code == 200
 
 
-def test_a_body_that_does_not_come_is_408(serve: Serve, iris: Path, wait: Wait) -> None:
-    """A client that stops midway does not hold its place for ever."""
+def test_a_stalled_body_is_408(serve: Serve, iris: Path, wait: Wait) -> None:
+    """A body that stalls past the deadline is 408, and frees the place of the request."""
     client = serve(iris, body_timeout=0.05)
     stop = threading.Event()
 
@@ -197,7 +197,7 @@ def test_a_body_that_does_not_come_is_408(serve: Serve, iris: Path, wait: Wait) 
 
 
 def test_too_many_rows_are_413(serve: Serve, iris: Path) -> None:
-    """The limit is said."""
+    """More rows than the limit are 413 with the limit."""
     answer = serve(iris, max_rows=2).post("/predict", json={"features": [ROW] * 3})
 
     assert (
@@ -207,8 +207,8 @@ def test_too_many_rows_are_413(serve: Serve, iris: Path) -> None:
 
 
 def test_overload_is_503_with_retry_after(serve: Serve, tmp_path: Path, wait: Wait) -> None:
-    """Beyond the requests in hand nothing queues; probes answer all the same; then all is well again."""
-    client = serve(save(Blocking(tmp_path), tmp_path), threads=1, max_requests=1)
+    """Beyond the admitted requests the answer is 503; probes still answer, and later requests succeed."""
+    client = serve(save_model(Blocking(tmp_path), tmp_path), threads=1, max_requests=1)
     first: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: first.append(client.post("/predict", json={"features": [[1]]})))
     thread.start()
@@ -225,11 +225,11 @@ def test_overload_is_503_with_retry_after(serve: Serve, tmp_path: Path, wait: Wa
     assert 'modelserve_inferences_total{outcome="overloaded"} 1.0' in client.get("/metrics").text
 
 
-def test_a_bug_of_the_model_is_500_without_its_words(
+def test_an_exception_of_the_model_is_500_without_details(
     serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client learns nothing of the inside; the log has the traceback."""
-    client = serve(save(Failing(KeyError("secret")), tmp_path))
+    """An unexpected exception is 500 without details; the log has the traceback."""
+    client = serve(save_model(Failing(KeyError("secret")), tmp_path))
 
     answer = client.post("/predict", json={"features": [[1]]})
 
@@ -239,14 +239,14 @@ def test_a_bug_of_the_model_is_500_without_its_words(
 
 
 def test_probes_answer_get_and_head(iris_client: httpx.Client) -> None:
-    """Load balancers ask with HEAD."""
+    """Both probes answer GET and HEAD, the method of load balancers."""
     for path, body in (("/livez", {"live": True}), ("/readyz", {"ready": True})):
         assert (200, body) == (iris_client.get(path).status_code, iris_client.get(path).json())
         assert (iris_client.head(path).status_code, iris_client.head(path).content) == (200, b"")
 
 
-def test_model_tells_where_it_came_from(iris_client: httpx.Client) -> None:
-    """Provenance is the receipt's, the rest is the model's."""
+def test_model_route_returns_facts_and_provenance(iris_client: httpx.Client) -> None:
+    """/model returns provenance from the receipt, and facts of the model."""
     said = iris_client.get("/model").json()
 
     assert said["name"] == "iris"
@@ -263,8 +263,8 @@ def test_model_tells_where_it_came_from(iris_client: httpx.Client) -> None:
     assert said["probabilities"] is True
 
 
-def test_model_without_a_receipt_is_unverified(churn_client: httpx.Client) -> None:
-    """Nothing is made up; the columns are listed with what they take."""
+def test_model_route_without_a_receipt_is_unverified(churn_client: httpx.Client) -> None:
+    """Without a receipt provenance is null; columns are listed with accepted cells."""
     said = churn_client.get("/model").json()
 
     assert (said["verified"], said["source"], said["fetched"]) == (False, None, None)
@@ -277,7 +277,7 @@ def test_model_without_a_receipt_is_unverified(churn_client: httpx.Client) -> No
 
 
 def test_openapi_describes_bodies_and_errors(iris_client: httpx.Client) -> None:
-    """The document is valid, its request bodies are there, and no 422 is promised."""
+    """The document is valid, has request bodies and errors of every route, and no 422."""
     document = iris_client.get("/openapi.json").json()
 
     OpenAPI.model_validate(document)
@@ -297,38 +297,40 @@ def test_openapi_describes_bodies_and_errors(iris_client: httpx.Client) -> None:
     }
 
 
-def test_docs_are_there(iris_client: httpx.Client) -> None:
-    """The interactive page is where everybody looks for it."""
+def test_docs_page_is_served(iris_client: httpx.Client) -> None:
+    """The interactive API page is served at /docs."""
     assert iris_client.get("/docs").status_code == 200
 
 
-def anything(dice: random.Random, depth: int = 0) -> Any:
-    """Some JSON value, mostly near what the protocol takes."""
+def make_json(dice: random.Random, depth: int = 0) -> Any:
+    """Make a random JSON value, often similar to a valid request."""
     scalar = [None, True, "", "FR", "\ud800", 0, -1, 2.5, 1e300, -1e308, 10**30, 10**400, "a" * 100, 5]
     kind = dice.random()
     if depth > 3 or kind < 0.55:
         return dice.choice(scalar)
     if kind < 0.8:
-        return [anything(dice, depth + 1) for _ in range(dice.choice([0, 1, 2, 3, 4, 4, 4, 5]))]
+        return [make_json(dice, depth + 1) for _ in range(dice.choice([0, 1, 2, 3, 4, 4, 4, 5]))]
     names = ["age", "country", "active", "id", "rooms", "area", "features", "", "\x00"]
-    return {dice.choice(names): anything(dice, depth + 1) for _ in range(dice.randrange(5))}
+    return {dice.choice(names): make_json(dice, depth + 1) for _ in range(dice.randrange(5))}
 
 
-def near(dice: random.Random, width: int) -> list[list[Any]]:
-    """Rows of the right width, mostly of the right types."""
+def make_rows(dice: random.Random, width: int) -> list[list[Any]]:
+    """Make rows of the correct width, often with correct types."""
     cells = [None, 1, 2.5, "FR", True, "DE", 0, 10**18, 1e200, -3]
     return [[dice.choice(cells) for _ in range(width)] for _ in range(dice.randrange(1, 4))]
 
 
 @pytest.mark.parametrize(("client", "width"), [("iris_client", 4), ("churn_client", 4), ("house_client", 2)])
-def test_no_body_makes_a_5xx(request: pytest.FixtureRequest, client: str, width: int) -> None:
-    """Whatever JSON comes, it is answered or refused with a reason."""
+def test_random_bodies_never_cause_a_5xx(request: pytest.FixtureRequest, client: str, width: int) -> None:
+    """Random JSON is answered, or refused with 400 and a reason."""
     http: httpx.Client = request.getfixturevalue(client)
     dice = random.Random(20261121)
     outcomes = set()
     for number in range(200):
         key = dice.choice(["features", "instances"])
-        document = anything(dice) if number % 4 == 0 else {key: anything(dice) if number % 2 else near(dice, width)}
+        document = (
+            make_json(dice) if number % 4 == 0 else {key: make_json(dice) if number % 2 else make_rows(dice, width)}
+        )
         body = json.dumps(document)
         if number % 10 == 0:
             body = body[: dice.randrange(len(body) + 1)]

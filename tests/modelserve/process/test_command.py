@@ -1,4 +1,4 @@
-"""The process: its command line, its start, its failures and its end."""
+"""Process tests: command line, start, failures and shutdown."""
 
 import json
 import os
@@ -25,23 +25,23 @@ Launch = Callable[..., Any]
 Wait = Callable[[Callable[[], Any]], Any]
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the console script to its end."""
+def run_script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the console script to the end."""
     script = Path(sys.executable).with_name("modelserve")
     return subprocess.run(
         [script, *arguments], env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
     )
 
 
-def post(app: Any, body: Any) -> httpx.Response:
-    """One prediction."""
+def post_rows(app: Any, body: Any) -> httpx.Response:
+    """Send one prediction request to the app."""
     answer: httpx.Response = app.client.post(app.url("/predict"), json=body)
     return answer
 
 
-def test_help_names_every_setting() -> None:
-    """Each variable stands in --help with its description."""
-    shown = run("--help").stdout
+def test_help_lists_every_setting() -> None:
+    """`--help` lists every variable with the description."""
+    shown = run_script("--help").stdout
 
     for name, field in Settings.model_fields.items():
         assert get_variable(name) in shown
@@ -50,18 +50,18 @@ def test_help_names_every_setting() -> None:
     assert "--host" in shown
 
 
-def test_version_is_the_distributions() -> None:
-    """The app and the fetcher are released together."""
-    assert run("--version").stdout == f"modelserve {__version__}\n"
+def test_version_prints_the_distribution_version() -> None:
+    """`--version` prints the version shared by the app and the fetcher."""
+    assert run_script("--version").stdout == f"modelserve {__version__}\n"
 
 
-def test_a_model_is_loaded_served_and_left_in_peace(launch: Launch, wait: Wait, iris: Path) -> None:
-    """The whole life: listening, ready, predictions, log lines, SIGTERM, exit 0."""
+def test_a_model_is_loaded_and_served_until_sigterm(launch: Launch, wait: Wait, iris: Path) -> None:
+    """The full life cycle ends with exit 0: listening, ready, prediction, log lines, SIGTERM."""
     app = launch(iris.parent, MODELSERVE_PORT="tcp://10.0.0.1:80", MODELSERVE_PRT="1")
     assert app.get("/livez").json() == {"live": True}
     wait(lambda: app.get("/readyz").status_code == 200)
 
-    assert post(app, ROW).json() == {"prediction": ["setosa"]}
+    assert post_rows(app, ROW).json() == {"prediction": ["setosa"]}
     assert app.stop() == 0
 
     messages = [line["message"] for line in app.lines()]
@@ -74,13 +74,13 @@ def test_a_model_is_loaded_served_and_left_in_peace(launch: Launch, wait: Wait, 
     assert (request["method"], request["path"], request["status"]) == ("POST", "/predict", 200)
 
 
-def test_while_the_model_loads_the_reason_is_told(launch: Launch, wait: Wait, tmp_path: Path) -> None:
-    """Alive, not ready, with the reason; predictions are 503 and told to come back; SIGTERM ends it at once."""
+def test_readiness_is_refused_while_the_model_loads(launch: Launch, wait: Wait, tmp_path: Path) -> None:
+    """During the load: alive, not ready with the reason, predictions 503 with Retry-After; SIGTERM ends at once."""
     os.mkfifo(tmp_path / "gate")
-    app = launch(blocked(tmp_path), MODELSERVE_DRAIN="1h")
+    app = launch(save_blocking_model(tmp_path), MODELSERVE_DRAIN="1h")
 
     answers = {path: app.get(path) for path in ("/livez", "/readyz", "/model", "/")}
-    refused = post(app, ROW)
+    refused = post_rows(app, ROW)
 
     assert {k: v.status_code for k, v in answers.items()} == {"/livez": 200, "/readyz": 503, "/model": 503, "/": 200}
     assert answers["/readyz"].json() == {"ready": False, "error": "the model is being loaded"}
@@ -94,18 +94,18 @@ def test_while_the_model_loads_the_reason_is_told(launch: Launch, wait: Wait, tm
     assert app.stop() == 0
 
 
-def blocked(folder: Path) -> Path:
-    """A model that is not unpickled before somebody writes to the pipe `gate`."""
+def save_blocking_model(folder: Path) -> Path:
+    """Create a model that blocks in unpickling until a writer opens the pipe `gate`."""
     file = folder / "model.pkl"
-    # open(<gate>): the loader waits there
+    # open(<gate>) blocks the loader
     file.write_bytes(b"\x80\x04cio\nopen\n(V" + str(folder / "gate").encode() + b"\ntR.")
     return file
 
 
-def test_a_model_that_cannot_be_served_ends_the_process_with_the_reason(
+def test_a_damaged_model_ends_the_process_with_code_and_reason(
     launch: Launch, iris: Path, receipt_for: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """One line in the log, the same where Kubernetes shows it, and an exit code that says what kind it was."""
+    """A model that contradicts the receipt is exit 65, with one log line, repeated in the termination log."""
     copy = tmp_path / "copy" / "model.joblib"
     copy.parent.mkdir()
     shutil.copy(iris, copy)
@@ -123,8 +123,8 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_the_reason(
     assert json.loads(log.read_text()) == {k: v for k, v in last.items() if k != "time"}
 
 
-def test_a_pickle_that_exits_is_a_failure(launch: Launch, tmp_path: Path) -> None:
-    """It neither ends the process in silence nor leaves it loading for ever."""
+def test_a_pickle_that_calls_exit_is_a_failed_load(launch: Launch, tmp_path: Path) -> None:
+    """SystemExit in a pickle is exit 70 with a message, neither a silent end nor an endless load."""
     (tmp_path / "odd").mkdir()
     joblib.dump(Exiting(), tmp_path / "odd" / "model.pkl")
 
@@ -140,12 +140,17 @@ def test_a_pickle_that_exits_is_a_failure(launch: Launch, tmp_path: Path) -> Non
         ({}, 78, "MODEL_PATH is not set."),
         ({"MODEL_PATH": "nowhere"}, 66, "There is no model at "),
         ({"MODEL_PATH": "m", "MODELSERVE_PORT": "http"}, 78, "MODELSERVE_PORT='http': "),
+        ({"MODEL_PATH": "m", "MODELSERVE_MAX_BODY": "9" * 400}, 78, "MODELSERVE_MAX_BODY='999"),
         ({"MODEL_PATH": "m", "MODELSERVE_HOST": "203.0.113.1"}, 78, "Cannot listen on 203.0.113.1 port "),
     ],
 )
-def test_a_wrong_start_is_one_line_and_a_code(environment: dict[str, str], code: int, message: str) -> None:
-    """No traceback; the last line has the cause and the next step."""
-    ended = run("--port", "0", **environment) if "MODELSERVE_PORT" not in environment else run(**environment)
+def test_a_wrong_setting_ends_with_a_code_and_without_a_traceback(
+    environment: dict[str, str], code: int, message: str
+) -> None:
+    """A wrong setting or path ends the process with a code; the last line has message and hint."""
+    ended = (
+        run_script("--port", "0", **environment) if "MODELSERVE_PORT" not in environment else run_script(**environment)
+    )
 
     last = json.loads(ended.stderr.splitlines()[-1])
     assert (code, code) == (ended.returncode, last["code"])
@@ -154,11 +159,11 @@ def test_a_wrong_start_is_one_line_and_a_code(environment: dict[str, str], code:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_port_in_use_is_said() -> None:
-    """The port and the way out are named."""
+def test_a_port_in_use_is_exit_78() -> None:
+    """A port in use is exit 78; the message names address and port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = run("--port", str(port), MODEL_PATH="m")
+        ended = run_script("--port", str(port), MODEL_PATH="m")
 
     last = json.loads(ended.stderr.splitlines()[-1])
     assert ended.returncode == 78
@@ -173,30 +178,30 @@ def test_a_port_in_use_is_said() -> None:
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "MODELSERVE_HOST": "127.0.0.2"}, False),
     ],
 )
-def test_in_a_cluster_listening_on_loopback_is_warned_of(environment: dict[str, str], warned: bool) -> None:
-    """Probes would fail, and nothing else would say why."""
-    ended = run("--port", "0", MODEL_PATH="nowhere", **environment)
+def test_a_loopback_address_in_a_cluster_is_warned_about(environment: dict[str, str], warned: bool) -> None:
+    """In a cluster, a loopback address causes a warning; elsewhere none."""
+    ended = run_script("--port", "0", MODEL_PATH="nowhere", **environment)
 
     assert warned is ("set MODELSERVE_HOST=0.0.0.0" in ended.stderr)
 
 
-def test_sigterm_cuts_no_request(launch: Launch, wait: Wait, tmp_path: Path) -> None:
-    """Not ready at once; new requests are still answered, each with Connection: close; what is open ends in peace."""
+def test_sigterm_drains_before_the_listener_closes(launch: Launch, wait: Wait, tmp_path: Path) -> None:
+    """After SIGTERM: not ready, new requests answered with Connection: close, open requests finished, exit 0."""
     file = tmp_path / "odd" / "model.joblib"
     file.parent.mkdir()
     joblib.dump(Blocking(tmp_path), file)
     app = launch(file, MODELSERVE_DRAIN="1h", MODELSERVE_THREADS="2")
     wait(lambda: app.get("/readyz").status_code == 200)
     answers: list[httpx.Response] = []
-    thread = threading.Thread(target=lambda: answers.append(post(app, {"features": [[1]]})))
+    thread = threading.Thread(target=lambda: answers.append(post_rows(app, {"features": [[1]]})))
     thread.start()
     wait((tmp_path / "asked").exists)
 
     app.process.send_signal(signal.SIGTERM)
     wait(lambda: app.line("stopping"))
-    unready, live, refused = app.get("/readyz"), app.get("/livez"), post(app, {"features": [[1, 2]]})
+    unready, live, refused = app.get("/readyz"), app.get("/livez"), post_rows(app, {"features": [[1, 2]]})
     app.process.send_signal(signal.SIGTERM)  # the grace period is over
-    wait(lambda: not reachable(app))
+    wait(lambda: not is_reachable(app))
     (tmp_path / "release").touch()
     thread.join()
 
@@ -207,8 +212,8 @@ def test_sigterm_cuts_no_request(launch: Launch, wait: Wait, tmp_path: Path) -> 
     assert app.process.wait(60) == 0
 
 
-def reachable(app: Any) -> bool:
-    """Whether it takes new connections."""
+def is_reachable(app: Any) -> bool:
+    """Return whether the app accepts new connections."""
     try:
         app.get("/livez")
     except httpx.TransportError:
@@ -216,16 +221,16 @@ def reachable(app: Any) -> bool:
     return True
 
 
-def test_the_grace_period_ends_by_itself(launch: Launch, wait: Wait, iris: Path) -> None:
-    """A pod that gets SIGTERM ends without being killed."""
+def test_the_process_ends_after_the_grace_period(launch: Launch, wait: Wait, iris: Path) -> None:
+    """After SIGTERM and the grace period the process ends with exit 0."""
     app = launch(iris, MODELSERVE_DRAIN="200ms")
     wait(lambda: app.get("/readyz").status_code == 200)
 
     assert app.stop() == 0
 
 
-def test_ctrl_c_does_not_wait_for_a_grace_period(launch: Launch, wait: Wait, iris: Path) -> None:
-    """On a laptop nobody waits for a Service."""
+def test_sigint_skips_the_grace_period(launch: Launch, wait: Wait, iris: Path) -> None:
+    """SIGINT ends an idle server at once, with exit 0."""
     app = launch(iris, MODELSERVE_DRAIN="1h")
     wait(lambda: app.get("/readyz").status_code == 200)
 

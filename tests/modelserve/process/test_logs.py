@@ -10,8 +10,8 @@ from modelserve.process import logs
 
 
 @pytest.fixture(autouse=True)
-def restore() -> Iterator[None]:
-    """Logging is the process's: what a test sets up goes again."""
+def restore_logging() -> Iterator[None]:
+    """Restore the process-wide logging configuration after each test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -20,8 +20,8 @@ def restore() -> Iterator[None]:
     logging.captureWarnings(False)
 
 
-def test_off_a_terminal_every_line_is_json(capfd: pytest.CaptureFixture[str]) -> None:
-    """Extras become keys, a traceback is one of them, and line breaks stay inside."""
+def test_auto_format_writes_json_outside_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    """Outside a terminal a record is one JSON line: extras and traceback are keys, line breaks stay inside."""
     logs.configure_logging("auto", "info")
     try:
         int("x")
@@ -36,8 +36,8 @@ def test_off_a_terminal_every_line_is_json(capfd: pytest.CaptureFixture[str]) ->
     assert said["traceback"].endswith("ValueError: invalid literal for int() with base 10: 'x'")
 
 
-def test_text_is_for_people(capfd: pytest.CaptureFixture[str]) -> None:
-    """Level, message and extras."""
+def test_text_format_writes_level_message_hint_and_extras(capfd: pytest.CaptureFixture[str]) -> None:
+    """Text format writes level, message, hint and extras; records below the level are dropped."""
     logs.configure_logging("text", "info")
     logging.getLogger("a").info("ready", extra={"model": "iris"})
     logging.getLogger("a").error("No.", extra={"code": 65, "hint": "Try."})
@@ -46,8 +46,10 @@ def test_text_is_for_people(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err == "info: ready model=iris\nerror: No. Try. code=65\n"
 
 
-def test_a_failure_goes_to_the_termination_log_if_it_exists(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Kubernetes shows what is in that file; outside a pod none is made."""
+def test_a_failure_is_written_to_an_existing_termination_log_only(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A failure is logged, and repeated in an existing termination log; a missing file is not created."""
     logs.configure_logging("json", "info")
     file = tmp_path / "termination-log"
 
@@ -69,8 +71,8 @@ def test_a_failure_goes_to_the_termination_log_if_it_exists(tmp_path: Path, capf
     assert expected == {k: v for k, v in logged.items() if k != "time"}
 
 
-def test_a_termination_log_fits_what_kubernetes_keeps(tmp_path: Path) -> None:
-    """A long message is cut, the JSON stays whole."""
+def test_a_long_failure_is_cut_to_the_kubelet_limit(tmp_path: Path) -> None:
+    """Long messages are cut to 4096 bytes of valid JSON."""
     file = tmp_path / "termination-log"
     file.touch()
 

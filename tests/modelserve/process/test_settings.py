@@ -9,12 +9,12 @@ from modelserve.process.settings import Settings, find_unknown_variables, read_s
 
 @pytest.fixture(autouse=True)
 def model_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one setting that has no default."""
+    """Set MODEL_PATH, the only setting without a default."""
     monkeypatch.setenv("MODEL_PATH", "m")
 
 
-def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every kind of value is taken from its variable."""
+def test_each_variable_sets_the_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of every type are read from the environment."""
     for name, value in {
         "MODEL_NAME": "churn",
         "MODELSERVE_PORT": "9000",
@@ -32,7 +32,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_flags_beat_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flag that was given wins; one that was not leaves the variable."""
+    """A given flag wins over the variable; an absent flag leaves the variable."""
     monkeypatch.setenv("MODELSERVE_PORT", "9000")
     monkeypatch.setenv("MODELSERVE_HOST", "::")
 
@@ -41,16 +41,16 @@ def test_flags_beat_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (read.port, read.host) == (9001, "::")
 
 
-def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ConfigMap key without a value changes nothing."""
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ConfigMap key without a value leaves the default."""
     monkeypatch.setenv("MODELSERVE_PORT", "")
     monkeypatch.setenv("MODEL_NAME", "")
 
     assert (read_settings().port, read_settings().model_name) == (8000, "")
 
 
-def test_a_service_link_is_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Kubernetes injects for a Service called modelserve does not crash the app, nor is it warned of."""
+def test_service_links_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables injected for a Service called modelserve neither set the port nor cause warnings."""
     links = {
         "MODELSERVE_PORT": "tcp://10.0.0.1:80",
         "MODELSERVE_PORT_80_TCP": "tcp://10.0.0.1:80",
@@ -66,8 +66,8 @@ def test_a_service_link_is_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_unknown_variables(links) == []
 
 
-def test_a_misspelt_name_is_warned_of_with_the_nearest_one() -> None:
-    """Names that are no setting are named; real ones and others' are not."""
+def test_an_unknown_variable_is_reported_with_the_nearest_name() -> None:
+    """Unknown MODELSERVE_ variables are reported; known and foreign variables are not."""
     warnings = find_unknown_variables(
         {"MODELSERVE_MAX_ROW": "1", "MODELSERVE_PORT": "1", "MODELSERVE_ZZZ": "1", "HOME": "/"}
     )
@@ -91,16 +91,16 @@ def test_a_misspelt_name_is_warned_of_with_the_nearest_one() -> None:
         ("MODEL_NAME", "a/b"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """The message says which variable, and what it holds."""
+def test_a_wrong_value_is_reported_with_the_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A wrong value is a ConfigError with the name of the variable and the value."""
     monkeypatch.setenv(name, value)
 
     with pytest.raises(ConfigError, match=re.escape(f"{name}={value!r}: ")):
         read_settings()
 
 
-def test_more_threads_than_requests_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads that nothing can reach are a mistake."""
+def test_more_threads_than_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads beyond the number of admitted requests could never work: ConfigError."""
     monkeypatch.setenv("MODELSERVE_THREADS", "2")
     monkeypatch.setenv("MODELSERVE_MAX_REQUESTS", "1")
 
@@ -108,8 +108,8 @@ def test_more_threads_than_requests_is_refused(monkeypatch: pytest.MonkeyPatch) 
         read_settings()
 
 
-def test_a_missing_model_path_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one setting that has no default is asked for by name."""
+def test_a_missing_model_path_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MODEL_PATH has no default; without a value the message asks for the variable."""
     monkeypatch.delenv("MODEL_PATH")
 
     with pytest.raises(ConfigError, match="MODEL_PATH is not set"):
@@ -119,17 +119,17 @@ def test_a_missing_model_path_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("text", "size"), [("10", 10), ("1k", 1000), ("1Ki", 1024), ("1.5MiB", 1572864), ("2GB", 2 * 10**9)]
 )
-def test_sizes_take_units(text: str, size: int) -> None:
-    """Sizes are written as Kubernetes and people write them."""
+def test_sizes_accept_units(text: str, size: int) -> None:
+    """Sizes are parsed with decimal and binary units."""
     assert size == read_settings(max_body=text).max_body
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("10", 10), ("1.5s", 1.5), ("200ms", 0.2), ("2m", 120), ("1h", 3600)])
-def test_times_take_units(text: str, seconds: float) -> None:
-    """Times are written with a unit or in seconds."""
+def test_times_accept_units(text: str, seconds: float) -> None:
+    """Times are parsed with units, or as plain seconds."""
     assert seconds == pytest.approx(read_settings(drain=text).drain)
 
 
 def test_every_setting_has_a_description() -> None:
-    """Nothing in --help is left unexplained."""
+    """Every setting has a description for `--help`."""
     assert all(field.description for field in Settings.model_fields.values())

@@ -27,8 +27,8 @@ BIG = 10**400
         (TEXT, "one", [["one"]]),
     ],
 )
-def test_rows_are_put_in_the_models_order(signature: InputSignature, rows: Any, expected: Table) -> None:
-    """Lists, objects and single rows come out as one table."""
+def test_rows_are_ordered_by_the_signature(signature: InputSignature, rows: Any, expected: Table) -> None:
+    """Lists, objects and bare rows become a table in column order."""
     assert expected == build_table(rows, signature, 10)
 
 
@@ -66,24 +66,24 @@ def test_rows_are_put_in_the_models_order(signature: InputSignature, rows: Any, 
         (TEXT, [["a"]], "row 0 must be a string, not a list: the model takes texts"),
     ],
 )
-def test_what_the_model_does_not_take_is_named(signature: InputSignature, rows: Any, message: str) -> None:
-    """The message says which row, which column, and what was wanted."""
+def test_a_refused_row_is_reported_with_row_and_column(signature: InputSignature, rows: Any, message: str) -> None:
+    """A row refused by the signature is a RequestError 400 with row, column and expectation."""
     with pytest.raises(RequestError) as refused:
         build_table(rows, signature, 10)
 
     assert (message, 400) == (refused.value.message, refused.value.status)
 
 
-def test_too_many_rows_are_refused() -> None:
-    """The limit is said, as 413."""
+def test_rows_beyond_the_limit_are_413() -> None:
+    """More rows than the limit are a RequestError 413 with the limit."""
     with pytest.raises(RequestError, match="3 rows, and the limit is 2") as refused:
         build_table([[1, 2]] * 3, PLAIN, 2)
 
     assert refused.value.status == 413
 
 
-def test_the_largest_float_is_taken() -> None:
-    """The limit of float64 itself is inside it."""
+def test_the_largest_float64_is_accepted() -> None:
+    """The largest finite float64 is accepted, as float and as integer."""
     largest = json.loads("1.7976931348623157e308")
 
     assert [[largest, int(largest)]] == build_table([[largest, int(largest)]], PLAIN, 1)

@@ -1,4 +1,4 @@
-"""The scikit-learn runtime: what it loads, what it refuses, and what it makes of rows."""
+"""Tests of the scikit-learn runtime: loading, refusals, signatures, predictions."""
 
 import bz2
 import io
@@ -34,13 +34,13 @@ FRAME = pd.DataFrame({"age": [20.0, 30.0, 40.0, 50.0], "country": ["FR", "DE", "
 LABELS = [0, 1, 1, 0]
 
 
-def load(model: object, *, allow_version_mismatch: bool = False) -> SklearnModel:
-    """Save and load a model."""
+def load_pickled(model: object, *, allow_version_mismatch: bool = False) -> SklearnModel:
+    """Pickle a model, and load the pickle."""
     return runtime.load_model(pickle.dumps(model), "m.pkl", allow_version_mismatch=allow_version_mismatch)
 
 
-def old(model: object) -> bytes:
-    """The model as scikit-learn 0.1 would have saved it."""
+def dump_old_version(model: object) -> bytes:
+    """Pickle a model like scikit-learn 0.1."""
 
     class Pickler(pickle.Pickler):
         def reducer_override(self, value: Any) -> Any:
@@ -55,8 +55,8 @@ def old(model: object) -> bytes:
 
 
 @pytest.mark.parametrize("compress", [0, ("zlib", 3), ("gzip", 3), ("bz2", 3), ("xz", 3)])
-def test_every_compression_of_joblib_is_loaded(compress: Any) -> None:
-    """The bytes say how they are compressed, not the name."""
+def test_every_joblib_compression_is_loaded(compress: Any) -> None:
+    """Compression is detected from the bytes, not from the file name."""
     out = io.BytesIO()
     joblib.dump(LinearRegression().fit([[1], [2]], [2, 4]), out, compress=compress)
 
@@ -65,22 +65,26 @@ def test_every_compression_of_joblib_is_loaded(compress: Any) -> None:
     assert model.predict([[3]]) == pytest.approx([6.0])
 
 
-def test_another_version_of_scikit_learn_is_refused_with_both_versions() -> None:
-    """Loading it would be unsupported, and might predict something else."""
+def test_a_different_scikit_learn_version_is_refused() -> None:
+    """A version mismatch is an UnfitError with both versions."""
     with pytest.raises(UnfitError, match=r"was saved by scikit-learn 0\.1, and this is [0-9.]+"):
-        runtime.load_model(old(LinearRegression().fit([[1], [2]], [2, 4])), "m.pkl", allow_version_mismatch=False)
+        runtime.load_model(
+            dump_old_version(LinearRegression().fit([[1], [2]], [2, 4])), "m.pkl", allow_version_mismatch=False
+        )
 
 
-def test_another_version_is_loaded_if_the_setting_allows_it(caplog: pytest.LogCaptureFixture) -> None:
-    """The versions are then a warning."""
-    model = runtime.load_model(old(LinearRegression().fit([[1], [2]], [2, 4])), "m.pkl", allow_version_mismatch=True)
+def test_a_different_version_is_loaded_if_allowed(caplog: pytest.LogCaptureFixture) -> None:
+    """With allow_version_mismatch the model is loaded with a warning."""
+    model = runtime.load_model(
+        dump_old_version(LinearRegression().fit([[1], [2]], [2, 4])), "m.pkl", allow_version_mismatch=True
+    )
 
     assert model.predict([[3]]) == pytest.approx([6.0])
     assert "from version 0.1 when using version" in caplog.text
 
 
-def test_a_missing_module_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model of a library that the image lacks says which."""
+def test_a_missing_library_is_unfit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of a library that is not installed is an UnfitError with the library."""
     module = types.ModuleType("xgbust")
     exec("class Model:\n    def predict(self, rows): return rows", vars(module))
     monkeypatch.setitem(__import__("sys").modules, "xgbust", module)
@@ -93,16 +97,16 @@ def test_a_missing_module_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused.value.hint == "Install xgbust in the image."
 
 
-def test_a_module_of_another_version_is_told_from_a_missing_library() -> None:
-    """What numpy 9 saves is not cured by installing numpy."""
+def test_a_missing_submodule_asks_for_a_different_version() -> None:
+    """A submodule missing in an installed library is a version problem, by the hint."""
     with pytest.raises(UnfitError, match=r"needs the module numpy\._core9") as refused:
         runtime.load_model(b"\x80\x04cnumpy._core9\narray\n.", "m.pkl", allow_version_mismatch=False)
 
     assert refused.value.hint == "Install the version of numpy that it was saved with."
 
 
-def test_a_class_of_the_training_script_is_named() -> None:
-    """A transformer that was defined in a notebook is told from a broken file."""
+def test_a_class_of_the_training_script_is_unfit() -> None:
+    """A class defined in a notebook is an UnfitError with the class, not a broken file."""
     data = b"\x80\x04c__main__\nMyScaler\n."
 
     with pytest.raises(UnfitError, match=r"needs something that is not here: .*MyScaler"):
@@ -123,51 +127,51 @@ WHOLE = pickle.dumps(RandomForestClassifier(3).fit([[0], [1]], [0, 1]))
         b"<html>",
     ],
 )
-def test_what_is_no_whole_pickle_is_refused(data: bytes) -> None:
-    """Cut files, pointers and error pages are wrong bytes, not bugs."""
+def test_a_truncated_or_foreign_file_is_wrong_bytes(data: bytes) -> None:
+    """Truncated pickles, LFS pointers and error pages are a WrongBytesError, not a bug."""
     with pytest.raises(WrongBytesError, match=r"m\.pkl cannot be unpickled: \w+: "):
         runtime.load_model(data, "m.pkl", allow_version_mismatch=False)
 
 
-def test_what_has_no_predict_is_no_model() -> None:
-    """A dict with a model inside is a common mistake."""
+def test_an_object_without_predict_is_wrong_bytes() -> None:
+    """A dict that holds a model is a WrongBytesError."""
     with pytest.raises(WrongBytesError, match=r"m\.pkl holds a dict, which has no predict"):
-        load({"model": LinearRegression()})
+        load_pickled({"model": LinearRegression()})
 
 
-def test_a_model_that_was_never_fitted_is_refused() -> None:
-    """It would refuse every request."""
+def test_an_unfitted_model_is_wrong_bytes() -> None:
+    """An estimator that was never fitted is a WrongBytesError."""
     with pytest.raises(WrongBytesError, match="a LinearRegression that was never fitted"):
-        load(LinearRegression())
+        load_pickled(LinearRegression())
 
 
-def test_n_jobs_is_one_in_every_part() -> None:
-    """Requests are too small to share out between threads or processes."""
+def test_n_jobs_is_set_to_one_in_nested_estimators() -> None:
+    """Nested estimators never start threads or processes for a request."""
     inner = make_pipeline(StandardScaler(), RandomForestClassifier(3))
     stack = StackingClassifier([("a", inner)], cv=2).fit(FRAME[["age"]].to_numpy(), LABELS)
     for part in (stack, stack.estimators_[0][-1]):
         part.n_jobs = -1
 
-    model = load(stack)
+    model = load_pickled(stack)
 
     assert [part.n_jobs for part in iter_estimators(model._model) if getattr(part, "n_jobs", None)] == [1] * 2
 
 
-def test_a_plain_model_with_names_takes_arrays_without_a_warning() -> None:
-    """No data frame is made for a model that only checks the names; the answers are those of the data frame."""
+def test_a_model_that_only_checks_names_gets_arrays() -> None:
+    """A model that only checks names gets arrays, without a warning, with equal results."""
     frame = FRAME[["age", "seats"]]
     fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, LABELS)
     expected = fitted.predict_proba(frame).tolist()
 
-    model = load(fitted)
+    model = load_pickled(fitted)
 
     assert model._frame_class is None
     assert model.signature.names == ("age", "seats")
     assert expected == model.predict_probabilities(frame.to_numpy().tolist())
 
 
-def test_a_model_that_routes_columns_gets_a_data_frame() -> None:
-    """Names, whole numbers and missing values arrive as pandas would read them."""
+def test_a_model_that_may_read_names_gets_a_data_frame() -> None:
+    """The data frame has names, integer columns and missing values as pandas reads them."""
     seen: list[pd.DataFrame] = []
 
     class Spy(BaseEstimator):  # type: ignore[misc]
@@ -185,16 +189,16 @@ def test_a_model_that_routes_columns_gets_a_data_frame() -> None:
     assert seen[0]["seats"].dtype == np.int64
 
 
-class Own(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Somebody's own transformer, of which nothing is known."""
+class CustomTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Custom transformer without tags or fitted attributes."""
 
-    def fit(self, rows: Any, labels: Any = None) -> "Own":
-        """Learn nothing."""
+    def fit(self, rows: Any, labels: Any = None) -> "CustomTransformer":
+        """Store the number of columns, and nothing else."""
         self.n_features_in_ = np.shape(rows)[1]
         return self
 
     def transform(self, rows: Any) -> Any:
-        """Change nothing."""
+        """Return the rows without a change."""
         return rows
 
 
@@ -208,7 +212,7 @@ NUMBER, ANY = Column(), Column(kind="any")
         (["passthrough", SimpleImputer(strategy="most_frequent"), LogisticRegression()], [NUMBER] * 2),
         ([FunctionTransformer(), LogisticRegression()], [NUMBER] * 2),
         ([FunctionTransformer(np.log1p), LogisticRegression()], [ANY] * 2),
-        ([Own(), LogisticRegression()], [ANY] * 2),
+        ([CustomTransformer(), LogisticRegression()], [ANY] * 2),
         (
             [make_column_transformer(("passthrough", [0]), remainder=StandardScaler()), LogisticRegression()],
             [NUMBER] * 2,
@@ -218,7 +222,10 @@ NUMBER, ANY = Column(), Column(kind="any")
             [Column(kind="unused", example=None), Column(example=1)],
         ),
         (
-            [make_column_transformer((StandardScaler(), slice(0, 1)), (Own(), [False, True])), LogisticRegression()],
+            [
+                make_column_transformer((StandardScaler(), slice(0, 1)), (CustomTransformer(), [False, True])),
+                LogisticRegression(),
+            ],
             [NUMBER, ANY],
         ),
         (
@@ -227,20 +234,20 @@ NUMBER, ANY = Column(), Column(kind="any")
         ),
     ],
 )
-def test_what_a_column_takes_follows_from_what_touches_it_first(steps: list[Any], expected: list[Column]) -> None:
-    """Pipelines, imputers and routers are seen through."""
+def test_column_kinds_follow_from_the_first_transformer(steps: list[Any], expected: list[Column]) -> None:
+    """Kinds are inferred through pipelines, imputers and column transformers."""
     fitted = make_pipeline(*steps).fit(FRAME[["age", "seats"]].to_numpy(), LABELS)
 
-    assert load_here(fitted).signature.columns == tuple(expected)
+    assert wrap_unpickled(fitted).signature.columns == tuple(expected)
 
 
-def load_here(model: Any) -> SklearnModel:
-    """A model that is not pickled, because its class is the test's own."""
+def wrap_unpickled(model: Any) -> SklearnModel:
+    """Wrap a model without pickling, for classes of the test module."""
     return SklearnModel(model)
 
 
-def test_columns_picked_by_name_selector_and_slice_are_told_apart() -> None:
-    """Every way of picking columns gives the same kinds."""
+def test_column_kinds_are_inferred_for_names_selectors_and_slices() -> None:
+    """Names, selectors and slices of a column transformer give equal kinds."""
     text = Column("country", "any", "DE")
     for numbers, strings in (
         (["age"], ["country"]),
@@ -248,36 +255,38 @@ def test_columns_picked_by_name_selector_and_slice_are_told_apart() -> None:
         (slice("age", "age"), slice("country", "country")),
     ):
         router = make_column_transformer((StandardScaler(), numbers), (OneHotEncoder(), strings))
-        model = load(make_pipeline(router, LogisticRegression()).fit(FRAME, LABELS))
+        model = load_pickled(make_pipeline(router, LogisticRegression()).fit(FRAME, LABELS))
 
         assert model.signature.columns == (Column("age"), text, Column("seats", "unused", None))
 
 
-def test_a_search_is_seen_through() -> None:
-    """What a grid search found is what serves."""
+def test_column_kinds_are_inferred_through_a_search() -> None:
+    """A fitted search is inspected like the best estimator."""
     router = make_column_transformer(
         (OneHotEncoder(handle_unknown="ignore"), ["country"]), ("passthrough", ["age", "seats"])
     )
     search = GridSearchCV(make_pipeline(router, LogisticRegression()), {}, cv=2).fit(FRAME, LABELS)
 
-    model = load(search)
+    model = load_pickled(search)
 
     assert [c.kind for c in model.signature.columns or ()] == ["number", "any", "number"]
     assert len(model.predict([[20, "XX", 1]])) == 1
 
 
-def test_a_model_of_texts_takes_strings() -> None:
-    """A pipeline that begins with a vectoriser has no columns."""
-    model = load(make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(["good film", "bad film"], ["+", "-"]))
+def test_a_text_vectorizer_has_a_text_signature() -> None:
+    """A pipeline that begins with a text vectorizer accepts strings as rows."""
+    model = load_pickled(
+        make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(["good film", "bad film"], ["+", "-"])
+    )
 
     assert (model.signature.text, model.signature.columns) == (True, None)
     assert model.predict([["good"], ["bad"]]) == ["+", "-"]
 
 
-def test_a_null_that_the_model_does_not_take_is_named() -> None:
-    """The first null is pointed at, by number or by name."""
-    array = load(LinearRegression().fit([[1, 2], [2, 3]], [2, 4]))
-    named = load(LinearRegression().fit(FRAME[["age", "seats"]], LABELS))
+def test_a_refused_null_is_reported_with_row_and_column() -> None:
+    """The first null is reported by column number, or by name."""
+    array = load_pickled(LinearRegression().fit([[1, 2], [2, 3]], [2, 4]))
+    named = load_pickled(LinearRegression().fit(FRAME[["age", "seats"]], LABELS))
 
     with pytest.raises(RequestError, match="row 1, column 0 is null, and the model takes no missing values"):
         array.predict([[1, 2], [None, 3]])
@@ -285,10 +294,10 @@ def test_a_null_that_the_model_does_not_take_is_named() -> None:
         named.predict([[1, None]])
 
 
-def test_a_value_that_the_model_never_saw_is_the_clients_mistake() -> None:
-    """The model's own words come back, their first line."""
+def test_an_unknown_category_is_a_request_error() -> None:
+    """An unknown category is a RequestError with the first line of the model's message."""
     router = make_column_transformer((OneHotEncoder(), ["country"]))
-    model = load(make_pipeline(router, LogisticRegression()).fit(FRAME, LABELS))
+    model = load_pickled(make_pipeline(router, LogisticRegression()).fit(FRAME, LABELS))
 
     with pytest.raises(RequestError, match=r"the model refuses these rows: Found unknown categories \['XX'\]"):
         model.predict([[None, "XX", None]])
@@ -296,16 +305,16 @@ def test_a_value_that_the_model_never_saw_is_the_clients_mistake() -> None:
         model.predict([[None, 5, None]])
 
 
-def test_only_a_value_error_is_about_numbers() -> None:
-    """A matrix of numbers is always the right type: another error is a bug, and stays one."""
+def test_only_a_value_error_is_a_request_error_for_numbers() -> None:
+    """For a matrix of numbers only a ValueError concerns the data; other errors are bugs."""
     with pytest.raises(RequestError, match=r"the model refuses these rows: no$"):
-        load(Failing(ValueError("no\nsecret"))).predict([[1]])
+        load_pickled(Failing(ValueError("no\nsecret"))).predict([[1]])
     with pytest.raises(TypeError):
-        load(Failing(TypeError("bug"))).predict([[1]])
+        load_pickled(Failing(TypeError("bug"))).predict([[1]])
     with pytest.raises(RequestError):
-        load(Failing(TypeError("not for strings"))).predict([["a"]])
+        load_pickled(Failing(TypeError("not for strings"))).predict([["a"]])
     with pytest.raises(KeyError):
-        load(Failing(KeyError("bug"))).predict([["a"]])
+        load_pickled(Failing(KeyError("bug"))).predict([["a"]])
 
 
 @pytest.mark.parametrize(
@@ -321,9 +330,9 @@ def test_only_a_value_error_is_about_numbers() -> None:
         ("é", "é"),
     ],
 )
-def test_predictions_are_plain_values(value: object, expected: object) -> None:
-    """Numpy's scalars become Python's; what JSON cannot say becomes null."""
-    said = load(Saying(value)).predict([[1], [2]])
+def test_numpy_scalars_become_plain_values(value: object, expected: object) -> None:
+    """Numpy scalars become Python values; non-finite numbers become null."""
+    said = load_pickled(Saying(value)).predict([[1], [2]])
 
     assert [expected, expected] == said
     assert type(expected) is type(said[0])
@@ -341,32 +350,32 @@ def test_predictions_are_plain_values(value: object, expected: object) -> None:
         (7, [7]),
     ],
 )
-def test_every_shape_of_answer_is_plain(values: object, expected: object) -> None:
-    """Several outputs, several tables, series and lists."""
+def test_every_result_shape_becomes_plain_lists(values: object, expected: object) -> None:
+    """Several outputs, several tables, series and lists become plain lists."""
     assert expected == runtime.to_plain_values(values)
 
 
-def test_several_outputs_have_several_classes() -> None:
-    """Classes and probabilities are then a list for each output."""
+def test_several_outputs_have_a_list_of_classes_each() -> None:
+    """With several outputs, classes and probabilities are a list per output."""
     fitted = MultiOutputClassifier(LogisticRegression()).fit([[0], [1], [2]], [[0, "a"], [1, "b"], [1, "c"]])
 
-    model = load(fitted)
+    model = load_pickled(fitted)
 
     assert model.classes == [["0", "1"], ["a", "b", "c"]]
     assert [list(np.array(p).shape) for p in model.predict_probabilities([[1]])] == [[1, 2], [1, 3]]
 
 
-def test_a_model_without_probabilities_says_so() -> None:
-    """It is known before anybody asks."""
+def test_has_probabilities_follows_from_predict_proba() -> None:
+    """Whether probabilities are available is known before the first request."""
     rows = [[0.0], [1.0], [2.0], [3.0]]
 
-    assert not load(LinearRegression().fit(rows, LABELS)).has_probabilities
-    assert not load(SVC().fit(rows, LABELS)).has_probabilities
-    assert load(LogisticRegression().fit(rows, LABELS)).has_probabilities
+    assert not load_pickled(LinearRegression().fit(rows, LABELS)).has_probabilities
+    assert not load_pickled(SVC().fit(rows, LABELS)).has_probabilities
+    assert load_pickled(LogisticRegression().fit(rows, LABELS)).has_probabilities
 
 
-def test_the_readme_of_a_model_is_not_needed(iris: Path) -> None:
-    """Name of class, library and classes come from the model."""
+def test_class_library_and_classes_come_from_the_model(iris: Path) -> None:
+    """Class name, library version and class labels are read from the estimator."""
     model = runtime.load_model(iris.read_bytes(), iris.name, allow_version_mismatch=False)
 
     assert model.class_name == "RandomForestClassifier"
