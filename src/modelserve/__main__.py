@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> int:
-    """Serve the model; without the libraries of the `serve` extra, print the command that installs them."""
+    """Serve the model; without the libraries of the `serve` extra, print the install command."""
     try:
         from modelserve.process.command import run_server  # noqa: PLC0415  may not be installed
     except ModuleNotFoundError as error:

@@ -79,7 +79,7 @@ class Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = self.force_exit or sig == signal.SIGINT
         elif self._engine.draining or sig == signal.SIGINT or self._engine.repository.model is None:
-            self.should_exit = True  # no Service needs a grace period
+            self.should_exit = True  # no Service routes requests here, or the grace period has begun before
         self._engine.draining = True
         if self._stop_at is None:
             self._stop_at = time.monotonic() + self._grace
