@@ -13,9 +13,11 @@ import yaml
 
 from modelfetch.cli import app as cli
 from modelfetch.cli import settings
-from modelserve import settings as app_settings
-from modelserve.app import create_app
-from modelserve.service import Service
+from modelserve.engine.inference import EngineLimits, InferenceEngine
+from modelserve.engine.repository import ModelSource
+from modelserve.http.app import create_app
+from modelserve.http.routes import RequestLimits
+from modelserve.process import settings as app_settings
 from testkit.cli import Cli
 from tests.contract.tables import README, ROOT, between, tables
 
@@ -102,7 +104,7 @@ def test_every_flag_that_is_named_exists(page: Path) -> None:
 def test_every_variable_that_is_named_exists(page: Path) -> None:
     """A `MODELFETCH_*` or `MODELSERVE_*` in a page is read by one of the two."""
     ours = {name for field in settings.Settings.model_fields for name in settings.variables(field)}
-    known = ours | set(map(app_settings.variable, app_settings.Settings.model_fields)) | set(NO_SETTINGS)
+    known = ours | set(map(app_settings.get_variable, app_settings.Settings.model_fields)) | set(NO_SETTINGS)
 
     assert set(re.findall(r"MODEL(?:FETCH|SERVE)_[A-Z0-9_]*", page.read_text(encoding="utf-8"))) - known == set()
 
@@ -178,7 +180,8 @@ def test_the_failure_that_is_shown_is_what_a_failure_says(modelfetch: Cli) -> No
 
 def test_the_routes_that_are_shown_are_served() -> None:
     """Every `GET /path` and `POST /path` of the README is a route of modelserve."""
-    app = create_app(Service(app_settings.Settings.model_validate({"MODEL_PATH": "model.joblib"})))
+    engine = InferenceEngine(ModelSource(Path("model.joblib")), EngineLimits(max_requests=1, threads=1))
+    app = create_app(engine, RequestLimits(max_body=1, max_rows=1, body_timeout=1), port=8000)
     served = {(method, path) for path, ways in app.openapi()["paths"].items() for method in ways}
     served |= {("get", "/"), ("get", app.docs_url)}
 
