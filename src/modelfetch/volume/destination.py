@@ -68,11 +68,7 @@ def _locate(dest: str, name: str, *, directory: bool, archive: bool) -> Destinat
     if archive and not into and safe_paths.is_archive_name(path.name):
         path = path.parent
     if directory or archive:
-        if path.exists() and not path.is_dir():
-            raise DestinationError(f"{path} is a file where a directory must go.", hint=MOVE)
-        if path.name == AREA:
-            raise _own(path.name)
-        return Destination(path, directory=True)
+        return _locate_directory(path)
     if into and path.exists() and not path.is_dir():
         raise DestinationError(f"{path} is a file where a directory must go.", hint=MOVE)
     path = path / name if into else path
@@ -85,6 +81,17 @@ def _locate(dest: str, name: str, *, directory: bool, archive: bool) -> Destinat
     if path.name == AREA or path.name.endswith(SUFFIX):
         raise _own(path.name)
     return Destination(path, directory=False)
+
+
+def _locate_directory(path: Path) -> Destination:
+    if path.exists() and not path.is_dir():
+        raise DestinationError(f"{path} is a file where a directory must go.", hint=MOVE)
+    if path.name == AREA:
+        raise _own(path.name)
+    if len(os.fsencode(path / SUFFIX)) > safe_paths.MAX_PATH_BYTES:
+        shown = safe_paths.quote_path(str(path))
+        raise UnsafeNameError(f"The path {shown} is too long for its receipt's.", hint="Name a shorter DEST.")
+    return Destination(path, directory=True)
 
 
 def _own(name: str) -> UnsafeNameError:

@@ -203,9 +203,10 @@ def test_a_directory_in_place_of_the_receipt_is_left_there(tmp_path: Path) -> No
 
 def test_a_destination_without_room_for_the_receipts_name_is_too_long(tmp_path: Path) -> None:
     """Its own path is one that the system takes."""
-    dest = str(tmp_path)
-    while len(dest) < 4090:
-        dest += "/" + "m" * min(200, 4089 - len(dest))
+    for last in (100, 200):  # the name in its parent, and so the way that it would be published
+        parent = str(tmp_path)
+        while len(parent) < 4089 - last:
+            parent += "/" + "p" * min(200, 4088 - last - len(parent))
 
-    with pytest.raises(UnsafeNameError):
-        put(Path(dest), NEW)
+        with pytest.raises(UnsafeNameError):
+            put(Path(parent, "m" * last), NEW)
