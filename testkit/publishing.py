@@ -10,59 +10,59 @@ from modelfetch.volume import receipt as receipts
 from modelfetch.volume.destination import Destination, locate_destination
 from modelfetch.volume.receipt import FileEntry, Receipt
 from modelfetch.volume.staging import StagingArea, lock_staging_area
-from testkit import tree
+from testkit.file_tree import RECEIPT_NAME, STAGING_NAME, read_files, sha256_hex, write_files
 
 Files = dict[str, bytes]
 
 
-def receipt_of(files: Files, *, directory: bool = True) -> Receipt:
+def make_receipt(files: Files, *, directory: bool = True) -> Receipt:
     """The receipt of these files."""
-    listed = tuple(FileEntry(name, len(data), tree.sha256(data)) for name, data in sorted(files.items()))
+    listed = tuple(FileEntry(name, len(data), sha256_hex(data)) for name, data in sorted(files.items()))
     digest = receipts.model_digest(listed, directory=directory)
     now = receipts.utc_now()
     return Receipt("s3://b/m", "v", digest, listed, ("size",), 0, 0, 0.0, 0, now, now)
 
 
 @contextmanager
-def staged(place: Destination, files: Files, folders: tuple[str, ...] = ()) -> Iterator[StagingArea]:
+def stage_files(place: Destination, files: Files, folders: tuple[str, ...] = ()) -> Iterator[StagingArea]:
     """A stage that holds these files."""
     with lock_staging_area(place.staging_parent, place.name, lambda: None) as stage:
         stage.clear()
         stage.tree.mkdir()
-        tree.write(stage.tree, files)
+        write_files(stage.tree, files)
         for folder in folders:
             (stage.tree / folder).mkdir(parents=True, exist_ok=True)
         yield stage
 
 
-def put(dest: Path, files: Files, folders: tuple[str, ...] = ()) -> Receipt:
+def publish_files(dest: Path, files: Files, folders: tuple[str, ...] = ()) -> Receipt:
     """Publish a directory."""
     place = locate_destination(str(dest), "", directory=True, archive=False)
-    with staged(place, files, folders) as stage:
-        publish.publish(stage, place, receipt := receipt_of(files))
+    with stage_files(place, files, folders) as stage:
+        publish.publish(stage, place, receipt := make_receipt(files))
     return receipt
 
 
-def put_file(dest: str, data: bytes, name: str = "m.bin") -> Path:
+def publish_file(dest: str, data: bytes, name: str = "m.bin") -> Path:
     """Publish a single file."""
     place = locate_destination(dest, name, directory=False, archive=False)
     files = {place.path.name: data}
-    with staged(place, files) as stage:
-        publish.publish(stage, place, receipt_of(files, directory=False))
+    with stage_files(place, files) as stage:
+        publish.publish(stage, place, make_receipt(files, directory=False))
     return place.path
 
 
-def whole(dest: Path, files: Files, strangers: Files | None = None) -> None:
+def assert_published(dest: Path, files: Files, foreign_files: Files | None = None) -> None:
     """The directory holds these and nothing else, as its receipt says."""
-    receipt = receipts.read_receipt(dest / tree.RECEIPT)
-    assert tree.read(dest) == {**files, **(strangers or {})}
+    receipt = receipts.read_receipt(dest / RECEIPT_NAME)
+    assert read_files(dest) == {**files, **(foreign_files or {})}
     assert [entry.path for entry in receipt.files] == sorted(files)
     assert receipts.is_intact(receipt, dest)
-    assert not (dest / tree.STAGING).exists()
-    assert not (dest.parent / tree.STAGING).exists()
+    assert not (dest / STAGING_NAME).exists()
+    assert not (dest.parent / STAGING_NAME).exists()
 
 
-def snapshot(root: Path) -> dict[str, Any]:
+def snapshot_tree(root: Path) -> dict[str, Any]:
     """All there is below a directory, links as such."""
     found = sorted(root.rglob("*"))
     return {

@@ -33,7 +33,7 @@ class Program:
     @property
     def path(self) -> Path:
         """Where it is, once built; the version is in the name, so that another one is built anew."""
-        return cache() / "bin" / f"{self.name}-{self.version}"
+        return cache_dir() / "bin" / f"{self.name}-{self.version}"
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -48,7 +48,7 @@ class BuildError(Exception):
     """A server could not be built."""
 
 
-def cache() -> Path:
+def cache_dir() -> Path:
     """The user's cache directory of these tests."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelfetch-tests"
 
@@ -58,22 +58,22 @@ def can_build() -> bool:
     return shutil.which("go") is not None and os.environ.get("MODELFETCH_TEST_SERVERS") != "embedded"
 
 
-def build(program: Program) -> Path:
+def build_program(program: Program) -> Path:
     """Build a program unless that was done before; of two callers at once the second waits for the first.
 
     Raises:
         BuildError: `go install` failed.
     """
     program.path.parent.mkdir(parents=True, exist_ok=True)
-    with (cache() / f"{program.name}.lock").open("w") as lock:
+    with (cache_dir() / f"{program.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.path.exists():
-            _install(program)
+            _install_program(program)
     return program.path
 
 
-def _install(program: Program) -> None:
-    with tempfile.TemporaryDirectory(dir=cache()) as gobin:
+def _install_program(program: Program) -> None:
+    with tempfile.TemporaryDirectory(dir=cache_dir()) as gobin:
         env = {
             **os.environ,
             "GOBIN": gobin,
@@ -98,7 +98,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], ready: str, log: Path, env: Mapping[str, str] | None = None) -> Iterator[None]:
+def run_server(command: list[str], ready: str, log: Path, env: Mapping[str, str] | None = None) -> Iterator[None]:
     """Run a server until the block ends; begins once `ready`, a URL, answers without an error.
 
     Raises:
@@ -131,41 +131,41 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
 
 
 @contextmanager
-def minio(directory: Path, access_key: str, secret_key: str) -> Iterator[str]:
+def run_minio(directory: Path, access_key: str, secret_key: str) -> Iterator[str]:
     """A MinIO with its data below `directory`; gives its endpoint."""
     endpoint = f"127.0.0.1:{free_port()}"
     env = {"MINIO_ROOT_USER": access_key, "MINIO_ROOT_PASSWORD": secret_key, "MINIO_BROWSER": "off"}
-    command = [str(build(MINIO)), "server", "--address", endpoint, str(directory / "data")]
-    with running(command, f"http://{endpoint}/minio/health/ready", directory / "log", env):
+    command = [str(build_program(MINIO)), "server", "--address", endpoint, str(directory / "data")]
+    with run_server(command, f"http://{endpoint}/minio/health/ready", directory / "log", env):
         yield f"http://{endpoint}"
 
 
 @contextmanager
-def fake_gcs(directory: Path) -> Iterator[str]:
+def run_fake_gcs(directory: Path) -> Iterator[str]:
     """A fake-gcs-server that keeps its objects in memory; gives its endpoint."""
     port = free_port()
     address = f"127.0.0.1:{port}"
-    command = [str(build(FAKE_GCS)), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
+    command = [str(build_program(FAKE_GCS)), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
     command += ["-backend", "memory", "-public-host", address]
-    with running(command, f"http://{address}/_internal/healthcheck", directory / "log"):
+    with run_server(command, f"http://{address}/_internal/healthcheck", directory / "log"):
         yield f"http://{address}"
 
 
 @contextmanager
-def toxiproxy(directory: Path) -> Iterator[str]:
+def run_toxiproxy(directory: Path) -> Iterator[str]:
     """A toxiproxy without proxies yet; gives the URL of its API."""
     port = free_port()
-    command = [str(build(TOXIPROXY)), "-host", "127.0.0.1", "-port", str(port)]
-    with running(command, f"http://127.0.0.1:{port}/version", directory / "log"):
+    command = [str(build_program(TOXIPROXY)), "-host", "127.0.0.1", "-port", str(port)]
+    with run_server(command, f"http://127.0.0.1:{port}/version", directory / "log"):
         yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
-def moto(directory: Path) -> Iterator[str]:
+def run_moto(directory: Path) -> Iterator[str]:
     """Moto's S3 server, which needs no Go but checks no credentials; gives its endpoint."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with running(command, f"http://127.0.0.1:{port}/moto-api/", directory / "log"):
+    with run_server(command, f"http://127.0.0.1:{port}/moto-api/", directory / "log"):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -175,4 +175,4 @@ if __name__ == "__main__":
     if not can_build():
         sys.exit("there is no Go here: the tests will use moto's server, and skip what needs GCS")
     for each in (MINIO, FAKE_GCS, TOXIPROXY):
-        sys.stdout.write(f"{build(each)}\n")
+        sys.stdout.write(f"{build_program(each)}\n")

@@ -18,7 +18,7 @@ from botocore.config import Config
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from testkit import tree
+from testkit.file_tree import pack_tar, read_files, write_files
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -27,7 +27,7 @@ REGION = "us-east-1"
 MODELS = {"crc32": "CRC32", "crc32c": "CRC32C", "crc64nvme": "CRC64-NVME"}
 
 
-def crc(algorithm: str, data: bytes) -> str:
+def crc_base64(algorithm: str, data: bytes) -> str:
     """A CRC in base64, big-endian, as both stores write it."""
     value = int(anycrc.Model(MODELS[algorithm]).calc(data))
     return base64.b64encode(value.to_bytes(8 if algorithm == "crc64nvme" else 4, "big")).decode()
@@ -60,7 +60,7 @@ class Store(Protocol):
         """The same for another address of the server."""
         ...
 
-    def named(self, key: str) -> dict[str, str]:
+    def model_env(self, key: str) -> dict[str, str]:
         """The variables that name the model in a ConfigMap."""
         ...
 
@@ -76,7 +76,7 @@ class Store(Protocol):
         """An object's content."""
         ...
 
-    def names(self) -> list[str]:
+    def list_keys(self) -> list[str]:
         """The names of all objects, sorted."""
         ...
 
@@ -92,17 +92,17 @@ class Store(Protocol):
         """The identifier of the current version."""
         ...
 
-    def pinned(self, key: str, version: str) -> str:
+    def pinned_uri(self, key: str, version: str) -> str:
         """The URI of one version."""
         ...
 
-    def downloads(self, key: str = "") -> dict[str, str]:
+    def download_filter(self, key: str = "") -> dict[str, str]:
         """What tells requests for an object's bytes, or any object's, from all others: for `Rule` and `came`."""
         ...
 
 
 @dataclass(frozen=True)
-class S3:
+class S3Server:
     """A server that speaks S3. `kind` is minio, moto or given."""
 
     endpoint: str
@@ -113,19 +113,19 @@ class S3:
     @cached_property
     def client(self) -> "S3Client":
         """A client with the server's own credentials."""
-        return self._connected()
+        return self._new_client()
 
     @cached_property
-    def plain(self) -> "S3Client":
+    def legacy_client(self) -> "S3Client":
         """One that sends no checksums, as clients did before 2025."""
-        return self._connected(request_checksum_calculation="when_required")
+        return self._new_client(request_checksum_calculation="when_required")
 
     def close(self) -> None:
         """Close the clients' connections."""
         self.client.close()
-        self.plain.close()
+        self.legacy_client.close()
 
-    def _connected(self, **config: Any) -> "S3Client":
+    def _new_client(self, **config: Any) -> "S3Client":
         return boto3.session.Session().client(  # boto3's own session is not for several threads
             "s3",
             endpoint_url=self.endpoint,
@@ -171,14 +171,14 @@ class S3:
             self.client.put_bucket_versioning(Bucket=bucket.bucket, VersioningConfiguration={"Status": "Enabled"})
         yield bucket
         if self.kind == "given":
-            bucket.remove()
+            bucket.delete_bucket()
 
 
 @dataclass(frozen=True)
 class S3Bucket:
     """A `Store` on S3."""
 
-    server: S3
+    server: S3Server
     bucket: str
     scheme: str = field(default="s3", init=False)
 
@@ -196,7 +196,7 @@ class S3Bucket:
         """See `Store`."""
         return self.server.env_at(endpoint)
 
-    def named(self, key: str) -> dict[str, str]:
+    def model_env(self, key: str) -> dict[str, str]:
         """See `Store`."""
         return {"S3_BUCKET": self.bucket, "S3_MODEL_PATH": key}
 
@@ -209,16 +209,16 @@ class S3Bucket:
         if self.server.kind == "minio":
             self.put(
                 "all.tar",
-                tree.tar({prefix + name: data for name, data in files.items()}),
+                pack_tar({prefix + name: data for name, data in files.items()}),
                 Metadata={"snowball-auto-extract": "true"},
             )
         else:
             for name, data in files.items():
                 self.put(prefix + name, data)
 
-    def put_plain(self, key: str, data: bytes) -> None:
+    def put_without_checksum(self, key: str, data: bytes) -> None:
         """Store an object without a checksum but its ETag."""
-        self.server.plain.put_object(Bucket=self.bucket, Key=key, Body=data)
+        self.server.legacy_client.put_object(Bucket=self.bucket, Key=key, Body=data)
 
     def put_parts(self, key: str, parts: list[bytes], *, full_object: bool = True) -> None:
         """Upload in parts: with CRC64NVME of the full object, or with a composite CRC32, as tools before 2025 did."""
@@ -228,19 +228,19 @@ class S3Bucket:
         upload = client.create_multipart_upload(**begin)["UploadId"]
         done = []
         for number, part in enumerate(parts, start=1):
-            checksum = {f"Checksum{name}": crc(name.lower(), part)}
+            checksum = {f"Checksum{name}": crc_base64(name.lower(), part)}
             one: Any = {**place, "UploadId": upload, "PartNumber": number, "Body": part, **checksum}
             done.append({"PartNumber": number, "ETag": client.upload_part(**one)["ETag"], **checksum})
         finish: Any = {**place, "UploadId": upload, "MultipartUpload": {"Parts": done}, "ChecksumType": kind}
         if full_object:
-            finish["ChecksumCRC64NVME"] = crc("crc64nvme", b"".join(parts))
+            finish["ChecksumCRC64NVME"] = crc_base64("crc64nvme", b"".join(parts))
         client.complete_multipart_upload(**finish)
 
     def get(self, key: str) -> bytes:
         """See `Store`."""
         return self.server.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
 
-    def names(self) -> list[str]:
+    def list_keys(self) -> list[str]:
         """See `Store`."""
         pages = self.server.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         return sorted(item["Key"] for page in pages for item in page.get("Contents", ()))
@@ -258,16 +258,16 @@ class S3Bucket:
         reply = self.server.client.head_object(Bucket=self.bucket, Key=key)
         return reply.get("VersionId") or reply["ETag"].strip('"')
 
-    def pinned(self, key: str, version: str) -> str:
+    def pinned_uri(self, key: str, version: str) -> str:
         """See `Store`."""
         return f"{self.uri(key)}?versionId={version}"
 
-    def downloads(self, key: str = "") -> dict[str, str]:
+    def download_filter(self, key: str = "") -> dict[str, str]:
         """See `Store`; addressed with the bucket in the path."""
         name = f"{quote(key)}$" if key else "."
         return {"method": "GET", "path": f"^/{self.bucket}/{name}"}
 
-    def let_anybody_read(self) -> None:
+    def allow_anonymous_reads(self) -> None:
         """Allow requests without credentials."""
         resources = [f"arn:aws:s3:::{self.bucket}", f"arn:aws:s3:::{self.bucket}/*"]
         allow = {
@@ -279,7 +279,7 @@ class S3Bucket:
         policy = {"Version": "2012-10-17", "Statement": [allow]}
         self.server.client.put_bucket_policy(Bucket=self.bucket, Policy=json.dumps(policy))
 
-    def remove(self) -> None:
+    def delete_bucket(self) -> None:
         """Delete the bucket with all that is in it."""
         client = self.server.client
         for page in client.get_paginator("list_object_versions").paginate(Bucket=self.bucket):
@@ -289,7 +289,7 @@ class S3Bucket:
 
 
 @dataclass(frozen=True)
-class GCS:
+class GCSServer:
     """An emulator of Google Cloud Storage. `kind` is fake-gcs-server or given."""
 
     endpoint: str
@@ -323,7 +323,7 @@ class GCS:
 class GCSBucket:
     """A `Store` on GCS."""
 
-    server: GCS
+    server: GCSServer
     bucket: str
     scheme: str = field(default="gs", init=False)
 
@@ -341,7 +341,7 @@ class GCSBucket:
         """See `Store`."""
         return {"STORAGE_EMULATOR_HOST": endpoint}
 
-    def named(self, key: str) -> dict[str, str]:
+    def model_env(self, key: str) -> dict[str, str]:
         """See `Store`."""
         return {"GCS_BUCKET": self.bucket, "GCS_MODEL_PATH": key}
 
@@ -364,7 +364,7 @@ class GCSBucket:
         """See `Store`."""
         return bytes(self._blob(key).download_as_bytes())
 
-    def names(self) -> list[str]:
+    def list_keys(self) -> list[str]:
         """See `Store`."""
         return sorted(blob.name for blob in self.server.client.list_blobs(self.bucket))
 
@@ -382,11 +382,11 @@ class GCSBucket:
         blob.reload()
         return str(blob.generation)
 
-    def pinned(self, key: str, version: str) -> str:
+    def pinned_uri(self, key: str, version: str) -> str:
         """See `Store`."""
         return f"{self.uri(key)}#{version}"
 
-    def downloads(self, key: str = "") -> dict[str, str]:
+    def download_filter(self, key: str = "") -> dict[str, str]:
         """See `Store`."""
         name = f"{quote(key, safe='')}$" if key else "."
         return {"method": "GET", "path": f"/b/{self.bucket}/o/{name}", "query": "alt=media"}
@@ -396,18 +396,18 @@ class GCSBucket:
 
 
 @dataclass(frozen=True)
-class Folder:
+class ModelFolder:
     """A directory of models on the local disk: for what does not depend on the store, since it needs no SDK."""
 
     root: Path
 
     def put(self, key: str, data: bytes) -> None:
         """Write a file."""
-        tree.write(self.root, {key: data})
+        write_files(self.root, {key: data})
 
-    def names(self) -> list[str]:
+    def list_keys(self) -> list[str]:
         """List the paths of all files, sorted."""
-        return sorted(tree.read(self.root))
+        return sorted(read_files(self.root))
 
     def delete(self, key: str) -> None:
         """Remove a file, and the directories that it leaves empty: a bucket has none."""

@@ -20,7 +20,7 @@ _PATHS = re.compile(r'(?:AT_FDCWD|\d+)<(?P<fd>[^>]*)>|"(?P<name>(?:[^"\\]|\\.)*)
 
 
 @dataclass(frozen=True)
-class Call:
+class SystemCall:
     """A system call.
 
     Attributes:
@@ -41,18 +41,18 @@ class Call:
     failed: bool
     cut: bool
 
-    def below(self, root: Path) -> tuple[str, ...]:
+    def paths_below(self, root: Path) -> tuple[str, ...]:
         """Its paths that are in a directory, or are the directory itself, relative to it."""
         return tuple(Path(path).relative_to(root).as_posix() for path in self.paths if Path(path).is_relative_to(root))
 
     @property
-    def changes(self) -> bool:
+    def changes_disk(self) -> bool:
         """Whether it is one that changes the disk or flushes it: not one that only opens a file to read."""
         return not self.failed and (self.name != "openat" or "O_CREAT" in self.args or "O_TRUNC" in self.args)
 
 
 @functools.cache
-def missing() -> str:
+def unavailable_reason() -> str:
     """Why there is no tracing here; empty if there is."""
     if shutil.which("strace") is None:
         return "strace is not installed"
@@ -60,7 +60,7 @@ def missing() -> str:
     return "" if tried.returncode == 0 else f"strace may not trace here: {tried.stderr.decode().strip()}"
 
 
-def command(log: Path, *inject: str) -> list[str]:
+def strace_command(log: Path, *inject: str) -> list[str]:
     """What to put before a command; each `inject` is like `rename:signal=KILL:when=2` (strace(1), -e inject)."""
     strikes = [part for one in inject for part in ("-e", f"inject={one}")]
     # Where nothing is struck at, the kernel passes over the other calls. Signals cannot be injected that way.
@@ -69,7 +69,7 @@ def command(log: Path, *inject: str) -> list[str]:
     return ["strace", "-f", *fast, *told, "-e", f"trace={','.join(CHANGES)}", *strikes]
 
 
-def calls(log: Path) -> list[Call]:
+def read_calls(log: Path) -> list[SystemCall]:
     """The calls of a run, in the order of their beginning."""
     counts: dict[tuple[str, str], int] = {}
     found = []
@@ -82,18 +82,18 @@ def calls(log: Path) -> list[Call]:
         args, _, result = rest.rpartition(") ")
         args = args or rest
         failed, cut = result.lstrip().startswith("= -1"), result.lstrip().startswith("= ?")
-        found.append(Call(int(thread), name, counts[thread, name], args, _paths(args), failed, cut))
+        found.append(SystemCall(int(thread), name, counts[thread, name], args, _absolute_paths(args), failed, cut))
     return found
 
 
-def to_the_end(log: Path, signal: str) -> float | None:
+def seconds_to_exit(log: Path, signal: str) -> float | None:
     """Seconds from the first of these signals to the end of the last thread; None if none came."""
     text = log.read_text(errors="surrogateescape")
     came = [float(when) for when, name in _SIGNAL.findall(text) if name == signal]
     return max(map(float, _EXIT.findall(text))) - came[0] if came else None
 
 
-def _paths(args: str) -> tuple[str, ...]:
+def _absolute_paths(args: str) -> tuple[str, ...]:
     """Absolute paths: of descriptors, and of names, which are relative to the descriptor before them."""
     found: list[str] = []
     at = ""

@@ -18,7 +18,7 @@ from modelserve import receipt as read
 from modelserve.errors import WrongBytesError
 from modelserve.model import load
 from modelserve.settings import Settings
-from testkit.cli import Cli
+from testkit.cli_runner import CliRunner
 from tests.contract.tables import README
 
 KINDS = ["file", "directory", "archive"]
@@ -34,7 +34,7 @@ class Pulled(NamedTuple):
 
 
 @pytest.fixture
-def pulled(modelfetch: Cli, tmp_path: Path) -> Callable[[str], Pulled]:
+def pulled(modelfetch: CliRunner, tmp_path: Path) -> Callable[[str], Pulled]:
     """Called with a kind, it pulls a model of that kind from a path."""
 
     def pull(kind: str) -> Pulled:

@@ -40,7 +40,7 @@ from modelfetch.sources.s3.source import S3Source
 from modelfetch.transfer.range_reader import _check_range
 from modelfetch.volume import receipt
 from modelfetch.volume.resume_journal import ResumeJournal
-from testkit.archives import Guarded
+from testkit.archives import GuardedExtractor
 from tests.fuzz import archives as wrappings
 
 Target = Callable[[bytes], None]
@@ -78,7 +78,7 @@ def unpacking(data: bytes) -> None:
     """An archive: what comes out is what is on the disk, within the budget; nothing comes to lie beside it."""
     with _place() as place:
         try:
-            root = Guarded(Path(place))(wrappings.wrapped(data), max_bytes=MAX_BYTES, max_files=50)
+            root = GuardedExtractor(Path(place))(wrappings.wrapped(data), max_bytes=MAX_BYTES, max_files=50)
         except WrongBytesError as error:
             _is_one_line(error)
             return

@@ -15,9 +15,9 @@ from modelfetch.net.connection_pool import NetworkOptions
 from modelfetch.sources import Access, RemoteObject, open_source
 from modelfetch.transfer.range_reader import RangeReader, TransferStopped
 from modelfetch.uri import parse_uri
-from testkit import tree
+from testkit.file_tree import random_bytes
 
-DATA = tree.noise(300_000)
+DATA = random_bytes(300_000)
 
 
 class Kept:

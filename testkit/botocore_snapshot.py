@@ -30,7 +30,7 @@ BUCKETS = (
     "arn:aws:s3::123456789012:accesspoint/many.mrap",
 )  # fmt: skip
 SETTINGS: tuple[dict[str, Any], ...] = ({}, {"use_fips_endpoint": True}, {"use_dualstack_endpoint": True})
-OF_S3: tuple[dict[str, Any], ...] = (
+S3_SETTINGS: tuple[dict[str, Any], ...] = (
     {"use_fips_endpoint": True, "use_dualstack_endpoint": True},
     {"signature_version": UNSIGNED, "s3": {"addressing_style": "virtual"}},
     {"signature_version": "s3v4", "s3": {"addressing_style": "path", "us_east_1_regional_endpoint": "legacy"}},
@@ -67,13 +67,13 @@ class NotSentError(Exception):
     """The request that would have been sent."""
 
 
-def refuse(_: Any, request: Any) -> None:
+def refuse_request(_: Any, request: Any) -> None:
     """Send nothing."""
     body = request.body if isinstance(request.body, str) else (request.body or b"").decode()
     raise NotSentError(request.method, request.url, body)
 
 
-def outcome(call: Any, *args: Any, **kwargs: Any) -> Any:
+def capture_outcome(call: Any, *args: Any, **kwargs: Any) -> Any:
     """What a call gives: its value, or what it raises."""
     try:
         return call(*args, **kwargs)
@@ -81,7 +81,7 @@ def outcome(call: Any, *args: Any, **kwargs: Any) -> Any:
         return [type(error).__name__, str(error)]
 
 
-def stated(client: Any) -> list[Any]:
+def describe_endpoint(client: Any) -> list[Any]:
     """What a client says of where it goes and how it signs."""
     meta, signer = client.meta, client._request_signer
     signed = [
@@ -92,40 +92,44 @@ def stated(client: Any) -> list[Any]:
     return [meta.endpoint_url, meta.region_name, meta.partition, *signed]
 
 
-def of_service(session: Any, service: str, region: str | None, given: dict[str, Any], endpoint: str | None) -> Any:
+def describe_service(
+    session: Any, service: str, region: str | None, given: dict[str, Any], endpoint: str | None
+) -> Any:
     """A client's statements, and for S3 the URLs that it signs."""
-    client = outcome(session.create_client, service, region_name=region, config=Config(**given), endpoint_url=endpoint)
+    client = capture_outcome(
+        session.create_client, service, region_name=region, config=Config(**given), endpoint_url=endpoint
+    )
     if isinstance(client, list) or service != "s3":
-        return client if isinstance(client, list) else stated(client)
-    said = stated(client)
+        return client if isinstance(client, list) else describe_endpoint(client)
+    said = describe_endpoint(client)
     for bucket in BUCKETS:
         params = {"Bucket": bucket, "Key": "a key"}
-        said.append(outcome(client.generate_presigned_url, "get_object", Params=params))
-    said.append(outcome(client.list_objects_v2, Bucket="bucket", Prefix="a/"))
+        said.append(capture_outcome(client.generate_presigned_url, "get_object", Params=params))
+    said.append(capture_outcome(client.list_objects_v2, Bucket="bucket", Prefix="a/"))
     return said
 
 
-def clients() -> dict[str, Any]:
+def describe_clients() -> dict[str, Any]:
     """Every service in every region with every setting."""
     found = {}
     session = botocore.session.get_session()
     session.set_credentials("key", "secret")
     for service in SERVICES:
-        for region, given in itertools.product(REGIONS, (*SETTINGS, *(OF_S3 if service == "s3" else ()))):
+        for region, given in itertools.product(REGIONS, (*SETTINGS, *(S3_SETTINGS if service == "s3" else ()))):
             label = json.dumps(given, default=lambda _: "unsigned")
-            found[f"{service} {region} {label}"] = of_service(session, service, region, given, None)
-        found[f"{service} at an address"] = of_service(session, service, "eu-west-1", {}, "http://127.0.0.1:9000")
+            found[f"{service} {region} {label}"] = describe_service(session, service, region, given, None)
+        found[f"{service} at an address"] = describe_service(session, service, "eu-west-1", {}, "http://127.0.0.1:9000")
         found[f"{service} is in"] = [
             session.get_available_regions(service, partition, allow_non_regional=True)
             for partition in session.get_available_partitions()
         ]
     session.set_config_variable("sts_regional_endpoints", "legacy")
     for region in REGIONS:
-        found[f"sts {region} as it was"] = of_service(session, "sts", region, {}, None)
+        found[f"sts {region} as it was"] = describe_service(session, "sts", region, {}, None)
     return found
 
 
-def providers(home: Path) -> dict[str, Any]:
+def describe_providers(home: Path) -> dict[str, Any]:
     """The first request of every credential provider that asks a service."""
     (home / "config").write_text(CONFIG.format(home=home))
     (home / "token").write_text("token of the web")
@@ -136,16 +140,16 @@ def providers(home: Path) -> dict[str, Any]:
     old = {**TOKEN, "clientSecret": "secret", "registrationExpiresAt": "2999-01-01T00:00:00Z"}
     for key, token in (("https://start.example", good), ("ours", old)):
         (cache / f"{hashlib.sha1(key.encode()).hexdigest()}.json").write_text(json.dumps(token))
-    return {name: outcome(frozen, name) for name in PROFILES}
+    return {name: capture_outcome(read_credentials, name) for name in PROFILES}
 
 
-def frozen(profile: str) -> list[str]:
+def read_credentials(profile: str) -> list[str]:
     """The credentials of a profile."""
     found: Any = botocore.session.Session(profile=profile).get_credentials()
     return list(found.get_frozen_credentials())
 
 
-def model(service: str) -> list[Any]:
+def read_service_model(service: str) -> list[Any]:
     """All that is known of a service, but the prose."""
 
     def silent(found: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +158,7 @@ def model(service: str) -> list[Any]:
     loader = botocore.session.get_session().get_component("data_loader")
     kinds = ("service-2", "endpoint-rule-set-1", "paginators-1", "waiters-2")
     raw = [
-        json.dumps(outcome(loader.load_service_model, service, kind))
+        json.dumps(capture_outcome(loader.load_service_model, service, kind))
         for kind in kinds
         if kind != "waiters-2" or service == "s3"
     ]
@@ -167,11 +171,11 @@ def main() -> None:
     time.time = lambda: 1767225600.0
     for module in (botocore.auth, botocore.signers):
         module.get_current_datetime = lambda *_, **__: now  # type: ignore[attr-defined]
-    botocore.httpsession.URLLib3Session.send = refuse  # type: ignore[assignment]
+    botocore.httpsession.URLLib3Session.send = refuse_request  # type: ignore[assignment]
     said = {
-        "clients": clients(),
-        "providers": providers(Path.home()),
-        "models": {service: model(service) for service in SERVICES},
+        "clients": describe_clients(),
+        "providers": describe_providers(Path.home()),
+        "models": {service: read_service_model(service) for service in SERVICES},
     }
     json.dump({"from": botocore.__file__, **said}, sys.stdout)
 

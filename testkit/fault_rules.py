@@ -23,7 +23,7 @@ class Request:
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     status: int = 0
     sent: int = 0
-    rule: "Rule | None" = None
+    rule: "FaultRule | None" = None
     done: bool = False
 
     @property
@@ -31,7 +31,7 @@ class Request:
         """Its Range header."""
         return self.headers.get("range")
 
-    def matches(self, method: str | None = None, path: str = "", query: str = "") -> bool:
+    def matches_pattern(self, method: str | None = None, path: str = "", query: str = "") -> bool:
         """Whether it has this method, and these regular expressions are found in its path and query."""
         return (
             method in (None, self.method)
@@ -39,7 +39,7 @@ class Request:
             and re.search(query, self.query) is not None
         )
 
-    def asks_for(self, offset: int) -> bool:
+    def covers_offset(self, offset: int) -> bool:
         """Whether this byte of the object is among those asked for."""
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.range or "bytes=0-")
         if self.method != "GET" or span is None:
@@ -48,7 +48,7 @@ class Request:
 
 
 @dataclass(kw_only=True)
-class Rule:
+class FaultRule:
     """Which requests go wrong, and how. Whatever is left out matches, or is left alone.
 
     Attributes:
@@ -129,37 +129,37 @@ class Rule:
     matched: int = field(default=0, init=False)
 
     @property
-    def used(self) -> int:
+    def hits(self) -> int:
         """How many requests it has spoilt."""
         spoilt = max(0, self.matched - self.nth + 1)
         return spoilt if self.times is None else min(spoilt, self.times)
 
-    def takes(self, request: Request) -> bool:
+    def claim_request(self, request: Request) -> bool:
         """Whether this request is one to spoil; counts it if it matches."""
         offset = next((at for at in (self.covers, self.flip_at, self.cut_at) if at is not None), None)
-        before = self.used
+        before = self.hits
         if (
-            request.matches(self.method, self.path, self.query)
+            request.matches_pattern(self.method, self.path, self.query)
             and self.ranged in (None, request.range is not None)
-            and (offset is None or request.asks_for(offset))
+            and (offset is None or request.covers_offset(offset))
             and (self.when is None or self.when(request))
         ):
             self.matched += 1
-        return self.used > before
+        return self.hits > before
 
     @property
-    def in_chunks(self) -> bool:
+    def sends_chunks(self) -> bool:
         """Whether the body is to be sent in chunks, however it came."""
         return self.chunked or self.compress or self.bad_chunk is not None
 
-    def altered(self, headers: list[tuple[str, str]], *, body: bool = True) -> list[tuple[str, str]]:
+    def alter_headers(self, headers: list[tuple[str, str]], *, body: bool = True) -> list[tuple[str, str]]:
         """A reply's headers, with a body or without, as the client is to see them; a name may occur several times."""
         gone = {name.lower() for name in (*self.drop, *self.headers)}
-        if body and (self.old or self.in_chunks):
+        if body and (self.old or self.sends_chunks):
             gone.add("content-length")
-        kept = [(name, self._stated(name, value)) for name, value in headers if name.lower() not in gone]
+        kept = [(name, self._alter_length(name, value)) for name, value in headers if name.lower() not in gone]
         encoding = [("Content-Encoding", "gzip")] if self.compress else []
         return [*kept, *self.headers.items(), *self.also, *encoding]
 
-    def _stated(self, name: str, value: str) -> str:
+    def _alter_length(self, name: str, value: str) -> str:
         return str(int(value) + self.length_off) if name.lower() == "content-length" else value

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-KINDS: dict[str, Callable[[], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey]] = {
+KEY_TYPES: dict[str, Callable[[], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey]] = {
     "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
     "p521": lambda: ec.generate_private_key(ec.SECP521R1()),
@@ -32,7 +32,7 @@ KINDS: dict[str, Callable[[], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | e
 
 
 @dataclass(frozen=True)
-class Pair:
+class KeyPair:
     """The files of a private key and of its public one."""
 
     private: Path
@@ -40,39 +40,39 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Certified(Pair):
+class CertifiedKeyPair(KeyPair):
     """A key with a certificate, and the root certificate that it leads to by way of another."""
 
     certificate: Path
-    between: Path
+    intermediate: Path
     root: Path
 
 
-def pair(directory: Path, name: str = "key", kind: str = "p256", password: str = "") -> Pair:
+def make_key_pair(directory: Path, name: str = "key", kind: str = "p256", password: str = "") -> KeyPair:
     """Make a key pair, the private one locked if there is a password."""
-    key = KINDS[kind]()
-    made = Pair(directory / f"{name}.pem", directory / f"{name}.pub")
+    key = KEY_TYPES[kind]()
+    made = KeyPair(directory / f"{name}.pem", directory / f"{name}.pub")
     lock: KeySerializationEncryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
     made.private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
     made.public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return made
 
 
-def certified(directory: Path, name: str = "leaf") -> Certified:
+def make_certified_key(directory: Path, name: str = "leaf") -> CertifiedKeyPair:
     """Make a root, an authority below it, and a signer's key with a certificate of that authority."""
     root_key, between_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
-    root = _certificate("root", root_key, "root", root_key)
-    between = _certificate("between", between_key, "root", root_key)
-    own = _certificate("signer", key, "between", between_key, authority=False)
+    root = _issue_certificate("root", root_key, "root", root_key)
+    between = _issue_certificate("between", between_key, "root", root_key)
+    own = _issue_certificate("signer", key, "between", between_key, authority=False)
     paths = [directory / f"{name}-{part}" for part in ("key.pem", "key.pub", "own.crt", "between.crt", "root.crt")]
     paths[0].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     paths[1].write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     for path, certificate in zip(paths[2:], (own, between, root), strict=True):
         path.write_bytes(certificate.public_bytes(Encoding.PEM))
-    return Certified(*paths)
+    return CertifiedKeyPair(*paths)
 
 
-def _certificate(
+def _issue_certificate(
     name: str,
     key: ec.EllipticCurvePrivateKey,
     issuer: str,
@@ -109,14 +109,14 @@ def _certificate(
     )
 
 
-def sign(model: Path, key: Pair, signature: Path, ignored: tuple[str, ...] = ()) -> Path:
+def sign_model(model: Path, key: KeyPair, signature: Path, ignored: tuple[str, ...] = ()) -> Path:
     """Sign with the library as its command does: what is ignored, git's files and the signature stay out."""
     inside = [signature.name] if signature.parent == model else []
     hashing = model_signing.hashing.Config().set_ignored_paths(paths=[*ignored, *inside])
     config = model_signing.signing.Config()
-    if isinstance(key, Certified):
+    if isinstance(key, CertifiedKeyPair):
         config.use_certificate_signer(
-            private_key=key.private, signing_certificate=key.certificate, certificate_chain=[key.between]
+            private_key=key.private, signing_certificate=key.certificate, certificate_chain=[key.intermediate]
         )
     else:
         config.use_elliptic_key_signer(private_key=key.private)
@@ -124,7 +124,7 @@ def sign(model: Path, key: Pair, signature: Path, ignored: tuple[str, ...] = ())
     return signature
 
 
-def verify(model: Path, key: Pair, signature: Path) -> None:
+def verify_model(model: Path, key: KeyPair, signature: Path) -> None:
     """Verify with the library as its command does, told nothing of what else stands beside the files.
 
     Raises:
@@ -136,7 +136,7 @@ def verify(model: Path, key: Pair, signature: Path) -> None:
     config.set_hashing_config(hashing).verify(model, signature)
 
 
-def command(*args: object) -> str:
+def run_model_signing(*args: object) -> str:
     """Run model_signing's own command; what it says. It must succeed."""
     words = [sys.executable, "-m", "model_signing", *map(str, args)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testkit.cli import Cli, Run
+from testkit.cli_runner import CliRunner, Run
 
 LOADED = (
     "modelfetch.__main__", "modelfetch.cli.app", "modelfetch.sources.s3.source", "modelfetch.sources.gcs.source",
@@ -31,12 +31,12 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass(frozen=True)
-class Warm:
+class WarmProcess:
     """The process that forks, reached by its socket."""
 
     socket: Path
 
-    def __call__(self, cli: Cli, *args: object, env: Mapping[str, str | None], timeout: int) -> tuple[Run, int]:
+    def __call__(self, cli: CliRunner, *args: object, env: Mapping[str, str | None], timeout: int) -> tuple[Run, int]:
         """Run `modelfetch` as `cli` would; also gives the largest resident set, in bytes.
 
         Raises:
@@ -57,18 +57,18 @@ class Warm:
 
 
 @contextmanager
-def warm(directory: Path) -> Iterator[Warm]:
+def start_warm_process(directory: Path) -> Iterator[WarmProcess]:
     """The process, for as long as the block runs."""
     path = directory / "socket"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     env = {name: value for name, value in env.items() if not name.startswith(("COVERAGE_", "COV_CORE_"))}
-    command = [sys.executable, "-m", "testkit.warm", str(path)]
+    command = [sys.executable, "-m", "testkit.warm_process", str(path)]
     with subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         if process.stdout.readline() != READY:
             raise RuntimeError("the process to fork from did not start")
         try:
-            yield Warm(path)
+            yield WarmProcess(path)
         finally:
             process.kill()
 
@@ -78,7 +78,7 @@ class _Handler(socketserver.StreamRequestHandler):
         asked = json.loads(self.rfile.readline())
         child = os.fork()
         if child == 0:
-            _run(asked)
+            _become_run(asked)
         signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
         signal.alarm(asked["timeout"])
         _, status, usage = os.wait4(child, 0)
@@ -91,7 +91,7 @@ class _Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
     request_queue_size = 100
 
 
-def _run(asked: dict[str, Any]) -> None:
+def _become_run(asked: dict[str, Any]) -> None:
     """Become the run: the rest of this process's life."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     home = Path(asked["home"])

@@ -16,7 +16,7 @@ import trustme
 
 
 @dataclass
-class Web:
+class HttpsServer:
     """The server's content and manners; a test sets them as it likes.
 
     Attributes:
@@ -56,7 +56,7 @@ class Web:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    web: Web
+    web: HttpsServer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], OSError):  # an OSError: the client has gone, or does not trust us
@@ -67,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     @property
-    def web(self) -> Web:
+    def web(self) -> HttpsServer:
         assert isinstance(self.server, _Server)
         return self.server.web
 
@@ -75,29 +75,29 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_HEAD(self) -> None:
-        self._serve(body=False)
+        self._serve_request(body=False)
 
     def do_GET(self) -> None:
-        self._serve(body=True)
+        self._serve_request(body=True)
 
-    def _serve(self, *, body: bool) -> None:
+    def _serve_request(self, *, body: bool) -> None:
         web = self.web
         path = self.path.partition("?")[0]
         web.requests.append((self.command, self.path, dict(self.headers.items())))
         if path in web.redirects:
-            return self._reply(302, {"Location": web.redirects[path]})
+            return self._send_reply(302, {"Location": web.redirects[path]})
         if web.token and self.headers.get("Authorization") != f"Bearer {web.token}":
-            return self._reply(401, {"WWW-Authenticate": "Bearer"})
+            return self._send_reply(401, {"WWW-Authenticate": "Bearer"})
         if self.command == "HEAD" and not web.head:
-            return self._reply(405, {"Allow": "GET"})
+            return self._send_reply(405, {"Allow": "GET"})
         if path not in web.files:
-            return self._reply(404, {})
-        return self._content(web, web.files[path], body=body)
+            return self._send_reply(404, {})
+        return self._send_content(web, web.files[path], body=body)
 
-    def _content(self, web: Web, data: bytes, *, body: bool) -> None:
+    def _send_content(self, web: HttpsServer, data: bytes, *, body: bool) -> None:
         tag = f'"{hashlib.md5(data).hexdigest()}"'
         if web.etag and self.headers.get("If-Match", tag) != tag:
-            return self._reply(412, {})
+            return self._send_reply(412, {})
         headers = {**web.headers, **({"ETag": tag} if web.etag else {})}
         status, part = 200, data
         if web.ranges:
@@ -105,12 +105,12 @@ class _Handler(BaseHTTPRequestHandler):
             if span := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
                 first, last = int(span[1]), min(int(span[2] or len(data)), len(data) - 1)
                 if first >= len(data):
-                    return self._reply(416, {"Content-Range": f"bytes */{len(data)}"})
+                    return self._send_reply(416, {"Content-Range": f"bytes */{len(data)}"})
                 status, part = 206, data[first : last + 1]
                 headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
-        return self._reply(status, headers, part, body=body, length=web.length)
+        return self._send_reply(status, headers, part, body=body, length=web.length)
 
-    def _reply(
+    def _send_reply(
         self, status: int, headers: dict[str, str], data: bytes = b"", *, body: bool = True, length: bool = True
     ) -> None:
         self.send_response(status)
@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(directory: Path) -> Iterator[Web]:
+def run_https_server(directory: Path) -> Iterator[HttpsServer]:
     """A server with a certificate of a fresh authority, for 127.0.0.1 and localhost."""
     authority = trustme.CA()
     ca = directory / "ca.pem"
@@ -137,7 +137,7 @@ def serving(directory: Path) -> Iterator[Web]:
     authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
     server = _Server(("127.0.0.1", 0), _Handler)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    server.web = Web(f"https://127.0.0.1:{server.server_address[1]}", ca, context)
+    server.web = HttpsServer(f"https://127.0.0.1:{server.server_address[1]}", ca, context)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -16,7 +16,7 @@ from modelfetch.sources.gcs.source import GCSSource
 from modelfetch.sources.s3.source import S3Source
 from modelfetch.transfer.range_reader import RangeReader
 from modelfetch.uri import parse_uri
-from testkit.raising import SECRET
+from testkit.library_errors import SECRET
 
 if TYPE_CHECKING:
     from modelfetch.net.connection_pool import Response
@@ -36,24 +36,24 @@ def gcs_source() -> GCSSource:
     return GCSSource(parse_uri("gs://b/o"), Access(emulator="http://store.invalid:4443"))
 
 
-def of_s3() -> AbstractContextManager[None]:
+def s3_translation() -> AbstractContextManager[None]:
     """What a request through boto3 is made in."""
     return s3_source()._explained("k")
 
 
-def of_gcs() -> AbstractContextManager[None]:
+def gcs_translation() -> AbstractContextManager[None]:
     """What a request through Google's SDK is made in."""
     return gcs_source()._explained("o")
 
 
-def translated(error: Exception, translation: Translation) -> ModelfetchError:
+def translate_error(error: Exception, translation: Translation) -> ModelfetchError:
     """What becomes of an error."""
     with pytest.raises(ModelfetchError) as caught, translation():
         raise error
     return caught.value
 
 
-def read(error: Exception) -> ModelfetchError:
+def translate_read_error(error: Exception) -> ModelfetchError:
     """What becomes of an error that reading a body raises."""
 
     def fail(_: memoryview) -> int:
@@ -65,14 +65,14 @@ def read(error: Exception) -> ModelfetchError:
     return caught.value
 
 
-def assert_decided(told: ModelfetchError, kind: type[ModelfetchError]) -> None:
+def assert_error_contract(error: ModelfetchError, kind: type[ModelfetchError]) -> None:
     """It is of this very class, with a code of the contract, a message, a next step, and tried again if that helps."""
-    assert type(told) is kind, f"{told!r} is no {kind.__name__}"
-    assert told.code not in (0, errors.BUG_CODE)
-    assert told.message.endswith(".")
-    assert "\n" not in told.message
-    assert told.hint
-    assert SECRET not in f"{told.message} {told.hint}"
+    assert type(error) is kind, f"{error!r} is no {kind.__name__}"
+    assert error.code not in (0, errors.BUG_CODE)
+    assert error.message.endswith(".")
+    assert "\n" not in error.message
+    assert error.hint
+    assert SECRET not in f"{error.message} {error.hint}"
     again = kind in (TransientError, ChangedError)
-    assert told.retryable == again
-    assert retry._transient(told) == (kind is TransientError)
+    assert error.retryable == again
+    assert retry._transient(error) == (kind is TransientError)

@@ -10,22 +10,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-RECEIPT = ".modelfetch.json"
-MANIFEST = ".modelfetch-manifest.json"
-STAGING = ".modelfetch"
+RECEIPT_NAME = ".modelfetch.json"
+MANIFEST_NAME = ".modelfetch-manifest.json"
+STAGING_NAME = ".modelfetch"
 
 
-def noise(size: int, seed: int = 0) -> bytes:
+def random_bytes(size: int, seed: int = 0) -> bytes:
     """Bytes that no compression shrinks, the same for the same seed."""
     return random.Random(seed).randbytes(size)
 
 
-def sha256(data: bytes) -> str:
+def sha256_hex(data: bytes) -> str:
     """The sha256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
-def write(root: Path, files: Mapping[str, bytes]) -> Path:
+def write_files(root: Path, files: Mapping[str, bytes]) -> Path:
     """Make files below `root`, with the directories they need."""
     for name, data in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -33,26 +33,28 @@ def write(root: Path, files: Mapping[str, bytes]) -> Path:
     return root
 
 
-def read(root: Path) -> dict[str, bytes]:
+def read_files(root: Path) -> dict[str, bytes]:
     """The files below `root` by their path relative to it, receipts left out."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files if not path.name.endswith(RECEIPT)}
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes() for path in files if not path.name.endswith(RECEIPT_NAME)
+    }
 
 
-def digest(files: Mapping[str, bytes]) -> str:
+def directory_digest(files: Mapping[str, bytes]) -> str:
     """The digest that a directory's receipt must have: that of what `sha256sum` prints, sorted by path."""
-    lines = "".join(f"{sha256(data)}  {name}\n" for name, data in sorted(files.items()))
-    return f"sha256:{sha256(lines.encode())}"
+    lines = "".join(f"{sha256_hex(data)}  {name}\n" for name, data in sorted(files.items()))
+    return f"sha256:{sha256_hex(lines.encode())}"
 
 
-def manifest(files: Mapping[str, bytes], *, directory: bool = True, **others: Any) -> bytes:
+def manifest_json(files: Mapping[str, bytes], *, directory: bool = True, **others: Any) -> bytes:
     """What a push of these files leaves with them; `others` are fields to add or to replace."""
-    listed = [{"path": name, "size": len(data), "sha256": sha256(data)} for name, data in files.items()]
-    own = digest(files) if directory else "".join(f"sha256:{one['sha256']}" for one in listed)
+    listed = [{"path": name, "size": len(data), "sha256": sha256_hex(data)} for name, data in files.items()]
+    own = directory_digest(files) if directory else "".join(f"sha256:{one['sha256']}" for one in listed)
     return json.dumps({"schema": 1, "complete": True, "digest": own, "files": listed, **others}).encode()
 
 
-def tar(files: Mapping[str, bytes]) -> bytes:
+def pack_tar(files: Mapping[str, bytes]) -> bytes:
     """A tar archive, the same for the same files."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as archive:
@@ -63,6 +65,6 @@ def tar(files: Mapping[str, bytes]) -> bytes:
     return sink.getvalue()
 
 
-def tar_gz(files: Mapping[str, bytes]) -> bytes:
+def pack_tar_gz(files: Mapping[str, bytes]) -> bytes:
     """A tar archive compressed with gzip, the same for the same files."""
-    return gzip.compress(tar(files), compresslevel=1, mtime=0)
+    return gzip.compress(pack_tar(files), compresslevel=1, mtime=0)

@@ -22,7 +22,7 @@ POOL = urllib3.HTTPConnectionPool("store.invalid")
 CONNECTION = urllib3.connection.HTTPConnection("store.invalid")
 
 
-def exceptions(module: ModuleType, defined_in: str = "") -> dict[str, type[Exception]]:
+def find_exceptions(module: ModuleType, defined_in: str = "") -> dict[str, type[Exception]]:
     """The exceptions that a module defines, by name; no warnings, no second names.
 
     Args:
@@ -37,7 +37,7 @@ def exceptions(module: ModuleType, defined_in: str = "") -> dict[str, type[Excep
     }
 
 
-def reply(status: int, message: str = "Because.", reason: str = "", **headers: str) -> requests.Response:
+def google_response(status: int, message: str = "Because.", reason: str = "", **headers: str) -> requests.Response:
     """A reply of Google's, as its SDK keeps it."""
     response = requests.Response()
     response.status_code = status
@@ -48,7 +48,7 @@ def reply(status: int, message: str = "Because.", reason: str = "", **headers: s
     return response
 
 
-def refusal(code: str, status: int, operation: str = "GetObject", message: str = "Because.", **headers: str) -> Any:
+def s3_refusal(code: str, status: int, operation: str = "GetObject", message: str = "Because.", **headers: str) -> Any:
     """A reply of S3's, as botocore raises it."""
     answer: Any = {
         "Error": {"Code": code, "Message": message},
@@ -57,14 +57,14 @@ def refusal(code: str, status: int, operation: str = "GetObject", message: str =
     return sdk.ClientError(answer, operation)
 
 
-def untrusted() -> ssl.SSLCertVerificationError:
+def untrusted_certificate() -> ssl.SSLCertVerificationError:
     """As OpenSSL raises it."""
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
     error.verify_message = "self-signed certificate"
     return error
 
 
-def retried(reason: Exception) -> u3.MaxRetryError:
+def max_retry_error(reason: Exception) -> u3.MaxRetryError:
     """As urllib3 wraps what its pool meets."""
     return u3.MaxRetryError(POOL, URL, reason)
 
@@ -72,7 +72,7 @@ def retried(reason: Exception) -> u3.MaxRetryError:
 _retry_error: Any = api.RetryError  # its constructor has no types
 _SPECIAL: dict[type[Exception], Callable[[], Exception]] = {
     sdk.WaiterError: lambda: sdk.WaiterError("waiter", "because", {}),
-    u3.MaxRetryError: lambda: retried(OSError("x")),
+    u3.MaxRetryError: lambda: max_retry_error(OSError("x")),
     u3.NewConnectionError: lambda: u3.NewConnectionError(CONNECTION, "refused"),
     u3.NameResolutionError: lambda: u3.NameResolutionError("store.invalid", CONNECTION, socket.gaierror(-2, "x")),
     u3.ConnectTimeoutError: lambda: u3.ConnectTimeoutError(CONNECTION, "x"),
@@ -83,12 +83,12 @@ _SPECIAL: dict[type[Exception], Callable[[], Exception]] = {
     u3.ProxyError: lambda: u3.ProxyError("x", OSError("y")),
     requests.exceptions.JSONDecodeError: lambda: requests.exceptions.JSONDecodeError("x", "y", 0),
     api.RetryError: lambda: _retry_error("x", requests.ConnectionError(URL)),
-    ssl.SSLCertVerificationError: untrusted,
+    ssl.SSLCertVerificationError: untrusted_certificate,
 }
 _ARGUMENTS: tuple[tuple[object, ...], ...] = (("x",), (), ("x", "y"), ("x", "y", "z"), (b"x", 5))
 
 
-def made(kind: type[Exception]) -> Exception:
+def make_error(kind: type[Exception]) -> Exception:
     """One of this class.
 
     Raises:
@@ -97,9 +97,9 @@ def made(kind: type[Exception]) -> Exception:
     if kind in _SPECIAL:
         return _SPECIAL[kind]()
     if issubclass(kind, sdk.ClientError):
-        return kind(refusal("SomethingNew", 400).response, "GetObject")
+        return kind(s3_refusal("SomethingNew", 400).response, "GetObject")
     if issubclass(kind, InvalidResponse):
-        error: Exception = kind(reply(503), "x")
+        error: Exception = kind(google_response(503), "x")
         return error
     fields = {name.split(".")[0] for _, name, _, _ in string.Formatter().parse(getattr(kind, "fmt", "")) if name}
     for each in _ARGUMENTS:

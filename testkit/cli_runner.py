@@ -18,7 +18,7 @@ from typing import Any
 
 PATIENCE = 150.0  # seconds: a busy disk may take a minute for one flush; pytest waits longer, so the run is quoted
 # What a process needs to run at all, and to be measured.
-KEPT = ("PATH", "PYTHONPATH", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+KEPT_VARIABLES = ("PATH", "PYTHONPATH", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 KEPT_PREFIXES = ("COVERAGE_", "COV_CORE_")
 
 
@@ -58,12 +58,12 @@ class Run:
         return only
 
     @property
-    def said(self) -> str:
+    def all_output(self) -> str:
         """Everything that it said anywhere."""
         return self.stdout + self.stderr + self.termination
 
 
-class Running:
+class RunningCommand:
     """A run under way; what it prints goes to files."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", outputs: Path, termination_log: Path) -> None:
@@ -110,13 +110,13 @@ class Running:
         self.process.kill()
         self.process.wait()
 
-    def signal(self, signum: signal.Signals, timeout: float = PATIENCE) -> Run:
+    def send_signal(self, signum: signal.Signals, timeout: float = PATIENCE) -> Run:
         """Send a signal, and wait for the end."""
         self.process.send_signal(signum)
         return self.finish(timeout)
 
 
-class Cli:
+class CliRunner:
     """Runs `modelfetch`. Called with arguments, it waits for the end.
 
     Attributes:
@@ -130,8 +130,8 @@ class Cli:
         self.home = home
         self.termination_log = home / "termination-log"
         self.prefix: list[str] = []
-        self._runs: list[Running] = []
-        kept = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith(KEPT_PREFIXES)}
+        self._runs: list[RunningCommand] = []
+        kept = {k: v for k, v in os.environ.items() if k in KEPT_VARIABLES or k.startswith(KEPT_PREFIXES)}
         self.env = {
             **kept,
             "HOME": str(home),
@@ -158,15 +158,17 @@ class Cli:
         assert run.code == 0, f"exit code {run.code}:\n{run.stdout}\n{run.stderr}"
         return run
 
-    def start(self, *args: object, env: Mapping[str, str | None] | None = None, **popen: Any) -> Running:
+    def start(self, *args: object, env: Mapping[str, str | None] | None = None, **popen: Any) -> RunningCommand:
         """Start it; `popen` are options of Popen, such as umask and user."""
         self.termination_log.unlink(missing_ok=True)
         outputs = self.home / ".outputs" / str(len(self._runs))
         outputs.mkdir(parents=True)
         options = {"cwd": self.home, "stdin": subprocess.DEVNULL, **popen}
         with (outputs / "stdout").open("wb") as stdout, (outputs / "stderr").open("wb") as stderr:
-            process = subprocess.Popen(self._command(args), env=self._env(env), stdout=stdout, stderr=stderr, **options)
-        self._runs.append(Running(process, outputs, self.termination_log))
+            process = subprocess.Popen(
+                self._build_command(args), env=self._merge_env(env), stdout=stdout, stderr=stderr, **options
+            )
+        self._runs.append(RunningCommand(process, outputs, self.termination_log))
         return self._runs[-1]
 
     def close(self) -> None:
@@ -174,34 +176,34 @@ class Cli:
         for run in self._runs:
             run.stop()
 
-    def on_terminal(
+    def run_on_terminal(
         self, *args: object, env: Mapping[str, str | None] | None = None, columns: int = 100, timeout: float = PATIENCE
     ) -> Run:
         """Run it on a real terminal: `stdout` is then all that came on the screen, escapes included."""
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         self.termination_log.unlink(missing_ok=True)
-        environment = self._env({"TERM": "xterm-256color", **(env or {})})
+        environment = self._merge_env({"TERM": "xterm-256color", **(env or {})})
         process = subprocess.Popen(
-            self._command(args), env=environment, cwd=self.home, stdin=slave, stdout=slave, stderr=slave
+            self._build_command(args), env=environment, cwd=self.home, stdin=slave, stdout=slave, stderr=slave
         )
         os.close(slave)
         try:
-            screen = _drain(master, time.monotonic() + timeout)
+            screen = _read_until_closed(master, time.monotonic() + timeout)
         finally:
             process.kill() if process.poll() is None else None
             os.close(master)
         said = self.termination_log.read_text() if self.termination_log.exists() else ""
         return Run(process.wait(timeout), screen.decode(errors="replace"), "", said)
 
-    def _command(self, args: tuple[object, ...]) -> list[str]:
+    def _build_command(self, args: tuple[object, ...]) -> list[str]:
         return [*self.prefix, sys.executable, "-m", "modelfetch", *map(str, args)]
 
-    def _env(self, extra: Mapping[str, str | None] | None) -> dict[str, str]:
+    def _merge_env(self, extra: Mapping[str, str | None] | None) -> dict[str, str]:
         return {name: value for name, value in {**self.env, **(extra or {})}.items() if value is not None}
 
 
-def _drain(master: int, deadline: float) -> bytes:
+def _read_until_closed(master: int, deadline: float) -> bytes:
     """All that is printed until the last process has closed the terminal."""
     printed = b""
     while time.monotonic() < deadline:

@@ -22,7 +22,7 @@ BODY = Iterable[bytes]
 
 
 @dataclass(frozen=True)
-class Asked:
+class ServerRequest:
     """A request: its method, path and query undone of their escapes, its headers by name in lower case, its body."""
 
     method: str
@@ -33,7 +33,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerResponse:
     """A reply. Headers are sent as they stand; a length is added unless one is among them, or the body comes in pieces.
 
     Attributes:
@@ -45,12 +45,12 @@ class Answer:
     body: bytes | BODY = b""
 
 
-Speaker = Callable[[Asked], Answer | None]
-Honest = Callable[..., list[Speaker]]
+Responder = Callable[[ServerRequest], ServerResponse | None]
+Honest = Callable[..., list[Responder]]
 
 
 @dataclass
-class Liar:
+class ScriptedServer:
     """The server: the first of its speakers that answers a request is heard.
 
     Attributes:
@@ -58,13 +58,13 @@ class Liar:
     """
 
     url: str
-    speakers: list[Speaker] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    responders: list[Responder] = field(default_factory=list)
+    requests: list[ServerRequest] = field(default_factory=list)
 
-    def say(self, *speakers: Speaker) -> None:
+    def respond_with(self, *speakers: Responder) -> None:
         """Answer by these from now on, in this order."""
-        self.speakers[:] = speakers
-        self.asked.clear()
+        self.responders[:] = speakers
+        self.requests.clear()
 
     @property
     def s3_env(self) -> dict[str, str]:
@@ -79,7 +79,7 @@ class Liar:
 
 
 @dataclass(frozen=True)
-class Item:
+class ListedObject:
     """An entry of a listing, as text that need not make sense; what is None is left out."""
 
     key: str | None
@@ -99,7 +99,7 @@ class Item:
         return f'"{hashlib.md5(self.data).hexdigest()}"' if self.etag == "right" else self.etag
 
 
-def s3_entry(item: Item) -> str:
+def s3_entry(item: ListedObject) -> str:
     """An entry of ListObjectsV2, its key escaped for URLs as `encoding-type=url` asks for."""
     parts = {
         "Key": None if item.key is None else quote(item.key.encode("utf-8", "surrogateescape")),
@@ -111,93 +111,101 @@ def s3_entry(item: Item) -> str:
     return f"<Contents>{inner}</Contents>"
 
 
-def s3_page(items: Iterable[Item], more: str = "<IsTruncated>false</IsTruncated>", head: str = "") -> Answer:
+def s3_page(
+    items: Iterable[ListedObject], more: str = "<IsTruncated>false</IsTruncated>", head: str = ""
+) -> ServerResponse:
     """A page of ListObjectsV2; `more` says whether another follows, `head` comes before the root element."""
     inner = "".join(map(s3_entry, items))
     page = f"<ListBucketResult><EncodingType>url</EncodingType>{inner}{more}</ListBucketResult>"
-    return Answer(headers=(("Content-Type", "application/xml"),), body=f'<?xml version="1.0"?>{head}{page}'.encode())
+    return ServerResponse(
+        headers=(("Content-Type", "application/xml"),), body=f'<?xml version="1.0"?>{head}{page}'.encode()
+    )
 
 
-def always(answer: Answer) -> Callable[[Asked], Answer]:
+def respond_always(answer: ServerResponse) -> Callable[[ServerRequest], ServerResponse]:
     """Say the same to everything."""
     return lambda _: answer
 
 
-def s3_listing(answer: Callable[[Asked], Answer]) -> Speaker:
+def s3_listing(answer: Callable[[ServerRequest], ServerResponse]) -> Responder:
     """Answer requests for a listing."""
     return lambda asked: answer(asked) if asked.query.get("list-type") else None
 
 
-def gcs_listing(answer: Callable[[Asked], Answer]) -> Speaker:
+def gcs_listing(answer: Callable[[ServerRequest], ServerResponse]) -> Responder:
     """Answer requests for a listing."""
     return lambda asked: answer(asked) if asked.path == f"/storage/v1/b/{BUCKET}/o" else None
 
 
-def gcs_item(item: Item) -> dict[str, object]:
+def gcs_metadata(item: ListedObject) -> dict[str, object]:
     """An object's metadata, as far as it is asked for."""
     fields = {"name": item.key, "size": item.listed_size, "generation": "1", **item.more}
     return {name: str(value) if name == "size" else value for name, value in fields.items() if value is not None}
 
 
-def gcs_page(items: Iterable[Item], **more: object) -> Answer:
+def gcs_page(items: Iterable[ListedObject], **more: object) -> ServerResponse:
     """A page of a listing; `more` are other fields of it."""
-    return as_json({"kind": "storage#objects", "items": [gcs_item(item) for item in items], **more})
+    return json_response({"kind": "storage#objects", "items": [gcs_metadata(item) for item in items], **more})
 
 
-def as_json(value: object) -> Answer:
+def json_response(value: object) -> ServerResponse:
     """A reply of JSON."""
-    return Answer(headers=(("Content-Type", "application/json"),), body=json.dumps(value).encode())
+    return ServerResponse(headers=(("Content-Type", "application/json"),), body=json.dumps(value).encode())
 
 
-def s3_store(*items: Item) -> list[Speaker]:
+def s3_store(*items: ListedObject) -> list[Responder]:
     """An honest S3 bucket of these."""
-    return [s3_listing(always(s3_page(items))), objects(f"/{BUCKET}/", items)]
+    return [s3_listing(respond_always(s3_page(items))), serve_objects(f"/{BUCKET}/", items)]
 
 
-def gcs_store(*items: Item) -> list[Speaker]:
+def gcs_store(*items: ListedObject) -> list[Responder]:
     """An honest GCS bucket of these."""
     named = {item.key: item for item in items}
 
-    def state(asked: Asked) -> Answer | None:
+    def state(asked: ServerRequest) -> ServerResponse | None:
         found = re.fullmatch(rf"/storage/v1/b/{BUCKET}/o/(.+)", asked.path, re.DOTALL)
         if not found:
             return None
         item = named.get(found[1])
-        return as_json(gcs_item(item)) if item else Answer(404, body=b"{}")
+        return json_response(gcs_metadata(item)) if item else ServerResponse(404, body=b"{}")
 
-    return [gcs_listing(always(gcs_page(items))), objects(f"/download/storage/v1/b/{BUCKET}/o/", items), state]
+    return [
+        gcs_listing(respond_always(gcs_page(items))),
+        serve_objects(f"/download/storage/v1/b/{BUCKET}/o/", items),
+        state,
+    ]
 
 
-def objects(below: str, items: Iterable[Item]) -> Speaker:
+def serve_objects(below: str, items: Iterable[ListedObject]) -> Responder:
     """Serve objects' bytes, and what HEAD says of them."""
     named = {f"{below}{item.key}": item for item in items}
 
-    def speak(asked: Asked) -> Answer | None:
+    def speak(asked: ServerRequest) -> ServerResponse | None:
         if not asked.path.startswith(below):
             return None
         item = named.get(asked.path)
         if item is None:
-            return Answer(404)
+            return ServerResponse(404)
         tag = f'"{hashlib.md5(item.data).hexdigest()}"'
-        return content(asked, item.data, (("ETag", tag),))
+        return range_response(asked, item.data, (("ETag", tag),))
 
     return speak
 
 
-def content(asked: Asked, data: bytes, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+def range_response(asked: ServerRequest, data: bytes, headers: tuple[tuple[str, str], ...] = ()) -> ServerResponse:
     """A body, or the range of it that is asked for."""
     span = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("range", ""))
     if not span:
-        return Answer(200, headers, data)
+        return ServerResponse(200, headers, data)
     part = data[int(span[1]) : int(span[2]) + 1 if span[2] else None]
     stated = f"bytes {span[1]}-{int(span[1]) + len(part) - 1}/{len(data)}"
-    return Answer(206, (*headers, ("Content-Range", stated)), part)
+    return ServerResponse(206, (*headers, ("Content-Range", stated)), part)
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    liar: Liar
+    script: ScriptedServer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], OSError):  # an OSError: the client has gone
@@ -217,10 +225,10 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         path = unquote(parts.path, errors="surrogateescape")
         body = self.rfile.read(int(headers.get("content-length", 0)))
-        asked = Asked(self.command, path, query, headers, body)
-        self.server.liar.asked.append(asked)
-        spoken = (speak(asked) for speak in self.server.liar.speakers)
-        self._reply(next((answer for answer in spoken if answer is not None), Answer(404)))
+        asked = ServerRequest(self.command, path, query, headers, body)
+        self.server.script.requests.append(asked)
+        spoken = (speak(asked) for speak in self.server.script.responders)
+        self._send_response(next((answer for answer in spoken if answer is not None), ServerResponse(404)))
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -228,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.do_GET()
 
-    def _reply(self, answer: Answer) -> None:
+    def _send_response(self, answer: ServerResponse) -> None:
         framed = any(name.lower() in ("content-length", "transfer-encoding") for name, _ in answer.headers)
         headers, pieces = list(answer.headers), answer.body
         if isinstance(pieces, bytes):
@@ -244,14 +252,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def speaking(port: int = 0) -> Iterator[Liar]:
+def run_scripted_server(port: int = 0) -> Iterator[ScriptedServer]:
     """A server that has nothing to say yet: 404 to everything. It listens at a free port, if none is given."""
     server = _Server(("127.0.0.1", port), _Handler)
-    server.liar = Liar(f"http://127.0.0.1:{server.server_address[1]}")
+    server.script = ScriptedServer(f"http://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield server.liar
+        yield server.script
     finally:
         server.shutdown()
         server.server_close()

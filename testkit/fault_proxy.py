@@ -13,8 +13,8 @@ from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from testkit.faults import Request, Rule
-from testkit.relay import Relay
+from testkit.fault_handler import FaultHandler
+from testkit.fault_rules import FaultRule, Request
 
 
 class FaultProxy:
@@ -31,16 +31,16 @@ class FaultProxy:
         self.requests: list[Request] = []
         self.errors: list[BaseException | None] = []
         self.closing = threading.Event()
-        self._rules: list[Rule] = []
+        self._rules: list[FaultRule] = []
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), self, tls)
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
-    def add(self, **what: Any) -> Rule:
+    def add_rule(self, **fields: Any) -> FaultRule:
         """Add a rule, given by its attributes; of several that match a request, the one added first takes it."""
-        rule = Rule(**what)
+        rule = FaultRule(**fields)
         with self._lock:
             self._rules.append(rule)
         return rule
@@ -51,13 +51,13 @@ class FaultProxy:
             self._rules.clear()
             self.requests.clear()
 
-    def came(self, method: str | None = None, path: str = "", query: str = "") -> list[Request]:
+    def matching_requests(self, method: str | None = None, path: str = "", query: str = "") -> list[Request]:
         """The recorded requests that match."""
-        return [request for request in list(self.requests) if request.matches(method, path, query)]
+        return [request for request in list(self.requests) if request.matches_pattern(method, path, query)]
 
-    def sent(self, path: str = "") -> int:
+    def sent_bytes(self, path: str = "") -> int:
         """Bytes of the bodies sent in answer to GETs of a path."""
-        return sum(request.sent for request in self.came("GET", path))
+        return sum(request.sent for request in self.matching_requests("GET", path))
 
     def wait_for(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
         """Wait until something is so.
@@ -80,12 +80,12 @@ class FaultProxy:
         for error in filter(None, self.errors):
             raise error
 
-    def record(self, request: Request) -> Rule:
+    def record_request(self, request: Request) -> FaultRule:
         """Take a request down and choose what befalls it."""
         with self._lock:
             self.requests.append(request)
-            request.rule = next((rule for rule in self._rules if rule.takes(request)), None)
-        return request.rule or Rule()
+            request.rule = next((rule for rule in self._rules if rule.claim_request(request)), None)
+        return request.rule or FaultRule()
 
 
 class _Server(ThreadingHTTPServer):
@@ -94,7 +94,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], proxy: FaultProxy, tls: ssl.SSLContext | None) -> None:
-        super().__init__(address, Relay)
+        super().__init__(address, FaultHandler)
         self.proxy = proxy
         if tls:
             self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
