@@ -1,6 +1,7 @@
-"""What botocore makes of its data, as JSON: endpoints, signatures, requests. Run with a botocore on Python's path.
+"""Print what an installed botocore derives from its data, as JSON: endpoints, signatures, requests.
 
-Two that print the same behave the same for modelfetch. Nothing is sent: each request is noted and refused.
+Run with a botocore on Python's path. Two versions that print the same behave the same for modelfetch. Nothing is sent:
+each request is recorded and refused.
 """
 
 import datetime as dt
@@ -64,25 +65,25 @@ PROFILES = ("keys", "assumed", "web", "sso", "sso-session")
 
 
 class NotSentError(Exception):
-    """The request that would have been sent."""
+    """Raised instead of sending a request; holds method, URL and body."""
 
 
 def refuse_request(_: Any, request: Any) -> None:
-    """Send nothing."""
+    """Raise instead of sending a request."""
     body = request.body if isinstance(request.body, str) else (request.body or b"").decode()
     raise NotSentError(request.method, request.url, body)
 
 
 def capture_outcome(call: Any, *args: Any, **kwargs: Any) -> Any:
-    """What a call gives: its value, or what it raises."""
+    """Return the value of a call, or the class and message of its exception."""
     try:
         return call(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001  it is what is compared
+    except Exception as error:  # noqa: BLE001  the error is part of the comparison
         return [type(error).__name__, str(error)]
 
 
 def describe_endpoint(client: Any) -> list[Any]:
-    """What a client says of where it goes and how it signs."""
+    """Return a client's endpoint, region, partition and signing parameters."""
     meta, signer = client.meta, client._request_signer
     signed = [
         signer.region_name,
@@ -95,42 +96,44 @@ def describe_endpoint(client: Any) -> list[Any]:
 def describe_service(
     session: Any, service: str, region: str | None, given: dict[str, Any], endpoint: str | None
 ) -> Any:
-    """A client's statements, and for S3 the URLs that it signs."""
+    """Describe a client; for S3 add the URLs signed for every bucket."""
     client = capture_outcome(
         session.create_client, service, region_name=region, config=Config(**given), endpoint_url=endpoint
     )
     if isinstance(client, list) or service != "s3":
         return client if isinstance(client, list) else describe_endpoint(client)
-    said = describe_endpoint(client)
+    facts = describe_endpoint(client)
     for bucket in BUCKETS:
         params = {"Bucket": bucket, "Key": "a key"}
-        said.append(capture_outcome(client.generate_presigned_url, "get_object", Params=params))
-    said.append(capture_outcome(client.list_objects_v2, Bucket="bucket", Prefix="a/"))
-    return said
+        facts.append(capture_outcome(client.generate_presigned_url, "get_object", Params=params))
+    facts.append(capture_outcome(client.list_objects_v2, Bucket="bucket", Prefix="a/"))
+    return facts
 
 
 def describe_clients() -> dict[str, Any]:
-    """Every service in every region with every setting."""
-    found = {}
+    """Describe every service in every region with every setting."""
+    described = {}
     session = botocore.session.get_session()
     session.set_credentials("key", "secret")
     for service in SERVICES:
         for region, given in itertools.product(REGIONS, (*SETTINGS, *(S3_SETTINGS if service == "s3" else ()))):
             label = json.dumps(given, default=lambda _: "unsigned")
-            found[f"{service} {region} {label}"] = describe_service(session, service, region, given, None)
-        found[f"{service} at an address"] = describe_service(session, service, "eu-west-1", {}, "http://127.0.0.1:9000")
-        found[f"{service} is in"] = [
+            described[f"{service} {region} {label}"] = describe_service(session, service, region, given, None)
+        described[f"{service} at an address"] = describe_service(
+            session, service, "eu-west-1", {}, "http://127.0.0.1:9000"
+        )
+        described[f"{service} is in"] = [
             session.get_available_regions(service, partition, allow_non_regional=True)
             for partition in session.get_available_partitions()
         ]
     session.set_config_variable("sts_regional_endpoints", "legacy")
     for region in REGIONS:
-        found[f"sts {region} as it was"] = describe_service(session, "sts", region, {}, None)
-    return found
+        described[f"sts {region} as it was"] = describe_service(session, "sts", region, {}, None)
+    return described
 
 
 def describe_providers(home: Path) -> dict[str, Any]:
-    """The first request of every credential provider that asks a service."""
+    """Return the first request of every credential provider that calls a service."""
     (home / "config").write_text(CONFIG.format(home=home))
     (home / "token").write_text("token of the web")
     os.environ["AWS_CONFIG_FILE"] = str(home / "config")
@@ -144,15 +147,16 @@ def describe_providers(home: Path) -> dict[str, Any]:
 
 
 def read_credentials(profile: str) -> list[str]:
-    """The credentials of a profile."""
+    """Return the credentials of a profile."""
     found: Any = botocore.session.Session(profile=profile).get_credentials()
     return list(found.get_frozen_credentials())
 
 
 def read_service_model(service: str) -> list[Any]:
-    """All that is known of a service, but the prose."""
+    """Return all data files of a service, without documentation."""
 
-    def silent(found: dict[str, Any]) -> dict[str, Any]:
+    def drop_documentation(found: dict[str, Any]) -> dict[str, Any]:
+        """Drop the documentation of an object."""
         return {key: value for key, value in found.items() if key != "documentation" or not isinstance(value, str)}
 
     loader = botocore.session.get_session().get_component("data_loader")
@@ -162,22 +166,22 @@ def read_service_model(service: str) -> list[Any]:
         for kind in kinds
         if kind != "waiters-2" or service == "s3"
     ]
-    return [json.loads(text, object_hook=silent) for text in raw]
+    return [json.loads(text, object_hook=drop_documentation) for text in raw]
 
 
 def main() -> None:
-    """Print everything; HOME is a directory to write to."""
+    """Print the snapshot; HOME is a directory to write to."""
     now = dt.datetime(2026, 1, 1)  # noqa: DTZ001  as botocore has it
     time.time = lambda: 1767225600.0
     for module in (botocore.auth, botocore.signers):
         module.get_current_datetime = lambda *_, **__: now  # type: ignore[attr-defined]
     botocore.httpsession.URLLib3Session.send = refuse_request  # type: ignore[assignment]
-    said = {
+    facts = {
         "clients": describe_clients(),
         "providers": describe_providers(Path.home()),
         "models": {service: read_service_model(service) for service in SERVICES},
     }
-    json.dump({"from": botocore.__file__, **said}, sys.stdout)
+    json.dump({"from": botocore.__file__, **facts}, sys.stdout)
 
 
 if __name__ == "__main__":

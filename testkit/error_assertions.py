@@ -1,4 +1,4 @@
-"""The ways that a library's exception takes until it is one of ours, and what must hold of that."""
+"""Translation of library exceptions into ours, and the contract of every translated error."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -26,35 +26,35 @@ Translation = Callable[[], AbstractContextManager[None]]
 
 @cache
 def s3_source() -> S3Source:
-    """A source that is never asked anything."""
+    """Return a source for translations; no request is sent."""
     return S3Source(parse_uri("s3://b/k"), Access(anonymous=True, endpoint="http://store.invalid:9000"))
 
 
 @cache
 def gcs_source() -> GCSSource:
-    """Likewise."""
+    """Return a source for translations; no request is sent."""
     return GCSSource(parse_uri("gs://b/o"), Access(emulator="http://store.invalid:4443"))
 
 
 def s3_translation() -> AbstractContextManager[None]:
-    """What a request through boto3 is made in."""
+    """Return the context in which requests through boto3 are made."""
     return s3_source()._explained("k")
 
 
 def gcs_translation() -> AbstractContextManager[None]:
-    """What a request through Google's SDK is made in."""
+    """Return the context in which requests through Google's SDK are made."""
     return gcs_source()._explained("o")
 
 
 def translate_error(error: Exception, translation: Translation) -> ModelfetchError:
-    """What becomes of an error."""
+    """Return our error for a library's exception."""
     with pytest.raises(ModelfetchError) as caught, translation():
         raise error
     return caught.value
 
 
 def translate_read_error(error: Exception) -> ModelfetchError:
-    """What becomes of an error that reading a body raises."""
+    """Return our error for an exception raised while a body is read."""
 
     def fail(_: memoryview) -> int:
         raise error
@@ -66,7 +66,7 @@ def translate_read_error(error: Exception) -> ModelfetchError:
 
 
 def assert_error_contract(error: ModelfetchError, kind: type[ModelfetchError]) -> None:
-    """It is of this very class, with a code of the contract, a message, a next step, and tried again if that helps."""
+    """Check class, exit code, message, hint and retryability of a translated error."""
     assert type(error) is kind, f"{error!r} is no {kind.__name__}"
     assert error.code not in (0, errors.BUG_CODE)
     assert error.message.endswith(".")

@@ -1,4 +1,4 @@
-"""One connection through the fault proxy: each request is passed on, and its answer spoilt as its rule says."""
+"""Connection handler of the fault proxy: forwards each request and breaks its response by rule."""
 
 import contextlib
 import fcntl
@@ -23,25 +23,25 @@ HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "
 
 
 class RuleSource(Protocol):
-    """What a relay needs to know of the proxy that it works for."""
+    """Interface of the proxy towards its connection handlers."""
 
     @property
     def upstream(self) -> str:
-        """Host and port of the server."""
+        """Return host and port of the server."""
         ...
 
     @property
     def closing(self) -> threading.Event:
-        """Set when all is to end."""
+        """Return the event that ends all waiting."""
         ...
 
     def record_request(self, request: Request) -> FaultRule:
-        """Take a request down and choose what befalls it."""
+        """Record a request and return its rule."""
         ...
 
 
 class FaultHandler(BaseHTTPRequestHandler):
-    """Passes the requests of one connection on, and the answers back; or does not, as the rules have it."""
+    """Forwards the requests of one connection and sends the responses back, or breaks either by rule."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -51,22 +51,22 @@ class FaultHandler(BaseHTTPRequestHandler):
 
     @property
     def proxy(self) -> RuleSource:
-        """Whom it works for."""
+        """Return the proxy that owns the connection."""
         proxy: RuleSource = self.server.proxy  # type: ignore[attr-defined]
         return proxy
 
     def finish(self) -> None:
-        """Close both connections."""
+        """Close the connections to client and server."""
         if self.upstream:
             self.upstream.close()
         with contextlib.suppress(OSError):
             super().finish()
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Write no log line for a request."""
 
     def handle_request(self) -> None:
-        """One request, and what becomes of it."""
+        """Break the request by its rule, or forward it."""
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, parts.path, parts.query, headers)
@@ -95,13 +95,13 @@ class FaultHandler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_PATCH = do_OPTIONS = handle_request  # noqa: N815
 
     def _send_raw(self, rule: FaultRule, request: Request) -> None:
-        for _ in self._request_body():  # what is left unread would reset the connection
+        for _ in self._request_body():  # unread bytes would reset the connection
             pass
         self.close_connection = True
         self._send_bytes(request, rule.raw)
 
     def _send_response(self, rule: FaultRule, request: Request, status: int, headers: list[tuple[str, str]]) -> None:
-        for _ in self._request_body():  # what is left unread would be taken for the next request
+        for _ in self._request_body():  # unread bytes would be parsed as the next request
             pass
         headers = rule.alter_headers([*headers, ("Content-Length", str(len(rule.body)))])
         self._send_head(rule, request, status, "", headers)
@@ -110,16 +110,16 @@ class FaultHandler(BaseHTTPRequestHandler):
 
     def _forward_request(self, rule: FaultRule, request: Request) -> None:
         reply = self._request_upstream(rule, request)
-        came = [(name, value) for name, value in reply.getheaders() if name.lower() not in HOP_BY_HOP]
-        start = _first_offset(came)
+        received = [(name, value) for name, value in reply.getheaders() if name.lower() not in HOP_BY_HOP]
+        start = _first_offset(received)
         pieces = _body_pieces(reply, rule, start)
         if rule.edit:
             edited = rule.edit(b"".join(pieces))
             pieces = iter([edited])
-            came = [(name, value) for name, value in came if name.lower() != "content-length"]
-            came.append(("Content-Length", str(len(edited))))
+            received = [(name, value) for name, value in received if name.lower() != "content-length"]
+            received.append(("Content-Length", str(len(edited))))
         bodiless = self.command == "HEAD" or reply.status in (204, 304)
-        headers = rule.alter_headers(came, body=not bodiless)
+        headers = rule.alter_headers(received, body=not bodiless)
         chunked = (
             (rule.sends_chunks or (reply.chunked and not rule.drop and not rule.edit)) and not rule.old and not bodiless
         )
@@ -155,9 +155,9 @@ class FaultHandler(BaseHTTPRequestHandler):
     def _rewrite_request(self, rule: FaultRule, request: Request) -> tuple[str, list[tuple[str, str]]]:
         if not rule.rewrite:
             return self.path, list(self.headers.items())
-        asked = Request(request.method, request.path, request.query, dict(request.headers))
-        rule.rewrite(asked)
-        return f"{asked.path}?{asked.query}", list(asked.headers.items())
+        copy = Request(request.method, request.path, request.query, dict(request.headers))
+        rule.rewrite(copy)
+        return f"{copy.path}?{copy.query}", list(copy.headers.items())
 
     def _request_body(self) -> Iterator[bytes]:
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
@@ -190,7 +190,7 @@ class FaultHandler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def flush_headers(self) -> None:
-        """Send the head of an answer, line by line if it is to be slow."""
+        """Send the head of a response, line by line if the rule slows it down."""
         if not self.line_pause:
             return super().flush_headers()
         lines, self._headers_buffer = self._headers_buffer, []
@@ -229,7 +229,7 @@ class FaultHandler(BaseHTTPRequestHandler):
             request.sent += len(data)
 
     def _stall_connection(self, seconds: float) -> bool:
-        """Say nothing until the client hangs up, which is True, or the time is over."""
+        """Send nothing until the client hangs up (returns True) or the time is over."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not self.proxy.closing.is_set():
             if select.select([self.connection], [], [], 0.05)[0]:
@@ -243,7 +243,7 @@ class FaultHandler(BaseHTTPRequestHandler):
             self._reset_connection()
 
     def _reset_connection(self) -> None:
-        """End the connection by RST, once all that was sent has reached the client's kernel."""
+        """End the connection by RST, once all sent bytes have reached the client's kernel."""
         self.close_connection = True
         deadline = time.monotonic() + 1
         while any(fcntl.ioctl(self.connection, termios.TIOCOUTQ, bytes(4))) and time.monotonic() < deadline:
@@ -262,17 +262,17 @@ def _first_offset(headers: list[tuple[str, str]]) -> int:
 
 
 def _body_pieces(reply: http.client.HTTPResponse, rule: FaultRule, start: int) -> Iterator[bytes]:
-    """The body, with what the rule does to its bytes and its pace."""
+    """Yield the body, altered and paced by the rule."""
     size, pause = rule.trickle or (CHUNK, 0.0)
     offset = start
-    press = zlib.compressobj(1, wbits=31) if rule.compress else None
+    compressor = zlib.compressobj(1, wbits=31) if rule.compress else None
     while piece := reply.read(size):
         at = -1 if rule.flip_at is None else rule.flip_at - offset
         offset += len(piece)
-        spoilt = piece[:at] + bytes([piece[at] ^ 0x01]) + piece[at + 1 :] if 0 <= at < len(piece) else piece
-        yield press.compress(spoilt) if press else spoilt
+        altered = piece[:at] + bytes([piece[at] ^ 0x01]) + piece[at + 1 :] if 0 <= at < len(piece) else piece
+        yield compressor.compress(altered) if compressor else altered
         time.sleep(pause)
-    if press:
-        yield press.flush()
+    if compressor:
+        yield compressor.flush()
     if rule.extra:
         yield rule.extra

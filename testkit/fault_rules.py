@@ -1,4 +1,4 @@
-"""What may go wrong with an HTTP request, as the fault proxy does it, and what it records of one."""
+"""Faults of an HTTP request as `FaultProxy` injects them, and the record of each request."""
 
 import re
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Request:
-    """One request that came, and what became of it.
+    """Record of one request and its outcome.
 
     Attributes:
-        headers: by name in lower case.
-        status: of the answer; 0 if there was none.
-        sent: bytes of the body that the client was sent.
-        rule: the rule that spoilt it.
-        done: whether the proxy has finished with it.
+        headers: by lower-case name.
+        status: of the response; 0 without a response.
+        sent: body bytes sent to the client.
+        rule: that broke the request, if any.
+        done: whether the proxy has finished the request.
     """
 
     method: str
@@ -28,11 +28,11 @@ class Request:
 
     @property
     def range(self) -> str | None:
-        """Its Range header."""
+        """Return the Range header, if any."""
         return self.headers.get("range")
 
     def matches_pattern(self, method: str | None = None, path: str = "", query: str = "") -> bool:
-        """Whether it has this method, and these regular expressions are found in its path and query."""
+        """Return whether the method is equal and both regular expressions are found in path and query."""
         return (
             method in (None, self.method)
             and re.search(path, self.path) is not None
@@ -40,7 +40,7 @@ class Request:
         )
 
     def covers_offset(self, offset: int) -> bool:
-        """Whether this byte of the object is among those asked for."""
+        """Return whether the requested range covers this byte of the object."""
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.range or "bytes=0-")
         if self.method != "GET" or span is None:
             return False
@@ -49,45 +49,45 @@ class Request:
 
 @dataclass(kw_only=True)
 class FaultRule:
-    """Which requests go wrong, and how. Whatever is left out matches, or is left alone.
+    """Selects requests and describes their fault. Absent criteria match everything; absent faults change nothing.
 
     Attributes:
-        method: the request's method.
-        path: a regular expression to be found in the path, which is percent-encoded.
-        query: a regular expression to be found in the query.
+        method: of the request.
+        path: regular expression to find in the percent-encoded path.
+        query: regular expression to find in the query.
         ranged: whether the request has a Range header.
-        covers: an offset in the object that the request must ask for.
-        when: a further condition, for what the others cannot tell.
-        nth: the first matching request that goes wrong, from 1.
-        times: how many go wrong; None for all.
+        covers: offset in the object that the request must cover.
+        when: further condition on the request.
+        nth: number of the first matching request to break, from 1.
+        times: number of requests to break; None for all.
 
-        rewrite: alters headers and query of the request as the server will see it.
+        rewrite: changes headers and query of the request before the server sees them.
         before: called before the request goes to the server.
-        status: the answer, given in the server's place.
-        headers: headers to add to the answer, or to put in place of the server's.
-        also: headers to add beside the server's, of the same names maybe.
-        drop: names of headers to leave out; without Content-Length the body ends with the connection.
-        body: the body of the answer, if `status` is given.
-        raw: sent as it stands in place of an answer, before the connection ends.
-        length_off: bytes by which the stated Content-Length is wrong.
-        slow_head: seconds between the lines of the answer's head.
-        old: answer as HTTP/1.0 does, without a length; the body ends with the connection.
+        status: of a response sent in place of the server's.
+        headers: headers to add to the response, or to replace the server's.
+        also: headers to add beside the server's, possibly of equal names.
+        drop: names of headers to remove; without Content-Length the end of the connection ends the body.
+        body: of the response, if `status` is given.
+        raw: bytes sent in place of a response, before the connection ends.
+        length_off: error of the stated Content-Length, in bytes.
+        slow_head: seconds between the lines of the response's head.
+        old: respond as HTTP/1.0, without a length; the end of the connection ends the body.
         chunked: send the body in chunks, without a length.
-        bad_chunk: bytes of the body, sent in chunks, after which the size of a chunk is no number.
+        bad_chunk: body bytes, sent in chunks, after which a chunk's size is no number.
         compress: compress the body on the way, as a proxy might.
-        whole: ask the server for the whole object although a range was asked for.
-        flip_at: the offset in the object of a byte to flip.
-        cut_after: bytes of the body after which the connection ends, if more would come.
-        cut_at: the same, given as the offset in the object of the first byte that does not come.
-        clean: end a cut connection as if all had been said (FIN), not with a reset (RST).
-        stall_after: bytes of the body after which nothing comes for a time.
-        stall_seconds: how long, unless the client leaves.
+        whole: request the whole object from the server although the client requests a range.
+        flip_at: offset in the object of a byte to flip.
+        cut_after: body bytes after which the connection ends, if more would follow.
+        cut_at: the same limit, as the offset in the object of the first missing byte.
+        clean: end a cut connection as if complete (FIN), without a reset (RST).
+        stall_after: body bytes after which the response pauses.
+        stall_seconds: length of the pause, unless the client leaves.
         trickle: bytes per piece, and seconds between pieces.
-        edit: alters the body as a whole, for those that are small.
+        edit: changes the whole body; for small bodies.
         extra: bytes sent after the body.
-        reset: reset the connection in place of an answer.
+        reset: reset the connection in place of a response.
         redirect: send the client to the same address once more, with this status.
-        mute: never answer; wait until the client leaves.
+        mute: never respond; wait until the client leaves.
     """
 
     method: str | None = None
@@ -130,12 +130,12 @@ class FaultRule:
 
     @property
     def hits(self) -> int:
-        """How many requests it has spoilt."""
-        spoilt = max(0, self.matched - self.nth + 1)
-        return spoilt if self.times is None else min(spoilt, self.times)
+        """Count the requests that the rule has broken."""
+        broken = max(0, self.matched - self.nth + 1)
+        return broken if self.times is None else min(broken, self.times)
 
     def claim_request(self, request: Request) -> bool:
-        """Whether this request is one to spoil; counts it if it matches."""
+        """Return whether to break this request; count each match."""
         offset = next((at for at in (self.covers, self.flip_at, self.cut_at) if at is not None), None)
         before = self.hits
         if (
@@ -149,11 +149,11 @@ class FaultRule:
 
     @property
     def sends_chunks(self) -> bool:
-        """Whether the body is to be sent in chunks, however it came."""
+        """Return whether to send the body in chunks, whatever the server did."""
         return self.chunked or self.compress or self.bad_chunk is not None
 
     def alter_headers(self, headers: list[tuple[str, str]], *, body: bool = True) -> list[tuple[str, str]]:
-        """A reply's headers, with a body or without, as the client is to see them; a name may occur several times."""
+        """Return a response's headers, with or without a body, as the client receives them; names may repeat."""
         gone = {name.lower() for name in (*self.drop, *self.headers)}
         if body and (self.old or self.sends_chunks):
             gone.add("content-length")

@@ -1,4 +1,4 @@
-"""Models made of random bytes, and trees of files as plain dictionaries."""
+"""Reproducible random bytes, and trees of files as plain dictionaries."""
 
 import gzip
 import hashlib
@@ -16,17 +16,17 @@ STAGING_NAME = ".modelfetch"
 
 
 def random_bytes(size: int, seed: int = 0) -> bytes:
-    """Bytes that no compression shrinks, the same for the same seed."""
+    """Return incompressible bytes, the same for the same seed."""
     return random.Random(seed).randbytes(size)
 
 
 def sha256_hex(data: bytes) -> str:
-    """The sha256 in hexadecimal."""
+    """Return the sha256 digest in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def write_files(root: Path, files: Mapping[str, bytes]) -> Path:
-    """Make files below `root`, with the directories they need."""
+    """Write files below `root`, creating parent directories."""
     for name, data in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
@@ -34,7 +34,7 @@ def write_files(root: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def read_files(root: Path) -> dict[str, bytes]:
-    """The files below `root` by their path relative to it, receipts left out."""
+    """Return the files below `root` by relative path, without receipts."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return {
         path.relative_to(root).as_posix(): path.read_bytes() for path in files if not path.name.endswith(RECEIPT_NAME)
@@ -42,20 +42,20 @@ def read_files(root: Path) -> dict[str, bytes]:
 
 
 def directory_digest(files: Mapping[str, bytes]) -> str:
-    """The digest that a directory's receipt must have: that of what `sha256sum` prints, sorted by path."""
+    """Return the digest that a directory's receipt must have: of the sorted output of `sha256sum`."""
     lines = "".join(f"{sha256_hex(data)}  {name}\n" for name, data in sorted(files.items()))
     return f"sha256:{sha256_hex(lines.encode())}"
 
 
 def manifest_json(files: Mapping[str, bytes], *, directory: bool = True, **others: Any) -> bytes:
-    """What a push of these files leaves with them; `others` are fields to add or to replace."""
+    """Return the manifest that a push of these files writes; `others` are fields to add or replace."""
     listed = [{"path": name, "size": len(data), "sha256": sha256_hex(data)} for name, data in files.items()]
     own = directory_digest(files) if directory else "".join(f"sha256:{one['sha256']}" for one in listed)
     return json.dumps({"schema": 1, "complete": True, "digest": own, "files": listed, **others}).encode()
 
 
 def pack_tar(files: Mapping[str, bytes]) -> bytes:
-    """A tar archive, the same for the same files."""
+    """Return a tar archive, the same for the same files."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as archive:
         for name, data in files.items():
@@ -66,5 +66,5 @@ def pack_tar(files: Mapping[str, bytes]) -> bytes:
 
 
 def pack_tar_gz(files: Mapping[str, bytes]) -> bytes:
-    """A tar archive compressed with gzip, the same for the same files."""
+    """Return a tar archive compressed with gzip, the same for the same files."""
     return gzip.compress(pack_tar(files), compresslevel=1, mtime=0)

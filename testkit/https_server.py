@@ -1,4 +1,4 @@
-"""A small web server over TLS, as stores of static files are: ranges, ETags, and what some of them lack."""
+"""Small HTTPS server of static files: ranges, ETags, and switches for features that some servers lack."""
 
 import hashlib
 import re
@@ -17,21 +17,21 @@ import trustme
 
 @dataclass
 class HttpsServer:
-    """The server's content and manners; a test sets them as it likes.
+    """Content and behaviour of the server, set by the test.
 
     Attributes:
-        url: where it is.
-        ca: file with the certificate of its authority.
-        tls: the server's side of TLS, for other servers at 127.0.0.1.
+        url: address of the server.
+        ca: file with the certificate of the authority.
+        tls: server side of TLS, for other servers at 127.0.0.1.
         files: content by path, with the leading slash.
-        redirects: where a path has moved to.
-        ranges: whether it serves ranges.
-        length: whether it says how long a body is; if not, it sends chunks.
-        etag: whether it sends an ETag and honours If-Match.
-        head: whether it takes HEAD requests.
-        token: the bearer token that it wants.
-        headers: more headers for every answer with content.
-        requests: (method, path, headers) of each request that came.
+        redirects: new location by path.
+        ranges: whether to serve ranges.
+        length: whether to state a body's length; otherwise the body is chunked.
+        etag: whether to send an ETag and honour If-Match.
+        head: whether to accept HEAD requests.
+        token: bearer token to require.
+        headers: additional headers for every response with content.
+        requests: (method, path, headers) of each request.
     """
 
     url: str
@@ -49,7 +49,7 @@ class HttpsServer:
 
     @property
     def env(self) -> dict[str, str]:
-        """The variable with which a user trusts it."""
+        """Return the variable that makes a user trust the server."""
         return {"SSL_CERT_FILE": str(self.ca)}
 
 
@@ -59,7 +59,9 @@ class _Server(ThreadingHTTPServer):
     web: HttpsServer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):  # an OSError: the client has gone, or does not trust us
+        if not isinstance(
+            sys.exc_info()[1], OSError
+        ):  # an OSError: the client has gone, or does not trust the authority
             super().handle_error(request, client_address)
 
 
@@ -129,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def run_https_server(directory: Path) -> Iterator[HttpsServer]:
-    """A server with a certificate of a fresh authority, for 127.0.0.1 and localhost."""
+    """Run a server for 127.0.0.1 and localhost, certified by a fresh authority."""
     authority = trustme.CA()
     ca = directory / "ca.pem"
     authority.cert_pem.write_to_path(str(ca))

@@ -1,4 +1,4 @@
-"""One of each exception that a library may raise: found by looking into its module, made with what each one needs."""
+"""One exception of every class that a library may raise, found by inspecting the library's modules."""
 
 import inspect
 import json
@@ -16,18 +16,18 @@ from google.api_core import exceptions as api
 from google.resumable_media.common import InvalidResponse
 from urllib3 import exceptions as u3
 
-SECRET = "s3cr3t-signature"  # what no message may show
+SECRET = "s3cr3t-signature"  # no message may show this secret
 URL = f"http://store.invalid/b/k?X-Amz-Signature={SECRET}"
 POOL = urllib3.HTTPConnectionPool("store.invalid")
 CONNECTION = urllib3.connection.HTTPConnection("store.invalid")
 
 
 def find_exceptions(module: ModuleType, defined_in: str = "") -> dict[str, type[Exception]]:
-    """The exceptions that a module defines, by name; no warnings, no second names.
+    """Return the exceptions defined in a module by name, without warnings and aliases.
 
     Args:
-        module: where to look.
-        defined_in: the name that they bear as their module's, where it is another.
+        module: to inspect.
+        defined_in: `__module__` of the exceptions, if another.
     """
     home = defined_in or module.__name__
     return {
@@ -38,7 +38,7 @@ def find_exceptions(module: ModuleType, defined_in: str = "") -> dict[str, type[
 
 
 def google_response(status: int, message: str = "Because.", reason: str = "", **headers: str) -> requests.Response:
-    """A reply of Google's, as its SDK keeps it."""
+    """Return a response of Google's API as its SDK keeps responses."""
     response = requests.Response()
     response.status_code = status
     response.headers.update(headers)
@@ -49,7 +49,7 @@ def google_response(status: int, message: str = "Because.", reason: str = "", **
 
 
 def s3_refusal(code: str, status: int, operation: str = "GetObject", message: str = "Because.", **headers: str) -> Any:
-    """A reply of S3's, as botocore raises it."""
+    """Return an S3 error response as botocore raises it."""
     answer: Any = {
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers},
@@ -58,14 +58,14 @@ def s3_refusal(code: str, status: int, operation: str = "GetObject", message: st
 
 
 def untrusted_certificate() -> ssl.SSLCertVerificationError:
-    """As OpenSSL raises it."""
+    """Return a certificate failure as OpenSSL raises it."""
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
     error.verify_message = "self-signed certificate"
     return error
 
 
 def max_retry_error(reason: Exception) -> u3.MaxRetryError:
-    """As urllib3 wraps what its pool meets."""
+    """Wrap an error of a connection pool as urllib3 does."""
     return u3.MaxRetryError(POOL, URL, reason)
 
 
@@ -89,10 +89,10 @@ _ARGUMENTS: tuple[tuple[object, ...], ...] = (("x",), (), ("x", "y"), ("x", "y",
 
 
 def make_error(kind: type[Exception]) -> Exception:
-    """One of this class.
+    """Construct an exception of this class.
 
     Raises:
-        LookupError: it is not known what it needs; say so in `_SPECIAL`.
+        LookupError: the constructor's arguments are unknown; add the class to `_SPECIAL`.
     """
     if kind in _SPECIAL:
         return _SPECIAL[kind]()
@@ -107,7 +107,7 @@ def make_error(kind: type[Exception]) -> Exception:
         try:
             error = kind(**named) if fields and not each else kind(*each)
             str(error)
-        except Exception:  # noqa: BLE001  it needs others
+        except Exception:  # noqa: BLE001  the constructor needs other arguments
             continue
         return error
-    raise LookupError(f"what does {kind} need?")
+    raise LookupError(f"unknown arguments of {kind}")

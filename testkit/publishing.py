@@ -1,4 +1,4 @@
-"""Models put in place without a pull: staged, published, looked at."""
+"""Models published without a pull: staged, published, inspected."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ Files = dict[str, bytes]
 
 
 def make_receipt(files: Files, *, directory: bool = True) -> Receipt:
-    """The receipt of these files."""
+    """Return the receipt of these files."""
     listed = tuple(FileEntry(name, len(data), sha256_hex(data)) for name, data in sorted(files.items()))
     digest = receipts.model_digest(listed, directory=directory)
     now = receipts.utc_now()
@@ -25,7 +25,7 @@ def make_receipt(files: Files, *, directory: bool = True) -> Receipt:
 
 @contextmanager
 def stage_files(place: Destination, files: Files, folders: tuple[str, ...] = ()) -> Iterator[StagingArea]:
-    """A stage that holds these files."""
+    """Stage these files for a destination."""
     with lock_staging_area(place.staging_parent, place.name, lambda: None) as stage:
         stage.clear()
         stage.tree.mkdir()
@@ -36,7 +36,7 @@ def stage_files(place: Destination, files: Files, folders: tuple[str, ...] = ())
 
 
 def publish_files(dest: Path, files: Files, folders: tuple[str, ...] = ()) -> Receipt:
-    """Publish a directory."""
+    """Publish a directory of files."""
     place = locate_destination(str(dest), "", directory=True, archive=False)
     with stage_files(place, files, folders) as stage:
         publish.publish(stage, place, receipt := make_receipt(files))
@@ -44,7 +44,7 @@ def publish_files(dest: Path, files: Files, folders: tuple[str, ...] = ()) -> Re
 
 
 def publish_file(dest: str, data: bytes, name: str = "m.bin") -> Path:
-    """Publish a single file."""
+    """Publish a single file and return its path."""
     place = locate_destination(dest, name, directory=False, archive=False)
     files = {place.path.name: data}
     with stage_files(place, files) as stage:
@@ -53,7 +53,7 @@ def publish_file(dest: str, data: bytes, name: str = "m.bin") -> Path:
 
 
 def assert_published(dest: Path, files: Files, foreign_files: Files | None = None) -> None:
-    """The directory holds these and nothing else, as its receipt says."""
+    """Check that a directory holds exactly these files, as the receipt says, and no staging area."""
     receipt = receipts.read_receipt(dest / RECEIPT_NAME)
     assert read_files(dest) == {**files, **(foreign_files or {})}
     assert [entry.path for entry in receipt.files] == sorted(files)
@@ -63,7 +63,7 @@ def assert_published(dest: Path, files: Files, foreign_files: Files | None = Non
 
 
 def snapshot_tree(root: Path) -> dict[str, Any]:
-    """All there is below a directory, links as such."""
+    """Return everything below a directory, symlinks unresolved."""
     found = sorted(root.rglob("*"))
     return {
         path.relative_to(root).as_posix(): path.readlink()

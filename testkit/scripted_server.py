@@ -1,7 +1,7 @@
-"""A server that speaks S3, GCS's JSON and plain HTTP, and says whatever a test wants: any key, any size, any nonsense.
+"""Server that sends scripted responses for S3, GCS's JSON API and plain HTTP: any key, any size, any malformed body.
 
-The real servers refuse most of what a hostile one would send. `Liar.s3` and `Liar.gcs` answer honestly for any keys;
-what a test puts in front of them is sent as it stands.
+Real servers refuse most of the responses of a hostile one. `s3_store` and `gcs_store` respond correctly for any keys;
+responders that a test puts before them are sent unchanged.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 BUCKET = "b"
-BODY = Iterable[bytes]
+BodyPieces = Iterable[bytes]
 
 
 @dataclass(frozen=True)
 class ServerRequest:
-    """A request: its method, path and query undone of their escapes, its headers by name in lower case, its body."""
+    """A request: method, unescaped path and query, headers by lower-case name, body."""
 
     method: str
     path: str
@@ -34,27 +34,27 @@ class ServerRequest:
 
 @dataclass(frozen=True)
 class ServerResponse:
-    """A reply. Headers are sent as they stand; a length is added unless one is among them, or the body comes in pieces.
+    """A response. Headers are sent unchanged; a Content-Length is added unless framed already or sent in pieces.
 
     Attributes:
-        body: bytes, or pieces of unknown number: the connection ends after them.
+        body: bytes, or pieces of unknown number, ended by the connection's end.
     """
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | BODY = b""
+    body: bytes | BodyPieces = b""
 
 
 Responder = Callable[[ServerRequest], ServerResponse | None]
-Honest = Callable[..., list[Responder]]
+StoreResponders = Callable[..., list[Responder]]
 
 
 @dataclass
 class ScriptedServer:
-    """The server: the first of its speakers that answers a request is heard.
+    """The server: the first responder that returns a response decides.
 
     Attributes:
-        asked: every request that came.
+        requests: every request, in order.
     """
 
     url: str
@@ -62,25 +62,25 @@ class ScriptedServer:
     requests: list[ServerRequest] = field(default_factory=list)
 
     def respond_with(self, *speakers: Responder) -> None:
-        """Answer by these from now on, in this order."""
+        """Use these responders from now on, in this order; forget recorded requests."""
         self.responders[:] = speakers
         self.requests.clear()
 
     @property
     def s3_env(self) -> dict[str, str]:
-        """The variables with which a user reaches it as S3."""
+        """Return the variables that point a user at the server as S3."""
         keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "us-east-1"}
         return {"AWS_ENDPOINT_URL_S3": self.url, **keys}
 
     @property
     def gcs_env(self) -> dict[str, str]:
-        """The variables with which a user reaches it as GCS."""
+        """Return the variables that point a user at the server as GCS."""
         return {"STORAGE_EMULATOR_HOST": self.url}
 
 
 @dataclass(frozen=True)
 class ListedObject:
-    """An entry of a listing, as text that need not make sense; what is None is left out."""
+    """Entry of a listing, as text of any content; None leaves a field out."""
 
     key: str | None
     data: bytes = b"x"
@@ -90,17 +90,17 @@ class ListedObject:
 
     @property
     def listed_size(self) -> object:
-        """The size to list."""
+        """Return the size to list."""
         return len(self.data) if self.size == "right" else self.size
 
     @property
     def listed_etag(self) -> str | None:
-        """The ETag to list."""
+        """Return the ETag to list."""
         return f'"{hashlib.md5(self.data).hexdigest()}"' if self.etag == "right" else self.etag
 
 
 def s3_entry(item: ListedObject) -> str:
-    """An entry of ListObjectsV2, its key escaped for URLs as `encoding-type=url` asks for."""
+    """Return an entry of ListObjectsV2, its key URL-escaped as `encoding-type=url` demands."""
     parts = {
         "Key": None if item.key is None else quote(item.key.encode("utf-8", "surrogateescape")),
         "LastModified": "2026-01-01T00:00:00.000Z",
@@ -114,7 +114,7 @@ def s3_entry(item: ListedObject) -> str:
 def s3_page(
     items: Iterable[ListedObject], more: str = "<IsTruncated>false</IsTruncated>", head: str = ""
 ) -> ServerResponse:
-    """A page of ListObjectsV2; `more` says whether another follows, `head` comes before the root element."""
+    """Return a page of ListObjectsV2; `more` is the continuation XML, `head` precedes the root element."""
     inner = "".join(map(s3_entry, items))
     page = f"<ListBucketResult><EncodingType>url</EncodingType>{inner}{more}</ListBucketResult>"
     return ServerResponse(
@@ -122,48 +122,48 @@ def s3_page(
     )
 
 
-def respond_always(answer: ServerResponse) -> Callable[[ServerRequest], ServerResponse]:
-    """Say the same to everything."""
-    return lambda _: answer
+def respond_always(response: ServerResponse) -> Callable[[ServerRequest], ServerResponse]:
+    """Return the same response to every request."""
+    return lambda _: response
 
 
-def s3_listing(answer: Callable[[ServerRequest], ServerResponse]) -> Responder:
-    """Answer requests for a listing."""
-    return lambda asked: answer(asked) if asked.query.get("list-type") else None
+def s3_listing(response: Callable[[ServerRequest], ServerResponse]) -> Responder:
+    """Respond to S3 listing requests."""
+    return lambda request: response(request) if request.query.get("list-type") else None
 
 
-def gcs_listing(answer: Callable[[ServerRequest], ServerResponse]) -> Responder:
-    """Answer requests for a listing."""
-    return lambda asked: answer(asked) if asked.path == f"/storage/v1/b/{BUCKET}/o" else None
+def gcs_listing(response: Callable[[ServerRequest], ServerResponse]) -> Responder:
+    """Respond to GCS listing requests."""
+    return lambda request: response(request) if request.path == f"/storage/v1/b/{BUCKET}/o" else None
 
 
 def gcs_metadata(item: ListedObject) -> dict[str, object]:
-    """An object's metadata, as far as it is asked for."""
+    """Return an object's metadata as listings contain them."""
     fields = {"name": item.key, "size": item.listed_size, "generation": "1", **item.more}
     return {name: str(value) if name == "size" else value for name, value in fields.items() if value is not None}
 
 
 def gcs_page(items: Iterable[ListedObject], **more: object) -> ServerResponse:
-    """A page of a listing; `more` are other fields of it."""
+    """Return a page of a GCS listing; `more` are additional fields."""
     return json_response({"kind": "storage#objects", "items": [gcs_metadata(item) for item in items], **more})
 
 
 def json_response(value: object) -> ServerResponse:
-    """A reply of JSON."""
+    """Return a JSON response of a value."""
     return ServerResponse(headers=(("Content-Type", "application/json"),), body=json.dumps(value).encode())
 
 
 def s3_store(*items: ListedObject) -> list[Responder]:
-    """An honest S3 bucket of these."""
+    """Respond as a correct S3 bucket of these objects."""
     return [s3_listing(respond_always(s3_page(items))), serve_objects(f"/{BUCKET}/", items)]
 
 
 def gcs_store(*items: ListedObject) -> list[Responder]:
-    """An honest GCS bucket of these."""
+    """Respond as a correct GCS bucket of these objects."""
     named = {item.key: item for item in items}
 
-    def state(asked: ServerRequest) -> ServerResponse | None:
-        found = re.fullmatch(rf"/storage/v1/b/{BUCKET}/o/(.+)", asked.path, re.DOTALL)
+    def state(request: ServerRequest) -> ServerResponse | None:
+        found = re.fullmatch(rf"/storage/v1/b/{BUCKET}/o/(.+)", request.path, re.DOTALL)
         if not found:
             return None
         item = named.get(found[1])
@@ -177,24 +177,24 @@ def gcs_store(*items: ListedObject) -> list[Responder]:
 
 
 def serve_objects(below: str, items: Iterable[ListedObject]) -> Responder:
-    """Serve objects' bytes, and what HEAD says of them."""
+    """Serve the bytes of objects and their HEAD responses below a path."""
     named = {f"{below}{item.key}": item for item in items}
 
-    def speak(asked: ServerRequest) -> ServerResponse | None:
-        if not asked.path.startswith(below):
+    def respond(request: ServerRequest) -> ServerResponse | None:
+        if not request.path.startswith(below):
             return None
-        item = named.get(asked.path)
+        item = named.get(request.path)
         if item is None:
             return ServerResponse(404)
         tag = f'"{hashlib.md5(item.data).hexdigest()}"'
-        return range_response(asked, item.data, (("ETag", tag),))
+        return range_response(request, item.data, (("ETag", tag),))
 
-    return speak
+    return respond
 
 
-def range_response(asked: ServerRequest, data: bytes, headers: tuple[tuple[str, str], ...] = ()) -> ServerResponse:
-    """A body, or the range of it that is asked for."""
-    span = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("range", ""))
+def range_response(request: ServerRequest, data: bytes, headers: tuple[tuple[str, str], ...] = ()) -> ServerResponse:
+    """Return the whole body, or the requested range."""
+    span = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
     if not span:
         return ServerResponse(200, headers, data)
     part = data[int(span[1]) : int(span[2]) + 1 if span[2] else None]
@@ -225,10 +225,10 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         path = unquote(parts.path, errors="surrogateescape")
         body = self.rfile.read(int(headers.get("content-length", 0)))
-        asked = ServerRequest(self.command, path, query, headers, body)
-        self.server.script.requests.append(asked)
-        spoken = (speak(asked) for speak in self.server.script.responders)
-        self._send_response(next((answer for answer in spoken if answer is not None), ServerResponse(404)))
+        request = ServerRequest(self.command, path, query, headers, body)
+        self.server.script.requests.append(request)
+        responses = (respond(request) for respond in self.server.script.responders)
+        self._send_response(next((response for response in responses if response is not None), ServerResponse(404)))
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -236,16 +236,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.do_GET()
 
-    def _send_response(self, answer: ServerResponse) -> None:
-        framed = any(name.lower() in ("content-length", "transfer-encoding") for name, _ in answer.headers)
-        headers, pieces = list(answer.headers), answer.body
+    def _send_response(self, response: ServerResponse) -> None:
+        framed = any(name.lower() in ("content-length", "transfer-encoding") for name, _ in response.headers)
+        headers, pieces = list(response.headers), response.body
         if isinstance(pieces, bytes):
             headers += [] if framed else [("Content-Length", str(len(pieces)))]
             pieces = [pieces]
-        self.close_connection = framed or not isinstance(answer.body, bytes)
+        self.close_connection = framed or not isinstance(response.body, bytes)
         headers += [("Connection", "close")] if self.close_connection else []
-        lines = [f"HTTP/1.1 {answer.status} Said", *(f"{name}: {value}" for name, value in headers), "", ""]
-        with suppress(OSError):  # whoever has heard enough hangs up
+        lines = [f"HTTP/1.1 {response.status} Scripted", *(f"{name}: {value}" for name, value in headers), "", ""]
+        with suppress(OSError):  # the client may hang up before the end
             self.wfile.write("\r\n".join(lines).encode("latin-1"))
             for piece in pieces if self.command != "HEAD" else ():
                 self.wfile.write(piece)
@@ -253,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def run_scripted_server(port: int = 0) -> Iterator[ScriptedServer]:
-    """A server that has nothing to say yet: 404 to everything. It listens at a free port, if none is given."""
+    """Run a server without responders, 404 to everything, on a free port unless one is given."""
     server = _Server(("127.0.0.1", port), _Handler)
     server.script = ScriptedServer(f"http://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

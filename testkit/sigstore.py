@@ -1,7 +1,7 @@
-"""A Sigstore of one's own: it vouches for any identity, logs what is signed, and says what to trust. Nothing is served.
+"""Private Sigstore: certifies any identity, logs signatures, and writes the trust configuration. Nothing is served.
 
-Its certificates, log entries and bundles are as the public instance makes them (https://docs.sigstore.dev/about/bundle/,
-RFC 6962 for the certificate log), so that the real client verifies them, offline.
+Certificates, log entries and bundles have the public instance's format (https://docs.sigstore.dev/about/bundle/,
+RFC 6962 for the certificate log), so the real client verifies them, offline.
 """
 
 import base64
@@ -28,10 +28,10 @@ _TYPE = "application/vnd.in-toto+json"
 
 
 class LocalSigstore:
-    """Its authority, its two logs."""
+    """A certificate authority and two logs: certificates, signatures."""
 
     def __init__(self) -> None:
-        """Make their keys and the authority's certificate."""
+        """Make the keys and the authority's certificate."""
         self._authority, self._certificates, self._log = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
         self._now = datetime.now(UTC).replace(microsecond=0)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an authority of the tests")])
@@ -43,7 +43,7 @@ class LocalSigstore:
         )
 
     def write_trust_config(self, path: Path) -> Path:
-        """Write what a client has to trust."""
+        """Write the trust configuration of a client."""
         valid = {"start": _utc_text(self._now - timedelta(days=1))}
         root = {
             "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
@@ -64,7 +64,7 @@ class LocalSigstore:
         return path
 
     def sign_bundle(self, bundle: Path, identity: str, provider: str) -> Path:
-        """Make a signature by a key into one by an identity: of the same files, in the same place."""
+        """Turn a bundle signed by a key into one signed by an identity, in place, over the same files."""
         payload = base64.b64decode(json.loads(bundle.read_text())["dsseEnvelope"]["payload"])
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._issue_certificate(key, identity, provider)
@@ -86,7 +86,7 @@ class LocalSigstore:
         return bundle
 
     def _issue_certificate(self, key: Private, identity: str, provider: str) -> x509.Certificate:
-        """A certificate for ten minutes, with the stamp of the certificates' log."""
+        """Issue a certificate for ten minutes, with a timestamp of the certificate log."""
         builder = (
             self._certificate_builder(x509.Name([]), key, timedelta(minutes=10))
             .add_extension(_key_usage(authority=False), critical=True)
@@ -120,7 +120,7 @@ class LocalSigstore:
         )
 
     def _log_entry(self, payload: bytes, signature: bytes, certificate: x509.Certificate) -> dict[str, Any]:
-        """The entry of a log that has no other: its proof is its own hash."""
+        """Return the entry of a log with one entry: the inclusion proof is the entry's own hash."""
         verifier = _base64_text(certificate.public_bytes(Encoding.PEM))
         spec = {
             "envelopeHash": {"algorithm": "sha256", "value": sha256_hex(payload)},
@@ -165,7 +165,7 @@ def _trusted_log(url: str, key: Private, valid: Mapping[str, str]) -> dict[str, 
 
 
 def _canonical_json(content: Mapping[str, Any]) -> bytes:
-    """RFC 8785, for content as plain as this."""
+    """Serialise by RFC 8785, sufficient for this plain content."""
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -186,7 +186,7 @@ def _certificate_der(certificate: x509.Certificate) -> bytes:
 
 
 def _der_length(count: int) -> bytes:
-    """DER's, of less than 256."""
+    """Encode a DER length below 256."""
     return bytes([count]) if count < 128 else bytes([0x81, count])
 
 

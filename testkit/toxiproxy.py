@@ -1,6 +1,6 @@
-"""What happens to the stream of bytes, below HTTP: toxiproxy in front of a server.
+"""Faults of the byte stream, below HTTP: toxiproxy in front of a server.
 
-Its toxics and their attributes: https://github.com/Shopify/toxiproxy#toxics
+Toxics and their attributes: https://github.com/Shopify/toxiproxy#toxics
 """
 
 import itertools
@@ -19,7 +19,7 @@ class ToxicStream:
     """A TCP proxy of a toxiproxy server.
 
     Attributes:
-        url: where it listens, for clients that speak HTTP.
+        url: address of the proxy, for HTTP clients.
     """
 
     def __init__(self, api: str, upstream: str) -> None:
@@ -31,30 +31,30 @@ class ToxicStream:
         self.url = f"http://{self._call_api('POST', '', proxy)['listen']}"
 
     def add_toxic(self, kind: str, **attributes: int) -> None:
-        """Begin to spoil what the server sends, on open connections too; one toxic of a kind."""
+        """Break the server's data from now on, on open connections too; one toxic of a kind."""
         toxic = {"name": kind, "type": kind, "stream": "downstream", "attributes": attributes}
         self._call_api("POST", f"/{self._name}/toxics", toxic)
 
     def remove_toxic(self, kind: str) -> None:
-        """Stop it."""
+        """Remove the toxic of one kind."""
         self._call_api("DELETE", f"/{self._name}/toxics/{kind}")
 
     def refuse_connections(self) -> None:
-        """End all connections and refuse new ones."""
+        """End all connections and refuse new connections."""
         self._call_api("POST", f"/{self._name}", {"enabled": False})
 
     def accept_connections(self) -> None:
-        """Take connections again."""
+        """Accept new connections again after refusal."""
         self._call_api("POST", f"/{self._name}", {"enabled": True})
 
     def remove_all_toxics(self) -> None:
-        """Spoil nothing any more."""
+        """Remove all toxics and accept connections."""
         for toxic in self._call_api("GET", f"/{self._name}/toxics"):
             self.remove_toxic(toxic["name"])
         self.accept_connections()
 
     def close(self) -> None:
-        """Remove it."""
+        """Remove the proxy from the server."""
         self._call_api("DELETE", f"/{self._name}")
         self._pool.clear()
 
@@ -67,9 +67,9 @@ class ToxicStream:
 
 @contextmanager
 def open_stream(api: str, upstream: str) -> Iterator[ToxicStream]:
-    """A proxy for as long as the block runs."""
-    made = ToxicStream(api, upstream)
+    """Provide a proxy for the duration of the block."""
+    stream = ToxicStream(api, upstream)
     try:
-        yield made
+        yield stream
     finally:
-        made.close()
+        stream.close()

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 
 from testkit.scripted_server import (
-    Honest,
     ListedObject,
+    StoreResponders,
     gcs_listing,
     gcs_page,
     gcs_store,
@@ -80,7 +80,7 @@ def cases() -> Iterator[Case]:
     yield from _files()
 
 
-def _of_listings(scheme: str, store: Honest) -> Iterator[Case]:
+def _of_listings(scheme: str, store: StoreResponders) -> Iterator[Case]:
     good = ListedObject("p/good")
     for key in ("q/evil", "evil", "p", "pp/a", "../p/x"):
         fault = "key that was not asked for"
