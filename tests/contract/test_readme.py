@@ -18,7 +18,7 @@ from modelserve.engine.repository import ModelSource
 from modelserve.http.app import create_app
 from modelserve.http.routes import RequestLimits
 from modelserve.process import settings as app_settings
-from testkit.cli import Cli
+from testkit.cli_runner import CliRunner
 from tests.contract.tables import README, ROOT, between, tables
 
 BESIDE = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
@@ -82,7 +82,7 @@ def test_every_subcommand_that_is_named_exists(page: Path) -> None:
     assert named <= set(COMMANDS)
 
 
-def test_help_and_readme_list_the_same_commands(modelfetch: Cli) -> None:
+def test_help_and_readme_list_the_same_commands(modelfetch: CliRunner) -> None:
     """What `modelfetch --help` lists is in the README, and is what the program has."""
     listed = re.findall(r"^  ([a-z]+)  ", modelfetch.ok("--help").stdout.partition("Commands:")[2], re.MULTILINE)
 
@@ -167,7 +167,7 @@ def test_the_manifests_that_are_shown_are_those_of_k8s() -> None:
     assert kserve["spec"]["container"]["name"] == "storage-initializer"
 
 
-def test_the_failure_that_is_shown_is_what_a_failure_says(modelfetch: Cli) -> None:
+def test_the_failure_that_is_shown_is_what_a_failure_says(modelfetch: CliRunner) -> None:
     """The README's line of JSON has the keys, the code and the reason of a real one."""
     shown = json.loads(blocks(README, "json")[0])
 

@@ -17,7 +17,7 @@ from modelfetch.volume import receipt as written
 from modelserve import receipt as read
 from modelserve.engine.repository import ModelSource, load_model
 from modelserve.errors import WrongBytesError
-from testkit.cli import Cli
+from testkit.cli_runner import CliRunner
 from tests.contract.tables import README
 
 KINDS = ["file", "directory", "archive"]
@@ -33,7 +33,7 @@ class Pulled(NamedTuple):
 
 
 @pytest.fixture
-def pulled(modelfetch: Cli, tmp_path: Path) -> Callable[[str], Pulled]:
+def pulled(modelfetch: CliRunner, tmp_path: Path) -> Callable[[str], Pulled]:
     """Called with a kind, it pulls a model of that kind from a path."""
 
     def pull(kind: str) -> Pulled:

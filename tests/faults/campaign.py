@@ -8,11 +8,12 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testkit import toxiproxy, tree
-from testkit.cli import Cli, Run
-from testkit.faultproxy import FaultProxy
-from testkit.stores import GCS, S3
-from testkit.warm import Warm
+from testkit import toxiproxy
+from testkit.cli_runner import CliRunner, Run
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import RECEIPT_NAME, STAGING_NAME, read_files, sha256_hex
+from testkit.stores import GCSServer, S3Server
+from testkit.warm_process import WarmProcess
 from tests.faults.fault import RIGHT, Fault
 from tests.faults.models import Files, Model, stock
 from tests.faults.report import Row
@@ -78,10 +79,10 @@ class Campaign:
         thorough: pull once more after each pull, not only after those that failed.
     """
 
-    servers: Mapping[str, S3 | GCS]
+    servers: Mapping[str, S3Server | GCSServer]
     shelf: Mapping[tuple[str, str], Model]
     toxiproxy: str
-    warm: Warm
+    warm: WarmProcess
     work: Path
     thorough: bool
     _peaks: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -120,11 +121,11 @@ class Campaign:
     def _tried(self, case: Case, model: Model, at: Path) -> Outcome:
         with ExitStack() as stack:
             proxy = stack.enter_context(closing(FaultProxy(model.store.endpoint)))
-            stream = stack.enter_context(toxiproxy.stream(self.toxiproxy, proxy.url))
+            stream = stack.enter_context(toxiproxy.open_stream(self.toxiproxy, proxy.url))
             (at / "way").mkdir(parents=True)
             way = Way(model, proxy, stream, at / "way", case.nth)
             (at / "home").mkdir()
-            cli = Cli(at / "home")
+            cli = CliRunner(at / "home")
             case.fault.lay(way)
             outcome = self._disturbed(case, way, cli, at)
             way.clear()
@@ -135,7 +136,7 @@ class Campaign:
             outcome.twice = max(0, outcome.twice + _sent(way) - model.size)
         return outcome
 
-    def _disturbed(self, case: Case, way: Way, cli: Cli, at: Path) -> Outcome:
+    def _disturbed(self, case: Case, way: Way, cli: CliRunner, at: Path) -> Outcome:
         try:
             run, peak = self._pull(cli, way, at, case.fault.env)
         except TimeoutError as error:
@@ -146,24 +147,24 @@ class Campaign:
         most = self._peaks[case.store, case.shape] + MORE
         if peak > most:
             flaws.append(f"needed {peak} bytes of memory, undisturbed {most - MORE}")
-        return Outcome(case, ended, flaws, _sent(way), peak, run.said)
+        return Outcome(case, ended, flaws, _sent(way), peak, run.all_output)
 
-    def _once_more(self, way: Way, cli: Cli, at: Path) -> list[str]:
+    def _once_more(self, way: Way, cli: CliRunner, at: Path) -> list[str]:
         """The flaws of a pull without faults."""
         run, _ = self._pull(cli, way, at, {})
         ended, flaws = _judged(run, way.model.editions[-1:], at)
         if ended != RIGHT:
-            flaws.append(f"the next pull ended {ended}:\n{run.said}")
+            flaws.append(f"the next pull ended {ended}:\n{run.all_output}")
         return flaws
 
-    def _pull(self, cli: Cli, way: Way, at: Path, env: Mapping[str, str]) -> tuple[Run, int]:
+    def _pull(self, cli: CliRunner, way: Way, at: Path, env: Mapping[str, str]) -> tuple[Run, int]:
         where = way.model.store.env_at(way.stream.url)
         args = ("pull", way.model.uri, f"{at / 'out'}/", "--output", "json")
         return self.warm(cli, *args, env={**ENV, **where, **env, **way.env}, timeout=SECONDS)
 
 
 def _sent(way: Way) -> int:
-    return sum(request.sent for request in way.proxy.came(**way.model.downloads("")))
+    return sum(request.sent for request in way.proxy.matching_requests(**way.model.downloads("")))
 
 
 def _judged(run: Run, editions: list[Files], at: Path) -> tuple[str, list[str]]:
@@ -181,17 +182,17 @@ def _judged(run: Run, editions: list[Files], at: Path) -> tuple[str, list[str]]:
 
 
 def _is_published(path: Path) -> bool:
-    return path.parts[0] not in ("home", "way") and tree.STAGING not in path.parts
+    return path.parts[0] not in ("home", "way") and STAGING_NAME not in path.parts
 
 
 def _flaws_of_a_model(run: Run, editions: list[Files], out: Path) -> list[str]:
-    found = tree.read(out) if out.exists() else {}
+    found = read_files(out) if out.exists() else {}
     if found not in editions:
         return [_difference(found, editions[-1])]
-    (receipt,) = out.glob(f"*{tree.RECEIPT}")
+    (receipt,) = out.glob(f"*{RECEIPT_NAME}")
     told = json.loads(receipt.read_text())
     sums = {file["path"]: (file["size"], file["sha256"]) for file in told["files"]}
-    flaws = [] if sums == {n: (len(data), tree.sha256(data)) for n, data in found.items()} else ["the receipt lies"]
+    flaws = [] if sums == {n: (len(data), sha256_hex(data)) for n, data in found.items()} else ["the receipt lies"]
     return flaws if run.receipt == told else [*flaws, "the receipt printed is another than that published"]
 
 
@@ -203,6 +204,6 @@ def _difference(found: Files, wanted: Files) -> str:
 
 def _left_over(at: Path) -> list[str]:
     """What is in a staging area; an empty lock may stay."""
-    staged = [path for path in at.rglob("*") if tree.STAGING in path.parts and path.is_file()]
+    staged = [path for path in at.rglob("*") if STAGING_NAME in path.parts and path.is_file()]
     left = [path for path in staged if path.suffix != ".lock" or path.stat().st_size]
     return [f"left in the staging area: {left[:3]}"] if left else []

@@ -12,7 +12,7 @@ from modelfetch.inspection import inspect_source
 from modelfetch.pull.options import PullOptions
 from modelfetch.sources import SourceOptions, parse_uri
 from modelfetch.volume import staging as stage
-from testkit import tree
+from testkit.file_tree import RECEIPT_NAME, write_files
 from tests.faults import scenes
 from tests.faults.disks import Case, Place
 
@@ -54,7 +54,7 @@ def plant(at: Path, what: str, outside: Path) -> None:
         case "FIFO":
             os.mkfifo(at)
         case "directory":
-            tree.write(at, {"sub/file": b"theirs"})
+            write_files(at, {"sub/file": b"theirs"})
         case "huge":
             with at.open("wb") as file:
                 file.truncate(HUGE)
@@ -153,13 +153,13 @@ def receipt_is_a_directory(place: Place) -> None:
 
 def receipt_of(place: Place, volume: Path) -> Path:
     """Where a volume's receipt must go."""
-    return volume / f"m{tree.RECEIPT}" if place.prepared.scene.kind == "file" else volume / "m" / tree.RECEIPT
+    return volume / f"m{RECEIPT_NAME}" if place.prepared.scene.kind == "file" else volume / "m" / RECEIPT_NAME
 
 
 def receipt_says(change: Callable[[dict[str, Any]], object], place: Place) -> None:
     """Change what the receipt says."""
     place.lay_out()
-    (receipt,) = place.volume.rglob(f"*{tree.RECEIPT}")
+    (receipt,) = place.volume.rglob(f"*{RECEIPT_NAME}")
     said = json.loads(receipt.read_text())
     change(said)
     receipt.write_text(json.dumps(said))

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from testkit import mounts, tree
+from testkit import mounts
+from testkit.file_tree import write_files
 from tests.faults.disk_scenes import DIRECTORIES, EACH
 from tests.faults.disks import Case, Place
 
@@ -89,7 +90,7 @@ def not_listable(place: Place) -> None:
 def left_by_another(place: Place) -> None:
     """Leave somebody else's staging area, with a lock in it."""
     place.lay_out()
-    tree.write(place.area, {"0123456789abcdef.lock": b""})
+    write_files(place.area, {"0123456789abcdef.lock": b""})
     chown(place.area, STRANGER)
     place.ordinary()
     place.heal = partial(shutil.rmtree, place.area)
@@ -99,7 +100,7 @@ def in_the_way(what: str, place: Place) -> None:
     """Let something else be where the model must go: a file, or a directory."""
 
     def put(template: Path) -> None:
-        tree.write(template, {"m/m/x" if what == "directory" else "m": b"theirs"})
+        write_files(template, {"m/m/x" if what == "directory" else "m": b"theirs"})
 
     def away() -> None:
         shutil.rmtree(place.volume)
@@ -140,7 +141,7 @@ def lost_and_found(place: Place) -> None:
 
 def new_volume(place: Place) -> None:
     """Mount a fresh ext4 at the destination."""
-    place.stack.enter_context(mounts.ext4(place.volume / "m", place.at / "image", 16 << 20))
+    place.stack.enter_context(mounts.mount_ext4(place.volume / "m", place.at / "image", 16 << 20))
     place.alter(lambda template: (template / "m" / "lost+found").mkdir(mode=0o700, parents=True))
 
 
@@ -148,7 +149,7 @@ def config_map(place: Place) -> None:
     """Put beside the model what Kubernetes puts into a projected volume: links to links."""
 
     def put(template: Path) -> None:
-        tree.write(template / "m" / "..2026_11_21", {"ca.crt": b"theirs"})
+        write_files(template / "m" / "..2026_11_21", {"ca.crt": b"theirs"})
         (template / "m" / "..data").symlink_to("..2026_11_21")
         (template / "m" / "ca.crt").symlink_to("..data/ca.crt")
 
@@ -172,7 +173,7 @@ def looping(place: Place) -> None:
 
 def mounted(place: Place) -> None:
     """Mount the destination itself: it is on another file system than the directory above it."""
-    place.stack.enter_context(mounts.tmpfs(place.volume / "m", "size=8m"))
+    place.stack.enter_context(mounts.mount_tmpfs(place.volume / "m", "size=8m"))
     place.lay_out()
 
 
@@ -181,7 +182,7 @@ def sub_path(place: Place) -> None:
     place.volume = place.at / "vo lüme"
     place.lay_out()
     shutil.copytree(place.volume / "m", place.at / "real", symlinks=True)
-    place.stack.enter_context(mounts.bound(place.at / "real", place.volume / "m"))
+    place.stack.enter_context(mounts.bind_mount(place.at / "real", place.volume / "m"))
 
 
 def mounted_file(place: Place) -> None:
@@ -189,13 +190,13 @@ def mounted_file(place: Place) -> None:
     place.lay_out()
     shutil.copy2(place.volume / "m", place.at / "real")
     mount = ExitStack()
-    mount.enter_context(mounts.bound(place.at / "real", place.volume / "m"))
+    mount.enter_context(mounts.bind_mount(place.at / "real", place.volume / "m"))
     later(place, mount.close)
 
 
 def image_layer(place: Place) -> None:
     """Let the old model be in a layer of the image: a directory of it cannot be renamed."""
-    place.stack.enter_context(mounts.overlay(place.volume, place.prepared.template, place.at / "upper"))
+    place.stack.enter_context(mounts.mount_overlay(place.volume, place.prepared.template, place.at / "upper"))
 
 
 def without_programs(place: Place) -> None:
@@ -205,7 +206,7 @@ def without_programs(place: Place) -> None:
 
 def fat(place: Place) -> None:
     """Use a file system that knows neither owners nor links, nor upper case."""
-    place.stack.enter_context(mounts.vfat(place.volume, place.at / "image", 16 << 20))
+    place.stack.enter_context(mounts.mount_vfat(place.volume, place.at / "image", 16 << 20))
     place.lay_out()
 
 
@@ -213,8 +214,8 @@ def immutable(place: Place) -> None:
     """Let a file of the old model be one that nobody may change."""
     place.lay_out()
     last = max(path for path in (place.volume / "m", *place.volume.rglob("weights/0.bin")) if path.is_file())
-    mounts.run("chattr", "+i", str(last))
-    later(place, partial(mounts.run, "chattr", "-i", str(last)))
+    mounts.run_privileged("chattr", "+i", str(last))
+    later(place, partial(mounts.run_privileged, "chattr", "-i", str(last)))
 
 
 def masked(umask: int, place: Place) -> None:

@@ -53,15 +53,17 @@ def few_inodes(place: Place) -> None:
 
 def small_beneath(place: Place) -> None:
     """Mount a small volume at the destination, below a large one."""
-    place.stack.enter_context(mounts.tmpfs(place.volume / "m", f"size={old_size(place.prepared.scene) + 100 * KIB}"))
+    place.stack.enter_context(
+        mounts.mount_tmpfs(place.volume / "m", f"size={old_size(place.prepared.scene) + 100 * KIB}")
+    )
     place.lay_out()
-    place.heal = partial(mounts.run, "mount", "-o", "remount,size=16m", str(place.volume / "m"))
+    place.heal = partial(mounts.run_privileged, "mount", "-o", "remount,size=16m", str(place.volume / "m"))
 
 
 def large_beneath(place: Place) -> None:
     """Mount a large volume at the destination, below a small one."""
-    place.stack.enter_context(mounts.tmpfs(place.volume, "size=64k"))
-    place.stack.enter_context(mounts.tmpfs(place.volume / "m", "size=16m"))
+    place.stack.enter_context(mounts.mount_tmpfs(place.volume, "size=64k"))
+    place.stack.enter_context(mounts.mount_tmpfs(place.volume / "m", "size=16m"))
     place.lay_out()
 
 
@@ -90,10 +92,10 @@ def killed(place: Place) -> None:
     assert place.proxy
     just_enough(place)
     much = max(map(len, place.prepared.scene.new.files.values())) // 2
-    place.proxy.add(**place.downloads, stall_after=much, times=None)
+    place.proxy.add_rule(**place.downloads, stall_after=much, times=None)
     running = place.cli.start("pull", place.prepared.uri, place.volume / "m", *place.args, env=place.env)
-    place.proxy.wait_for(lambda: place.proxy is not None and place.proxy.sent() >= much)
-    running.signal(signal.SIGKILL, SECONDS)
+    place.proxy.wait_for(lambda: place.proxy is not None and place.proxy.sent_bytes() >= much)
+    running.send_signal(signal.SIGKILL, SECONDS)
     place.proxy.clear()
 
 
@@ -101,10 +103,10 @@ def neighbour(place: Place) -> None:
     """Let somebody else fill the volume while the model comes."""
     assert place.proxy
     disk, scene = place.at / "disk", place.prepared.scene
-    place.stack.enter_context(mounts.tmpfs(disk, f"size={old_size(scene) + new_size(scene) + 16 * BLOCK}"))
+    place.stack.enter_context(mounts.mount_tmpfs(disk, f"size={old_size(scene) + new_size(scene) + 16 * BLOCK}"))
     place.volume = disk / "volume"
     place.lay_out()
-    place.proxy.add(**place.downloads, before=partial(fill, disk / "theirs"), times=None)
+    place.proxy.add_rule(**place.downloads, before=partial(fill, disk / "theirs"), times=None)
 
     def heal() -> None:
         assert place.proxy

@@ -4,7 +4,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 
-from testkit import tree
+from testkit.file_tree import random_bytes
 from tests.faults.scenes import Model, Scene
 
 
@@ -21,12 +21,17 @@ class Zipped(Model):
         return sink.getvalue()
 
 
-OLD = {"config.json": b"{1}", "gone/old.bin": tree.noise(50_000, 1), "weights/0.bin": tree.noise(300_000, 2)}
-NEW = {"config.json": b"{22}", "new/n.bin": b"n", "weights/0.bin": tree.noise(600_000, 3), "weights/1.bin": b"1" * 5000}
+OLD = {"config.json": b"{1}", "gone/old.bin": random_bytes(50_000, 1), "weights/0.bin": random_bytes(300_000, 2)}
+NEW = {
+    "config.json": b"{22}",
+    "new/n.bin": b"n",
+    "weights/0.bin": random_bytes(600_000, 3),
+    "weights/1.bin": b"1" * 5000,
+}
 MANY = {f"{number:02}.bin": b"%d" % number for number in range(50)}
-REPEATED = {f"{number}.bin": tree.noise(3000, number) * 70 for number in range(4)}  # which compresses well
+REPEATED = {f"{number}.bin": random_bytes(3000, number) * 70 for number in range(4)}  # which compresses well
 OTHERS = {"m/mine.txt": b"mine", "m/weights/mine": b"mine"}
-FILE, OLD_FILE = Model({"m": tree.noise(700_000, 4)}), Model({"m": tree.noise(300_000, 5)})
+FILE, OLD_FILE = Model({"m": random_bytes(700_000, 4)}), Model({"m": random_bytes(300_000, 5)})
 
 SCENES = {
     scene.name: scene
@@ -43,7 +48,7 @@ SCENES = {
         Scene("zip", "archive", Zipped(NEW), old=Zipped(OLD)),
         Scene("tar.gz that grows", "archive", Model(REPEATED), old=Model(OLD)),
         Scene("zip that grows", "archive", Zipped(REPEATED), old=Zipped(OLD)),
-        Scene("large file", "file", Model({"m": tree.noise(12_000_000, 6)}), old=OLD_FILE),
+        Scene("large file", "file", Model({"m": random_bytes(12_000_000, 6)}), old=OLD_FILE),
     )
 }
 EACH = ("file", "directory", "mixed directory", "tar.gz", "zip")

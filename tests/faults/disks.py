@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from modelfetch.volume import receipt as receipts
-from testkit import mounts, tree
-from testkit.cli import Cli, Run
-from testkit.faultproxy import FaultProxy
+from testkit import mounts
+from testkit.cli_runner import CliRunner, Run
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import STAGING_NAME, write_files
 from testkit.stores import Store
-from testkit.warm import Warm
+from testkit.warm_process import WarmProcess
 from tests.faults import scenes
 from tests.faults.scenes import Prepared, State
 
@@ -54,8 +55,8 @@ class Place:
     prepared: Prepared
     at: Path
     stack: ExitStack
-    cli: Cli
-    forker: Warm
+    cli: CliRunner
+    forker: WarmProcess
     volume: Path = Path()
     dest: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
@@ -68,7 +69,7 @@ class Place:
 
     def __post_init__(self) -> None:
         self.volume = self.at / "volume"
-        tree.write(self.outside, PRECIOUS)
+        write_files(self.outside, PRECIOUS)
         self.before: State = scenes.state(self.outside)
 
     @property
@@ -80,7 +81,7 @@ class Place:
     def area(self) -> Path:
         """The staging area, as it will be."""
         home = self.prepared.scene.kind == "file" or not self.prepared.scene.piecemeal
-        return (self.volume if home else self.volume / "m") / tree.STAGING
+        return (self.volume if home else self.volume / "m") / STAGING_NAME
 
     def alter(self, change: Callable[[Path], object]) -> None:
         """Lay out another template, which a change of this one makes."""
@@ -98,12 +99,12 @@ class Place:
 
     def tmpfs(self, options: str) -> None:
         """Make the volume a file system of its own, and lay the template out."""
-        self.stack.enter_context(mounts.tmpfs(self.volume, options))
+        self.stack.enter_context(mounts.mount_tmpfs(self.volume, options))
         self.lay_out()
 
     def remount(self, options: str) -> None:
         """Change the volume's file system."""
-        mounts.run("mount", "-o", f"remount,{options}", str(self.volume))
+        mounts.run_privileged("mount", "-o", f"remount,{options}", str(self.volume))
 
     def ordinary(self) -> None:
         """Run it as a user who is bound by owners and modes."""
@@ -148,18 +149,18 @@ class Ground:
     """A scene, and the way to its source: the local disk, or a store behind a proxy of each trial's own."""
 
     prepared: Prepared
-    forker: Warm
+    forker: WarmProcess
     store: Store | None = None
 
     def place(self, at: Path, stack: ExitStack) -> Place:
         """A trial's own."""
         (at / "home").mkdir(parents=True)
-        cli = stack.enter_context(closing(Cli(at / "home")))
+        cli = stack.enter_context(closing(CliRunner(at / "home")))
         cli.env = {name: value for name, value in cli.env.items() if not name.startswith(("COV", "COVERAGE_"))}
         if self.store is None:
             return Place(self.prepared, at, stack, cli, self.forker)
         proxy = stack.enter_context(closing(FaultProxy(self.store.endpoint)))
-        env, downloads = self.store.env_at(proxy.url), self.store.downloads()
+        env, downloads = self.store.env_at(proxy.url), self.store.download_filter()
         return Place(self.prepared, at, stack, cli, self.forker, env=env, proxy=proxy, downloads=downloads)
 
 
@@ -199,7 +200,7 @@ def attempt(case: Case, ground: Ground, at: Path) -> Verdict:
         verdict.code = run.code
         verdict.saw, verdict.flaws = judge(place, run, case.codes)
         verdict.flaws += [f"does not say {word!r}: {told(run)}" for word in case.says if word not in told(run)]
-        if case.unasked and place.proxy and (asked := place.proxy.came(**place.downloads)):
+        if case.unasked and place.proxy and (asked := place.proxy.matching_requests(**place.downloads)):
             verdict.flaws.append(f"bytes were asked for: {asked}")
         if case.heals:
             verdict.flaws += mended(place)
@@ -236,7 +237,7 @@ def judge(place: Place, run: Run, codes: Sequence[int]) -> tuple[str, list[str]]
 
 def untold(run: Run) -> list[str]:
     """What a failure fails to say."""
-    if run.code not in DOCUMENTED or "Traceback" in run.said:
+    if run.code not in DOCUMENTED or "Traceback" in run.all_output:
         return [f"exit code {run.code} is none that is documented: {run.stderr}"]
     try:
         missing = [key for key in ("message", "hint") if not run.error.get(key)]
@@ -256,7 +257,7 @@ def altered(place: Place) -> list[str]:
 
 def staged(volume: Path) -> int:
     """Bytes in staging areas, as they count on the disk."""
-    paths = [path for area in volume.rglob(tree.STAGING) for path in area.rglob("*")]
+    paths = [path for area in volume.rglob(STAGING_NAME) for path in area.rglob("*")]
     return sum(path.lstat().st_blocks * 512 for path in paths if not path.is_dir())
 
 

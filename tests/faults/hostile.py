@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelfetch.errors import BUG_CODE
-from testkit import tree
-from testkit.cli import Cli, Run
-from testkit.liar import Answer, Asked, Liar, Speaker
-from testkit.warm import Warm
+from testkit.cli_runner import CliRunner, Run
+from testkit.file_tree import directory_digest, read_files, write_files
+from testkit.scripted_server import Responder, ScriptedServer, ServerRequest, ServerResponse
+from testkit.warm_process import WarmProcess
 from tests.faults.report import Row
 
 PEAK = 256 * 1024**2  # bytes: 64 MiB are for buffers, as much for a reply, the rest for Python and an SDK
@@ -40,7 +40,7 @@ class Case:
     fault: str
     name: str
     scheme: str
-    say: Sequence[Speaker] | Files
+    say: Sequence[Responder] | Files
     codes: tuple[int, ...] = (65,)
     said: str = ""
     model: Files = field(default_factory=dict)
@@ -72,44 +72,46 @@ class Verdict:
         return f"{self.case}: exit code {self.code}: {'; '.join(self.flaws)}"
 
 
-def attempt(case: Case, liar: Liar, forker: Warm, at: Path) -> Verdict:
+def attempt(case: Case, scripted_server: ScriptedServer, forker: WarmProcess, at: Path) -> Verdict:
     """Pull, into a directory of its own below `at`."""
     for folder in ("home", "source", "place"):
         (at / folder).mkdir(parents=True)
     (at / "place" / "theirs").write_bytes(b"theirs")
-    with closing(Cli(at / "home")) as cli:
+    with closing(CliRunner(at / "home")) as cli:
         try:
-            run, peak = forker(cli, *_arguments(case, liar, at), env=_environment(case, liar), timeout=SECONDS)
+            run, peak = forker(
+                cli, *_arguments(case, scripted_server, at), env=_environment(case, scripted_server), timeout=SECONDS
+            )
         except TimeoutError as error:
             return Verdict(case, -1, 0, (str(error),))
     flaws = [*_told(case, run), *_left(case, run, at), *([f"{peak} bytes of memory"] if peak > PEAK else [])]
     return Verdict(case, run.code, peak, tuple(flaws))
 
 
-def _arguments(case: Case, liar: Liar, at: Path) -> list[str]:
+def _arguments(case: Case, scripted_server: ScriptedServer, at: Path) -> list[str]:
     if isinstance(case.say, Mapping):
-        tree.write(at / "source", case.say)
+        write_files(at / "source", case.say)
         source = f"{at}/source/{case.source}"
     else:
-        liar.say(_no_manifest, *case.say)
-        source = f"{liar.url}/{case.source}" if case.scheme == "http" else f"{case.scheme}://b/{case.source}"
+        scripted_server.respond_with(_no_manifest, *case.say)
+        source = f"{scripted_server.url}/{case.source}" if case.scheme == "http" else f"{case.scheme}://b/{case.source}"
     return ["pull", source, f"{at}/place/m", "--output", "json", *case.args]
 
 
-def _no_manifest(asked: Asked) -> Answer | None:
-    return Answer(404, body=b"{}") if asked.path.endswith(MANIFEST) else None
+def _no_manifest(asked: ServerRequest) -> ServerResponse | None:
+    return ServerResponse(404, body=b"{}") if asked.path.endswith(MANIFEST) else None
 
 
-def _environment(case: Case, liar: Liar) -> dict[str, str]:
-    return {**liar.s3_env, **liar.gcs_env, "MODELFETCH_RETRIES": "1"}
+def _environment(case: Case, scripted_server: ScriptedServer) -> dict[str, str]:
+    return {**scripted_server.s3_env, **scripted_server.gcs_env, "MODELFETCH_RETRIES": "1"}
 
 
 def _told(case: Case, run: Run) -> list[str]:
     """What is wrong with what it said."""
-    flaws = [] if run.code in case.codes else [f"expected {case.codes}, it said: {run.said[-500:]}"]
-    if run.code == BUG_CODE or "Traceback" in run.said:
-        flaws.append(f"a bug: {run.said[-1000:]}")
-    hidden = [char for char in run.said if not char.isprintable() and char != "\n"]
+    flaws = [] if run.code in case.codes else [f"expected {case.codes}, it said: {run.all_output[-500:]}"]
+    if run.code == BUG_CODE or "Traceback" in run.all_output:
+        flaws.append(f"a bug: {run.all_output[-1000:]}")
+    hidden = [char for char in run.all_output if not char.isprintable() and char != "\n"]
     if hidden:
         flaws.append(f"said {hidden[:5]!r}")
     if run.code > 0 and not flaws:
@@ -141,9 +143,9 @@ def _left(case: Case, run: Run, at: Path) -> list[str]:
     if run.code != 0:
         published = single or {path for path in there if path.startswith("place/m/") and "/.modelfetch/" not in path}
         return [*flaws, *(f"{path} is published" for path in sorted(published))]
-    found = {"m": model.read_bytes()} if single else tree.read(model)
+    found = {"m": model.read_bytes()} if single else read_files(model)
     if found != dict(case.model):
         flaws.append(f"published {sorted(found)}, not {sorted(case.model)}, or with another content")
-    if not single and run.receipt["digest"] != tree.digest(case.model):
+    if not single and run.receipt["digest"] != directory_digest(case.model):
         flaws.append("the receipt is of something else")
     return flaws

@@ -3,8 +3,7 @@
 import gzip
 from collections.abc import Iterator
 
-from testkit import liar
-from testkit.liar import Answer, Asked, Item, Speaker
+from testkit.scripted_server import ListedObject, Responder, ServerRequest, ServerResponse, respond_always, s3_page
 from tests.faults.hostile import Case
 
 XML, JSON = (("Content-Type", "application/xml"),), (("Content-Type", "application/json"),)
@@ -44,36 +43,38 @@ def cases() -> Iterator[Case]:
     yield from _redirects()
 
 
-def always(answer: Answer) -> list[Speaker]:
+def always(answer: ServerResponse) -> list[Responder]:
     """Say nothing else."""
-    return [liar.always(answer)]
+    return [respond_always(answer)]
 
 
 def _nonsense() -> Iterator[Case]:
     for name, body in NO_XML.items():  # the SDK takes what it cannot parse for a failing store
         codes = (69,) if name == "html" else (66, 69, 75)
-        yield Case("listing that is none", name, "s3", always(Answer(200, XML, body)), codes, long=name != "html")
+        yield Case(
+            "listing that is none", name, "s3", always(ServerResponse(200, XML, body)), codes, long=name != "html"
+        )
     for name, body in NO_JSON.items():
         codes = (66, 69, 75)
         long = name in ("html", "empty", "half", "text")
-        yield Case("listing that is none", name, "gs", always(Answer(200, JSON, body)), codes, long=long)
+        yield Case("listing that is none", name, "gs", always(ServerResponse(200, JSON, body)), codes, long=long)
     for name, body in {
         "deep": b"[" * 100_000,
         "text": b'{"error": "x"}',
         "list": b"[1]",
         "bytes": b"\xff\x9b2J",
     }.items():
-        yield Case("error that is none", name, "gs", always(Answer(400, JSON, body)), (69,))
+        yield Case("error that is none", name, "gs", always(ServerResponse(400, JSON, body)), (69,))
     for body in (
         b"<Error><Code><x/></Code></Error>",
         "<Error><Code>A\u202eB</Code><Message>\u009b2J</Message></Error>".encode(),
     ):
-        yield Case("error that is none", repr(body)[:30], "s3", always(Answer(400, XML, body)), (69,))
+        yield Case("error that is none", repr(body)[:30], "s3", always(ServerResponse(400, XML, body)), (69,))
     for name, (dtd, entity) in DTDS.items():
-        page = liar.s3_page([Item("p/a")], head=dtd).body
+        page = s3_page([ListedObject("p/a")], head=dtd).body
         assert isinstance(page, bytes)
         body = page.replace(b"<Key>p/a", b"<Key>p/" + entity.encode())
-        yield Case("XML with entities", name, "s3", always(Answer(200, XML, body)), (65, 69, 75), long=True)
+        yield Case("XML with entities", name, "s3", always(ServerResponse(200, XML, body)), (65, 69, 75), long=True)
 
 
 def _bombs() -> Iterator[Case]:
@@ -83,14 +84,14 @@ def _bombs() -> Iterator[Case]:
             yield b" " * 1_000_000
 
     fault = "listing that fills the memory"
-    yield Case(fault, "endless", "s3", [lambda _: Answer(200, XML, endless(BEGIN))], (69,), long=True)
-    yield Case(fault, "endless", "gs", [lambda _: Answer(200, JSON, endless(b'{"items": ['))], (69,), long=True)
+    yield Case(fault, "endless", "s3", [lambda _: ServerResponse(200, XML, endless(BEGIN))], (69,), long=True)
+    yield Case(fault, "endless", "gs", [lambda _: ServerResponse(200, JSON, endless(b'{"items": ['))], (69,), long=True)
     packed = gzip.compress(b'{"items": [' + b" " * 300_000_000 + b"]}", 1)
-    swelling = Answer(200, (*JSON, ("Content-Encoding", "gzip")), packed)
+    swelling = ServerResponse(200, (*JSON, ("Content-Encoding", "gzip")), packed)
     yield Case(fault, "gzip", "gs", always(swelling), (69,), long=True)
 
-    def body(asked: Asked) -> Answer:
-        return Answer(405) if asked.method == "HEAD" else Answer(200, (), endless(b""))
+    def body(asked: ServerRequest) -> ServerResponse:
+        return ServerResponse(405) if asked.method == "HEAD" else ServerResponse(200, (), endless(b""))
 
     for source in ("m", "m.tar"):
         yield Case("object without an end", source, "http", [body], (65,), source=source, args=("--max-bytes", "10M"))
@@ -99,13 +100,13 @@ def _bombs() -> Iterator[Case]:
 def _headers() -> Iterator[Case]:
     for scheme, source in (("s3", "p/"), ("gs", "p/"), ("http", "m")):
         for name, headers in (("10,000", MANY), ("1 MB", LONG)):
-            told = always(Answer(200, headers, b"x"))
+            told = always(ServerResponse(200, headers, b"x"))
             yield Case("headers without bounds", name, scheme, told, (75,), source=source, long=True)
     hello = {"m": b"hello"}
     for length in LENGTHS:
-        told = always(Answer(200, (("Content-Length", length),), b"hello"))
+        told = always(ServerResponse(200, (("Content-Length", length),), b"hello"))
         yield Case("length that is none", length[:9], "http", told, (0, 75), model=hello, source="m")
-        tagged = always(Answer(200, (("Content-Length", length), ("ETag", '"1"')), b"hello"))
+        tagged = always(ServerResponse(200, (("Content-Length", length), ("ETag", '"1"')), b"hello"))
         yield Case("length that is none", length[:9], "s3", tagged, (0, 65, 69, 75), model=hello, source="m")
     odd = {
         "Repr-Digest": "sha-256=:////:",
@@ -120,7 +121,7 @@ def _headers() -> Iterator[Case]:
     for name, value in odd.items():
         for scheme in ("http", "s3"):
             base = (("ETag", '"1"'),) if name != "ETag" else ()
-            told = always(Answer(200, (*base, (name, value)), b"hello"))
+            told = always(ServerResponse(200, (*base, (name, value)), b"hello"))
             long = name == "Content-Range"
             yield Case(
                 "header that is nonsense", name, scheme, told, (0, 65, 69, 75), model=hello, source="m", long=long
@@ -129,7 +130,7 @@ def _headers() -> Iterator[Case]:
 
 def _redirects() -> Iterator[Case]:
     for to in ("file:///etc/passwd", "s3://b/m", "ftp://h/m", "http://[::1", "\x1b[2J", "/m"):
-        told = always(Answer(302, (("Location", to),)))
+        told = always(ServerResponse(302, (("Location", to),)))
         yield Case("redirect to nowhere", repr(to), "http", told, (66, 69, 75, 78), source="m")
     for name in ("a%00b", "a%ffb", "%2e%2e", "a%5cb", "a%0ab", "a%c2%9bb"):
-        yield Case("address that names no file", name, "http", always(Answer(200, (), b"x")), source=name)
+        yield Case("address that names no file", name, "http", always(ServerResponse(200, (), b"x")), source=name)

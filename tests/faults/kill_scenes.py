@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
-from testkit import tree
+from testkit.file_tree import random_bytes
 from tests.faults.scenes import Model, Scene
 
-OLD = Model({"a.bin": tree.noise(3000, 1), "b/c.bin": tree.noise(3000, 2), "gone.txt": b"x", "gone/d.bin": b"y"})
-NEW = Model({"a.bin": tree.noise(3000, 3), "b/c.bin": b"new", "b/deep/er/e.bin": tree.noise(2000, 4), "f.bin": b"1"})
-FIFTY = Model({f"{number:02}.bin": tree.noise(2000, number) for number in range(50)})
+OLD = Model({"a.bin": random_bytes(3000, 1), "b/c.bin": random_bytes(3000, 2), "gone.txt": b"x", "gone/d.bin": b"y"})
+NEW = Model(
+    {"a.bin": random_bytes(3000, 3), "b/c.bin": b"new", "b/deep/er/e.bin": random_bytes(2000, 4), "f.bin": b"1"}
+)
+FIFTY = Model({f"{number:02}.bin": random_bytes(2000, number) for number in range(50)})
 OLD_PACKED = replace(OLD, links={"latest": "gone.txt"}, folders=frozenset({"b/empty"}))
 NEW_PACKED = replace(
     NEW,
@@ -16,7 +18,7 @@ NEW_PACKED = replace(
     programs=frozenset({"run.sh"}),
     folders=frozenset({"b/empty", "empty"}),
 )
-OLD_FILE, NEW_FILE = Model({"m": tree.noise(100_000, 5)}), Model({"m": tree.noise(9_000_000, 6)})
+OLD_FILE, NEW_FILE = Model({"m": random_bytes(100_000, 5)}), Model({"m": random_bytes(9_000_000, 6)})
 OTHERS = {"m/theirs.txt": b"stays", "m/b/theirs.txt": b"stays, too"}
 
 LOCAL = [
@@ -41,9 +43,9 @@ SHORT = (  # of the local ones: in the short form
     "an archive",
 )
 
-LARGE = Model({"m": tree.noise(32_000_000, 7)})
-MANY = Model({f"{number:02}.bin": tree.noise(100_000, number) for number in range(50)})
-BIG_ARCHIVE = Model({f"{number}.bin": tree.noise(2_000_000, number) for number in range(6)})
+LARGE = Model({"m": random_bytes(32_000_000, 7)})
+MANY = Model({f"{number:02}.bin": random_bytes(100_000, number) for number in range(50)})
+BIG_ARCHIVE = Model({f"{number}.bin": random_bytes(2_000_000, number) for number in range(6)})
 REMOTE = [
     Scene("a large object", "file", LARGE),
     Scene("a large object, updated", "file", LARGE, old=OLD_FILE),
@@ -54,5 +56,5 @@ REMOTE = [
 TIMES = {"a large object": 130, "a large object, updated": 50, "fifty objects, updated": 70, "a streamed tar.gz": 60}
 SHORT_TIMES = {"a large object": 1, "fifty objects, updated": 1}
 
-CHANGING = Scene("an object that changes", "file", Model({"m": tree.noise(16_000_000, 8)}), old=OLD_FILE)
-CHANGED = Model({"m": tree.noise(16_000_000, 9)})
+CHANGING = Scene("an object that changes", "file", Model({"m": random_bytes(16_000_000, 8)}), old=OLD_FILE)
+CHANGED = Model({"m": random_bytes(16_000_000, 9)})

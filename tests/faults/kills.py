@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelfetch.transfer.part_file import BLOCK_SIZE
-from testkit import strace, tree
-from testkit.cli import Cli, Run, Running
-from testkit.faultproxy import FaultProxy
-from testkit.strace import Call
+from testkit import strace
+from testkit.cli_runner import CliRunner, Run, RunningCommand
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import RECEIPT_NAME, STAGING_NAME
+from testkit.strace import SystemCall
 from tests.faults import scenes
 from tests.faults.scenes import Prepared, Scene
 
@@ -104,10 +105,10 @@ class Bench:
         """The volume of the pull that is left alone."""
         return self.at / "undisturbed" / "volume"
 
-    def cli(self, home: Path) -> Cli:
+    def cli(self, home: Path) -> CliRunner:
         """A command line of its own: a process that is killed has no coverage to tell of, and starts faster without."""
         home.mkdir(parents=True)
-        cli = Cli(home)
+        cli = CliRunner(home)
         cli.env = {name: value for name, value in cli.env.items() if not name.startswith("COV")}
         cli.env |= {**self.env, "PYTHONHASHSEED": "0"}
         if self.prepared.scene.locked and os.geteuid() == 0:  # root may write anywhere, unless it lets go of that
@@ -115,21 +116,21 @@ class Bench:
         return cli
 
 
-def undisturbed(bench: Bench) -> list[Call]:
+def undisturbed(bench: Bench) -> list[SystemCall]:
     """The calls of a pull that is left alone, as far as they may be about a disk."""
     volume = bench.alone
     cli, log = bench.cli(volume.parent), volume.parent / "strace"
-    cli.prefix += strace.command(log)
+    cli.prefix += strace.strace_command(log)
     dest = bench.prepared.fresh(volume)
     run = cli("pull", bench.prepared.uri, dest, *bench.flags, timeout=SECONDS)
     assert run.code == 0, run.stderr
     assert scenes.at_the_end(bench.prepared, volume) == []
-    return strace.calls(log)
+    return strace.read_calls(log)
 
 
-def at_the_destination(bench: Bench, calls: Sequence[Call]) -> list[Call]:
+def at_the_destination(bench: Bench, calls: Sequence[SystemCall]) -> list[SystemCall]:
     """Those of its calls that change what is at the destination, flushes included."""
-    return [call for call in calls if call.changes and call.below(bench.alone)]
+    return [call for call in calls if call.changes_disk and call.paths_below(bench.alone)]
 
 
 def targets(bench: Bench) -> list[tuple[str, int]]:
@@ -138,7 +139,7 @@ def targets(bench: Bench) -> list[tuple[str, int]]:
     strace counts for each thread: a number that another thread reaches sooner would be that one's call, at the start-up
     maybe.
     """
-    first: dict[tuple[str, int], Call] = {}
+    first: dict[tuple[str, int], SystemCall] = {}
     for call in undisturbed(bench):
         first.setdefault((call.name, call.nth), call)
     return sorted((call.name, call.nth) for call in at_the_destination(bench, list(first.values())))
@@ -164,12 +165,12 @@ def strike(bench: Bench, name: str, *strikes: Strike) -> list[Outcome]:
     return outcomes
 
 
-def _struck(bench: Bench, cli: Cli, dest: Path, one: Strike, log: Path) -> tuple[Run, list[float]]:
+def _struck(bench: Bench, cli: CliRunner, dest: Path, one: Strike, log: Path) -> tuple[Run, list[float]]:
     args = ("pull", bench.prepared.uri, dest, *bench.flags)
     if one.call:
-        plain, cli.prefix = cli.prefix, [*cli.prefix, *strace.command(log, one.injected)]
+        plain, cli.prefix = cli.prefix, [*cli.prefix, *strace.strace_command(log, one.injected)]
         try:
-            run, seconds = cli(*args, timeout=SECONDS), strace.to_the_end(log, one.signum.name)
+            run, seconds = cli(*args, timeout=SECONDS), strace.seconds_to_exit(log, one.signum.name)
         finally:
             cli.prefix = plain
     else:
@@ -183,11 +184,11 @@ def _struck(bench: Bench, cli: Cli, dest: Path, one: Strike, log: Path) -> tuple
     return run, [] if seconds is None or one.signum == signal.SIGKILL else [seconds]
 
 
-def _wait(bench: Bench, running: Running, one: Strike) -> None:
+def _wait(bench: Bench, running: RunningCommand, one: Strike) -> None:
     while one.signum != signal.SIGKILL and running.process.poll() is None and not minded(running.process.pid):
         time.sleep(0.001)
     time.sleep(one.seconds)
-    while one.sent and bench.proxy and bench.proxy.sent() < one.sent and running.process.poll() is None:
+    while one.sent and bench.proxy and bench.proxy.sent_bytes() < one.sent and running.process.poll() is None:
         time.sleep(0.005)
 
 
@@ -216,7 +217,7 @@ def _of_the_end(run: Run, one: Strike, saw: str, scene: Scene) -> list[str]:
     return flaws
 
 
-def _finish(bench: Bench, cli: Cli, volume: Path, last: Outcome) -> None:
+def _finish(bench: Bench, cli: CliRunner, volume: Path, last: Outcome) -> None:
     """Run it once more, and judge."""
     before = _sent(bench.proxy)
     last.noted = journaled(volume, bench.prepared.scene)
@@ -246,13 +247,13 @@ def _sent(proxy: FaultProxy | None) -> int:
     if proxy is None:
         return 0
     proxy.wait_for(lambda: all(request.done for request in list(proxy.requests)))
-    return proxy.sent()
+    return proxy.sent_bytes()
 
 
 def journaled(volume: Path, scene: Scene) -> int:
     """Bytes of a model that the journals in the staging areas of a volume tell of; of an archive, none is of use."""
     noted = set()
-    for journal in volume.rglob(f"{tree.STAGING}/*/parts.jsonl") if scene.kind != "archive" else ():
+    for journal in volume.rglob(f"{STAGING_NAME}/*/parts.jsonl") if scene.kind != "archive" else ():
         for line in journal.read_text().splitlines():
             entry = _parsed(line)
             if isinstance(entry, list) and len(entry) in (3, 4):
@@ -268,17 +269,17 @@ def _parsed(line: str) -> object:
         return None
 
 
-def _cut(log: Path) -> Call | None:
+def _cut(log: Path) -> SystemCall | None:
     """The call at which a traced run was struck down."""
-    return next((call for call in strace.calls(log) if call.cut), None) if log.exists() else None
+    return next((call for call in strace.read_calls(log) if call.cut), None) if log.exists() else None
 
 
-def _phase(prepared: Prepared, volume: Path, saw: str, cut: Call | None) -> str:
+def _phase(prepared: Prepared, volume: Path, saw: str, cut: SystemCall | None) -> str:
     """What a pull was at when it was struck down."""
     packed = prepared.scene.kind == "archive"
-    if cut and cut.below(volume):
-        return _phase_of(cut, cut.below(volume)[-1], saw, packed=packed)
-    work = [path for area in volume.rglob(tree.STAGING) for path in area.iterdir() if path.is_dir()]
+    if cut and cut.paths_below(volume):
+        return _phase_of(cut, cut.paths_below(volume)[-1], saw, packed=packed)
+    work = [path for area in volume.rglob(STAGING_NAME) for path in area.iterdir() if path.is_dir()]
     if saw == "new":
         return "clean-up" if work else "done"
     if not work:
@@ -288,11 +289,11 @@ def _phase(prepared: Prepared, volume: Path, saw: str, cut: Call | None) -> str:
     return "unpacking" if packed else "transfer"
 
 
-def _phase_of(cut: Call, path: str, saw: str, *, packed: bool) -> str:
+def _phase_of(cut: SystemCall, path: str, saw: str, *, packed: bool) -> str:
     parts = Path(path).parts
     if saw == "new":
         return "clean-up"
-    if cut.name.startswith("rename") or path.endswith(tree.RECEIPT) or tree.STAGING not in parts:
+    if cut.name.startswith("rename") or path.endswith(RECEIPT_NAME) or STAGING_NAME not in parts:
         return "publishing"
     if parts[-1] in ("ours.new", "ours.json", "receipt.json"):
         return "publishing"

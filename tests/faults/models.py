@@ -7,7 +7,7 @@ from functools import cache
 from urllib.parse import quote
 
 from modelfetch.transfer.part_file import BLOCK_SIZE
-from testkit import tree
+from testkit.file_tree import pack_tar_gz, random_bytes
 from testkit.stores import Store
 
 Files = Mapping[str, bytes]
@@ -25,11 +25,11 @@ def content(shape: str, edition: int = 0) -> Files:
     seed = edition * 1000
     match shape:
         case "object":
-            return {"large.bin": tree.noise(LARGE, seed)}
+            return {"large.bin": random_bytes(LARGE, seed)}
         case "archive":
-            return {f"{number:02}/member": tree.noise(MEMBER, seed + number) for number in range(MEMBERS)}
+            return {f"{number:02}/member": random_bytes(MEMBER, seed + number) for number in range(MEMBERS)}
         case _:
-            return {f"{number:02}/file": tree.noise(FILE if number else 0, seed + number) for number in range(FILES)}
+            return {f"{number:02}/file": random_bytes(FILE if number else 0, seed + number) for number in range(FILES)}
 
 
 @cache
@@ -40,7 +40,7 @@ def stored(shape: str, edition: int = 0) -> Files:
         case "object":
             return files
         case "archive":
-            return {"model.tar.gz": tree.tar_gz(files)}
+            return {"model.tar.gz": pack_tar_gz(files)}
         case _:
             return {f"dir/{name}": data for name, data in files.items()}
 
@@ -113,7 +113,7 @@ class Model:
 
     def downloads(self, key: str | None = None) -> dict[str, str]:
         """What tells requests for the bytes of an object, the victim if none is named, from others."""
-        return self.store.downloads(self.victim if key is None else key)
+        return self.store.download_filter(self.victim if key is None else key)
 
     def questions(self) -> dict[str, str]:
         """What tells the first question, that for the object's state or for the listing, from others."""

@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 from modelfetch.transfer.part_file import BLOCK_SIZE
-from testkit.faults import Request
+from testkit.fault_rules import Request
 from tests.faults.fault import (
     CHANGED,
     CREDENTIALS,
@@ -28,7 +28,7 @@ OTHER_VERSION = {"ETag": '"0123456789abcdef0123456789abcdef"', "X-Goog-Generatio
 
 
 def _limit(way: Way) -> None:
-    way.stream.add("limit_data", bytes=way.model.victim_size // 8 + 80_000)
+    way.stream.add_toxic("limit_data", bytes=way.model.victim_size // 8 + 80_000)
 
 
 def _shifted(request: Request) -> None:
@@ -64,10 +64,10 @@ def _several(way: Way) -> None:
 
 
 STREAM = (
-    Fault("connection refused", lambda way: way.stream.refuse(), (TRANSIENT,), env=ONCE),
+    Fault("connection refused", lambda way: way.stream.refuse_connections(), (TRANSIENT,), env=ONCE),
     Fault(
         "connection refused from midway on",
-        lambda way: way.bodies(before=way.stream.refuse),
+        lambda way: way.bodies(before=way.stream.refuse_connections),
         (TRANSIENT,),
         env=ONCE,
     ),
@@ -76,9 +76,9 @@ STREAM = (
     Fault("no connection lives long", _limit),
     Fault("stream stalls for a while", lambda way: way.during("timeout", 4, timeout=0), env={**PATIENT, **STALLED}),
     Fault("stream stalls", lambda way: way.during("timeout", 1000, timeout=0), (TRANSIENT,), env={**ONCE, **STALLED}),
-    Fault("latency", lambda way: way.stream.add("latency", latency=100, jitter=50)),
-    Fault("little bandwidth", lambda way: way.stream.add("bandwidth", rate=5000)),
-    Fault("small packets", lambda way: way.stream.add("slicer", average_size=2000, size_variation=1000, delay=0)),
+    Fault("latency", lambda way: way.stream.add_toxic("latency", latency=100, jitter=50)),
+    Fault("little bandwidth", lambda way: way.stream.add_toxic("bandwidth", rate=5000)),
+    Fault("small packets", lambda way: way.stream.add_toxic("slicer", average_size=2000, size_variation=1000, delay=0)),
 )
 BROKEN = (
     bodies("reset before the headers", times=3, reset=True),
@@ -114,7 +114,7 @@ REFUSED_MIDWAY = (
     always("403 without end", CREDENTIALS, status=403),
     Fault(
         "access taken away midway",
-        lambda way: way.bodies(cut_after=60_000, before=lambda: way.proxy.add(status=403, times=None)),
+        lambda way: way.bodies(cut_after=60_000, before=lambda: way.proxy.add_rule(status=403, times=None)),
         (CREDENTIALS,),
     ),
     *(bodies(f"{status} redirect", redirect=status) for status in (301, 302, 307, 308)),
@@ -176,7 +176,7 @@ QUESTIONS = (
 ANSWERS = (
     Fault(
         "every answer is an error page with 200",
-        lambda way: way.proxy.add(times=None, **HTML),
+        lambda way: way.proxy.add_rule(times=None, **HTML),
         (REFUSED, TRANSIENT),
         env=ONCE,
     ),

@@ -16,8 +16,8 @@ from modelfetch.errors import ModelfetchError, WrongBytesError
 from modelfetch.verify import verify
 from modelfetch.volume import publish
 from modelfetch.volume import receipt as receipts
-from testkit import tree
-from testkit.cli import Cli
+from testkit.cli_runner import CliRunner
+from testkit.file_tree import RECEIPT_NAME, STAGING_NAME, sha256_hex, write_files
 
 State = dict[str, str]  # what is at each path: a file with its mode and sha256, a directory with its mode, or a link
 
@@ -51,7 +51,7 @@ class Model:
     def state(self) -> State:
         """How it must stand on the disk."""
         found = {
-            path: f"file {'755' if path in self.programs else '644'} {tree.sha256(data)}"
+            path: f"file {'755' if path in self.programs else '644'} {sha256_hex(data)}"
             for path, data in self.files.items()
         }
         found |= {path: f"link {target}" for path, target in self.links.items()}
@@ -148,11 +148,11 @@ class Prepared:
         return volume / "m"
 
 
-def prepare(scene: Scene, source: Source, cli: Cli, at: Path, env: Mapping[str, str]) -> Prepared:
+def prepare(scene: Scene, source: Source, cli: CliRunner, at: Path, env: Mapping[str, str]) -> Prepared:
     """Publish what the scene begins with into a template, and store what is to be pulled."""
     volume, uri = at / "volume", source.uri(scene.key)
     volume.mkdir(parents=True)
-    tree.write(volume, scene.strangers)
+    write_files(volume, scene.strangers)
     if scene.empty:
         (volume / "m").mkdir(exist_ok=True)
     if scene.old:
@@ -185,9 +185,9 @@ def state(root: Path) -> State:
     """What stands below a directory, staging areas left out."""
     found = {}
     for here, folders, files in os.walk(root):
-        if tree.STAGING in folders:
-            folders.remove(tree.STAGING)
-        for name in {*folders, *files} - {tree.STAGING}:  # which may be a link, and no directory
+        if STAGING_NAME in folders:
+            folders.remove(STAGING_NAME)
+        for name in {*folders, *files} - {STAGING_NAME}:  # which may be a link, and no directory
             path = Path(here, name)
             found[path.relative_to(root).as_posix()] = _entry(path)
     return found
@@ -207,12 +207,12 @@ def _entry(path: Path) -> str:
 def seen(prepared: Prepared, volume: Path) -> tuple[str, list[str]]:
     """What a reader sees at a destination at any moment: the old model, the new one or none, and what must not be."""
     scene, there = prepared.scene, state(volume)
-    said = [path for path, entry in there.items() if path.endswith(tree.RECEIPT) and entry.startswith("file")]
+    said = [path for path, entry in there.items() if path.endswith(RECEIPT_NAME) and entry.startswith("file")]
     flaws = [flaw for path in said for flaw in _untrue(volume / path)]
     flaws += [f"a stranger's {path} was touched" for path in scene.strangers if path not in there]
-    if f"m/{tree.RECEIPT}" not in said and f"m{tree.RECEIPT}" not in said:
+    if f"m/{RECEIPT_NAME}" not in said and f"m{RECEIPT_NAME}" not in said:
         return "none", flaws + _of_nothing(prepared, there)
-    bare = {path: entry for path, entry in there.items() if not path.endswith(tree.RECEIPT)}
+    bare = {path: entry for path, entry in there.items() if not path.endswith(RECEIPT_NAME)}
     for name, model in (("old", scene.old), ("new", scene.new)):
         if model and bare == _whole(scene, model):
             return name, flaws
@@ -228,11 +228,11 @@ def _untrue(receipt: Path) -> list[str]:
         return []  # nothing that anyone would believe
     for entry in said.files:
         path = receipt.parent / entry.path
-        if not path.is_file() or tree.sha256(path.read_bytes()) != entry.sha256:
+        if not path.is_file() or sha256_hex(path.read_bytes()) != entry.sha256:
             wrong.append(f"{receipt.name} lists {entry.path}, which is not so")
     try:
         verify(
-            receipt.parent if receipt.name == tree.RECEIPT else receipt.with_name(receipt.name[: -len(tree.RECEIPT)])
+            receipt.parent if receipt.name == RECEIPT_NAME else receipt.with_name(receipt.name[: -len(RECEIPT_NAME)])
         )
     except ModelfetchError as error:
         wrong.append(error.message)
@@ -241,7 +241,7 @@ def _untrue(receipt: Path) -> list[str]:
 
 def _whole(scene: Scene, model: Model) -> State:
     """What a volume with a model holds; receipts left out."""
-    others = {path: f"file 644 {tree.sha256(data)}" for path, data in scene.strangers.items()}
+    others = {path: f"file 644 {sha256_hex(data)}" for path, data in scene.strangers.items()}
     above = {str(parent) for path in others for parent in Path(path).parents} - {"."}
     others |= dict.fromkeys(above, "directory 755")
     if scene.kind == "file":
@@ -267,9 +267,9 @@ def at_the_end(prepared: Prepared, volume: Path) -> list[str]:
     name, flaws = seen(prepared, volume)
     if name != "new":
         flaws.append(f"after a pull that succeeded, the destination holds {name}")
-    left = [path for area in volume.rglob(tree.STAGING) for path in area.rglob("*")]
+    left = [path for area in volume.rglob(STAGING_NAME) for path in area.rglob("*")]
     orphans = [path for path in left if path.is_dir() or path.suffix != ".lock" or path.lstat().st_size]
-    found = [path for path in state(volume) if path.endswith(tree.RECEIPT)]
+    found = [path for path in state(volume) if path.endswith(RECEIPT_NAME)]
     if len(found) != 1:
         flaws.append(f"the receipts are {found}")
     return flaws + [f"{path.relative_to(volume)} is left" for path in orphans]

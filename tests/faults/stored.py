@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from testkit.faults import Request
+from testkit.fault_rules import Request
 from testkit.stores import S3Bucket
 from tests.faults.fault import (
     CHANGED,
@@ -41,7 +41,7 @@ def _first_page_again(request: Request) -> None:
 def _pages(way: Way, times: int | None = 1, **second: Any) -> None:
     """Have the listing come in pages of ten, with a fault at the second."""
     if isinstance(way.model.store, S3Bucket):
-        way.model.store.let_anybody_read()
+        way.model.store.allow_anonymous_reads()
     way.questions(rewrite=_small_pages)
     way.questions(**{"rewrite": _small_pages, "times": times, **second})
     way.questions(rewrite=_small_pages, times=None)
@@ -133,7 +133,7 @@ def _rotate(way: Way) -> None:
 
     def revoke() -> None:
         _write_keys(way, new)
-        way.proxy.add(query=f"X-Amz-Credential={old['AccessKeyId']}", status=403, body=EXPIRED, times=None)
+        way.proxy.add_rule(query=f"X-Amz-Credential={old['AccessKeyId']}", status=403, body=EXPIRED, times=None)
 
     way.env = {
         "AWS_SHARED_CREDENTIALS_FILE": str(file),

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from testkit import strace
-from testkit.cli import Cli
-from testkit.stores import S3, Folder
-from testkit.warm import Warm, warm
+from testkit.cli_runner import CliRunner
+from testkit.stores import ModelFolder, S3Server
+from testkit.warm_process import WarmProcess, start_warm_process
 from tests.faults import disk_calls, disk_hostile, disk_places, disk_room, disks, scenes
 from tests.faults.disk_calls import Strike
 from tests.faults.disk_scenes import EACH, SCENES
@@ -34,14 +34,14 @@ Grounds = Callable[[str], Ground]
 
 
 @pytest.fixture(scope="module")
-def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProcess]:
     """Runs `modelfetch` without a start each time."""
-    with warm(tmp_path_factory.mktemp("warm")) as running:
+    with start_warm_process(tmp_path_factory.mktemp("warm")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Grounds:
+def local(tmp_path_factory: pytest.TempPathFactory, forker: WarmProcess) -> Grounds:
     """Scenes by name, with their sources on the local disk: no SDK is needed."""
 
     @cache
@@ -49,14 +49,14 @@ def local(tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Grounds:
         at = tmp_path_factory.mktemp("local")
         (at / "source").mkdir()
         (at / "home").mkdir()
-        with closing(Cli(at / "home")) as cli:
-            return Ground(scenes.prepare(SCENES[name], Folder(at / "source"), cli, at / "template", {}), forker)
+        with closing(CliRunner(at / "home")) as cli:
+            return Ground(scenes.prepare(SCENES[name], ModelFolder(at / "source"), cli, at / "template", {}), forker)
 
     return ground
 
 
 @pytest.fixture(scope="module")
-def remote(s3: S3, tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Iterator[Grounds]:
+def remote(s3: S3Server, tmp_path_factory: pytest.TempPathFactory, forker: WarmProcess) -> Iterator[Grounds]:
     """Scenes by name, each with its source in a bucket of its own."""
     with ExitStack() as stack:
 
@@ -65,7 +65,7 @@ def remote(s3: S3, tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> It
             at = tmp_path_factory.mktemp("remote")
             (at / "home").mkdir()
             bucket = stack.enter_context(s3.new_bucket())
-            with closing(Cli(at / "home")) as cli:
+            with closing(CliRunner(at / "home")) as cli:
                 prepared = scenes.prepare(SCENES[name], bucket, cli, at / "template", bucket.env)
             return Ground(prepared, forker, bucket)
 
@@ -99,8 +99,8 @@ def of_calls(
     strikes: Callable[[list[tuple[str, str, int]]], Sequence[Strike]], ground: Ground, at: Path
 ) -> list[Callable[[], Verdict]]:
     """Each strike at a pull of one scene, chosen from what such a pull calls."""
-    if strace.missing():
-        pytest.skip(strace.missing())
+    if strace.unavailable_reason():
+        pytest.skip(strace.unavailable_reason())
     calls = disk_calls.listed(ground, at / "listed")
     paths = sorted({path for _, path, _ in calls})
     return [

@@ -12,16 +12,17 @@ import pytest
 from modelfetch.errors import ModelfetchError
 from modelfetch.verify import verify
 from modelfetch.volume import receipt as receipts
-from testkit import mounts, tree
-from testkit.cli import Cli, Run, Running
-from testkit.faultproxy import FaultProxy
+from testkit import mounts
+from testkit.cli_runner import CliRunner, Run, RunningCommand
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import RECEIPT_NAME, STAGING_NAME, random_bytes, read_files, sha256_hex, write_files
 from testkit.stores import S3Bucket
 from tests.faults.report import Ledger, Row
 
 TITLE = "Disks"
 SECONDS = 150
-A = {"a.bin": tree.noise(200_000, 1), "shared/x.bin": tree.noise(100_000, 2), "x": b"1"}
-B = {"b.bin": tree.noise(200_000, 3), "shared/x.bin": tree.noise(100_000, 4), "x": b"2"}
+A = {"a.bin": random_bytes(200_000, 1), "shared/x.bin": random_bytes(100_000, 2), "x": b"1"}
+B = {"b.bin": random_bytes(200_000, 3), "shared/x.bin": random_bytes(100_000, 4), "x": b"2"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -30,15 +31,15 @@ Together = Callable[..., list[Run]]
 
 
 @pytest.fixture
-def together(modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Callable[[str], FaultProxy]) -> Together:
+def together(modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Callable[[str], FaultProxy]) -> Together:
     """Start pulls, hold back the bytes of all until each waits for some or for another pull, and let them go."""
     proxy = fault_proxy(s3_bucket.endpoint)
     return lambda pulls: _together(modelfetch, s3_bucket, proxy, pulls)
 
 
-def _together(cli: Cli, bucket: S3Bucket, proxy: FaultProxy, pulls: Sequence[Pull]) -> list[Run]:
+def _together(cli: CliRunner, bucket: S3Bucket, proxy: FaultProxy, pulls: Sequence[Pull]) -> list[Run]:
     go = threading.Event()
-    proxy.add(**bucket.downloads(), before=lambda: go.wait(SECONDS), times=None)
+    proxy.add_rule(**bucket.download_filter(), before=lambda: go.wait(SECONDS), times=None)
     cli.env["MODELFETCH_RETRIES"] = "1"
     running = [cli.start("pull", bucket.uri(key), dest, env=bucket.env_at(proxy.url)) for key, dest in pulls]
     for one in running:
@@ -49,7 +50,7 @@ def _together(cli: Cli, bucket: S3Bucket, proxy: FaultProxy, pulls: Sequence[Pul
     return runs
 
 
-def _spoke(run: Running) -> bool:
+def _spoke(run: RunningCommand) -> bool:
     return bool(run.log)
 
 
@@ -59,7 +60,7 @@ def shelf(s3_bucket: S3Bucket) -> S3Bucket:
     for prefix, files in (
         ("a/", A),
         ("b/", B),
-        ("f", {str(number): tree.noise(50_000, number) for number in range(6)}),
+        ("f", {str(number): random_bytes(50_000, number) for number in range(6)}),
     ):
         for path, data in files.items():
             s3_bucket.put(prefix + path, data)
@@ -69,10 +70,10 @@ def shelf(s3_bucket: S3Bucket) -> S3Bucket:
 def flaws(volume: Path, runs: Sequence[Run]) -> list[str]:
     """What must not be after some pulls: a receipt that is not true, a failure unlike others, or no success."""
     found = []
-    for path in sorted(volume.rglob(f"*{tree.RECEIPT}")):
-        single = path.name != tree.RECEIPT
+    for path in sorted(volume.rglob(f"*{RECEIPT_NAME}")):
+        single = path.name != RECEIPT_NAME
         try:
-            verify(path.with_name(path.name.removesuffix(tree.RECEIPT)) if single else path.parent)
+            verify(path.with_name(path.name.removesuffix(RECEIPT_NAME)) if single else path.parent)
         except ModelfetchError as error:
             found.append(error.message)
     found += [f"exit code {run.code}: {run.stderr}" for run in runs if run.code not in (0, 73)]
@@ -89,7 +90,7 @@ def noted(ledger: Ledger, fault: str, runs: Sequence[Run], wrong: Sequence[str])
 
 def files_of(dest: Path) -> dict[str, bytes]:
     """A directory's files without what a staging area may hold."""
-    return {path: data for path, data in tree.read(dest).items() if tree.STAGING not in Path(path).parts}
+    return {path: data for path, data in read_files(dest).items() if STAGING_NAME not in Path(path).parts}
 
 
 def rounds(*, full: bool) -> range:
@@ -106,7 +107,7 @@ def test_six_files_come_into_one_directory(
         runs = together([(f"f{name}", f"{dest}/") for name in range(6)])
 
         wrong = flaws(dest, runs) + [run.stderr for run in runs if run.code != 0]
-        expected = {f"f{name}": tree.noise(50_000, name) for name in range(6)}
+        expected = {f"f{name}": random_bytes(50_000, name) for name in range(6)}
         wrong += [] if files_of(dest) == expected else [f"there is {sorted(files_of(dest))}"]
         noted(ledger, "six pulls into one directory", runs, wrong)
 
@@ -121,7 +122,7 @@ def test_two_models_meet_at_one_destination(
     for number in rounds(full=full):
         dest = tmp_path / str(number)
         mine = {"mine.txt": b"mine"} if stranger else {}
-        tree.write(dest, mine)
+        write_files(dest, mine)
         runs = together([("a/", str(dest)), ("b/", str(dest))])
 
         wrong = flaws(dest, runs) + [run.stderr for run in runs if run.code != 0]
@@ -131,7 +132,7 @@ def test_two_models_meet_at_one_destination(
 
 @pytest.mark.parametrize("old", [False, True], ids=["into nothing", "over an old model"])
 def test_a_directory_meets_a_file_that_goes_into_it(
-    together: Together, shelf: S3Bucket, modelfetch: Cli, tmp_path: Path, ledger: Ledger, *, full: bool, old: bool
+    together: Together, shelf: S3Bucket, modelfetch: CliRunner, tmp_path: Path, ledger: Ledger, *, full: bool, old: bool
 ) -> None:
     """Whoever comes second may fail, but what a receipt says is so, and a file that was pulled alone is not lost."""
     for number in rounds(full=full):
@@ -157,7 +158,7 @@ def test_a_directory_meets_a_file_of_its_name(
 
         there = files_of(dest) if dest.is_dir() else dest.read_bytes()
         wrong = flaws(tmp_path / str(number), runs)
-        if (runs[0].code, there == A) != (0, True) and (runs[1].code, there == tree.noise(50_000, 0)) != (0, True):
+        if (runs[0].code, there == A) != (0, True) and (runs[1].code, there == random_bytes(50_000, 0)) != (0, True):
             wrong.append("nobody's model is there")
         noted(ledger, "a directory and a file of its name", runs, wrong)
 
@@ -169,11 +170,11 @@ def test_one_destination_by_two_names(
     """As two pods see it, one of them under a `subPath`: both names show the same model in the end."""
     for number in rounds(full=full):
         volume, other = tmp_path / str(number) / "volume", tmp_path / str(number) / "other"
-        tree.write(volume, {"m/mine.txt": b"mine"} if which == "destination" else {"x": b""})
+        write_files(volume, {"m/mine.txt": b"mine"} if which == "destination" else {"x": b""})
         (volume / "m").mkdir(exist_ok=True)
         with ExitStack() as stack:
             try:
-                stack.enter_context(mounts.bound(volume if which == "volume" else volume / "m", other))
+                stack.enter_context(mounts.bind_mount(volume if which == "volume" else volume / "m", other))
             except mounts.CannotMountError as error:
                 pytest.skip(str(error))
             again = other / "m" if which == "volume" else other
@@ -189,14 +190,14 @@ def test_one_destination_by_two_names(
 
 
 def test_a_directory_that_is_mounted_elsewhere_stays_the_same_directory(
-    shelf: S3Bucket, modelfetch: Cli, tmp_path: Path
+    shelf: S3Bucket, modelfetch: CliRunner, tmp_path: Path
 ) -> None:
     """If it were exchanged, the mount would go on showing the old one, which is then removed."""
     dest, mount = tmp_path / "m", tmp_path / "mount ü"
     modelfetch.ok("pull", shelf.uri("a/"), dest, env=shelf.env)
     with ExitStack() as stack:
         try:
-            stack.enter_context(mounts.bound(dest, mount))
+            stack.enter_context(mounts.bind_mount(dest, mount))
         except mounts.CannotMountError as error:
             pytest.skip(str(error))
 
@@ -205,7 +206,7 @@ def test_a_directory_that_is_mounted_elsewhere_stays_the_same_directory(
         assert files_of(mount) == B
 
 
-def test_a_reader_of_a_file_always_finds_one(shelf: S3Bucket, modelfetch: Cli, tmp_path: Path) -> None:
+def test_a_reader_of_a_file_always_finds_one(shelf: S3Bucket, modelfetch: CliRunner, tmp_path: Path) -> None:
     """The old one or the new one, whole, at every moment."""
     dest = tmp_path / "m"
     shelf.put("m", A["a.bin"])
@@ -227,6 +228,5 @@ def test_a_reader_of_a_file_always_finds_one(shelf: S3Bucket, modelfetch: Cli, t
     assert run.code == 0
     assert seen <= {A["a.bin"], B["b.bin"]}
     assert (
-        receipts.read_receipt(receipts.receipt_path(dest, directory=False)).digest
-        == f"sha256:{tree.sha256(B['b.bin'])}"
+        receipts.read_receipt(receipts.receipt_path(dest, directory=False)).digest == f"sha256:{sha256_hex(B['b.bin'])}"
     )

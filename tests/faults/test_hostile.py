@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from testkit.liar import Liar
-from testkit.warm import Warm, warm
+from testkit.scripted_server import ScriptedServer
+from testkit.warm_process import WarmProcess, start_warm_process
 from tests.faults import hostile_archives, hostile_keys, hostile_replies
 from tests.faults.hostile import Case, attempt
 from tests.faults.report import Ledger
@@ -20,9 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 
 @pytest.fixture(scope="module")
-def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProcess]:
     """Runs `modelfetch` without a start each time."""
-    with warm(tmp_path_factory.mktemp("warm")) as running:
+    with start_warm_process(tmp_path_factory.mktemp("warm")) as running:
         yield running
 
 
@@ -40,22 +40,27 @@ def chosen(cases: list[Case], *, full: bool) -> list[Case]:
     ids=["keys", "replies", "archives"],
 )
 def test_what_means_harm_does_none(
-    cases: Callable[[], Iterator[Case]], liar: Liar, forker: Warm, ledger: Ledger, full: bool, tmp_path: Path
+    cases: Callable[[], Iterator[Case]],
+    scripted_server: ScriptedServer,
+    forker: WarmProcess,
+    ledger: Ledger,
+    full: bool,
+    tmp_path: Path,
 ) -> None:
     """The right model, or the documented code with a word on why; nothing beside it, in little memory."""
     verdicts = []
     for number, case in enumerate(chosen(list(cases()), full=full)):
-        verdicts.append(attempt(case, liar, forker, tmp_path / str(number)))
+        verdicts.append(attempt(case, scripted_server, forker, tmp_path / str(number)))
         ledger.add(TITLE, verdicts[-1].row)
 
     assert [str(verdict) for verdict in verdicts if verdict.flaws] == []
 
 
-def test_a_wrong_outcome_would_be_told(liar: Liar, forker: Warm, tmp_path: Path) -> None:
+def test_a_wrong_outcome_would_be_told(scripted_server: ScriptedServer, forker: WarmProcess, tmp_path: Path) -> None:
     """A campaign that cannot fail is none."""
     files = {"p/good": b"x"}
     right = Case("f", "right", "file", files, (0,), model={"good": b"x"})
-    assert attempt(right, liar, forker, tmp_path / "0").flaws == ()
+    assert attempt(right, scripted_server, forker, tmp_path / "0").flaws == ()
     for number, wrong in enumerate(
         [
             Case("f", "code", "file", files),
@@ -64,4 +69,4 @@ def test_a_wrong_outcome_would_be_told(liar: Liar, forker: Warm, tmp_path: Path)
             Case("f", "message", "file", {"p/a\\b": b"x"}, said="something else"),
         ]
     ):
-        assert attempt(wrong, liar, forker, tmp_path / f"wrong{number}").flaws
+        assert attempt(wrong, scripted_server, forker, tmp_path / f"wrong{number}").flaws

@@ -17,9 +17,9 @@ from typing import TypeVar
 import pytest
 
 from testkit import strace
-from testkit.cli import Cli
-from testkit.faultproxy import FaultProxy
-from testkit.stores import Folder, Store
+from testkit.cli_runner import CliRunner
+from testkit.fault_proxy import FaultProxy
+from testkit.stores import ModelFolder, Store
 from tests.faults import kill_scenes, kills, scenes
 from tests.faults.kills import Bench, Outcome, Strike
 from tests.faults.report import Ledger, Row
@@ -53,12 +53,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module")
 def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """A scene with a source on the local disk: it needs no SDK, and its system calls come in the same order."""
-    if strace.missing():
-        pytest.skip(strace.missing())
+    if strace.unavailable_reason():
+        pytest.skip(strace.unavailable_reason())
     at = tmp_path_factory.mktemp("kills")
     for name in ("source", "home"):
         (at / name).mkdir()
-    prepared = scenes.prepare(request.param, Folder(at / "source"), Cli(at / "home"), at / "template", {})
+    prepared = scenes.prepare(request.param, ModelFolder(at / "source"), CliRunner(at / "home"), at / "template", {})
     return Bench(prepared, at / "runs")
 
 
@@ -155,7 +155,7 @@ def test_signals_at_random_moments_end_it_in_order(local: Bench, full: bool, led
 def on_a_store(scene: Scene, store: Store, at: Path) -> Prepared:
     """A scene whose source is a bucket."""
     (at / "home").mkdir(parents=True)
-    return scenes.prepare(scene, store, Cli(at / "home"), at / "template", store.env)
+    return scenes.prepare(scene, store, CliRunner(at / "home"), at / "template", store.env)
 
 
 def paced(
@@ -163,7 +163,7 @@ def paced(
 ) -> list[Outcome]:
     """Strike down a pull that takes its time, for the store sends slowly."""
     with closing(FaultProxy(store.endpoint)) as proxy:
-        proxy.add(**store.downloads(), times=None, trickle=PACE)
+        proxy.add_rule(**store.download_filter(), times=None, trickle=PACE)
         bench = Bench(prepared, at, store.env_at(proxy.url), proxy, ("--connections", "2"), between)
         return kills.strike(bench, "struck", one)
 
@@ -171,7 +171,7 @@ def paced(
 def duration(prepared: Prepared, store: Store, at: Path) -> float:
     """Seconds that it takes if it is left alone."""
     with closing(FaultProxy(store.endpoint)) as proxy:
-        proxy.add(**store.downloads(), times=None, trickle=PACE)
+        proxy.add_rule(**store.download_filter(), times=None, trickle=PACE)
         cli = Bench(prepared, at).cli(at)
         begun = time.monotonic()
         cli.ok("pull", prepared.uri, prepared.fresh(at / "volume"), "--connections", "2", env=store.env_at(proxy.url))

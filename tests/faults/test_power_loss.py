@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from testkit import strace, tree
-from testkit.cli import Cli
-from testkit.stores import Folder
-from testkit.strace import Call
+from testkit import strace
+from testkit.cli_runner import CliRunner
+from testkit.file_tree import RECEIPT_NAME, STAGING_NAME
+from testkit.stores import ModelFolder
+from testkit.strace import SystemCall
 from tests.faults import kill_scenes, kills, scenes
 from tests.faults.kills import Bench
 from tests.faults.scenes import Scene
@@ -37,7 +38,7 @@ class Disk:
 
     unflushed: set[str] = field(default_factory=set)
 
-    def takes(self, call: Call, paths: tuple[str, ...]) -> None:
+    def takes(self, call: SystemCall, paths: tuple[str, ...]) -> None:
         """One call is done, about these paths."""
         if call.name == "syncfs":
             self.unflushed.clear()
@@ -78,7 +79,7 @@ def within(path: str, top: str) -> bool:
 
 def staged(path: str) -> bool:
     """Whether it is in the staging area, where no reader looks."""
-    return tree.STAGING in Path(path).parts
+    return STAGING_NAME in Path(path).parts
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,14 @@ class Trace:
     """A pull that was left alone: each call with its paths in the volume."""
 
     scene: Scene
-    steps: list[tuple[Call, tuple[str, ...]]]
+    steps: list[tuple[SystemCall, tuple[str, ...]]]
 
     @property
     def receipt(self) -> str:
         """Where the receipt goes."""
-        return f"m{tree.RECEIPT}" if self.scene.kind == "file" else f"m/{tree.RECEIPT}"
+        return f"m{RECEIPT_NAME}" if self.scene.kind == "file" else f"m/{RECEIPT_NAME}"
 
-    def told(self) -> Iterator[tuple[Call, tuple[str, ...], Disk]]:
+    def told(self) -> Iterator[tuple[SystemCall, tuple[str, ...], Disk]]:
         """Each call, and what was unflushed before it."""
         disk = Disk()
         for call, paths in self.steps:
@@ -109,15 +110,15 @@ class Trace:
 @pytest.fixture(scope="module", params=CHOSEN)
 def trace(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trace:
     """What a pull does to the disk."""
-    if strace.missing():
-        pytest.skip(strace.missing())
+    if strace.unavailable_reason():
+        pytest.skip(strace.unavailable_reason())
     scene, at = SCENES[request.param], tmp_path_factory.mktemp("power")
     for name in ("source", "home"):
         (at / name).mkdir()
-    prepared = scenes.prepare(scene, Folder(at / "source"), Cli(at / "home"), at / "template", {})
+    prepared = scenes.prepare(scene, ModelFolder(at / "source"), CliRunner(at / "home"), at / "template", {})
     bench = Bench(prepared, at / "runs")
     calls = kills.at_the_destination(bench, kills.undisturbed(bench))
-    return Trace(scene, [(call, call.below(bench.alone)) for call in calls])
+    return Trace(scene, [(call, call.paths_below(bench.alone)) for call in calls])
 
 
 def test_every_byte_is_flushed_before_it_is_published(trace: Trace) -> None:

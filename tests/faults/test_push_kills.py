@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from testkit import tree
-from testkit.cli import Cli, Running
-from testkit.faultproxy import FaultProxy
+from testkit.cli_runner import CliRunner, RunningCommand
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import STAGING_NAME, random_bytes, read_files, sha256_hex, write_files
 from testkit.stores import Store
 from tests.faults.report import Ledger, Row
 
 SECONDS = 150  # for one run, on a busy machine
 SEED = 4
-ONE = {"a.bin": tree.noise(200_000, 1), "b/c.bin": tree.noise(100_000, 2), "d.bin": b"1"}
-TWO = {"a.bin": tree.noise(200_000, 3), "b/c.bin": tree.noise(100_000, 4), "d.bin": b"2", "e/new.bin": b"new"}
+ONE = {"a.bin": random_bytes(200_000, 1), "b/c.bin": random_bytes(100_000, 2), "d.bin": b"1"}
+TWO = {"a.bin": random_bytes(200_000, 3), "b/c.bin": random_bytes(100_000, 4), "d.bin": b"2", "e/new.bin": b"new"}
 SOME = (3, 10)  # a push makes more requests than that
 CLEAN = (65, 66, 75)  # not as its manifest says; nothing there yet; a push is under way
 
@@ -57,9 +57,9 @@ class Bench:
         """Where it is pushed."""
         return self.store.uri(f"{self.home.name}/{self.push.target}")
 
-    def start(self, cli: Cli, files: Mapping[str, bytes]) -> Running:
+    def start(self, cli: CliRunner, files: Mapping[str, bytes]) -> RunningCommand:
         """Begin to push these files through the proxy."""
-        at = tree.write(self.home / str(len(files)) / tree.sha256(b"".join(files.values())), files)
+        at = write_files(self.home / str(len(files)) / sha256_hex(b"".join(files.values())), files)
         return cli.start("push", at if self.push.target.endswith("/") else at / "m", self.target, env=self.env)
 
     @property
@@ -67,19 +67,19 @@ class Bench:
         """Variables that lead through the proxy."""
         return self.store.env_at(self.proxy.url)
 
-    def pulled(self, cli: Cli, name: str) -> tuple[int, dict[str, bytes]]:
+    def pulled(self, cli: CliRunner, name: str) -> tuple[int, dict[str, bytes]]:
         """What a pull to a new place gets: its exit code, and what is there then."""
         dest = self.home / name
         run = cli("pull", self.target, dest / "m", env=self.store.env, timeout=SECONDS)
-        found = {path.removeprefix("m/"): data for path, data in tree.read(dest).items()} if dest.exists() else {}
-        return run.code, {path: data for path, data in found.items() if not path.startswith(tree.STAGING)}
+        found = {path.removeprefix("m/"): data for path, data in read_files(dest).items()} if dest.exists() else {}
+        return run.code, {path: data for path, data in found.items() if not path.startswith(STAGING_NAME)}
 
 
 def requests(push: Push, store: Store, home: Path) -> int:
     """How many requests such a push makes."""
     home.mkdir(parents=True)
     with closing(FaultProxy(store.endpoint)) as proxy:
-        bench, cli = Bench(push, store, home, proxy), Cli(home)
+        bench, cli = Bench(push, store, home, proxy), CliRunner(home)
         for files in (push.old, push.new):
             proxy.clear()
             assert not files or bench.start(cli, files).finish(SECONDS).code == 0
@@ -90,7 +90,7 @@ def killed(push: Push, store: Store, home: Path, nth: int) -> tuple[str, str]:
     """Kill a push when its nth request comes; what a pull got then, and what is wrong."""
     home.mkdir(parents=True)
     with closing(FaultProxy(store.endpoint)) as proxy:
-        bench, cli = Bench(push, store, home, proxy), Cli(home)
+        bench, cli = Bench(push, store, home, proxy), CliRunner(home)
         if push.old:
             assert bench.start(cli, push.old).finish(SECONDS).code == 0
         proxy.clear()
@@ -108,14 +108,14 @@ def killed(push: Push, store: Store, home: Path, nth: int) -> tuple[str, str]:
     return "failed", f"a pull ended with {between[0]} and {sorted(between[1])}"
 
 
-def _kill(bench: Bench, cli: Cli, nth: int) -> None:
-    begun, victims = threading.Event(), list[Running]()
+def _kill(bench: Bench, cli: CliRunner, nth: int) -> None:
+    begun, victims = threading.Event(), list[RunningCommand]()
 
     def strike() -> None:
         begun.wait(SECONDS)
         victims[0].process.kill()
 
-    bench.proxy.add(nth=nth, before=strike)
+    bench.proxy.add_rule(nth=nth, before=strike)
     victims.append(bench.start(cli, bench.push.new))
     begun.set()
     victims[0].finish(SECONDS)

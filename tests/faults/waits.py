@@ -10,9 +10,10 @@ from typing import Any
 
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.receipt import FileEntry, Receipt
-from testkit import archives, mounts, tree
-from testkit.cli import Cli, Running
-from testkit.faultproxy import FaultProxy
+from testkit import archives, mounts
+from testkit.cli_runner import CliRunner, RunningCommand
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import STAGING_NAME, random_bytes
 from testkit.stores import S3Bucket
 from tests.faults import kills
 
@@ -34,7 +35,7 @@ class Site:
         stack: what is to be closed at the end.
     """
 
-    cli: Cli
+    cli: CliRunner
     bucket: S3Bucket
     proxied: Callable[..., FaultProxy]
     at: Path
@@ -45,7 +46,7 @@ class Site:
         """Where the model is to go."""
         return self.at / "volume" / "m"
 
-    def pull(self, endpoint: str, key: str = "m", **env: str) -> Running:
+    def pull(self, endpoint: str, key: str = "m", **env: str) -> RunningCommand:
         """Begin to pull, with all our own limits far away."""
         far = {"MODELFETCH_RETRY_WAIT": LONG, **self.bucket.env_at(endpoint), **env}
         return self.cli.start("pull", self.bucket.uri(key), self.dest, "--stall-timeout", LONG, env=far)
@@ -53,20 +54,20 @@ class Site:
     def spoilt(self, key: str = "m", **rule: Any) -> FaultProxy:
         """A proxy in front of the store, which spoils the downloads of a key."""
         proxy = self.proxied(self.bucket.endpoint)
-        proxy.add(times=None, **self.bucket.downloads(key), **rule)
+        proxy.add_rule(times=None, **self.bucket.download_filter(key), **rule)
         return proxy
 
 
-def at_the_start(site: Site) -> Running:
+def at_the_start(site: Site) -> RunningCommand:
     """Half a second of loading, for most of which nobody could tell of a signal."""
     running = site.pull(site.bucket.endpoint)
     running.wait_for(lambda: kills.minded(running.process.pid), PATIENCE)
     return running
 
 
-def for_a_name(site: Site) -> Running:
+def for_a_name(site: Site) -> RunningCommand:
     """A name server that never answers; CannotMountError where nobody may put it in the place of the real one."""
-    mounts.run("unshare", "--mount", "true")
+    mounts.run_privileged("unshare", "--mount", "true")
     server = site.stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     try:
         server.bind((NAME_SERVER, 53))
@@ -80,7 +81,7 @@ def for_a_name(site: Site) -> Running:
     return running
 
 
-def for_a_connection(site: Site) -> Running:
+def for_a_connection(site: Site) -> RunningCommand:
     """A server that takes none: its queue is full. One try lasts 10 s, and the next comes much later."""
     server = site.stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
     port = server.getsockname()[1]
@@ -100,69 +101,69 @@ def _connecting(pid: int) -> bool:
     return bool(waiting & set(_open(pid)))
 
 
-def for_an_answer(site: Site) -> Running:
+def for_an_answer(site: Site) -> RunningCommand:
     """To the SDK's first question."""
     proxy = site.proxied(site.bucket.endpoint)
-    proxy.add(times=None, mute=True)
+    proxy.add_rule(times=None, mute=True)
     running = site.pull(proxy.url)
-    proxy.wait_for(proxy.came, PATIENCE)
+    proxy.wait_for(proxy.matching_requests, PATIENCE)
     return running
 
 
-def for_the_next_try(site: Site) -> Running:
+def for_the_next_try(site: Site) -> RunningCommand:
     """Of the whole pull: the store is not well."""
     proxy = site.proxied(site.bucket.endpoint)
-    proxy.add(times=None, status=503)
+    proxy.add_rule(times=None, status=503)
     running = site.pull(proxy.url)
     running.wait_for(lambda: any("Next try" in line["message"] for line in running.log), PATIENCE)
     return running
 
 
-def for_the_headers(site: Site) -> Running:
+def for_the_headers(site: Site) -> RunningCommand:
     """Of the model's bytes."""
     proxy = site.spoilt(mute=True)
     running = site.pull(proxy.url)
-    proxy.wait_for(lambda: proxy.came(**site.bucket.downloads("m")), PATIENCE)
+    proxy.wait_for(lambda: proxy.matching_requests(**site.bucket.download_filter("m")), PATIENCE)
     return running
 
 
-def for_bytes(site: Site) -> Running:
+def for_bytes(site: Site) -> RunningCommand:
     """Of which some have come."""
     proxy = site.spoilt(stall_after=50_000)
     running = site.pull(proxy.url)
-    proxy.wait_for(lambda: proxy.sent() >= 50_000, PATIENCE)
+    proxy.wait_for(lambda: proxy.sent_bytes() >= 50_000, PATIENCE)
     return running
 
 
-def for_the_next_request(site: Site) -> Running:
+def for_the_next_request(site: Site) -> RunningCommand:
     """The store has said when to come back."""
     proxy = site.spoilt(status=503, headers={"Retry-After": "600"})
     running = site.pull(proxy.url)
-    proxy.wait_for(lambda: proxy.came(**site.bucket.downloads("m")), PATIENCE)
+    proxy.wait_for(lambda: proxy.matching_requests(**site.bucket.download_filter("m")), PATIENCE)
     return running
 
 
-def for_bytes_to_unpack(site: Site) -> Running:
+def for_bytes_to_unpack(site: Site) -> RunningCommand:
     """An archive's first member lies there, the second has not come."""
-    data = archives.packed({"a": tree.noise(5_000_000), "b": tree.noise(9_000_000)}, "tar.gz")
+    data = archives.pack_files({"a": random_bytes(5_000_000), "b": random_bytes(9_000_000)}, "tar.gz")
     site.bucket.put("m.tar.gz", data)
     proxy = site.spoilt("m.tar.gz", covers=10_000_000, stall_after=0)
     running = site.pull(proxy.url, "m.tar.gz")
-    running.wait_for(lambda: [*site.at.rglob(f"{tree.STAGING}/*/tree/b")], PATIENCE)
+    running.wait_for(lambda: [*site.at.rglob(f"{STAGING_NAME}/*/tree/b")], PATIENCE)
     return running
 
 
-def for_another_pull(site: Site) -> Running:
+def for_another_pull(site: Site) -> RunningCommand:
     """To the same destination."""
     proxy = site.spoilt(stall_after=0)
     site.pull(proxy.url)
-    proxy.wait_for(lambda: proxy.came(**site.bucket.downloads("m")), PATIENCE)
+    proxy.wait_for(lambda: proxy.matching_requests(**site.bucket.download_filter("m")), PATIENCE)
     running = site.pull(proxy.url)
     running.wait_for(lambda: any("another pull" in line["message"] for line in running.log), PATIENCE)
     return running
 
 
-def for_a_hash(site: Site) -> Running:
+def for_a_hash(site: Site) -> RunningCommand:
     """Of a large file, by `verify`: it waits for nothing, it works."""
     site.dest.parent.mkdir()
     with site.dest.open("wb") as file:
@@ -184,7 +185,7 @@ def _open(pid: int) -> list[str]:
     return found
 
 
-WAITS: dict[str, Callable[[Site], Running]] = {
+WAITS: dict[str, Callable[[Site], RunningCommand]] = {
     function.__name__.replace("_", " "): function
     for function in (
         *(at_the_start, for_a_name, for_a_connection, for_an_answer, for_the_next_try, for_the_headers, for_bytes),

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from testkit.faultproxy import FaultProxy
-from testkit.faults import Rule
-from testkit.toxiproxy import Stream
+from testkit.fault_proxy import FaultProxy
+from testkit.fault_rules import FaultRule
+from testkit.toxiproxy import ToxicStream
 from tests.faults.models import Model
 
 
@@ -27,7 +27,7 @@ class Way:
 
     model: Model
     proxy: FaultProxy
-    stream: Stream
+    stream: ToxicStream
     work: Path
     nth: int = 0
     env: dict[str, str | None] = field(default_factory=dict)
@@ -37,39 +37,39 @@ class Way:
         """Take all faults away."""
         for timer in self._timers:
             timer.join()
-        self.stream.reset()
+        self.stream.remove_all_toxics()
         self.proxy.clear()
         self.env.clear()
 
-    def bodies(self, **what: Any) -> Rule:
+    def bodies(self, **what: Any) -> FaultRule:
         """Spoil requests for the victim's bytes."""
-        return self.proxy.add(**{**self.model.downloads(), **what})
+        return self.proxy.add_rule(**{**self.model.downloads(), **what})
 
-    def questions(self, **what: Any) -> Rule:
+    def questions(self, **what: Any) -> FaultRule:
         """Spoil the question that comes first: for the object's state, or for the listing."""
-        return self.proxy.add(**{**self.model.questions(), **what})
+        return self.proxy.add_rule(**{**self.model.questions(), **what})
 
     def during(self, kind: str, requests: int, **attributes: int) -> None:
         """Have toxiproxy spoil the stream from the first request for bytes until so many more have come."""
         added = threading.Event()
 
         def add() -> None:
-            self.stream.add(kind, **attributes)
+            self.stream.add_toxic(kind, **attributes)
             added.set()
 
         def remove() -> None:
             added.wait()
-            self.stream.remove(kind)
+            self.stream.remove_toxic(kind)
 
         self.bodies(before=add)
-        self.proxy.add(**self.model.downloads(""), nth=requests, before=remove)
+        self.proxy.add_rule(**self.model.downloads(""), nth=requests, before=remove)
 
     def unreachable_for(self, seconds: float) -> None:
         """Refuse connections from the first request for bytes on, for a while; the open ones end."""
 
         def refuse() -> None:
-            self.stream.refuse()
-            self._timers.append(threading.Timer(seconds, self.stream.accept))
+            self.stream.refuse_connections()
+            self._timers.append(threading.Timer(seconds, self.stream.accept_connections))
             self._timers[-1].start()
 
         self.bodies(before=refuse)

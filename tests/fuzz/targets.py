@@ -42,7 +42,7 @@ from modelfetch.sources.s3.spec import S3Options, pin_s3_uri
 from modelfetch.transfer.range_reader import check_response, make_job
 from modelfetch.volume import receipt
 from modelfetch.volume.resume_journal import ResumeJournal
-from testkit.archives import Guarded
+from testkit.archives import GuardedExtractor
 from tests.fuzz import archives as wrappings
 
 Target = Callable[[bytes], None]
@@ -80,7 +80,7 @@ def unpacking(data: bytes) -> None:
     """An archive: what comes out is what is on the disk, within the budget; nothing comes to lie beside it."""
     with _place() as place:
         try:
-            root = Guarded(Path(place))(wrappings.wrapped(data), max_bytes=MAX_BYTES, max_files=50)
+            root = GuardedExtractor(Path(place))(wrappings.wrapped(data), max_bytes=MAX_BYTES, max_files=50)
         except WrongBytesError as error:
             _is_one_line(error)
             return

@@ -9,7 +9,7 @@ import pytest
 from modelfetch import checksums
 from modelfetch.checksums import Fingerprint, InOrderDigests
 from modelfetch.errors import MismatchError
-from testkit import tree
+from testkit.file_tree import random_bytes
 
 KINDS = ["crc32", "crc32c", "crc64nvme"]
 
@@ -32,7 +32,7 @@ def test_crcs_have_the_check_value_of_their_catalogue(name: str, check: str) -> 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_crc_of_parts_is_that_of_the_whole(name: str, seed: int) -> None:
     """However it is cut, empty parts included."""
-    data = tree.noise(100_000, seed)
+    data = random_bytes(100_000, seed)
     cuts = sorted(random.Random(seed).choices(range(len(data) + 1), k=8))
     pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 

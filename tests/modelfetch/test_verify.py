@@ -10,22 +10,22 @@ from modelfetch.errors import MismatchError, NotFoundError
 from modelfetch.verify import verify
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.receipt import FileEntry, Receipt
-from testkit import tree
+from testkit.file_tree import RECEIPT_NAME, sha256_hex, write_files
 
 MODEL = {"a.bin": b"1", "w/b": b"22", "empty": b""}
 
 
 def written(root: Path, *, digest: str = "") -> Receipt:
     """A published directory with links."""
-    tree.write(root, MODEL)
+    write_files(root, MODEL)
     (root / "link").symlink_to("w/b")
     (root / "folder").symlink_to("w")
-    files = [FileEntry(name, len(data), tree.sha256(data)) for name, data in MODEL.items()]
-    files += [FileEntry("link", 2, tree.sha256(b"22"), "w/b"), FileEntry("folder", 0, "", "w")]
+    files = [FileEntry(name, len(data), sha256_hex(data)) for name, data in MODEL.items()]
+    files += [FileEntry("link", 2, sha256_hex(b"22"), "w/b"), FileEntry("folder", 0, "", "w")]
     now = datetime(2026, 11, 21, tzinfo=UTC)
     digest = digest or receipts.model_digest(files, directory=True)
     receipt = Receipt("s3://b/m", "v", digest, tuple(files), (), 0, 0, 0.0, 0, now, now)
-    (root / tree.RECEIPT).write_text(receipt.to_json())
+    (root / RECEIPT_NAME).write_text(receipt.to_json())
     return receipt
 
 
@@ -40,7 +40,7 @@ def test_a_model_as_published_is_verified(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda root: (root / "a.bin").write_bytes(b"2"), f"a.bin: expected sha256 {tree.sha256(b'1')}, got "),
+        (lambda root: (root / "a.bin").write_bytes(b"2"), f"a.bin: expected sha256 {sha256_hex(b'1')}, got "),
         (lambda root: (root / "a.bin").write_bytes(b"11"), "a.bin: expected 1 bytes, got 2"),
         (lambda root: (root / "a.bin").unlink(), "a.bin: No such file"),
         (lambda root: ((root / "empty").unlink(), (root / "empty").mkdir()), "empty: "),

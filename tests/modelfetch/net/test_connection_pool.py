@@ -26,31 +26,31 @@ from modelfetch.net.connection_pool import (
     explain_network_error,
     host_of,
 )
-from testkit.raising import CONNECTION, POOL, SECRET, URL, retried, untrusted
+from testkit.library_errors import CONNECTION, POOL, SECRET, URL, max_retry_error, untrusted_certificate
 
 
 @pytest.mark.parametrize(
     ("error", "kind", "said"),
     [
         (
-            retried(u3.NameResolutionError("store.invalid", CONNECTION, socket.gaierror(-2, "x"))),
+            max_retry_error(u3.NameResolutionError("store.invalid", CONNECTION, socket.gaierror(-2, "x"))),
             TransientError,
             "resolved",
         ),
-        (retried(u3.NewConnectionError(CONNECTION, "refused")), TransientError, "broke the connection off"),
+        (max_retry_error(u3.NewConnectionError(CONNECTION, "refused")), TransientError, "broke the connection off"),
         (ConnectionRefusedError(111, "refused"), TransientError, "nothing listens"),
-        (retried(u3.ConnectTimeoutError(CONNECTION, "x")), TransientError, "in time"),
-        (retried(u3.ReadTimeoutError(POOL, URL, "x")), TransientError, "no byte for 5 s"),
+        (max_retry_error(u3.ConnectTimeoutError(CONNECTION, "x")), TransientError, "in time"),
+        (max_retry_error(u3.ReadTimeoutError(POOL, URL, "x")), TransientError, "no byte for 5 s"),
         (u3.ReadTimeoutError(POOL, URL, "x"), TransientError, "no byte for 5 s"),
         (TimeoutError("timed out"), TransientError, "no byte for 5 s"),
-        (retried(u3.SSLError(untrusted())), RefusedError, "self-signed certificate"),
-        (retried(u3.SSLError(ssl.SSLError(1, "WRONG_VERSION_NUMBER"))), TransientError, "TLS"),
+        (max_retry_error(u3.SSLError(untrusted_certificate())), RefusedError, "self-signed certificate"),
+        (max_retry_error(u3.SSLError(ssl.SSLError(1, "WRONG_VERSION_NUMBER"))), TransientError, "TLS"),
         (ssl.SSLEOFError(8, "eof"), TransientError, "TLS"),
-        (retried(u3.ProxyError("x", OSError("y"))), TransientError, "proxy"),
+        (max_retry_error(u3.ProxyError("x", OSError("y"))), TransientError, "proxy"),
         (u3.ProxyError("x", OSError("Tunnel connection failed: 407 Who?")), CredentialsError, "proxy"),
         (u3.ProxyError("x", OSError("Tunnel connection failed: 403 No")), RefusedError, "proxy"),
         (u3.ProxyError("x", OSError("Tunnel connection failed: 502 Bad")), TransientError, "proxy"),
-        (retried(u3.ResponseError("too many redirects")), RefusedError, "redirects in a loop"),
+        (max_retry_error(u3.ResponseError("too many redirects")), RefusedError, "redirects in a loop"),
         (u3.ProtocolError("broken", ConnectionResetError(104, "reset")), TransientError, "ConnectionResetError"),
         (u3.ProtocolError("broken", IncompleteRead(b"x", 5)), TransientError, "broke the connection off"),
         (u3.IncompleteRead(1, 5), TransientError, "broke the connection off"),
@@ -60,8 +60,12 @@ from testkit.raising import CONNECTION, POOL, SECRET, URL, retried, untrusted
         (ValueError("label too long"), ConfigError, "not an address"),
         (OSError(errno.ENETUNREACH, "unreachable"), TransientError, "broke the connection off"),
         (BrokenPipeError(32, "pipe"), TransientError, "BrokenPipeError"),
-        (requests.ConnectionError(retried(u3.NewConnectionError(CONNECTION, "x"))), TransientError, "broke"),
-        (requests.exceptions.SSLError(retried(u3.SSLError(untrusted()))), RefusedError, "self-signed"),
+        (requests.ConnectionError(max_retry_error(u3.NewConnectionError(CONNECTION, "x"))), TransientError, "broke"),
+        (
+            requests.exceptions.SSLError(max_retry_error(u3.SSLError(untrusted_certificate()))),
+            RefusedError,
+            "self-signed",
+        ),
         (requests.ReadTimeout(u3.ReadTimeoutError(POOL, URL, "x")), TransientError, "no byte"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",

@@ -12,9 +12,9 @@ from urllib3.connection import HTTPConnection
 from modelfetch.errors import TransientError
 from modelfetch.net.connection_pool import ConnectionPool, NetworkOptions
 from modelfetch.net.http1 import KeepAliveConnections, KeepAliveResponse, UnsupportedResponse
-from testkit import tree
+from testkit.file_tree import random_bytes
 
-BODY = tree.noise(70_000, 3)
+BODY = random_bytes(70_000, 3)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Said: so\r\n\r\n" % len(BODY) + BODY
 CLOSE = b"at once"
 Serve = Callable[..., int]

@@ -20,7 +20,7 @@ from modelfetch.sources.file import FileSource
 from modelfetch.sources.gcs.spec import GCSOptions
 from modelfetch.transfer.adaptive_pool import TransferLimits
 from modelfetch.volume.staging import StagingArea, lock_staging_area
-from testkit.liar import Answer, Item, Liar, gcs_store
+from testkit.scripted_server import ListedObject, ScriptedServer, ServerResponse, gcs_store
 
 ROOMY = Budget(max_bytes=1 << 30, max_files=100, max_ratio=1000)
 
@@ -71,15 +71,19 @@ def test_a_directory_that_was_set_aside_is_cleared(stage: StagingArea) -> None:
     assert list(stage.tree.iterdir()) == []
 
 
-def test_an_object_that_does_not_end_stops_at_the_budget(tmp_path: Path, liar: Liar) -> None:
+def test_an_object_that_does_not_end_stops_at_the_budget(tmp_path: Path, scripted_server: ScriptedServer) -> None:
     """Where the server does not say how long it is; nothing of it is kept."""
-    liar.say(lambda asked: Answer(body=(bytes(100_000) for _ in count())) if asked.method == "GET" else Answer(405))
+    scripted_server.respond_with(
+        lambda asked: (
+            ServerResponse(body=(bytes(100_000) for _ in count())) if asked.method == "GET" else ServerResponse(405)
+        )
+    )
     options = PullOptions(retries=1, max_bytes=1_000_000)
 
     for name in ("m", "m.tar"):
         with pytest.raises(BudgetError, match="more than 1000000 bytes"):
             pull(
-                parse_uri(f"{liar.url}/{name}"),
+                parse_uri(f"{scripted_server.url}/{name}"),
                 str(tmp_path / "out" / name),
                 SourceOptions(),
                 options,
@@ -90,12 +94,14 @@ def test_an_object_that_does_not_end_stops_at_the_budget(tmp_path: Path, liar: L
 
 
 @pytest.mark.parametrize(("most", "published"), [(500_000, True), (300_000, False)])
-def test_the_budget_is_of_all_decoded_files_together(tmp_path: Path, liar: Liar, most: int, published: bool) -> None:
+def test_the_budget_is_of_all_decoded_files_together(
+    tmp_path: Path, scripted_server: ScriptedServer, most: int, published: bool
+) -> None:
     """Each would fit by itself."""
     packed = gzip.compress(bytes(100_000))
-    items = [Item(f"p/{number}", packed, more={"contentEncoding": "gzip"}) for number in range(4)]
-    liar.say(*gcs_store(*items))
-    access, options = GCSOptions(emulator=liar.url), PullOptions(retries=1, max_bytes=most)
+    items = [ListedObject(f"p/{number}", packed, more={"contentEncoding": "gzip"}) for number in range(4)]
+    scripted_server.respond_with(*gcs_store(*items))
+    access, options = GCSOptions(emulator=scripted_server.url), PullOptions(retries=1, max_bytes=most)
 
     if published:
         pull(parse_uri("gs://b/p/"), str(tmp_path / "m"), access, options, SilentProgress())

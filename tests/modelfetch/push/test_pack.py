@@ -9,8 +9,8 @@ import pytest
 from modelfetch.errors import ChangedError, UsageError
 from modelfetch.push import local_model
 from modelfetch.push.pack import is_packable_name, pack_directory
-from testkit import tree
-from testkit.cli import Cli
+from testkit.cli_runner import CliRunner
+from testkit.file_tree import MANIFEST_NAME, random_bytes, read_files, sha256_hex, write_files
 from testkit.stores import S3Bucket, Store
 
 MODEL = {"config.json": b"{}", "empty": b"", "w/ü/0.bin": bytes(100_000), "run.sh": b"#!/bin/sh\n", "n" * 200: b"long"}
@@ -19,14 +19,16 @@ KINDS = ["m.tar", "m.tar.gz", "m.TGZ", "m.tar.zst", "m.tzst"]
 
 def made(root: Path) -> Path:
     """The model's directory."""
-    tree.write(root, {**MODEL, ".modelfetch.json": b"{}"})
+    write_files(root, {**MODEL, ".modelfetch.json": b"{}"})
     (root / "run.sh").chmod(0o700)
     (root / "logs" / "old").mkdir(parents=True)
     return root
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_packed_directory_is_unpacked_as_it_was(modelfetch: Cli, store: Store, tmp_path: Path, name: str) -> None:
+def test_a_packed_directory_is_unpacked_as_it_was(
+    modelfetch: CliRunner, store: Store, tmp_path: Path, name: str
+) -> None:
     """By what was printed: the sha256 is that of the archive. Nothing is left of the temporary file."""
     here, scratch = made(tmp_path / "here"), tmp_path / "scratch"
     scratch.mkdir()
@@ -35,9 +37,9 @@ def test_a_packed_directory_is_unpacked_as_it_was(modelfetch: Cli, store: Store,
     told = modelfetch.ok("push", here, store.uri(f"v1/{name}"), "-o", "json", env=env).receipt
     modelfetch.ok("pull", told["uri"], tmp_path / "there", "--sha256", told["sha256"], env=store.env)
 
-    assert store.names() == [f"v1/{name}", f"v1/{name}{tree.MANIFEST}"]
-    assert told["sha256"] == tree.sha256(store.get(f"v1/{name}"))
-    assert tree.read(tmp_path / "there") == MODEL
+    assert store.list_keys() == [f"v1/{name}", f"v1/{name}{MANIFEST_NAME}"]
+    assert told["sha256"] == sha256_hex(store.get(f"v1/{name}"))
+    assert read_files(tmp_path / "there") == MODEL
     assert (tmp_path / "there" / "logs" / "old").is_dir()
     assert [os.access(tmp_path / "there" / file, os.X_OK) for file in ("run.sh", "empty")] == [True, False]
     assert list(scratch.iterdir()) == []
@@ -67,19 +69,21 @@ def test_other_archives_are_not_made(name: str) -> None:
     assert ".tar.zst" in caught.value.hint
 
 
-def test_a_slash_at_the_end_keeps_the_files_as_they_are(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_a_slash_at_the_end_keeps_the_files_as_they_are(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
     """Then the name is that of a directory."""
-    here = tree.write(tmp_path / "here", {"a": b"1"})
+    here = write_files(tmp_path / "here", {"a": b"1"})
 
     modelfetch.ok("push", here, s3_bucket.uri("m.tar/"), env=s3_bucket.env)
 
-    assert s3_bucket.names() == ["m.tar/" + tree.MANIFEST, "m.tar/a"]
+    assert s3_bucket.list_keys() == ["m.tar/" + MANIFEST_NAME, "m.tar/a"]
 
 
 @pytest.mark.parametrize("content", [b"", b"other", b"longer"])
 def test_a_file_that_changes_while_it_is_packed_is_noticed(tmp_path: Path, content: bytes) -> None:
     """Shorter, as long as it was, or longer."""
-    model = local_model.find_local_model(tree.write(tmp_path / "m", {"a": b"first", "b": b"2"}))
+    model = local_model.find_local_model(write_files(tmp_path / "m", {"a": b"first", "b": b"2"}))
     (tmp_path / "m" / "a").write_bytes(content)
 
     with pytest.raises(ChangedError, match="m/a"):
@@ -87,14 +91,14 @@ def test_a_file_that_changes_while_it_is_packed_is_noticed(tmp_path: Path, conte
 
 
 def test_no_room_for_the_archive_is_told(
-    modelfetch: Cli, s3_bucket: S3Bucket, tmpfs: Callable[..., Path], tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmpfs: Callable[..., Path], tmp_path: Path
 ) -> None:
     """73, and nothing is pushed."""
-    here = tree.write(tmp_path / "here", {"a": tree.noise(100_000)})
+    here = write_files(tmp_path / "here", {"a": random_bytes(100_000)})
     env = {**s3_bucket.env, "TMPDIR": str(tmpfs("scratch", "size=64k"))}
 
     run = modelfetch("push", here, s3_bucket.uri("m.tar.zst"), env=env)
 
     assert (run.code, run.error["reason"]) == (73, "destination")
     assert "No space left" in run.error["message"]
-    assert s3_bucket.names() == []
+    assert s3_bucket.list_keys() == []

@@ -14,9 +14,9 @@ from modelfetch.errors import ChangedError, NotFoundError, TransientError
 from modelfetch.net.connection_pool import NetworkOptions
 from modelfetch.sources import RemoteObject, SourceOptions, open_source, parse_uri
 from modelfetch.transfer.range_reader import RangeReader, TransferStopped
-from testkit import tree
+from testkit.file_tree import random_bytes
 
-DATA = tree.noise(300_000)
+DATA = random_bytes(300_000)
 
 
 class Kept:

@@ -11,7 +11,7 @@ from modelfetch.sources import SourceOptions, parse_uri
 from modelfetch.sources.file import FileSource
 from modelfetch.sources.https import HTTPSource
 from modelfetch.transfer import read_object
-from testkit.web import Web
+from testkit.https_server import HttpsServer
 
 MOST = 1000
 
@@ -41,7 +41,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, *, encoded: bool) -> None:
         read(tmp_path / "m", encoded=encoded)
 
 
-def test_what_does_not_end_is_not_read_to_its_end(https_server: Web) -> None:
+def test_what_does_not_end_is_not_read_to_its_end(https_server: HttpsServer) -> None:
     """A server need not say how much will come."""
     https_server.length = https_server.ranges = False
     https_server.files["/m"] = b"x" * 200_000

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modelfetch.volume.file_transaction import FileTransaction
-from testkit import tree
+from testkit.file_tree import read_files, write_files
 
 BEFORE = {"a": b"old", "d/b": b"old", "gone/c": b"old"}
 
@@ -23,12 +23,12 @@ def aside(tmp_path: Path) -> Path:
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """A directory to change."""
-    return tree.write(tmp_path / "base", BEFORE)
+    return write_files(tmp_path / "base", BEFORE)
 
 
 def change(moves: FileTransaction, base: Path) -> None:
     """Replace a file, add two, remove one with its directory."""
-    new = tree.write(base.parent / "new", {"a": b"new", "e/f": b"new", "x": b"new"})
+    new = write_files(base.parent / "new", {"a": b"new", "e/f": b"new", "x": b"new"})
     moves.mkdir(base / "e" / "g")
     moves.put(new / "a", base / "a")
     moves.put(new / "e" / "f", base / "e" / "f")
@@ -41,7 +41,7 @@ def test_files_are_put_in_and_taken_out(base: Path, aside: Path) -> None:
     """What is replaced has no other name in the directory."""
     change(FileTransaction(aside), base)
 
-    assert tree.read(base) == {"a": b"new", "d/b": b"old", "e/f": b"new", "x": b"new"}
+    assert read_files(base) == {"a": b"new", "d/b": b"old", "e/f": b"new", "x": b"new"}
     assert (base / "e" / "g").is_dir()
 
 
@@ -55,7 +55,7 @@ def test_all_is_taken_back(base: Path, aside: Path, monkeypatch: pytest.MonkeyPa
 
     assert moves.rollback()
 
-    assert tree.read(base) == BEFORE
+    assert read_files(base) == BEFORE
     assert sorted(path.name for path in base.iterdir()) == ["a", "d", "gone"]
 
 
@@ -88,7 +88,7 @@ def test_a_directory_is_neither_replaced_nor_taken_out(base: Path, aside: Path) 
         moves.put(base / "a", base / "d")
 
     assert moves.rollback()
-    assert tree.read(base) == BEFORE
+    assert read_files(base) == BEFORE
 
 
 @pytest.mark.parametrize("path", ["none", "a/below"])
@@ -98,14 +98,14 @@ def test_what_is_not_there_need_not_be_taken_out(base: Path, aside: Path, path: 
     moves.remove(base / path)
 
     assert moves.rollback()
-    assert tree.read(base) == BEFORE
+    assert read_files(base) == BEFORE
 
 
 def test_it_tells_if_not_all_could_be_taken_back(base: Path, aside: Path) -> None:
     """The rest is, all the same."""
     moves = FileTransaction(aside)
     change(moves, base)
-    tree.write(base, {"e/mine": b"mine"})
+    write_files(base, {"e/mine": b"mine"})
 
     assert not moves.rollback()
     assert (base / "gone" / "c").read_bytes() == b"old"

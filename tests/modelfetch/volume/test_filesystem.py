@@ -10,7 +10,8 @@ import pytest
 
 from modelfetch.errors import DestinationError, UnsafeNameError
 from modelfetch.volume import filesystem
-from testkit import mounts, tree
+from testkit import mounts
+from testkit.file_tree import write_files
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_a_directory_is_not_made_where_something_else_is(tmp_path: Path, path: s
 
 def test_a_directory_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
     """As `os.walk` does: its files would be neither flushed nor given their times."""
-    tree.write(tmp_path, {"a": b"1", "d/b": b"2"})
+    write_files(tmp_path, {"a": b"1", "d/b": b"2"})
     assert [(here.name, files) for here, _, files in filesystem.walk_tree(tmp_path)][1:] == [("d", ["b"])]
 
     with pytest.raises(FileNotFoundError):
@@ -102,7 +103,7 @@ def test_a_bind_mount_is_known_by_its_name_and_by_what_it_shows(tmp_path: Path) 
     source, point = tmp_path / "source", tmp_path / "mö un\tt"
     source.mkdir()
     try:
-        with mounts.bound(source, point):
+        with mounts.bind_mount(source, point):
             assert [filesystem.is_mount(path) for path in (point, source, tmp_path)] == [True, False, False]
             assert [filesystem.is_mounted_elsewhere(path) for path in (source, tmp_path)] == [True, False]
     except mounts.CannotMountError as error:
@@ -114,9 +115,9 @@ def test_a_bind_mount_is_known_where_files_have_another_device_number_than_their
     """As on btrfs."""
     volume = tmp_path / "volume"
     try:
-        with mounts.btrfs(volume, tmp_path / "image"):
+        with mounts.mount_btrfs(volume, tmp_path / "image"):
             (volume / "source").mkdir()
-            with mounts.bound(volume / "source", tmp_path / "point"):
+            with mounts.bind_mount(volume / "source", tmp_path / "point"):
                 assert [filesystem.is_mounted_elsewhere(path) for path in (volume / "source", volume)] == [True, True]
             assert not filesystem.is_mounted_elsewhere(volume / "source")
     except mounts.CannotMountError as error:

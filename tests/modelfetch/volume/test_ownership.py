@@ -13,8 +13,16 @@ from modelfetch.volume import publish
 from modelfetch.volume.destination import Destination, locate_destination
 from modelfetch.volume.ownership import restage_moved_files
 from modelfetch.volume.staging import StagingArea
-from testkit import tree
-from testkit.publishing import Files, put, put_file, receipt_of, snapshot, staged, whole
+from testkit.file_tree import RECEIPT_NAME, STAGING_NAME, read_files, write_files
+from testkit.publishing import (
+    Files,
+    assert_published,
+    make_receipt,
+    publish_file,
+    publish_files,
+    snapshot_tree,
+    stage_files,
+)
 
 NEW = {"a": b"new", "d/b": b"new"}
 
@@ -40,27 +48,27 @@ def test_a_stranger_in_the_way_is_left_there_and_so_is_the_old_model(
     """73; nothing is written through a link, not even an empty folder."""
     dest = tmp_path / "m"
     (tmp_path / "outside").mkdir()
-    put(dest, {"old": b"old"})
-    tree.write(dest, {"mine.txt": b"mine"})
+    publish_files(dest, {"old": b"old"})
+    write_files(dest, {"mine.txt": b"mine"})
     if stranger.startswith("->"):
         (dest / stranger[2:]).symlink_to(tmp_path / "outside")
     else:
-        tree.write(dest, {stranger: b"mine"})
-    before = snapshot(tmp_path)
+        write_files(dest, {stranger: b"mine"})
+    before = snapshot_tree(tmp_path)
 
     with pytest.raises(DestinationError) as caught:
-        put(dest, files, folders)
+        publish_files(dest, files, folders)
 
     assert caught.value.code == 73
-    assert snapshot(tmp_path) == before
+    assert snapshot_tree(tmp_path) == before
 
 
 def cut_short(dest: Path, moved: Files, left: Files, plan: str = "plan") -> StagingArea:
     """What a crash leaves that came between the moves of two files."""
-    tree.write(dest, moved)
-    stage = StagingArea(dest / tree.STAGING / "id")
+    write_files(dest, moved)
+    stage = StagingArea(dest / STAGING_NAME / "id")
     stage.tree.mkdir(parents=True)
-    tree.write(stage.tree, left)
+    write_files(stage.tree, left)
     lines = [json.dumps(line) for line in ({"plan": plan}, *([name, 0, 0] for name in {**moved, **left}))]
     (stage.work / "parts.jsonl").write_text("\n".join(lines))
     stage.claims.write_text(json.dumps(sorted({**moved, **left, "old": b""})))
@@ -71,11 +79,11 @@ def test_what_was_moved_before_a_crash_is_taken_back(tmp_path: Path) -> None:
     """It need not be fetched again; what is not of this pull stays."""
     dest = Destination(tmp_path / "m", directory=True)
     stage = cut_short(dest.path, {"a": b"1", "d/b": b"2"}, {"c": b"3"})
-    others = tree.write(dest.path, {"old": b"ours", "mine": b"a stranger's", "c": b"not replaced yet"})
+    others = write_files(dest.path, {"old": b"ours", "mine": b"a stranger's", "c": b"not replaced yet"})
 
     restage_moved_files(stage, dest, "plan")
 
-    assert tree.read(stage.tree) == {"a": b"1", "d/b": b"2", "c": b"3"}
+    assert read_files(stage.tree) == {"a": b"1", "d/b": b"2", "c": b"3"}
     assert sorted(path.name for path in others.iterdir() if path.is_file()) == ["c", "mine", "old"]
 
 
@@ -92,7 +100,7 @@ def test_of_another_plan_nothing_is_taken_back(tmp_path: Path, plan: str) -> Non
 
 def test_a_published_model_is_not_taken_back(tmp_path: Path) -> None:
     """The crash came before the first move, or after the last."""
-    put(tmp_path / "m", {"a": b"1"})
+    publish_files(tmp_path / "m", {"a": b"1"})
     dest = Destination(tmp_path / "m", directory=True)
     stage = cut_short(dest.path, {}, {"a": b"2"})
 
@@ -106,7 +114,7 @@ def test_nothing_is_taken_back_through_a_link_or_from_outside(tmp_path: Path, ho
     """The lists are on a volume, where anyone may have written them."""
     (outside := tmp_path / "outside").write_text("0")
     dest = Destination(tmp_path / "m", directory=True)
-    tree.write(tmp_path, {"elsewhere/file": b"0", "m/folder/file": b"0"})
+    write_files(tmp_path, {"elsewhere/file": b"0", "m/folder/file": b"0"})
     (dest.path / "link").symlink_to(tmp_path / "elsewhere")
     stage = cut_short(dest.path, {}, {})
     (stage.work / "parts.jsonl").write_text(f'{{"plan": "plan"}}\n{json.dumps([hostile, 0, 0])}\n')
@@ -134,40 +142,40 @@ def test_a_list_that_is_none_takes_nothing_back(tmp_path: Path, text: str) -> No
 def test_a_list_of_a_pull_that_was_done_is_not_believed(tmp_path: Path) -> None:
     """It crashed after its receipt: a file that is there since then under an old name is a stranger's."""
     dest = tmp_path / "m"
-    put(dest, {"a": b"1"})
-    tree.write(dest, {"old": b"mine"})
+    publish_files(dest, {"a": b"1"})
+    write_files(dest, {"old": b"mine"})
     place = locate_destination(str(dest), "", directory=True, archive=False)
-    with staged(place, {"a": b"2"}) as stage:
+    with stage_files(place, {"a": b"2"}) as stage:
         stage.claims.write_text(json.dumps(["a", "old"]))
-        publish.publish(stage, place, receipt_of({"a": b"2"}))
+        publish.publish(stage, place, make_receipt({"a": b"2"}))
 
-    whole(dest, {"a": b"2"}, {"old": b"mine"})
+    assert_published(dest, {"a": b"2"}, {"old": b"mine"})
 
 
 @pytest.mark.parametrize("hostile", ["../precious", "d/../../precious", "/precious", "link/file", "a/../../precious"])
 def test_an_old_receipt_removes_nothing_outside(tmp_path: Path, hostile: str) -> None:
     """Whoever wrote it."""
     dest = tmp_path / "m"
-    tree.write(tmp_path, {"precious": b"1", "elsewhere/file": b"2"})
-    tree.write(dest, {"mine.txt": b"mine", "a": b"1"})
+    write_files(tmp_path, {"precious": b"1", "elsewhere/file": b"2"})
+    write_files(dest, {"mine.txt": b"mine", "a": b"1"})
     (dest / "link").symlink_to(tmp_path / "elsewhere")
-    old = receipt_of({"a": b"1", hostile: b"x"})
-    (dest / tree.RECEIPT).write_text(old.to_json())
+    old = make_receipt({"a": b"1", hostile: b"x"})
+    (dest / RECEIPT_NAME).write_text(old.to_json())
 
-    put(dest, {"b": b"2"})
+    publish_files(dest, {"b": b"2"})
 
     assert (tmp_path / "precious").read_bytes() == b"1"
     assert (tmp_path / "elsewhere" / "file").read_bytes() == b"2"
-    assert tree.read(dest) == {"mine.txt": b"mine", "b": b"2", "link/file": b"2"} or (dest / "link").is_symlink()
+    assert read_files(dest) == {"mine.txt": b"mine", "b": b"2", "link/file": b"2"} or (dest / "link").is_symlink()
     assert not (dest / "a").exists()
 
 
 def test_a_directory_takes_over_the_single_files_of_earlier_pulls(tmp_path: Path) -> None:
     """Their receipts would be of what is no longer there."""
-    put_file(f"{tmp_path}/a", b"1")
-    tree.write(tmp_path, {"mine": b"0"})
+    publish_file(f"{tmp_path}/a", b"1")
+    write_files(tmp_path, {"mine": b"0"})
 
-    put(tmp_path, {"a": b"2"})
+    publish_files(tmp_path, {"a": b"2"})
 
     assert sorted(path.name for path in tmp_path.iterdir()) == [".modelfetch.json", "a", "mine"]
 
@@ -175,7 +183,7 @@ def test_a_directory_takes_over_the_single_files_of_earlier_pulls(tmp_path: Path
 def test_a_directory_that_cannot_be_looked_into_is_a_strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not moved away with ours."""
     dest = tmp_path / "m"
-    put(dest, {"d/b": b"old"})
+    publish_files(dest, {"d/b": b"old"})
     (dest / "d" / "private").mkdir()
     scandir = os.scandir
 
@@ -185,7 +193,7 @@ def test_a_directory_that_cannot_be_looked_into_is_a_strangers(tmp_path: Path, m
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    put(dest, {"d/b": b"new"})
+    publish_files(dest, {"d/b": b"new"})
 
     assert (dest / "d" / "private").is_dir()
     assert (dest / "d" / "b").read_bytes() == b"new"
@@ -193,12 +201,12 @@ def test_a_directory_that_cannot_be_looked_into_is_a_strangers(tmp_path: Path, m
 
 def test_a_directory_in_place_of_the_receipt_is_left_there(tmp_path: Path) -> None:
     """It is a stranger's, with all that is in it."""
-    dest = tree.write(tmp_path / "m", {f"{tree.RECEIPT}/mine": b"mine"})
+    dest = write_files(tmp_path / "m", {f"{RECEIPT_NAME}/mine": b"mine"})
 
     with pytest.raises(DestinationError, match="receipt"):
-        put(dest, NEW)
+        publish_files(dest, NEW)
 
-    assert (dest / tree.RECEIPT / "mine").read_bytes() == b"mine"
+    assert (dest / RECEIPT_NAME / "mine").read_bytes() == b"mine"
 
 
 def test_a_destination_without_room_for_the_receipts_name_is_too_long(tmp_path: Path) -> None:
@@ -209,4 +217,4 @@ def test_a_destination_without_room_for_the_receipts_name_is_too_long(tmp_path: 
             parent += "/" + "p" * min(200, 4088 - last - len(parent))
 
         with pytest.raises(UnsafeNameError):
-            put(Path(parent, "m" * last), NEW)
+            publish_files(Path(parent, "m" * last), NEW)

@@ -12,7 +12,7 @@ import pytest
 from modelfetch.errors import NotFoundError, WrongBytesError
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.receipt import ArchiveEntry, FileEntry, Receipt
-from testkit import tree
+from testkit.file_tree import directory_digest, sha256_hex, write_files
 
 MODEL = {"a.bin": b"1", "w/ü.bin": b"22", "w-x": b"", "w/0": b"4444"}
 WHEN = datetime(2026, 11, 21, 9, 0, 1, tzinfo=UTC)
@@ -20,7 +20,7 @@ WHEN = datetime(2026, 11, 21, 9, 0, 1, tzinfo=UTC)
 
 def entries(files: dict[str, bytes]) -> tuple[FileEntry, ...]:
     """The files as a receipt lists them."""
-    return tuple(FileEntry(name, len(data), tree.sha256(data)) for name, data in files.items())
+    return tuple(FileEntry(name, len(data), sha256_hex(data)) for name, data in files.items())
 
 
 def made(files: tuple[FileEntry, ...] = entries(MODEL)) -> Receipt:
@@ -42,12 +42,12 @@ def made(files: tuple[FileEntry, ...] = entries(MODEL)) -> Receipt:
 
 def published(root: Path) -> Receipt:
     """The model on disk as its receipt says."""
-    tree.write(root, MODEL)
+    write_files(root, MODEL)
     (root / "link").symlink_to("w/0")
     (root / "folder").symlink_to("w")
     for name in MODEL:
         os.utime(root / name, (WHEN.timestamp(), WHEN.timestamp()))
-    linked = FileEntry("link", 4, tree.sha256(MODEL["w/0"]), "w/0")
+    linked = FileEntry("link", 4, sha256_hex(MODEL["w/0"]), "w/0")
     return made((*entries(MODEL), linked, FileEntry("folder", 0, "", "w")))
 
 
@@ -72,7 +72,7 @@ def test_a_receipt_has_the_schema_of_the_contract() -> None:
         "schema": 1,
         "source": "s3://models/m",
         "version": "v1",
-        "files": [{"path": "m.bin", "size": 1, "sha256": tree.sha256(b"1")}],
+        "files": [{"path": "m.bin", "size": 1, "sha256": sha256_hex(b"1")}],
         "checks": ["size", "crc64nvme"],
         "bytes": 7,
         "resumed_bytes": 2,
@@ -102,23 +102,25 @@ def test_a_receipt_stands_beside_a_file_and_inside_a_directory() -> None:
 
 def test_the_digest_of_a_directory_is_what_sha256sum_prints(tmp_path: Path) -> None:
     """Whatever the order of the files."""
-    tree.write(tmp_path, MODEL)
+    write_files(tmp_path, MODEL)
     shell = "find . -type f -printf '%P\\n' | LC_ALL=C sort | xargs sha256sum | sha256sum"
     run = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=True)
 
     expected = f"sha256:{run.stdout.split()[0]}"
     assert receipts.model_digest(entries(MODEL), directory=True) == expected
-    assert receipts.model_digest(reversed(entries(MODEL)), directory=True) == expected == tree.digest(MODEL)
+    assert receipts.model_digest(reversed(entries(MODEL)), directory=True) == expected == directory_digest(MODEL)
 
 
 def test_the_digest_of_a_file_is_its_sha256() -> None:
     """As the pin is."""
-    assert receipts.model_digest(entries({"m": b"1"}), directory=False) == f"sha256:{tree.sha256(b'1')}"
+    assert receipts.model_digest(entries({"m": b"1"}), directory=False) == f"sha256:{sha256_hex(b'1')}"
 
 
 def test_links_to_directories_are_left_out_of_the_digest() -> None:
     """They have no content."""
-    assert receipts.model_digest((*entries(MODEL), FileEntry("l", 0, "", "w")), directory=True) == tree.digest(MODEL)
+    assert receipts.model_digest((*entries(MODEL), FileEntry("l", 0, "", "w")), directory=True) == directory_digest(
+        MODEL
+    )
 
 
 @pytest.mark.parametrize("path", ["none", "file/none"])

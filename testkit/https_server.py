@@ -1,4 +1,4 @@
-"""A small web server over TLS, as stores of static files are: ranges, ETags, and what some of them lack."""
+"""Small HTTPS server of static files: ranges, ETags, and switches for features that some servers lack."""
 
 import hashlib
 import re
@@ -16,22 +16,22 @@ import trustme
 
 
 @dataclass
-class Web:
-    """The server's content and manners; a test sets them as it likes.
+class HttpsServer:
+    """Content and behaviour of the server, set by the test.
 
     Attributes:
-        url: where it is.
-        ca: file with the certificate of its authority.
-        tls: the server's side of TLS, for other servers at 127.0.0.1.
+        url: address of the server.
+        ca: file with the certificate of the authority.
+        tls: server side of TLS, for other servers at 127.0.0.1.
         files: content by path, with the leading slash.
-        redirects: where a path has moved to.
-        ranges: whether it serves ranges.
-        length: whether it says how long a body is; if not, it sends chunks.
-        etag: whether it sends an ETag and honours If-Match.
-        head: whether it takes HEAD requests.
-        token: the bearer token that it wants.
-        headers: more headers for every answer with content.
-        requests: (method, path, headers) of each request that came.
+        redirects: new location by path.
+        ranges: whether to serve ranges.
+        length: whether to state a body's length; otherwise the body is chunked.
+        etag: whether to send an ETag and honour If-Match.
+        head: whether to accept HEAD requests.
+        token: bearer token to require.
+        headers: additional headers for every response with content.
+        requests: (method, path, headers) of each request.
     """
 
     url: str
@@ -49,17 +49,19 @@ class Web:
 
     @property
     def env(self) -> dict[str, str]:
-        """The variable with which a user trusts it."""
+        """Return the variable that makes a user trust the server."""
         return {"SSL_CERT_FILE": str(self.ca)}
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    web: Web
+    web: HttpsServer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):  # an OSError: the client has gone, or does not trust us
+        if not isinstance(
+            sys.exc_info()[1], OSError
+        ):  # an OSError: the client has gone, or does not trust the authority
             super().handle_error(request, client_address)
 
 
@@ -67,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     @property
-    def web(self) -> Web:
+    def web(self) -> HttpsServer:
         assert isinstance(self.server, _Server)
         return self.server.web
 
@@ -75,29 +77,29 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_HEAD(self) -> None:
-        self._serve(body=False)
+        self._serve_request(body=False)
 
     def do_GET(self) -> None:
-        self._serve(body=True)
+        self._serve_request(body=True)
 
-    def _serve(self, *, body: bool) -> None:
+    def _serve_request(self, *, body: bool) -> None:
         web = self.web
         path = self.path.partition("?")[0]
         web.requests.append((self.command, self.path, dict(self.headers.items())))
         if path in web.redirects:
-            return self._reply(302, {"Location": web.redirects[path]})
+            return self._send_reply(302, {"Location": web.redirects[path]})
         if web.token and self.headers.get("Authorization") != f"Bearer {web.token}":
-            return self._reply(401, {"WWW-Authenticate": "Bearer"})
+            return self._send_reply(401, {"WWW-Authenticate": "Bearer"})
         if self.command == "HEAD" and not web.head:
-            return self._reply(405, {"Allow": "GET"})
+            return self._send_reply(405, {"Allow": "GET"})
         if path not in web.files:
-            return self._reply(404, {})
-        return self._content(web, web.files[path], body=body)
+            return self._send_reply(404, {})
+        return self._send_content(web, web.files[path], body=body)
 
-    def _content(self, web: Web, data: bytes, *, body: bool) -> None:
+    def _send_content(self, web: HttpsServer, data: bytes, *, body: bool) -> None:
         tag = f'"{hashlib.md5(data).hexdigest()}"'
         if web.etag and self.headers.get("If-Match", tag) != tag:
-            return self._reply(412, {})
+            return self._send_reply(412, {})
         headers = {**web.headers, **({"ETag": tag} if web.etag else {})}
         status, part = 200, data
         if web.ranges:
@@ -105,12 +107,12 @@ class _Handler(BaseHTTPRequestHandler):
             if span := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
                 first, last = int(span[1]), min(int(span[2] or len(data)), len(data) - 1)
                 if first >= len(data):
-                    return self._reply(416, {"Content-Range": f"bytes */{len(data)}"})
+                    return self._send_reply(416, {"Content-Range": f"bytes */{len(data)}"})
                 status, part = 206, data[first : last + 1]
                 headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
-        return self._reply(status, headers, part, body=body, length=web.length)
+        return self._send_reply(status, headers, part, body=body, length=web.length)
 
-    def _reply(
+    def _send_reply(
         self, status: int, headers: dict[str, str], data: bytes = b"", *, body: bool = True, length: bool = True
     ) -> None:
         self.send_response(status)
@@ -128,8 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(directory: Path) -> Iterator[Web]:
-    """A server with a certificate of a fresh authority, for 127.0.0.1 and localhost."""
+def run_https_server(directory: Path) -> Iterator[HttpsServer]:
+    """Run a server for 127.0.0.1 and localhost, certified by a fresh authority."""
     authority = trustme.CA()
     ca = directory / "ca.pem"
     authority.cert_pem.write_to_path(str(ca))
@@ -137,7 +139,7 @@ def serving(directory: Path) -> Iterator[Web]:
     authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
     server = _Server(("127.0.0.1", 0), _Handler)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    server.web = Web(f"https://127.0.0.1:{server.server_address[1]}", ca, context)
+    server.web = HttpsServer(f"https://127.0.0.1:{server.server_address[1]}", ca, context)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

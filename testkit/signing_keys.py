@@ -1,4 +1,4 @@
-"""Keys and certificates to sign with, made anew; and model_signing as other people use it."""
+"""Fresh signing keys and certificates, and model_signing used as other people use it."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-KINDS: dict[str, Callable[[], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey]] = {
+KEY_TYPES: dict[str, Callable[[], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey]] = {
     "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
     "p521": lambda: ec.generate_private_key(ec.SECP521R1()),
@@ -32,47 +32,47 @@ KINDS: dict[str, Callable[[], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | e
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The files of a private key and of its public one."""
+class KeyPair:
+    """Files of a private and its public key."""
 
     private: Path
     public: Path
 
 
 @dataclass(frozen=True)
-class Certified(Pair):
-    """A key with a certificate, and the root certificate that it leads to by way of another."""
+class CertifiedKeyPair(KeyPair):
+    """Key pair with a certificate, an intermediate authority and the root certificate."""
 
     certificate: Path
-    between: Path
+    intermediate: Path
     root: Path
 
 
-def pair(directory: Path, name: str = "key", kind: str = "p256", password: str = "") -> Pair:
-    """Make a key pair, the private one locked if there is a password."""
-    key = KINDS[kind]()
-    made = Pair(directory / f"{name}.pem", directory / f"{name}.pub")
+def make_key_pair(directory: Path, name: str = "key", kind: str = "p256", password: str = "") -> KeyPair:
+    """Make a key pair; a password encrypts the private key."""
+    key = KEY_TYPES[kind]()
+    pair = KeyPair(directory / f"{name}.pem", directory / f"{name}.pub")
     lock: KeySerializationEncryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
-    made.private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
-    made.public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    return made
+    pair.private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
+    pair.public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return pair
 
 
-def certified(directory: Path, name: str = "leaf") -> Certified:
-    """Make a root, an authority below it, and a signer's key with a certificate of that authority."""
-    root_key, between_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
-    root = _certificate("root", root_key, "root", root_key)
-    between = _certificate("between", between_key, "root", root_key)
-    own = _certificate("signer", key, "between", between_key, authority=False)
-    paths = [directory / f"{name}-{part}" for part in ("key.pem", "key.pub", "own.crt", "between.crt", "root.crt")]
+def make_certified_key(directory: Path, name: str = "leaf") -> CertifiedKeyPair:
+    """Make a root, an intermediate authority, and a signer's key certified by the latter."""
+    root_key, intermediate_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+    root = _issue_certificate("root", root_key, "root", root_key)
+    intermediate = _issue_certificate("intermediate", intermediate_key, "root", root_key)
+    own = _issue_certificate("signer", key, "intermediate", intermediate_key, authority=False)
+    paths = [directory / f"{name}-{part}" for part in ("key.pem", "key.pub", "own.crt", "intermediate.crt", "root.crt")]
     paths[0].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     paths[1].write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    for path, certificate in zip(paths[2:], (own, between, root), strict=True):
+    for path, certificate in zip(paths[2:], (own, intermediate, root), strict=True):
         path.write_bytes(certificate.public_bytes(Encoding.PEM))
-    return Certified(*paths)
+    return CertifiedKeyPair(*paths)
 
 
-def _certificate(
+def _issue_certificate(
     name: str,
     key: ec.EllipticCurvePrivateKey,
     issuer: str,
@@ -109,14 +109,14 @@ def _certificate(
     )
 
 
-def sign(model: Path, key: Pair, signature: Path, ignored: tuple[str, ...] = ()) -> Path:
-    """Sign with the library as its command does: what is ignored, git's files and the signature stay out."""
+def sign_model(model: Path, key: KeyPair, signature: Path, ignored: tuple[str, ...] = ()) -> Path:
+    """Sign as the library's command does: ignored paths, git's files and the signature stay out."""
     inside = [signature.name] if signature.parent == model else []
     hashing = model_signing.hashing.Config().set_ignored_paths(paths=[*ignored, *inside])
     config = model_signing.signing.Config()
-    if isinstance(key, Certified):
+    if isinstance(key, CertifiedKeyPair):
         config.use_certificate_signer(
-            private_key=key.private, signing_certificate=key.certificate, certificate_chain=[key.between]
+            private_key=key.private, signing_certificate=key.certificate, certificate_chain=[key.intermediate]
         )
     else:
         config.use_elliptic_key_signer(private_key=key.private)
@@ -124,11 +124,11 @@ def sign(model: Path, key: Pair, signature: Path, ignored: tuple[str, ...] = ())
     return signature
 
 
-def verify(model: Path, key: Pair, signature: Path) -> None:
-    """Verify with the library as its command does, told nothing of what else stands beside the files.
+def verify_model(model: Path, key: KeyPair, signature: Path) -> None:
+    """Verify as the library's command does, knowing nothing of additional files.
 
     Raises:
-        ValueError: it is not what was signed.
+        ValueError: the model differs from the signed files.
     """
     inside = [signature.name] if signature.parent == model else []
     hashing = model_signing.hashing.Config().set_ignored_paths(paths=inside)
@@ -136,8 +136,8 @@ def verify(model: Path, key: Pair, signature: Path) -> None:
     config.set_hashing_config(hashing).verify(model, signature)
 
 
-def command(*args: object) -> str:
-    """Run model_signing's own command; what it says. It must succeed."""
+def run_model_signing(*args: object) -> str:
+    """Run model_signing's own command; require success and return its output."""
     words = [sys.executable, "-m", "model_signing", *map(str, args)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr

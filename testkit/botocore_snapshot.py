@@ -1,6 +1,7 @@
-"""What botocore makes of its data, as JSON: endpoints, signatures, requests. Run with a botocore on Python's path.
+"""Print what an installed botocore derives from its data, as JSON: endpoints, signatures, requests.
 
-Two that print the same behave the same for modelfetch. Nothing is sent: each request is noted and refused.
+Run with a botocore on Python's path. Two versions that print the same behave the same for modelfetch. Nothing is sent:
+each request is recorded and refused.
 """
 
 import datetime as dt
@@ -30,7 +31,7 @@ BUCKETS = (
     "arn:aws:s3::123456789012:accesspoint/many.mrap",
 )  # fmt: skip
 SETTINGS: tuple[dict[str, Any], ...] = ({}, {"use_fips_endpoint": True}, {"use_dualstack_endpoint": True})
-OF_S3: tuple[dict[str, Any], ...] = (
+S3_SETTINGS: tuple[dict[str, Any], ...] = (
     {"use_fips_endpoint": True, "use_dualstack_endpoint": True},
     {"signature_version": UNSIGNED, "s3": {"addressing_style": "virtual"}},
     {"signature_version": "s3v4", "s3": {"addressing_style": "path", "us_east_1_regional_endpoint": "legacy"}},
@@ -64,25 +65,25 @@ PROFILES = ("keys", "assumed", "web", "sso", "sso-session")
 
 
 class NotSentError(Exception):
-    """The request that would have been sent."""
+    """Raised instead of sending a request; holds method, URL and body."""
 
 
-def refuse(_: Any, request: Any) -> None:
-    """Send nothing."""
+def refuse_request(_: Any, request: Any) -> None:
+    """Raise instead of sending a request."""
     body = request.body if isinstance(request.body, str) else (request.body or b"").decode()
     raise NotSentError(request.method, request.url, body)
 
 
-def outcome(call: Any, *args: Any, **kwargs: Any) -> Any:
-    """What a call gives: its value, or what it raises."""
+def capture_outcome(call: Any, *args: Any, **kwargs: Any) -> Any:
+    """Return the value of a call, or the class and message of its exception."""
     try:
         return call(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001  it is what is compared
+    except Exception as error:  # noqa: BLE001  the error is part of the comparison
         return [type(error).__name__, str(error)]
 
 
-def stated(client: Any) -> list[Any]:
-    """What a client says of where it goes and how it signs."""
+def describe_endpoint(client: Any) -> list[Any]:
+    """Return a client's endpoint, region, partition and signing parameters."""
     meta, signer = client.meta, client._request_signer
     signed = [
         signer.region_name,
@@ -92,41 +93,47 @@ def stated(client: Any) -> list[Any]:
     return [meta.endpoint_url, meta.region_name, meta.partition, *signed]
 
 
-def of_service(session: Any, service: str, region: str | None, given: dict[str, Any], endpoint: str | None) -> Any:
-    """A client's statements, and for S3 the URLs that it signs."""
-    client = outcome(session.create_client, service, region_name=region, config=Config(**given), endpoint_url=endpoint)
+def describe_service(
+    session: Any, service: str, region: str | None, given: dict[str, Any], endpoint: str | None
+) -> Any:
+    """Describe a client; for S3 add the URLs signed for every bucket."""
+    client = capture_outcome(
+        session.create_client, service, region_name=region, config=Config(**given), endpoint_url=endpoint
+    )
     if isinstance(client, list) or service != "s3":
-        return client if isinstance(client, list) else stated(client)
-    said = stated(client)
+        return client if isinstance(client, list) else describe_endpoint(client)
+    facts = describe_endpoint(client)
     for bucket in BUCKETS:
         params = {"Bucket": bucket, "Key": "a key"}
-        said.append(outcome(client.generate_presigned_url, "get_object", Params=params))
-    said.append(outcome(client.list_objects_v2, Bucket="bucket", Prefix="a/"))
-    return said
+        facts.append(capture_outcome(client.generate_presigned_url, "get_object", Params=params))
+    facts.append(capture_outcome(client.list_objects_v2, Bucket="bucket", Prefix="a/"))
+    return facts
 
 
-def clients() -> dict[str, Any]:
-    """Every service in every region with every setting."""
-    found = {}
+def describe_clients() -> dict[str, Any]:
+    """Describe every service in every region with every setting."""
+    described = {}
     session = botocore.session.get_session()
     session.set_credentials("key", "secret")
     for service in SERVICES:
-        for region, given in itertools.product(REGIONS, (*SETTINGS, *(OF_S3 if service == "s3" else ()))):
+        for region, given in itertools.product(REGIONS, (*SETTINGS, *(S3_SETTINGS if service == "s3" else ()))):
             label = json.dumps(given, default=lambda _: "unsigned")
-            found[f"{service} {region} {label}"] = of_service(session, service, region, given, None)
-        found[f"{service} at an address"] = of_service(session, service, "eu-west-1", {}, "http://127.0.0.1:9000")
-        found[f"{service} is in"] = [
+            described[f"{service} {region} {label}"] = describe_service(session, service, region, given, None)
+        described[f"{service} at an address"] = describe_service(
+            session, service, "eu-west-1", {}, "http://127.0.0.1:9000"
+        )
+        described[f"{service} is in"] = [
             session.get_available_regions(service, partition, allow_non_regional=True)
             for partition in session.get_available_partitions()
         ]
     session.set_config_variable("sts_regional_endpoints", "legacy")
     for region in REGIONS:
-        found[f"sts {region} as it was"] = of_service(session, "sts", region, {}, None)
-    return found
+        described[f"sts {region} as it was"] = describe_service(session, "sts", region, {}, None)
+    return described
 
 
-def providers(home: Path) -> dict[str, Any]:
-    """The first request of every credential provider that asks a service."""
+def describe_providers(home: Path) -> dict[str, Any]:
+    """Return the first request of every credential provider that calls a service."""
     (home / "config").write_text(CONFIG.format(home=home))
     (home / "token").write_text("token of the web")
     os.environ["AWS_CONFIG_FILE"] = str(home / "config")
@@ -136,44 +143,45 @@ def providers(home: Path) -> dict[str, Any]:
     old = {**TOKEN, "clientSecret": "secret", "registrationExpiresAt": "2999-01-01T00:00:00Z"}
     for key, token in (("https://start.example", good), ("ours", old)):
         (cache / f"{hashlib.sha1(key.encode()).hexdigest()}.json").write_text(json.dumps(token))
-    return {name: outcome(frozen, name) for name in PROFILES}
+    return {name: capture_outcome(read_credentials, name) for name in PROFILES}
 
 
-def frozen(profile: str) -> list[str]:
-    """The credentials of a profile."""
+def read_credentials(profile: str) -> list[str]:
+    """Return the credentials of a profile."""
     found: Any = botocore.session.Session(profile=profile).get_credentials()
     return list(found.get_frozen_credentials())
 
 
-def model(service: str) -> list[Any]:
-    """All that is known of a service, but the prose."""
+def read_service_model(service: str) -> list[Any]:
+    """Return all data files of a service, without documentation."""
 
-    def silent(found: dict[str, Any]) -> dict[str, Any]:
+    def drop_documentation(found: dict[str, Any]) -> dict[str, Any]:
+        """Drop the documentation of an object."""
         return {key: value for key, value in found.items() if key != "documentation" or not isinstance(value, str)}
 
     loader = botocore.session.get_session().get_component("data_loader")
     kinds = ("service-2", "endpoint-rule-set-1", "paginators-1", "waiters-2")
     raw = [
-        json.dumps(outcome(loader.load_service_model, service, kind))
+        json.dumps(capture_outcome(loader.load_service_model, service, kind))
         for kind in kinds
         if kind != "waiters-2" or service == "s3"
     ]
-    return [json.loads(text, object_hook=silent) for text in raw]
+    return [json.loads(text, object_hook=drop_documentation) for text in raw]
 
 
 def main() -> None:
-    """Print everything; HOME is a directory to write to."""
+    """Print the snapshot; HOME is a directory to write to."""
     now = dt.datetime(2026, 1, 1)  # noqa: DTZ001  as botocore has it
     time.time = lambda: 1767225600.0
     for module in (botocore.auth, botocore.signers):
         module.get_current_datetime = lambda *_, **__: now  # type: ignore[attr-defined]
-    botocore.httpsession.URLLib3Session.send = refuse  # type: ignore[assignment]
-    said = {
-        "clients": clients(),
-        "providers": providers(Path.home()),
-        "models": {service: model(service) for service in SERVICES},
+    botocore.httpsession.URLLib3Session.send = refuse_request  # type: ignore[assignment]
+    facts = {
+        "clients": describe_clients(),
+        "providers": describe_providers(Path.home()),
+        "models": {service: read_service_model(service) for service in SERVICES},
     }
-    json.dump({"from": botocore.__file__, **said}, sys.stdout)
+    json.dump({"from": botocore.__file__, **facts}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The ways that a library's exception takes until it is one of ours, and what must hold of that."""
+"""Translation of library exceptions into ours, and the contract of every translated error."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,7 +17,7 @@ from modelfetch.sources.gcs.spec import GCSOptions
 from modelfetch.sources.s3.source import S3Source
 from modelfetch.sources.s3.spec import S3Options
 from modelfetch.transfer.range_reader import RangeReader
-from testkit.raising import SECRET
+from testkit.library_errors import SECRET
 
 if TYPE_CHECKING:
     from modelfetch.net.connection_pool import Response
@@ -27,35 +27,35 @@ Translation = Callable[[], AbstractContextManager[None]]
 
 @cache
 def s3_source() -> S3Source:
-    """A source that is never asked anything."""
+    """Return a source for translations; no request is sent."""
     return S3Source(parse_uri("s3://b/k"), S3Options(anonymous=True, endpoint="http://store.invalid:9000"))
 
 
 @cache
 def gcs_source() -> GCSSource:
-    """Likewise."""
+    """Return a source for translations; no request is sent."""
     return GCSSource(parse_uri("gs://b/o"), GCSOptions(emulator="http://store.invalid:4443"))
 
 
-def of_s3() -> AbstractContextManager[None]:
-    """What a request through boto3 is made in."""
+def s3_translation() -> AbstractContextManager[None]:
+    """Return the context in which requests through boto3 are made."""
     return s3_source()._explained("k")
 
 
-def of_gcs() -> AbstractContextManager[None]:
-    """What a request through Google's SDK is made in."""
+def gcs_translation() -> AbstractContextManager[None]:
+    """Return the context in which requests through Google's SDK are made."""
     return gcs_source()._explained("o")
 
 
-def translated(error: Exception, translation: Translation) -> ModelfetchError:
-    """What becomes of an error."""
+def translate_error(error: Exception, translation: Translation) -> ModelfetchError:
+    """Return our error for a library's exception."""
     with pytest.raises(ModelfetchError) as caught, translation():
         raise error
     return caught.value
 
 
-def read(error: Exception) -> ModelfetchError:
-    """What becomes of an error that reading a body raises."""
+def translate_read_error(error: Exception) -> ModelfetchError:
+    """Return our error for an exception raised while a body is read."""
 
     def fail(_: memoryview) -> int:
         raise error
@@ -66,14 +66,14 @@ def read(error: Exception) -> ModelfetchError:
     return caught.value
 
 
-def assert_decided(told: ModelfetchError, kind: type[ModelfetchError]) -> None:
-    """It is of this very class, with a code of the contract, a message, a next step, and tried again if that helps."""
-    assert type(told) is kind, f"{told!r} is no {kind.__name__}"
-    assert told.code not in (0, errors.BUG_CODE)
-    assert told.message.endswith(".")
-    assert "\n" not in told.message
-    assert told.hint
-    assert SECRET not in f"{told.message} {told.hint}"
+def assert_error_contract(error: ModelfetchError, kind: type[ModelfetchError]) -> None:
+    """Check class, exit code, message, hint and retryability of a translated error."""
+    assert type(error) is kind, f"{error!r} is no {kind.__name__}"
+    assert error.code not in (0, errors.BUG_CODE)
+    assert error.message.endswith(".")
+    assert "\n" not in error.message
+    assert error.hint
+    assert SECRET not in f"{error.message} {error.hint}"
     again = kind in (TransientError, ChangedError)
-    assert told.retryable == again
-    assert retry._transient(told) == (kind is TransientError)
+    assert error.retryable == again
+    assert retry._transient(error) == (kind is TransientError)
