@@ -21,15 +21,15 @@ _ARCHIVE_SUFFIXES = (
     *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst"),
     ".zip",
 )
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
-_RESERVED = ".modelfetch"
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
+_RESERVED_PREFIX = ".modelfetch"
 _HINTS = {
     "key": "Leave it out with --exclude, or give the object another name.",
     "member": "Pack the archive again with plain relative names, or keep it as it is with --no-extract.",
 }
 
 
-def check_path(path: str, what: str = "key") -> None:
+def check_path(path: str, kind: str = "key") -> None:
     """Refuse a path that does not name what it seems to name, or that no file system can hold.
 
     Args:
@@ -40,12 +40,12 @@ def check_path(path: str, what: str = "key") -> None:
         UnsafeNameError: the path is empty or absolute, has an empty, `.` or `..` segment, a control character, a
             backslash, characters that UTF-8 cannot hold, or is too long or too deep.
     """
-    flaw = _flaw(path)
+    flaw = _find_flaw(path)
     if flaw:
-        raise UnsafeNameError(f"The {what} {quote_path(path)} {flaw}.", hint=_HINTS.get(what, ""))
+        raise UnsafeNameError(f"The {kind} {quote_path(path)} {flaw}.", hint=_HINTS.get(kind, ""))
 
 
-def check_paths(paths: Iterable[str], what: str = "key") -> None:
+def check_paths(paths: Iterable[str], kind: str = "key") -> None:
     """Vet paths that are to stand beside each other.
 
     Names that differ in case or Unicode form only are let through: whether they clash is known by the file system.
@@ -55,9 +55,9 @@ def check_paths(paths: Iterable[str], what: str = "key") -> None:
     """
     files: set[str] = set()
     for path in paths:
-        check_path(path, what)
+        check_path(path, kind)
         if path in files:
-            raise UnsafeNameError(f"The {what} {quote_path(path)} comes twice.", hint=_HINTS.get(what, ""))
+            raise UnsafeNameError(f"The {kind} {quote_path(path)} comes twice.", hint=_HINTS.get(kind, ""))
         files.add(path)
     directories: set[str] = set()
     for path in files:
@@ -65,14 +65,14 @@ def check_paths(paths: Iterable[str], what: str = "key") -> None:
             if parent in directories:
                 break
             if parent in files:
-                clash = f"The {what} {quote_path(parent)} is a file, and {quote_path(path)} needs it to be a directory."
-                raise UnsafeNameError(clash, hint=_HINTS.get(what, ""))
+                clash = f"The {kind} {quote_path(parent)} is a file, and {quote_path(path)} needs it to be a directory."
+                raise UnsafeNameError(clash, hint=_HINTS.get(kind, ""))
             directories.add(parent)
 
 
 def is_reserved_path(path: str) -> bool:
     """Whether the path lies in what an earlier pull left at the top of a directory: its receipt, its staging area."""
-    return path.startswith(_RESERVED)
+    return path.startswith(_RESERVED_PREFIX)
 
 
 def is_manifest_path(path: str) -> bool:
@@ -94,19 +94,19 @@ def parent_paths(path: str) -> Iterable[str]:
 
 def quote_path(path: str) -> str:
     """Return a name for a message: quoted, one line, at most some 200 characters."""
-    most = 200
-    quoted = repr(path[: most + 1])
-    if len(path) <= most and len(quoted) <= most:
+    limit = 200
+    quoted = repr(path[: limit + 1])
+    if len(path) <= limit and len(quoted) <= limit:
         return quoted
-    begin, end = path[: most // 2], path[-most // 2 :]
-    while len(repr(begin)) > most // 2:  # one character may be shown as ten
-        begin = begin[:-1]
-    while len(repr(end)) > most // 2:
-        end = end[1:]
-    return f"{begin!r}…{end!r}"
+    head, tail = path[: limit // 2], path[-limit // 2 :]
+    while len(repr(head)) > limit // 2:  # one character may be shown as ten
+        head = head[:-1]
+    while len(repr(tail)) > limit // 2:
+        tail = tail[1:]
+    return f"{head!r}…{tail!r}"
 
 
-def _flaw(path: str) -> str:
+def _find_flaw(path: str) -> str:
     """Say what is wrong with a path; nothing, if nothing is."""
     try:
         encoded = path.encode()
@@ -117,7 +117,7 @@ def _flaw(path: str) -> str:
     flaws = {
         "is empty": not path,
         "is absolute": path.startswith("/"),
-        "has a control character in it": _CONTROL.search(path),
+        "has a control character in it": _CONTROL_CHARACTERS.search(path),
         "has a backslash in it": "\\" in path,
         "has an empty segment": "" in segments,
         "has a '.' segment": "." in segments,

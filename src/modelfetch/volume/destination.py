@@ -8,10 +8,10 @@ from modelfetch import safe_paths
 from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.filesystem import disk_errors, is_mount, is_mounted_elsewhere, walk_tree
-from modelfetch.volume.receipt import SUFFIX, Receipt
-from modelfetch.volume.staging import AREA
+from modelfetch.volume.receipt import RECEIPT_SUFFIX, Receipt
+from modelfetch.volume.staging import STAGING_ROOT
 
-MOVE = "Move it away, or choose another destination."
+MOVE_HINT = "Move it away, or choose another destination."
 
 
 class Destination(NamedTuple):
@@ -26,7 +26,7 @@ class Destination(NamedTuple):
         return self.path if self.directory else self.path.parent
 
     @property
-    def receipt(self) -> Path:
+    def receipt_path(self) -> Path:
         """Where the receipt goes."""
         return receipts.receipt_path(self.path, directory=self.directory)
 
@@ -59,35 +59,35 @@ def locate_destination(dest: str, name: str, *, directory: bool, archive: bool) 
         UnsafeNameError: the name leaves no room for the receipt's, or is not UTF-8.
     """
     with disk_errors(dest):
-        return _locate(dest, name, directory=directory, archive=archive)
+        return _resolve_destination(dest, name, directory=directory, archive=archive)
 
 
-def _locate(dest: str, name: str, *, directory: bool, archive: bool) -> Destination:
+def _resolve_destination(dest: str, name: str, *, directory: bool, archive: bool) -> Destination:
     path = Path(os.path.realpath(os.path.expanduser(dest)))  # noqa: PTH111  Path's own fails for unknown users
-    into = dest.endswith(("/", os.sep)) or path.is_dir()
-    if archive and not into and safe_paths.is_archive_name(path.name):
+    into_directory = dest.endswith(("/", os.sep)) or path.is_dir()
+    if archive and not into_directory and safe_paths.is_archive_name(path.name):
         path = path.parent
     if directory or archive:
         if path.exists() and not path.is_dir():
-            raise DestinationError(f"{path} is a file where a directory must go.", hint=MOVE)
-        if path.name == AREA:
-            raise _own(path.name)
+            raise DestinationError(f"{path} is a file where a directory must go.", hint=MOVE_HINT)
+        if path.name == STAGING_ROOT:
+            raise _reserved_name_error(path.name)
         return Destination(path, directory=True)
-    if into and path.exists() and not path.is_dir():
-        raise DestinationError(f"{path} is a file where a directory must go.", hint=MOVE)
-    path = path / name if into else path
+    if into_directory and path.exists() and not path.is_dir():
+        raise DestinationError(f"{path} is a file where a directory must go.", hint=MOVE_HINT)
+    path = path / name if into_directory else path
     if path.is_dir():
-        raise DestinationError(f"{path} is a directory where a file must go.", hint=MOVE)
-    if len(os.fsencode(path.name + SUFFIX)) > safe_paths.MAX_SEGMENT_BYTES:
+        raise DestinationError(f"{path} is a directory where a file must go.", hint=MOVE_HINT)
+    if len(os.fsencode(path.name + RECEIPT_SUFFIX)) > safe_paths.MAX_SEGMENT_BYTES:
         raise UnsafeNameError(f"The file name {path.name} is too long for its receipt's.", hint="Name a shorter DEST.")
     if path.name != path.name.encode(errors="replace").decode():
         raise UnsafeNameError(f"The file name {path.name!r} is not valid UTF-8.", hint="Name another DEST.")
-    if path.name == AREA or path.name.endswith(SUFFIX):
-        raise _own(path.name)
+    if path.name == STAGING_ROOT or path.name.endswith(RECEIPT_SUFFIX):
+        raise _reserved_name_error(path.name)
     return Destination(path, directory=False)
 
 
-def _own(name: str) -> UnsafeNameError:
+def _reserved_name_error(name: str) -> UnsafeNameError:
     return UnsafeNameError(
         f"The name {safe_paths.quote_path(name)} is one of modelfetch's own: a receipt's, or the staging area's.",
         hint="Name another DEST.",
@@ -97,7 +97,7 @@ def _own(name: str) -> UnsafeNameError:
 def read_published(dest: Destination) -> Receipt | None:
     """The receipt of what is there, if there is a readable one."""
     try:
-        return receipts.read_receipt(dest.receipt)
+        return receipts.read_receipt(dest.receipt_path)
     except ModelfetchError:
         return None
 
@@ -124,36 +124,36 @@ def _is_working_directory(path: Path) -> bool:
 
 def has_foreign_files(path: Path) -> bool:
     """Whether there is anything that an earlier pull did not leave, or another one is at work there."""
-    known = read_published(Destination(path, directory=True))
-    ours = {f.path for f in known.files} if known else set()
+    receipt = read_published(Destination(path, directory=True))
+    owned_paths = {f.path for f in receipt.files} if receipt else set()
     for entry in path.iterdir():
-        if entry.name == SUFFIX and not entry.is_dir():
+        if entry.name == RECEIPT_SUFFIX and not entry.is_dir():
             continue
-        single = entry.name in ours
-        if not single and not (entry.is_dir() and not entry.is_symlink() and holds_only_owned(entry, path, ours)):
+        is_owned = entry.name in owned_paths
+        if not is_owned and not (entry.is_dir() and not entry.is_symlink() and holds_only_owned(entry, path, owned_paths)):
             return True
     return False
 
 
-def holds_only_owned(folder: Path, base: Path, ours: set[str]) -> bool:
+def holds_only_owned(folder: Path, base: Path, owned_paths: set[str]) -> bool:
     """Whether a directory holds files of ours and nothing else; what cannot be looked into is not ours."""
     try:
-        return _holds_ours(folder, base, ours)
+        return _contains_only_owned(folder, base, owned_paths)
     except OSError:
         return False
 
 
-def _holds_ours(folder: Path, base: Path, ours: set[str]) -> bool:
-    found = False
-    for here, folders, files in walk_tree(folder):
-        links = [name for name in folders if (here / name).is_symlink()]
+def _contains_only_owned(folder: Path, base: Path, owned_paths: set[str]) -> bool:
+    holds_any = False
+    for directory, folders, files in walk_tree(folder):
+        links = [name for name in folders if (directory / name).is_symlink()]
         for name in (*files, *links):
-            found = True
-            if (here / name).relative_to(base).as_posix() not in ours:
+            holds_any = True
+            if (directory / name).relative_to(base).as_posix() not in owned_paths:
                 return False
         if not files and not folders:
-            emptied = here.relative_to(base).as_posix() + "/"
-            if not any(path.startswith(emptied) for path in ours):
+            prefix = directory.relative_to(base).as_posix() + "/"
+            if not any(path.startswith(prefix) for path in owned_paths):
                 return False
-            found = True  # a crash came between the last file's end and the directory's
-    return found
+            holds_any = True  # a crash came between the last file's end and the directory's
+    return holds_any

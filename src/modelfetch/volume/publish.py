@@ -18,19 +18,19 @@ from modelfetch import safe_paths, signals
 from modelfetch.errors import DestinationError
 from modelfetch.volume.destination import Destination, has_foreign_files, is_exchangeable
 from modelfetch.volume.file_transaction import FileTransaction
-from modelfetch.volume.filesystem import disk_errors, flush_paths, fsync_path, walk_tree, write_flushed
+from modelfetch.volume.filesystem import disk_errors, flush_paths, fsync_path, walk_tree, write_and_flush
 from modelfetch.volume.ownership import check_conflicts, passes_symlink
-from modelfetch.volume.receipt import SUFFIX, Receipt
+from modelfetch.volume.receipt import RECEIPT_SUFFIX, Receipt
 from modelfetch.volume.staging import StagingArea, lock_directory
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
 # What a directory says that cannot be moved (from an overlay's lower layer, say), or cannot be moved over.
-_NOT_MOVED = (errno.EXDEV, errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM)
+_CANNOT_EXCHANGE = (errno.EXDEV, errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM)
 # What one says that is not ours to remove, holds something, or is gone.
-_KEPT = (errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR)
+_CANNOT_REMOVE = (errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR)
 
 
-def publish(stage: StagingArea, dest: Destination, receipt: Receipt) -> None:
+def publish(staging: StagingArea, dest: Destination, receipt: Receipt) -> None:
     """Put what is in the stage's tree in place.
 
     Raises:
@@ -39,158 +39,158 @@ def publish(stage: StagingArea, dest: Destination, receipt: Receipt) -> None:
     """
     try:
         with disk_errors(dest.path):
-            _finish(stage.tree, receipt)
+            _set_modes_and_flush(staging.tree, receipt)
             with lock_directory(dest.base), signals.deferred():
-                if not _exchange(stage, dest, receipt):
-                    _move_entries(stage, dest, receipt)
+                if not _exchange_directory(staging, dest, receipt):
+                    _move_entries(staging, dest, receipt)
     except DestinationError:
-        stage.discard()
+        staging.discard()
         raise
 
 
-def _finish(tree: Path, receipt: Receipt) -> None:
+def _set_modes_and_flush(tree: Path, receipt: Receipt) -> None:
     """Give files and directories their modes and times, whatever the umask, and flush them."""
-    when = receipt.finished.timestamp()
+    mtime = receipt.finished.timestamp()
     tree.chmod(0o755)
     files = []
-    for here, folders, found in walk_tree(tree):
-        for path in (here / name for name in found):
+    for directory, folders, names in walk_tree(tree):
+        for path in (directory / name for name in names):
             mode = path.lstat().st_mode
             if not stat.S_ISLNK(mode):
                 path.chmod(0o755 if mode & 0o111 else 0o644)
-                os.utime(path, (when, when))
+                os.utime(path, (mtime, mtime))
                 files.append(path)
-        for path in (here / name for name in folders):
+        for path in (directory / name for name in folders):
             if not path.is_symlink():
                 path.chmod(0o755)
     flush_paths([*files, *(here for here, _, _ in walk_tree(tree))], tree)
 
 
-def _exchange(stage: StagingArea, dest: Destination, receipt: Receipt) -> bool:
+def _exchange_directory(staging: StagingArea, dest: Destination, receipt: Receipt) -> bool:
     """Exchange the directory for the staged one; False, and nothing is changed, if that cannot be."""
-    if not dest.directory or stage.work.parent.parent == dest.path or not is_exchangeable(dest.path):
+    if not dest.directory or staging.work_directory.parent.parent == dest.path or not is_exchangeable(dest.path):
         return False
-    write_flushed(stage.tree / SUFFIX, receipt.to_json() + "\n")
-    fsync_path(stage.tree)
+    write_and_flush(staging.tree / RECEIPT_SUFFIX, receipt.to_json() + "\n")
+    fsync_path(staging.tree)
     try:
-        _swap(stage.tree, dest.path, stage.scratch)
+        _swap_directories(staging.tree, dest.path, staging.scratch)
     except OSError as error:
-        if error.errno in _NOT_MOVED:
+        if error.errno in _CANNOT_EXCHANGE:
             return False
         raise
-    done = False
+    exchanged = False
     try:
-        if not stage.tree.exists() or not has_foreign_files(stage.tree):  # else another pull was faster
+        if not staging.tree.exists() or not has_foreign_files(staging.tree):  # else another pull was faster
             fsync_path(dest.path.parent)
-            done = True
+            exchanged = True
     finally:
-        if not done:
-            _swap(stage.tree, dest.path, stage.scratch)
-    return done
+        if not exchanged:
+            _swap_directories(staging.tree, dest.path, staging.scratch)
+    return exchanged
 
 
-def _swap(one: Path, other: Path, aside: Path) -> None:
+def _swap_directories(first: Path, second: Path, spare: Path) -> None:
     """Exchange two directories, one of which may be missing. Done twice, it is undone."""
-    if not other.exists():
-        one.rename(other)
-    elif not one.exists():
-        other.rename(one)
-    elif not _rename_exchange(one, other):
-        other.rename(aside)  # for a moment there is none
+    if not second.exists():
+        first.rename(second)
+    elif not first.exists():
+        second.rename(first)
+    elif not _rename_exchange(first, second):
+        second.rename(spare)  # for a moment there is none
         try:
-            one.rename(other)
+            first.rename(second)
         except OSError:
-            aside.rename(other)
+            spare.rename(second)
             raise
         with contextlib.suppress(OSError):
-            aside.rename(one)
+            spare.rename(first)
 
 
-def _rename_exchange(one: Path, other: Path) -> bool:
+def _rename_exchange(first: Path, second: Path) -> bool:
     """Exchange two paths in one step; False where the kernel or the file system cannot."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
-    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
         return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENOTSUP):
+    error_number = ctypes.get_errno()
+    if error_number in (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENOTSUP):
         return False
-    raise OSError(number, os.strerror(number), str(other))
+    raise OSError(error_number, os.strerror(error_number), str(second))
 
 
-def _move_entries(stage: StagingArea, dest: Destination, receipt: Receipt) -> None:
+def _move_entries(staging: StagingArea, dest: Destination, receipt: Receipt) -> None:
     """Move the files one by one; a crash leaves a list of what is ours, and no receipt."""
-    new = {f.path for f in receipt.files}
-    folders = [folder.as_posix() for folder in _folders(stage.tree)]
-    ours = check_conflicts(stage, dest, new, folders)
-    staged, noted, crashed = stage.work / "receipt.json", stage.work / "ours.new", stage.claims.exists()
-    write_flushed(staged, receipt.to_json() + "\n")  # before the first change: there may be no room for it
-    write_flushed(noted, json.dumps(sorted(ours | new)))
-    stage.replaced.mkdir()
-    noted.replace(stage.claims)
-    fsync_path(stage.work)
-    moves = FileTransaction(stage.replaced)
+    new_paths = {f.path for f in receipt.files}
+    folders = [folder.as_posix() for folder in _list_folders(staging.tree)]
+    owned_paths = check_conflicts(staging, dest, new_paths, folders)
+    staged_receipt, staged_claims, had_claims = staging.work_directory / "receipt.json", staging.work_directory / "ours.new", staging.claims.exists()
+    write_and_flush(staged_receipt, receipt.to_json() + "\n")  # before the first change: there may be no room for it
+    write_and_flush(staged_claims, json.dumps(sorted(owned_paths | new_paths)))
+    staging.replaced_files.mkdir()
+    staged_claims.replace(staging.claims)
+    fsync_path(staging.work_directory)
+    transaction = FileTransaction(staging.replaced_files)
     try:
-        _change(stage, dest, moves, ours, new, folders)
-        moves.put(staged, dest.receipt)
+        _apply_changes(staging, dest, transaction, owned_paths, new_paths, folders)
+        transaction.put(staged_receipt, dest.receipt_path)
         fsync_path(dest.base)
     except BaseException:
-        if moves.rollback() and not crashed:
-            stage.claims.unlink(missing_ok=True)
+        if transaction.rollback() and not had_claims:
+            staging.claims.unlink(missing_ok=True)
         raise
     with contextlib.suppress(OSError):
-        stage.claims.unlink()
+        staging.claims.unlink()
 
 
-def _change(
-    stage: StagingArea, dest: Destination, moves: FileTransaction, ours: set[str], new: set[str], folders: Sequence[str]
+def _apply_changes(
+    staging: StagingArea, dest: Destination, transaction: FileTransaction, owned_paths: set[str], new_paths: set[str], folders: Sequence[str]
 ) -> None:
     """Turn the old model into the new one, all but the receipt."""
     base = dest.base
-    moves.mkdir(base)
-    _withdraw(dest, moves, new)
-    for path in sorted(ours - new, reverse=True):
-        _remove(moves, base, path)
+    transaction.mkdir(base)
+    _remove_old_receipts(dest, transaction, new_paths)
+    for path in sorted(owned_paths - new_paths, reverse=True):
+        _remove_owned_file(transaction, base, path)
     for folder in folders:
-        moves.mkdir(base / folder)
-    for path in sorted(new):
-        moves.put(stage.tree / path, base / path)
-    flush_paths(_changed(base, ours | new, folders), base)
+        transaction.mkdir(base / folder)
+    for path in sorted(new_paths):
+        transaction.put(staging.tree / path, base / path)
+    flush_paths(_list_changed_directories(base, owned_paths | new_paths, folders), base)
 
 
-def _withdraw(dest: Destination, moves: FileTransaction, new: set[str]) -> None:
+def _remove_old_receipts(dest: Destination, transaction: FileTransaction, new_paths: set[str]) -> None:
     """Remove the receipt, and those of pulls of one of the new files alone: they will not be true any more."""
-    moves.remove(dest.receipt)
+    transaction.remove(dest.receipt_path)
     fsync_path(dest.base)
-    for path in sorted(new) if dest.directory else ():
-        alone = dest.base / f"{path}{SUFFIX}"
-        if f"{path}{SUFFIX}" not in new and os.path.lexists(alone):
-            moves.remove(alone)
-            fsync_path(alone.parent)
+    for path in sorted(new_paths) if dest.directory else ():
+        file_receipt = dest.base / f"{path}{RECEIPT_SUFFIX}"
+        if f"{path}{RECEIPT_SUFFIX}" not in new_paths and os.path.lexists(file_receipt):
+            transaction.remove(file_receipt)
+            fsync_path(file_receipt.parent)
 
 
-def _changed(base: Path, paths: Iterable[str], folders: Iterable[str]) -> list[Path]:
+def _list_changed_directories(base: Path, paths: Iterable[str], folders: Iterable[str]) -> list[Path]:
     """The directories that hold these files and folders, up to the base, as far as they are there."""
-    found = {parent for path in (*paths, *folders) for parent in safe_paths.parent_paths(path)} | set(folders)
-    return [base, *(base / folder for folder in sorted(found) if (base / folder).is_dir())]
+    directories = {parent for path in (*paths, *folders) for parent in safe_paths.parent_paths(path)} | set(folders)
+    return [base, *(base / folder for folder in sorted(directories) if (base / folder).is_dir())]
 
 
-def _remove(moves: FileTransaction, base: Path, path: str) -> None:
+def _remove_owned_file(transaction: FileTransaction, base: Path, path: str) -> None:
     """Remove one of our files, and the directories that it leaves empty; never through a link."""
     if passes_symlink(base, path):
         return
-    moves.remove(base / path)
+    transaction.remove(base / path)
     for parent in safe_paths.parent_paths(path):
         try:
             (base / parent).rmdir()
         except OSError as error:
-            if error.errno not in _KEPT:
+            if error.errno not in _CANNOT_REMOVE:
                 raise
 
 
-def _folders(tree: Path) -> list[Path]:
-    found = []
-    for here, folders, _ in walk_tree(tree):
-        found += [(here / name).relative_to(tree) for name in folders if not (here / name).is_symlink()]
-    return sorted(found)
+def _list_folders(tree: Path) -> list[Path]:
+    folders_found = []
+    for directory, folders, _ in walk_tree(tree):
+        folders_found += [(directory / name).relative_to(tree) for name in folders if not (directory / name).is_symlink()]
+    return sorted(folders_found)

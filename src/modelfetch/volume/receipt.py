@@ -17,8 +17,8 @@ from modelfetch import __version__
 from modelfetch.errors import NotFoundError, WrongBytesError
 
 SCHEMA = 1
-MOST_BYTES = 512 * 1024**2  # of a receipt: a million files with long names
-SUFFIX = ".modelfetch.json"
+MAX_RECEIPT_BYTES = 512 * 1024**2  # of a receipt: a million files with long names
+RECEIPT_SUFFIX = ".modelfetch.json"
 
 
 class FileEntry(NamedTuple):
@@ -71,15 +71,15 @@ class Receipt(NamedTuple):
     def to_json(self) -> str:
         """The receipt as one line of JSON."""
         data = {"schema": SCHEMA, "tool": self.tool, **self._asdict()}
-        data["files"] = [_told(f) for f in self.files]
+        data["files"] = [_drop_null_fields(f) for f in self.files]
         data["started"], data["finished"] = (f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in (self.started, self.finished))
-        data["archive"] = self.archive and _told(self.archive)
+        data["archive"] = self.archive and _drop_null_fields(self.archive)
         return json.dumps({name: value for name, value in data.items() if value is not None}, ensure_ascii=False)
 
 
-def _told(part: FileEntry | ArchiveEntry) -> dict[str, object]:
+def _drop_null_fields(entry: FileEntry | ArchiveEntry) -> dict[str, object]:
     """What is known of it, by name."""
-    return {name: value for name, value in part._asdict().items() if value is not None}
+    return {name: value for name, value in entry._asdict().items() if value is not None}
 
 
 def utc_now() -> datetime:
@@ -89,7 +89,7 @@ def utc_now() -> datetime:
 
 def receipt_path(dest: Path, *, directory: bool) -> Path:
     """Where the receipt of the model at `dest` stands."""
-    return dest / SUFFIX if directory else dest.with_name(dest.name + SUFFIX)
+    return dest / RECEIPT_SUFFIX if directory else dest.with_name(dest.name + RECEIPT_SUFFIX)
 
 
 def model_digest(files: Iterable[FileEntry], *, directory: bool) -> str:
@@ -112,7 +112,7 @@ def read_receipt(path: Path) -> Receipt:
         WrongBytesError: it is damaged, or of a schema that this version does not know.
     """
     try:
-        text = _text(path)
+        text = _read_regular_file(path)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(
             f"No receipt at {path}.", hint="modelfetch pull writes one; was this model pulled with it?"
@@ -120,27 +120,27 @@ def read_receipt(path: Path) -> Receipt:
     except (OSError, ValueError) as error:
         raise WrongBytesError(f"The receipt {path} cannot be read: {error}.", hint="Pull the model again.") from error
     try:
-        return _decode(json.loads(text))
+        return _decode_receipt(json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise WrongBytesError(f"The receipt {path} is damaged: {error}.", hint="Pull the model again.") from error
 
 
-def _text(path: Path) -> str:
+def _read_regular_file(path: Path) -> str:
     """A file's content. Whoever may write to the volume may have put anything there: a FIFO without a writer, say."""
-    with open(path, encoding="utf-8", opener=_at_once) as file:
+    with open(path, encoding="utf-8", opener=_open_nonblocking) as file:
         state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):
             raise ValueError("it is no file")
-        if state.st_size > MOST_BYTES:
+        if state.st_size > MAX_RECEIPT_BYTES:
             raise ValueError(f"it has {state.st_size} bytes")
         return file.read()
 
 
-def _at_once(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _decode(data: dict[str, Any]) -> Receipt:
+def _decode_receipt(data: dict[str, Any]) -> Receipt:
     if data["schema"] != SCHEMA:
         raise ValueError(f"schema {data['schema']!r} is not {SCHEMA}")
     archive = data.get("archive")
@@ -148,7 +148,7 @@ def _decode(data: dict[str, Any]) -> Receipt:
         source=str(data["source"]),
         version=str(data["version"]),
         digest=str(data["digest"]),
-        files=tuple(_entry(f) for f in data["files"]),
+        files=tuple(_decode_entry(f) for f in data["files"]),
         checks=tuple(data["checks"]),
         bytes=int(data["bytes"]),
         resumed_bytes=int(data["resumed_bytes"]),
@@ -162,18 +162,18 @@ def _decode(data: dict[str, Any]) -> Receipt:
     )
 
 
-def _entry(data: dict[str, Any]) -> FileEntry:
+def _decode_entry(data: dict[str, Any]) -> FileEntry:
     link, checks = data.get("link"), data.get("checks")
     return FileEntry(
-        path=_name(data["path"]),
+        path=_check_path_text(data["path"]),
         size=int(data["size"]),
         sha256=str(data["sha256"]),
-        link=None if link is None else _name(link),
+        link=None if link is None else _check_path_text(link),
         checks=None if checks is None else tuple(checks),
     )
 
 
-def _name(value: object) -> str:
+def _check_path_text(value: object) -> str:
     """What can be asked of a file system."""
     if not isinstance(value, str) or "\0" in value:
         raise ValueError(f"{value!r} is no path")
@@ -183,14 +183,14 @@ def _name(value: object) -> str:
 
 def is_intact(receipt: Receipt, base: Path) -> bool:
     """Whether every file below `base` has the size and the mtime that it was published with; reads no content."""
-    published = int(receipt.finished.timestamp()) * 1_000_000_000
+    mtime_ns = int(receipt.finished.timestamp()) * 1_000_000_000
     try:
-        return all(_is_published(base / f.path, f, published) for f in receipt.files)
+        return all(_is_unchanged(base / f.path, f, mtime_ns) for f in receipt.files)
     except OSError:
         return False
 
 
-def _is_published(path: Path, entry: FileEntry, mtime_ns: int) -> bool:
+def _is_unchanged(path: Path, entry: FileEntry, mtime_ns: int) -> bool:
     if entry.link is not None and path.readlink().as_posix() != entry.link:
         return False
     if entry.link is not None and not entry.sha256:

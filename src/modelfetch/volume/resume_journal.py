@@ -28,15 +28,15 @@ class ResumeJournal:
         self.block_crcs: dict[tuple[str, int], int] = {}
         self.stated_checksums: dict[str, Mapping[str, str]] = {}
         self.resumable = False
-        self._unsaid: dict[str, Mapping[str, str]] = {}  # stated, and not noted yet
+        self._unrecorded_checksums: dict[str, Mapping[str, str]] = {}  # stated, and not noted yet
         self._path = path
         self._plan = plan
         self._lock = threading.Lock()
         self._file: TextIO | None = None
-        self._load()
+        self._load_lines()
         self.files = {file for file, _ in self.block_crcs}
 
-    def _load(self) -> None:
+    def _load_lines(self) -> None:
         try:
             head, *lines = self._path.read_text(encoding="utf-8").splitlines()
             self.resumable = json.loads(head) == {"plan": self._plan}
@@ -44,10 +44,10 @@ class ResumeJournal:
             return  # none yet, or not even its head
         for line in lines if self.resumable else ():
             with contextlib.suppress(ValueError, TypeError, RecursionError):  # a line that a crash cut short
-                file, part, crc, *stated = json.loads(line)
+                file, block, crc, *stated = json.loads(line)
                 if stated:
                     self.stated_checksums[file] = dict(*stated)
-                self.block_crcs[file, part] = crc
+                self.block_crcs[file, block] = crc
 
     def open(self) -> None:
         """Begin to take notes; a journal of another plan is overwritten."""
@@ -56,17 +56,17 @@ class ResumeJournal:
             # A line that a crash cut short must not swallow the next one.
             self._file.write("\n" if self.resumable else json.dumps({"plan": self._plan}) + "\n")
 
-    def record_block(self, file: str, part: int, crc: int) -> None:
+    def record_block(self, file: str, block: int, crc: int) -> None:
         """Note that a part is written."""
-        stated = [dict(checksums)] if (checksums := self._unsaid.pop(file, None)) else []
-        line = json.dumps([file, part, crc, *stated]) + "\n"
+        stated = [dict(checksums)] if (checksums := self._unrecorded_checksums.pop(file, None)) else []
+        line = json.dumps([file, block, crc, *stated]) + "\n"
         assert self._file is not None
         with self._lock, disk_errors(self._path):
             self._file.write(line)
 
     def record_checksums(self, file: str, checksums: Mapping[str, str]) -> None:
         """Have the checksums that the store states of a file noted with its first part: before, nothing needs them."""
-        self._unsaid[file] = checksums
+        self._unrecorded_checksums[file] = checksums
 
     def close(self) -> None:
         """Close the file; notes that are lost cost no more than a second download."""

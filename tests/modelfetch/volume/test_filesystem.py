@@ -94,7 +94,7 @@ def test_the_room_of_a_file_system_is_that_of_its_blocks_and_inodes(tmpfs: Calla
     assert (room.bytes, room.block) == (1 << 20, 4096)
     assert room.files is not None
     assert 10 < room.files <= 20
-    assert [room.rounded(size) for size in (0, 1, 4096, 4097)] == [0, 4096, 4096, 8192]
+    assert [room.allocated_bytes(size) for size in (0, 1, 4096, 4097)] == [0, 4096, 4096, 8192]
 
 
 def test_a_bind_mount_is_known_by_its_name_and_by_what_it_shows(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def cut_short(dest: Path, moved: Files, left: Files, plan: str = "plan") -> Stag
     stage.tree.mkdir(parents=True)
     tree.write(stage.tree, left)
     lines = [json.dumps(line) for line in ({"plan": plan}, *([name, 0, 0] for name in {**moved, **left}))]
-    (stage.work / "parts.jsonl").write_text("\n".join(lines))
+    (stage.work_directory / "parts.jsonl").write_text("\n".join(lines))
     stage.claims.write_text(json.dumps(sorted({**moved, **left, "old": b""})))
     return stage
 
@@ -109,7 +109,7 @@ def test_nothing_is_taken_back_through_a_link_or_from_outside(tmp_path: Path, ho
     tree.write(tmp_path, {"elsewhere/file": b"0", "m/folder/file": b"0"})
     (dest.path / "link").symlink_to(tmp_path / "elsewhere")
     stage = cut_short(dest.path, {}, {})
-    (stage.work / "parts.jsonl").write_text(f'{{"plan": "plan"}}\n{json.dumps([hostile, 0, 0])}\n')
+    (stage.work_directory / "parts.jsonl").write_text(f'{{"plan": "plan"}}\n{json.dumps([hostile, 0, 0])}\n')
     stage.claims.write_text(json.dumps([hostile]))
 
     restage_moved_files(stage, dest, "plan")

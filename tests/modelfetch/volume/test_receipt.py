@@ -215,7 +215,7 @@ def test_a_receipt_that_never_ends_is_refused_at_once(tmp_path: Path) -> None:
     """A FIFO without a writer would be waited for, a huge file would fill the memory."""
     os.mkfifo(tmp_path / "fifo")
     with (tmp_path / "huge").open("wb") as file:
-        file.truncate(receipts.MOST_BYTES + 1)
+        file.truncate(receipts.MAX_RECEIPT_BYTES + 1)
 
     for name in ("fifo", "huge"):
         with pytest.raises(WrongBytesError, match="cannot be read"):

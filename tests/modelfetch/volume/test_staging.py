@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from modelfetch.errors import DestinationError
-from modelfetch.volume.staging import AREA, StagingArea, has_leftovers, lock_directory, lock_staging_area
+from modelfetch.volume.staging import STAGING_ROOT, StagingArea, has_leftovers, lock_directory, lock_staging_area
 
 
 def nobody() -> None:
@@ -27,7 +27,7 @@ def begin(home: Path, name: str, waiting: Callable[[], None] = nobody) -> Abstra
 def crashed(home: Path, name: str, *files: str) -> Path:
     """What a pull that was killed left: its files, with no lock held."""
     with begin(home, name) as stage:
-        work = stage.work
+        work = stage.work_directory
         kept = dict.fromkeys(files, b"x")
     work.mkdir(parents=True)
     for file, data in kept.items():
@@ -42,7 +42,7 @@ def test_nothing_is_left_of_a_pull_that_is_done(tmp_path: Path) -> None:
     with begin(tmp_path / "new", "m") as stage:
         stage.tree.mkdir()
         (stage.tree / "a").touch()
-        assert stage.work.parent == tmp_path / "new" / AREA
+        assert stage.work_directory.parent == tmp_path / "new" / STAGING_ROOT
 
     assert list((tmp_path / "new").iterdir()) == []
 
@@ -54,11 +54,11 @@ def test_after_a_failure_only_what_the_next_run_can_use_is_kept(tmp_path: Path, 
     """A journal, or the list of what is ours."""
     with pytest.raises(FileNotFoundError), begin(tmp_path, "m") as stage:  # noqa: PT012  the stage is needed
         stage.tree.mkdir()
-        (stage.work / file).touch()
-        (stage.work / "none").unlink()
+        (stage.work_directory / file).touch()
+        (stage.work_directory / "none").unlink()
 
-    assert stage.work.exists() == kept
-    assert (tmp_path / AREA).exists() == kept
+    assert stage.work_directory.exists() == kept
+    assert (tmp_path / STAGING_ROOT).exists() == kept
 
 
 def test_a_second_pull_waits_for_the_first(tmp_path: Path) -> None:
@@ -72,11 +72,11 @@ def test_a_second_pull_waits_for_the_first(tmp_path: Path) -> None:
 
     def second() -> None:
         with begin(tmp_path, "m", waiting) as stage:
-            events.append(f"second, {sorted(path.name for path in stage.work.iterdir())}")
+            events.append(f"second, {sorted(path.name for path in stage.work_directory.iterdir())}")
 
     thread = threading.Thread(target=second)
     with begin(tmp_path, "m") as stage:
-        (stage.work / "scratch").touch()
+        (stage.work_directory / "scratch").touch()
         thread.start()
         assert waits.wait(30)
         events.append("first")
@@ -89,17 +89,17 @@ def test_a_second_pull_waits_for_the_first(tmp_path: Path) -> None:
 def test_pulls_to_other_destinations_do_not_wait(tmp_path: Path) -> None:
     """Nor do they disturb each other."""
     with begin(tmp_path, "a") as one:
-        (one.work / "scratch").touch()
+        (one.work_directory / "scratch").touch()
         with begin(tmp_path, "b") as other:
-            assert other.work != one.work
-        assert (one.work / "scratch").exists()
+            assert other.work_directory != one.work_directory
+        assert (one.work_directory / "scratch").exists()
 
 
 def test_the_home_is_chosen_again_once_the_lock_is_held(tmp_path: Path) -> None:
     """The pull before may have changed where things can go; no trace is left in the first."""
     homes = iter([tmp_path / "a", tmp_path / "b", tmp_path / "b", tmp_path / "b"])
     with lock_staging_area(lambda: next(homes), "m", nobody) as stage:
-        assert stage.work.parent.parent == tmp_path / "b"
+        assert stage.work_directory.parent.parent == tmp_path / "b"
 
     assert [list(path.iterdir()) for path in sorted(tmp_path.iterdir())] == [[], []]
 
@@ -137,7 +137,7 @@ def test_the_other_home_is_left_alone_while_a_pull_is_at_it(tmp_path: Path) -> N
     with begin(homes[1], "m") as busy:
         with lock_staging_area(lambda: homes[0], "m", nobody, homes):
             pass
-        assert busy.work.exists()
+        assert busy.work_directory.exists()
 
 
 def test_what_was_not_pulled_to_has_no_leftovers(tmp_path: Path) -> None:
@@ -150,16 +150,16 @@ def test_what_was_not_pulled_to_has_no_leftovers(tmp_path: Path) -> None:
 def test_what_another_pull_is_at_is_not_swept(tmp_path: Path) -> None:
     """Its lock tells."""
     with begin(tmp_path, "a") as busy:
-        (busy.work / "parts.jsonl").touch()
+        (busy.work_directory / "parts.jsonl").touch()
         with begin(tmp_path, "b"):
             pass
-        assert (busy.work / "parts.jsonl").exists()
+        assert (busy.work_directory / "parts.jsonl").exists()
 
 
 def test_a_link_in_place_of_the_area_is_refused(tmp_path: Path) -> None:
     """Nothing is written through it."""
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / AREA).symlink_to("elsewhere")
+    (tmp_path / STAGING_ROOT).symlink_to("elsewhere")
 
     with pytest.raises(DestinationError, match="is a link"), begin(tmp_path, "m"):
         pass
@@ -240,7 +240,7 @@ def test_links_in_a_left_over_staging_area_are_removed_and_not_followed(tmp_path
 
     with begin(tmp_path, "m") as stage:
         noted(stage, "p", "a")
-        (stage.work / "ours.new").write_text("[]")
+        (stage.work_directory / "ours.new").write_text("[]")
         stage.clear()
 
     assert sorted(path.name for path in outside.rglob("*")) == ["precious", "tree"]
@@ -272,7 +272,7 @@ def test_a_link_in_place_of_a_lock_makes_no_file_elsewhere(tmp_path: Path, name:
         pass
 
     assert not (tmp_path / "new").exists()
-    assert not (tmp_path / AREA).exists()
+    assert not (tmp_path / STAGING_ROOT).exists()
 
 
 def test_an_area_is_closed_to_others_whatever_the_umask(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_an_area_is_closed_to_others_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         with begin(tmp_path, "m") as stage:
-            mode = stage.work.parent.stat().st_mode & 0o777
+            mode = stage.work_directory.parent.stat().st_mode & 0o777
     finally:
         os.umask(before)
 
