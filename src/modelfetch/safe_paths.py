@@ -1,7 +1,7 @@
-"""Names that may be written: a key of a store, a member of an archive.
+"""Safe paths: validation of names before use on disk, whether a store's key or a member of an archive.
 
-A name must name the path it gives. One that a file system, a shell or a reader would take for another is refused,
-never repaired: a repaired name can land on a file that another name owns.
+A name must name its path literally. Names that a file system, a shell or a reader would take for another name are
+refused, never repaired: a repaired name can land on a file that another name owns.
 """
 
 import re
@@ -10,11 +10,11 @@ from pathlib import PurePosixPath
 
 from modelfetch.errors import UnsafeNameError
 
-MAX_SEGMENT_BYTES = 255  # NAME_MAX of Linux and of every file system that volumes use
+MAX_SEGMENT_BYTES = 255  # NAME_MAX of Linux and of every file system used for volumes
 MAX_PATH_BYTES = 4095  # PATH_MAX of Linux without its NUL; the destination's own path comes on top
-MANIFEST_SUFFIX = ".modelfetch-manifest.json"  # the end of a manifest's name, after that of the directory or the object
+MANIFEST_SUFFIX = ".modelfetch-manifest.json"  # appended to the name of a directory or object
 MAX_KEY_BYTES = 1024  # of S3 and GCS
-MAX_DEPTH = 512  # a store's key of 1,024 bytes gets so far; code that walks a tree recursively fails near 1,000
+MAX_DEPTH = 512  # reachable by a key of 1,024 bytes; recursive tree walks fail near 1,000
 
 SIGNATURE_NAME = "model.sig"  # a directory's signature, by the convention of model_signing
 _ARCHIVE_SUFFIXES = (
@@ -30,15 +30,15 @@ _HINTS = {
 
 
 def check_path(path: str, kind: str = "key") -> None:
-    """Refuse a path that does not name what it seems to name, or that no file system can hold.
+    """Refuse a path that does not name its location literally, or that no file system can hold.
 
     Args:
         path: relative, with `/` between segments and none at the end.
-        what: `key` or `member`, for the message and its hint.
+        kind: `key` or `member`, for the message and its hint.
 
     Raises:
         UnsafeNameError: the path is empty or absolute, has an empty, `.` or `..` segment, a control character, a
-            backslash, characters that UTF-8 cannot hold, or is too long or too deep.
+            backslash, characters outside UTF-8, or is too long or too deep.
     """
     flaw = _find_flaw(path)
     if flaw:
@@ -46,12 +46,12 @@ def check_path(path: str, kind: str = "key") -> None:
 
 
 def check_paths(paths: Iterable[str], kind: str = "key") -> None:
-    """Vet paths that are to stand beside each other.
+    """Refuse unsafe paths, and paths in conflict with each other.
 
-    Names that differ in case or Unicode form only are let through: whether they clash is known by the file system.
+    Names that differ only in case or Unicode form pass: clashes depend on the file system.
 
     Raises:
-        UnsafeNameError: as `vet`; or a path comes twice, or is both a file and the directory of another.
+        UnsafeNameError: as for `check_path`; or a path occurs twice, or is both a file and the directory of another.
     """
     files: set[str] = set()
     for path in paths:
@@ -71,17 +71,17 @@ def check_paths(paths: Iterable[str], kind: str = "key") -> None:
 
 
 def is_reserved_path(path: str) -> bool:
-    """Whether the path lies in what an earlier pull left at the top of a directory: its receipt, its staging area."""
+    """Return whether the path is reserved at the top of a directory for a receipt or a staging area."""
     return path.startswith(_RESERVED_PREFIX)
 
 
 def is_manifest_path(path: str) -> bool:
-    """Whether the path is that of a manifest, which is part of no model."""
+    """Return whether the path is a manifest's; manifests are part of no model."""
     return path.endswith(MANIFEST_SUFFIX)
 
 
 def is_archive_name(name: str) -> bool:
-    """Whether a file's name promises an archive."""
+    """Return whether a file's name has an archive suffix."""
     return PurePosixPath(name).name.lower().endswith(_ARCHIVE_SUFFIXES)
 
 
@@ -99,7 +99,7 @@ def quote_path(path: str) -> str:
     if len(path) <= limit and len(quoted) <= limit:
         return quoted
     head, tail = path[: limit // 2], path[-limit // 2 :]
-    while len(repr(head)) > limit // 2:  # one character may be shown as ten
+    while len(repr(head)) > limit // 2:  # repr may show a character as ten
         head = head[:-1]
     while len(repr(tail)) > limit // 2:
         tail = tail[1:]
@@ -107,7 +107,7 @@ def quote_path(path: str) -> str:
 
 
 def _find_flaw(path: str) -> str:
-    """Say what is wrong with a path; nothing, if nothing is."""
+    """Return the reason why a path is unsafe, or an empty string for a safe path."""
     try:
         encoded = path.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Compares what is on disk with its receipt."""
+"""Verification of a published model on disk against its receipt."""
 
 import hashlib
 from pathlib import Path
@@ -9,11 +9,11 @@ from modelfetch.volume.receipt import FileEntry, Receipt
 
 
 def verify(path: Path) -> Receipt:
-    """Hash every file of the published model at `path`.
+    """Hash every file of the published model at `path`, and return its receipt.
 
     Raises:
-        NotFoundError: it has no receipt.
-        MismatchError: naming every file that is missing or differs.
+        NotFoundError: no receipt exists for `path`.
+        MismatchError: files are missing or differ; the message lists up to 20.
     """
     receipt = receipts.read_receipt(receipts.receipt_path(path, directory=path.is_dir()))
     base = path if path.is_dir() else path.parent
@@ -26,7 +26,7 @@ def verify(path: Path) -> Receipt:
 
 
 def find_mismatches(receipt: Receipt, base: Path) -> list[str]:
-    """Every file below `base` that is not as its receipt says, with both values."""
+    """Return every difference between the files below `base` and the receipt, with both values."""
     found = [flaw for entry in receipt.files if (flaw := _find_flaw(base / entry.path, entry))]
     directory = not (len(receipt.files) == 1 and receipt.digest == f"sha256:{receipt.files[0].sha256}")
     if not found and receipt.digest != receipts.model_digest(receipt.files, directory=directory):
@@ -35,6 +35,7 @@ def find_mismatches(receipt: Receipt, base: Path) -> list[str]:
 
 
 def _find_flaw(path: Path, entry: FileEntry) -> str:
+    """Return the difference between a file and its entry, or an empty string if equal."""
     try:
         if entry.link is not None and path.readlink().as_posix() != entry.link:
             return f"{entry.path}: the link leads elsewhere"

@@ -1,4 +1,4 @@
-"""Changes of a directory, file by file, that are taken back if one of them fails."""
+"""File transaction: changes to a directory, file by file, that can be rolled back if a step fails."""
 
 import contextlib
 import errno
@@ -9,15 +9,15 @@ from modelfetch.volume.filesystem import make_directory
 
 
 class FileTransaction:
-    """Moves files into a directory and out of it; what was there before is kept until all is done."""
+    """Puts and removals in a directory that can be rolled back, because replaced files are kept until the end."""
 
     def __init__(self, replaced_files: Path) -> None:
-        """Keep things in `aside`, an empty directory on the same file system; whoever made it removes it."""
+        """Keep replaced files in `replaced_files`, an empty directory of the caller's on the same file system."""
         self._replaced_files = replaced_files
-        self._steps: list[tuple[str | None, str]] = []  # the name of what is kept, if something was there; the path
+        self._steps: list[tuple[str | None, str]] = []  # (name of the replaced file, if any; changed path)
 
     def remove(self, path: Path) -> None:
-        """Take a file or a link out, if it is there."""
+        """Move a file or a symlink out of the directory; a missing file or a directory is left alone."""
         if not path.is_symlink() and path.is_dir():
             return
         backup = self._next_backup_name()
@@ -26,14 +26,14 @@ class FileTransaction:
             self._steps.append((backup, str(path)))
 
     def mkdir(self, path: Path) -> None:
-        """Make a directory, and those above it."""
+        """Create a directory and its missing parents."""
         self._steps += [(None, str(created)) for created in make_directory(path)]
 
     def put(self, staged: Path, path: Path) -> None:
-        """Put a file in place. Where there are hard links, whoever opens it finds the old one or the new one.
+        """Move a staged file into place; with hard links, readers find the old file or the new file at any moment.
 
         Raises:
-            OSError: it cannot be; so if a directory is there.
+            OSError: the move failed, for example because the path is a directory.
         """
         if not os.path.lexists(path):
             self._steps.append((None, str(path)))
@@ -49,7 +49,7 @@ class FileTransaction:
         staged.replace(path)
 
     def rollback(self) -> bool:
-        """Take everything back, the last first; whether all could be."""
+        """Undo all steps, the last first; return whether every step could be undone."""
         complete = True
         for backup, path in reversed(self._steps):
             try:
@@ -59,6 +59,7 @@ class FileTransaction:
         return complete
 
     def _undo_step(self, backup: str | None, path: Path) -> None:
+        """Restore the replaced file, or remove the file or directory created."""
         if backup is not None:
             make_directory(path.parent)
             (self._replaced_files / backup).replace(path)
@@ -68,4 +69,5 @@ class FileTransaction:
             path.unlink(missing_ok=True)
 
     def _next_backup_name(self) -> str:
+        """Return an unused name for a replaced file."""
         return str(len(self._steps))

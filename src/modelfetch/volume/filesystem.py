@@ -1,4 +1,4 @@
-"""The file system of the destination: what it says in plain words, what it has room for, and how it keeps a file."""
+"""The destination's file system: error texts, free space, mount points, and flushing to disk."""
 
 import contextlib
 import ctypes
@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError
 
-_MAX_SINGLE_FSYNCS = 32  # files; above this, one syncfs is cheaper than an fsync each
-_FLUSH_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # what some file systems say of flushing a directory
+_MAX_SINGLE_FSYNCS = 32  # files; above, one syncfs is cheaper than an fsync each
+_FLUSH_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # from some file systems, for a directory
 _OWNER_HINT = "Check the owner and mode of the destination; in Kubernetes set fsGroup or runAsUser."
 _HINTS = {
     errno.ENOSPC: "Free some space, or give the volume a larger size (emptyDir.sizeLimit).",
@@ -39,7 +39,7 @@ _HINTS = {
 
 
 def explain_os_error(error: OSError, path: Path | str) -> ModelfetchError:
-    """The error for a failed operation on a file of the destination."""
+    """Return the error for a failed operation on a file of the destination."""
     name = error.filename or path
     if error.errno == errno.ENAMETOOLONG:
         return UnsafeNameError(f"The name {name} is too long for the file system.", hint="Choose a shorter one.")
@@ -51,7 +51,12 @@ def explain_os_error(error: OSError, path: Path | str) -> ModelfetchError:
 
 @contextlib.contextmanager
 def disk_errors(path: Path | str) -> Iterator[None]:
-    """Turn what the operating system says into a DestinationError that names the path."""
+    """Convert an OSError into an error of this package that names the path.
+
+    Raises:
+        DestinationError: the operating system refused an operation.
+        UnsafeNameError: the file system cannot store the name.
+    """
     try:
         yield
     except OSError as error:
@@ -59,13 +64,13 @@ def disk_errors(path: Path | str) -> Iterator[None]:
 
 
 def make_directory(path: Path) -> list[Path]:
-    """Make a directory and those above it, with mode 0755 whatever the umask: others read the model.
+    """Create a directory and its missing parents with mode 0755, regardless of the umask: other users read the model.
 
     Returns:
-        Those made, the topmost first.
+        The directories created, the topmost first.
 
     Raises:
-        OSError: they cannot be made; none of them is left.
+        OSError: a directory cannot be created; the others are removed again.
     """
     missing = []
     while not path.is_dir():
@@ -89,26 +94,26 @@ def make_directory(path: Path) -> list[Path]:
 
 
 def walk_tree(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Every directory, with the names of its directories and of its other files; links are not followed.
+    """Yield every directory with the names of its subdirectories and of its other files; symlinks are not followed.
 
     Raises:
-        OSError: one cannot be read. `os.walk` alone passes over it in silence.
+        OSError: a directory cannot be read. `os.walk` alone skips unreadable directories silently.
     """
 
-    def fail(error: OSError) -> None:
+    def raise_error(error: OSError) -> None:
         raise error
 
-    for directory, folders, files in os.walk(top, onerror=fail):
+    for directory, folders, files in os.walk(top, onerror=raise_error):
         yield Path(directory), folders, files
 
 
 class FreeSpace(NamedTuple):
-    """What is free for this user on a file system.
+    """Free space of a file system, for this user.
 
     Attributes:
-        bytes: free.
-        block: bytes that a file takes at least, and whose multiples it takes.
-        files: how many more files and directories it can hold; None if it sets no limit.
+        bytes: free bytes.
+        block: allocation unit in bytes; every file takes a multiple.
+        files: how many more files and directories can be created; None for a file system without a limit.
     """
 
     bytes: int
@@ -116,35 +121,35 @@ class FreeSpace(NamedTuple):
     files: int | None
 
     def allocated_bytes(self, size: int) -> int:
-        """What a file of this size takes."""
+        """Return the bytes that a file of `size` bytes takes on disk."""
         return -(-size // self.block) * self.block
 
 
 def free_space(path: Path) -> FreeSpace:
-    """What is free on the file system of an existing path."""
+    """Return the free space of the file system that holds an existing path."""
     state = os.statvfs(path)
     return FreeSpace(state.f_bavail * state.f_frsize, state.f_frsize or 1, state.f_favail if state.f_files else None)
 
 
 def is_mount(path: Path) -> bool:
-    """Whether it is a mount point; a bind mount of the same file system shows only in the kernel's list."""
+    """Return whether a path is a mount point; the kernel's list alone shows bind mounts of the same file system."""
     return path.is_mount() or any(mount.point == str(path) for mount in _read_mounts())
 
 
 def is_mounted_elsewhere(path: Path) -> bool:
-    """Whether a mount shows this very directory under another name: there it would go on showing the old one."""
+    """Return whether a mount shows this directory under another name, where a rename would leave the old content."""
     state, mounts = path.stat(), _read_mounts()
     device = _find_device(path, state, mounts)
     for mount in mounts:
         with contextlib.suppress(OSError):
-            # Of other file systems none is asked: one whose server is gone would not answer.
+            # Mounts of other file systems are not examined: stat hangs if a file server is gone.
             if mount.device == device and os.path.samestat(state, os.stat(mount.point)):  # noqa: PTH116  no Path is needed
                 return True
     return False
 
 
 class _Mount(NamedTuple):
-    """One line of proc_pid_mountinfo(5)."""
+    """One line of proc_pid_mountinfo(5), reduced to the fields used here."""
 
     mount_id: str
     device: str
@@ -152,7 +157,7 @@ class _Mount(NamedTuple):
 
 
 def _read_mounts() -> list[_Mount]:
-    """All mounts that can be seen from here; none but on Linux."""
+    """Return the mounts visible to this process; an empty list on systems other than Linux."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError:
@@ -165,7 +170,7 @@ def _read_mounts() -> list[_Mount]:
 
 
 def _find_device(path: Path, stat: os.stat_result, mounts: Sequence[_Mount]) -> str:
-    """The device of the mount that a path is on (on btrfs stat(2) tells of another), or else of the path."""
+    """Return the device of a path's mount, else of the path: on btrfs, stat(2) reports a device of no mount."""
     reported = f"{os.major(stat.st_dev)}:{os.minor(stat.st_dev)}"
     if not mounts:
         return reported
@@ -179,14 +184,14 @@ def _find_device(path: Path, stat: os.stat_result, mounts: Sequence[_Mount]) -> 
 
 
 def write_and_flush(path: Path, text: str) -> None:
-    """Write a small file with mode 0644, and flush it."""
+    """Write a small file with mode 0644 and flush the content to disk."""
     path.write_text(text, encoding="utf-8")
     path.chmod(0o644)
     fsync_path(path)
 
 
 def flush_paths(paths: Sequence[Path], volume: Path) -> None:
-    """Bring files and directories to the disk that `on` is on."""
+    """Flush files and directories of one volume to disk; many paths by a single syncfs."""
     if len(paths) > _MAX_SINGLE_FSYNCS and _sync_file_system(volume):
         return
     for path in paths:
@@ -194,9 +199,10 @@ def flush_paths(paths: Sequence[Path], volume: Path) -> None:
 
 
 def start_writeback(fd: int, offset: int, length: int) -> None:
-    """Have the disk begin with bytes that will be flushed later, so that the flush finds little left to do.
+    """Start the writeback of bytes that will be flushed later, so that the flush finds little left to write.
 
-    sync_file_range(2) with SYNC_FILE_RANGE_WRITE; nothing where there is none. What fails now fails the flush too.
+    sync_file_range(2) with SYNC_FILE_RANGE_WRITE; no operation where unsupported. Errors are ignored: the later flush
+    reports the same failure.
     """
     sync_file_range = getattr(_load_libc(), "sync_file_range", None)
     if sync_file_range is not None:
@@ -205,11 +211,12 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
 
 @cache
 def _load_libc() -> ctypes.CDLL:
+    """Load the C library once, with errno kept."""
     return ctypes.CDLL(None, use_errno=True)
 
 
 def _sync_file_system(path: Path) -> bool:
-    """syncfs(2), which reports write errors since Linux 5.8; False where there is none."""
+    """Flush a whole file system with syncfs(2), which reports write errors since Linux 5.8; False where unsupported."""
     syncfs = getattr(_load_libc(), "syncfs", None)
     if syncfs is None:
         return False
@@ -217,7 +224,7 @@ def _sync_file_system(path: Path) -> bool:
     try:
         if syncfs(fd) == 0:
             return True
-        if ctypes.get_errno() == errno.ENOSYS:  # some sandboxes
+        if ctypes.get_errno() == errno.ENOSYS:  # in some sandboxes
             return False
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
     finally:
@@ -225,7 +232,7 @@ def _sync_file_system(path: Path) -> bool:
 
 
 def fsync_path(path: Path) -> None:
-    """Bring a file to the disk, or the names in a directory."""
+    """Flush a file's content, or a directory's entries, to disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

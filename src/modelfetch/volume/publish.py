@@ -1,8 +1,17 @@
-"""Puts a staged model in place: whole, flushed, the receipt last; what we did not write we do not delete.
+"""Publishing: move a staged model into place, complete and flushed, with the receipt last.
 
-A directory that holds nothing but what an earlier pull wrote is exchanged by one rename. Any other (a mount point, one
-with strangers' files, one whose parent cannot be written) is changed entry by entry: the old receipt goes first and the
-new one comes last, so that what lies between has none. Where the disk fails, what was done is taken back.
+Every path has one of three owners. Staged files belong to the staging area until moved into place. Owned paths were
+written by earlier pulls, and are replaced or removed. Foreign files are never deleted; a conflict stops the publish.
+
+A directory without foreign files is exchanged by one rename. Any other directory (a mount point, a directory with
+foreign files or under a read-only parent) is changed entry by entry:
+
+1. The claims (ours.json) are written: all owned and new paths, which the next run must tell from foreign files.
+2. The old receipt is removed: from now on a crash leaves no receipt, hence no model for readers.
+3. Replaced and obsolete files move into the staging area (aside), new files into place; directories are flushed.
+4. The new receipt is moved into place, then the claims are removed.
+
+If the disk fails, every step is rolled back.
 """
 
 import contextlib
@@ -24,18 +33,18 @@ from modelfetch.volume.receipt import RECEIPT_SUFFIX, Receipt
 from modelfetch.volume.staging import StagingArea, lock_directory
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
-# What a directory says that cannot be moved (from an overlay's lower layer, say), or cannot be moved over.
+# Errors of a directory that cannot be moved (in an overlay's lower layer, say) or moved over.
 _CANNOT_EXCHANGE = (errno.EXDEV, errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM)
-# What one says that is not ours to remove, holds something, or is gone.
+# Errors of a parent directory that stays: in use, not empty, not writable, or already gone.
 _CANNOT_REMOVE = (errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR)
 
 
 def publish(staging: StagingArea, dest: Destination, receipt: Receipt) -> None:
-    """Put what is in the stage's tree in place.
+    """Move the model in the staging area's tree into place.
 
     Raises:
-        DestinationError: a stranger's file is in the way, or the disk fails. What was there is there still; or, if it
-            cannot be brought back, what is there has no receipt.
+        DestinationError: a foreign file is in the way, or the disk fails. The old model is still in place; or, if the
+            rollback failed, the destination has no receipt.
     """
     try:
         with disk_errors(dest.path):
@@ -49,7 +58,7 @@ def publish(staging: StagingArea, dest: Destination, receipt: Receipt) -> None:
 
 
 def _set_modes_and_flush(tree: Path, receipt: Receipt) -> None:
-    """Give files and directories their modes and times, whatever the umask, and flush them."""
+    """Set modes and times of files and directories, regardless of the umask, and flush all to disk."""
     mtime = receipt.finished.timestamp()
     tree.chmod(0o755)
     files = []
@@ -67,7 +76,7 @@ def _set_modes_and_flush(tree: Path, receipt: Receipt) -> None:
 
 
 def _exchange_directory(staging: StagingArea, dest: Destination, receipt: Receipt) -> bool:
-    """Exchange the directory for the staged one; False, and nothing is changed, if that cannot be."""
+    """Exchange the directory for the staged tree; return False, with nothing changed, if a rename is not possible."""
     if not dest.directory or staging.work_directory.parent.parent == dest.path or not is_exchangeable(dest.path):
         return False
     write_and_flush(staging.tree / RECEIPT_SUFFIX, receipt.to_json() + "\n")
@@ -80,7 +89,7 @@ def _exchange_directory(staging: StagingArea, dest: Destination, receipt: Receip
         raise
     exchanged = False
     try:
-        if not staging.tree.exists() or not has_foreign_files(staging.tree):  # else another pull was faster
+        if not staging.tree.exists() or not has_foreign_files(staging.tree):  # else another pull was faster: swap back
             fsync_path(dest.path.parent)
             exchanged = True
     finally:
@@ -90,13 +99,13 @@ def _exchange_directory(staging: StagingArea, dest: Destination, receipt: Receip
 
 
 def _swap_directories(first: Path, second: Path, spare: Path) -> None:
-    """Exchange two directories, one of which may be missing. Done twice, it is undone."""
+    """Exchange two directories, of which at most one may be missing; a second call restores the first state."""
     if not second.exists():
         first.rename(second)
     elif not first.exists():
         second.rename(first)
     elif not _rename_exchange(first, second):
-        second.rename(spare)  # for a moment there is none
+        second.rename(spare)  # for a moment the path does not exist
         try:
             first.rename(second)
         except OSError:
@@ -107,7 +116,7 @@ def _swap_directories(first: Path, second: Path, spare: Path) -> None:
 
 
 def _rename_exchange(first: Path, second: Path) -> bool:
-    """Exchange two paths in one step; False where the kernel or the file system cannot."""
+    """Exchange two paths atomically; return False where the kernel or the file system lacks support."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
@@ -120,12 +129,13 @@ def _rename_exchange(first: Path, second: Path) -> bool:
 
 
 def _move_entries(staging: StagingArea, dest: Destination, receipt: Receipt) -> None:
-    """Move the files one by one; a crash leaves a list of what is ours, and no receipt."""
+    """Move the files into place separately; a crash leaves the claims (ours.json) and no receipt."""
     new_paths = {f.path for f in receipt.files}
     folders = [folder.as_posix() for folder in _list_folders(staging.tree)]
     owned_paths = check_conflicts(staging, dest, new_paths, folders)
-    staged_receipt, staged_claims, had_claims = staging.work_directory / "receipt.json", staging.work_directory / "ours.new", staging.claims.exists()
-    write_and_flush(staged_receipt, receipt.to_json() + "\n")  # before the first change: there may be no room for it
+    staged_receipt, staged_claims = staging.work_directory / "receipt.json", staging.work_directory / "ours.new"
+    had_claims = staging.claims.exists()
+    write_and_flush(staged_receipt, receipt.to_json() + "\n")  # before the first change: the disk may be full
     write_and_flush(staged_claims, json.dumps(sorted(owned_paths | new_paths)))
     staging.replaced_files.mkdir()
     staged_claims.replace(staging.claims)
@@ -144,9 +154,14 @@ def _move_entries(staging: StagingArea, dest: Destination, receipt: Receipt) -> 
 
 
 def _apply_changes(
-    staging: StagingArea, dest: Destination, transaction: FileTransaction, owned_paths: set[str], new_paths: set[str], folders: Sequence[str]
+    staging: StagingArea,
+    dest: Destination,
+    transaction: FileTransaction,
+    owned_paths: set[str],
+    new_paths: set[str],
+    folders: Sequence[str],
 ) -> None:
-    """Turn the old model into the new one, all but the receipt."""
+    """Replace the old model by the new one, all but the receipt, and flush the result."""
     base = dest.base
     transaction.mkdir(base)
     _remove_old_receipts(dest, transaction, new_paths)
@@ -160,7 +175,7 @@ def _apply_changes(
 
 
 def _remove_old_receipts(dest: Destination, transaction: FileTransaction, new_paths: set[str]) -> None:
-    """Remove the receipt, and those of pulls of one of the new files alone: they will not be true any more."""
+    """Remove the old receipt, and the receipts of new files that were pulled alone: all would become false."""
     transaction.remove(dest.receipt_path)
     fsync_path(dest.base)
     for path in sorted(new_paths) if dest.directory else ():
@@ -171,13 +186,13 @@ def _remove_old_receipts(dest: Destination, transaction: FileTransaction, new_pa
 
 
 def _list_changed_directories(base: Path, paths: Iterable[str], folders: Iterable[str]) -> list[Path]:
-    """The directories that hold these files and folders, up to the base, as far as they are there."""
+    """Return the base and every existing directory with changed files or folders, for the flush."""
     directories = {parent for path in (*paths, *folders) for parent in safe_paths.parent_paths(path)} | set(folders)
     return [base, *(base / folder for folder in sorted(directories) if (base / folder).is_dir())]
 
 
 def _remove_owned_file(transaction: FileTransaction, base: Path, path: str) -> None:
-    """Remove one of our files, and the directories that it leaves empty; never through a link."""
+    """Remove an owned file and the parent directories left empty; never through a symlink."""
     if passes_symlink(base, path):
         return
     transaction.remove(base / path)
@@ -190,7 +205,9 @@ def _remove_owned_file(transaction: FileTransaction, base: Path, path: str) -> N
 
 
 def _list_folders(tree: Path) -> list[Path]:
-    folders_found = []
-    for directory, folders, _ in walk_tree(tree):
-        folders_found += [(directory / name).relative_to(tree) for name in folders if not (directory / name).is_symlink()]
-    return sorted(folders_found)
+    """Return the directories of a staged tree, relative to its top, sorted."""
+    relative = []
+    for directory, names, _ in walk_tree(tree):
+        folders = (directory / name for name in names)
+        relative += [folder.relative_to(tree) for folder in folders if not folder.is_symlink()]
+    return sorted(relative)

@@ -1,10 +1,23 @@
-"""The staging area: a locked place on the destination's own file system, kept after a crash for the next run to resume.
+"""Staging area: a locked directory on the destination's own file system, kept after a crash for the next run to resume.
 
-`<home>/.modelfetch/` holds, for each destination, `<id>.lock` and `<id>/` with
+The staging root `.modelfetch/` lies in the staging parent: beside the destination, or inside a directory that cannot be
+exchanged by rename. For each destination the root holds a lock and a staging area, named by a hash of the
+destination's name:
 
-    tree/          the files as they arrive
-    parts.jsonl    what has arrived (journal.py)
-    ours.json      while files are moved one by one: every path that is ours to replace or remove
+    below the root     written by         content                                     at the next run after a crash
+    <id>.lock          lock_staging_area  empty; flock(2) is held for the whole pull  locked again
+    <id>/tree/         transfer, archive  the model under construction                files in the journal are resumed
+    <id>/parts.jsonl   resume_journal     blocks on disk, with their CRCs             read if the plan is the same
+    <id>/ours.json     publish            claims: owned paths, while files are moved  tells owned from foreign files
+    <id>/aside/        publish            replaced files, for the rollback            removed
+    <id>/ours.new      publish            claims, before the rename to ours.json      removed
+    <id>/receipt.json  publish            the new receipt, before its move            removed
+    <id>/scratch       archive, publish   temporary file; old directory during a swap removed
+    <id>/archive       pull               archive kept whole for a second reading     removed
+    <id>/signature     provenance         signature bundle of the store               removed
+
+Any other file in an area is removed as soon as the area is locked. A published file no longer belongs to the staging
+area but to its receipt (see ownership.py).
 """
 
 import contextlib
@@ -29,32 +42,32 @@ STAGING_ROOT = ".modelfetch"
 
 
 class StagingArea(NamedTuple):
-    """One destination's part of the staging area, locked."""
+    """Locked staging area of one destination."""
 
     work_directory: Path
 
     @property
     def tree(self) -> Path:
-        """Where the model is put together."""
+        """Directory in which the model is assembled."""
         return self.work_directory / "tree"
 
     @property
     def scratch(self) -> Path:
-        """Room for a file that is not part of the model."""
+        """Path for a temporary file outside the model."""
         return self.work_directory / "scratch"
 
     @property
     def replaced_files(self) -> Path:
-        """Where what is replaced is kept until all is done."""
+        """Directory that keeps replaced files until publishing is complete."""
         return self.work_directory / "aside"
 
     @property
     def claims(self) -> Path:
-        """The list of paths that are ours while they are moved."""
+        """List of owned paths (ours.json), present while files are moved."""
         return self.work_directory / "ours.json"
 
     def open_journal(self, plan: str) -> ResumeJournal:
-        """The journal of this plan; what an earlier run left of another, or of none that is certain, is removed."""
+        """Open the journal of this plan; remove leftovers of another plan, or of a plan without a resume key."""
         if not plan:
             self.clear()
         journal = ResumeJournal(self.work_directory / "parts.jsonl", plan)
@@ -64,30 +77,30 @@ class StagingArea(NamedTuple):
             self.tree.mkdir(exist_ok=True)
             for leftover in [path for path in self.tree.rglob("*") if not path.is_dir() or path.is_symlink()]:
                 if not _is_private_file(leftover) or leftover.relative_to(self.tree).as_posix() not in journal.files:
-                    leftover.unlink()  # nothing of it had arrived
+                    leftover.unlink()  # no byte had arrived
         journal.open()
         return journal
 
     def clear(self) -> None:
-        """Remove all but the intent."""
+        """Remove everything but the claims."""
         with disk_errors(self.work_directory):
             for path in (self.work_directory / "parts.jsonl", self.scratch, self.replaced_files, self.tree):
                 _remove_path(path)
 
     def discard(self) -> None:
-        """Leave nothing of what cannot be used again, or of what has filled the disk; as far as that can be."""
+        """Remove, as far as possible, files without use for the next run, also on a full disk."""
         with contextlib.suppress(DestinationError):
             self.clear()
 
     def restart(self) -> None:
-        """Begin with an empty tree: what comes next cannot be resumed."""
+        """Start with an empty tree for a download that cannot be resumed."""
         self.clear()
         with disk_errors(self.tree):
             self.tree.mkdir()
 
     @property
     def resumable(self) -> bool:
-        """Whether there is something that the next run can use."""
+        """Whether the area holds a journal or claims for the next run."""
         return self.claims.exists() or (self.work_directory / "parts.jsonl").exists()
 
 
@@ -95,16 +108,17 @@ class StagingArea(NamedTuple):
 def lock_staging_area(
     choose_parent: Callable[[], Path], name: str, on_wait: Callable[[], None], possible_parents: Iterable[Path] = ()
 ) -> Iterator[StagingArea]:
-    """Lock the staging area of the destination `name` in `home`; what can be resumed stays there after a failure.
+    """Lock the staging area of the destination `name`; resumable files stay in the area after a failure.
 
     Args:
-        home: decides where the area is; asked again once the lock is held, for a pull before us may have changed it.
-        name: identifies the destination within its home.
-        waiting: called if another pull holds the lock.
-        homes: where the area may have been at other times: what a crash left there is swept, too.
+        choose_parent: returns the staging parent; called again under the lock, because an earlier pull may have changed
+            the answer.
+        name: identifies the destination within its staging parent.
+        on_wait: called if another pull holds the lock.
+        possible_parents: staging parents of earlier pulls, swept for leftovers of a crash.
 
     Raises:
-        DestinationError: the area cannot be made.
+        DestinationError: the area cannot be created.
     """
     area_id = _make_area_id(name)
     while True:
@@ -126,7 +140,7 @@ def lock_staging_area(
             _remove_if_possible(staging.work_directory)
         raise
     else:
-        _remove_if_possible(staging.work_directory)  # what is published is published: the next pull sweeps what is left
+        _remove_if_possible(staging.work_directory)  # the model is published: the next pull sweeps leftovers
         _sweep_other_areas(root, area_id)
         for other_parent in possible_parents:
             if other_parent / STAGING_ROOT != root and _has_leftover_area(other_parent, area_id):
@@ -137,7 +151,7 @@ def lock_staging_area(
 
 @contextlib.contextmanager
 def lock_directory(directory: Path) -> Iterator[None]:
-    """Hold off other pulls that publish into a directory; best effort, for what is not there cannot be locked."""
+    """Exclude other pulls that publish into a directory; best effort, because a missing directory cannot be locked."""
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):
             fd = os.open(directory, os.O_RDONLY)
@@ -148,20 +162,23 @@ def lock_directory(directory: Path) -> Iterator[None]:
 
 
 def has_leftovers(possible_parents: Iterable[Path], name: str) -> bool:
-    """Whether a crash left something of this destination that can be swept: `staging` does, on leaving."""
+    """Return whether a crash left a staging area of this destination; `lock_staging_area` sweeps leftovers on exit."""
     return any(_has_leftover_area(parent, _make_area_id(name)) for parent in possible_parents)
 
 
 def _has_leftover_area(parent: Path, area_id: str) -> bool:
+    """Return whether a writable staging root holds the area of this id."""
     root = parent / STAGING_ROOT
     return os.access(root, os.W_OK | os.X_OK) and not root.is_symlink() and (root / area_id).exists()
 
 
 def _make_area_id(name: str) -> str:
+    """Return the id of a staging area: 16 hexadecimal digits of the name's sha256."""
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 def _make_staging_root(parent: Path) -> Path:
+    """Create the staging root with mode 0755 and refuse a symlink in its place."""
     root = parent / STAGING_ROOT
     make_directory(parent)
     with contextlib.suppress(FileExistsError):
@@ -175,7 +192,7 @@ def _make_staging_root(parent: Path) -> Path:
 
 
 def _keep_resumable_entries(work_directory: Path) -> None:
-    """Make the directory, and keep of what is there only what can be resumed: others may write here, too."""
+    """Create the area, and keep only resumable entries of an earlier run: other users may write to the volume, too."""
     if work_directory.is_symlink() or not work_directory.is_dir():
         _remove_path(work_directory)
         work_directory.mkdir()
@@ -186,16 +203,17 @@ def _keep_resumable_entries(work_directory: Path) -> None:
 
 
 def _is_private_file(path: Path) -> bool:
-    """Whether it is a file and nothing else: neither a link nor a second name of a file elsewhere."""
+    """Return whether the path is a regular file without a second hard link elsewhere."""
     state = path.lstat()
     return stat.S_ISREG(state.st_mode) and state.st_nlink == 1
 
 
 def _acquire_lock(path: Path, on_wait: Callable[[], None]) -> int:
+    """Open and lock the lock file; start again if the previous holder removed the file meanwhile."""
     while True:
         try:
             fd = _open_lock_file(path)
-        except FileNotFoundError:  # the pull before us has just cleaned up
+        except FileNotFoundError:  # the previous pull has just removed the staging root
             path.parent.mkdir(mode=0o755, exist_ok=True)
             continue
         try:
@@ -206,16 +224,18 @@ def _acquire_lock(path: Path, on_wait: Callable[[], None]) -> int:
         except BaseException:
             os.close(fd)
             raise
-        os.close(fd)  # its name was removed by the pull that we waited for
+        os.close(fd)  # the previous holder has removed the name
 
 
 def _open_lock_file(path: Path) -> int:
-    if path.is_symlink():  # none of ours
+    """Open the lock file, after removing a foreign symlink at its path."""
+    if path.is_symlink():  # foreign
         path.unlink(missing_ok=True)
     return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0), 0o644)
 
 
 def _wait_for_lock(lock: int, on_wait: Callable[[], None]) -> None:
+    """Take the lock; call `on_wait` once if another pull holds the lock."""
     if fcntl is not None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -225,6 +245,7 @@ def _wait_for_lock(lock: int, on_wait: Callable[[], None]) -> None:
 
 
 def _release_lock(root: Path, area_id: str, lock: int) -> None:
+    """Remove the lock file, release the lock, and remove an empty staging root."""
     with contextlib.suppress(OSError):
         (root / f"{area_id}.lock").unlink()
     with contextlib.suppress(OSError):
@@ -234,7 +255,7 @@ def _release_lock(root: Path, area_id: str, lock: int) -> None:
 
 
 def _sweep_other_areas(root: Path, own_id: str) -> None:
-    """Remove what crashed pulls to other destinations left, unless they are at it or have moved some files already."""
+    """Remove areas of crashed pulls to other destinations, except areas in use and areas with claims."""
     with contextlib.suppress(OSError):
         for area_id in {path.name.removesuffix(".lock") for path in root.iterdir()} - {own_id}:
             if not (root / area_id / "ours.json").exists():
@@ -242,7 +263,7 @@ def _sweep_other_areas(root: Path, own_id: str) -> None:
 
 
 def _sweep_area(root: Path, area_id: str) -> None:
-    """Remove what a crashed pull left, unless it lives, or it cannot be removed."""
+    """Remove the area of a crashed pull, unless the lock is held or the removal fails."""
     with contextlib.suppress(OSError):
         lock = _open_lock_file(root / f"{area_id}.lock")
         try:
@@ -256,6 +277,7 @@ def _sweep_area(root: Path, area_id: str) -> None:
 
 
 def _remove_path(path: Path) -> None:
+    """Remove a file, a symlink or a directory tree."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -263,5 +285,6 @@ def _remove_path(path: Path) -> None:
 
 
 def _remove_if_possible(path: Path) -> None:
+    """Remove a path and ignore failures of the disk."""
     with contextlib.suppress(OSError):
         _remove_path(path)
