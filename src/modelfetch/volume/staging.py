@@ -82,13 +82,13 @@ class StagingArea(NamedTuple):
         return journal
 
     def clear(self) -> None:
-        """Remove everything but the claims."""
+        """Remove the journal, the tree and temporary files; the claims stay."""
         with disk_errors(self.work_directory):
             for path in (self.work_directory / "parts.jsonl", self.scratch, self.replaced_files, self.tree):
                 _remove_path(path)
 
     def discard(self) -> None:
-        """Remove, as far as possible, files without use for the next run, also on a full disk."""
+        """Clear the area, best effort, after a failure that no later run can resume or that filled the disk."""
         with contextlib.suppress(DestinationError):
             self.clear()
 
