@@ -56,7 +56,7 @@ class Receipt(NamedTuple):
         digest: `sha256:` and the model's digest in hexadecimal.
         files: every published file.
         checks: names of the checks that every object passed.
-        bytes: size of the model in bytes.
+        bytes: size in bytes of the objects as stored.
         resumed_bytes: bytes taken over from an interrupted pull.
         seconds: duration of the whole pull.
         retries: number of requests tried again.

@@ -177,7 +177,7 @@ def test_single_files_share_a_directory_with_a_receipt_each(tmp_path: Path) -> N
     with pytest.raises(DestinationError, match="in the way"):
         put_file(f"{tmp_path}/foreign", b"3")
 
-    assert tree.read(tmp_path) == {"mine": b"0", "a": b"2", "b": b"2"}
+    assert tree.read(tmp_path) == {"foreign": b"0", "a": b"2", "b": b"2"}
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["a.modelfetch.json", "b.modelfetch.json"]
 
 
