@@ -72,7 +72,7 @@ def _set_modes_and_flush(tree: Path, receipt: Receipt) -> None:
         for path in (directory / name for name in folders):
             if not path.is_symlink():
                 path.chmod(0o755)
-    flush_paths([*files, *(here for here, _, _ in walk_tree(tree))], tree)
+    flush_paths([*files, *(directory for directory, _, _ in walk_tree(tree))], tree)
 
 
 def _exchange_directory(staging: StagingArea, dest: Destination, receipt: Receipt) -> bool:
