@@ -161,7 +161,7 @@ class _Fetch:
     def _extract(self, archive: RemoteObject, *, first: bool) -> StagedModel:
         """Extract an archive while it downloads; as a stored file where its bytes must be checked or decoded first."""
         streamed = not (archive.gzip or archive.size is None or not archive.ranges or self._plan.signed_sha256)
-        into = self._staging.tree if first else self._staging.work_directory / "layer"
+        into = self._staging.tree if first else self._staging.layer
         extract = self._extract_streamed if streamed else self._extract_stored
         staged = extract(archive, into, first=first)
         if not first:

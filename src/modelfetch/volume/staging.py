@@ -13,7 +13,8 @@ destination's name:
     <id>/ours.new      publish            claims, before the rename to ours.json      removed
     <id>/receipt.json  publish            the new receipt, before its move            removed
     <id>/scratch       archive, publish   temporary file; old directory during a swap removed
-    <id>/archive       pull               archive kept whole for a second reading     removed
+    <id>/archive       pull               archive kept whole for checks and decoding  removed
+    <id>/layer/        pull               members of a further archive, then merged   removed
     <id>/signature     provenance         signature bundle of the store               removed
 
 Any other file in an area is removed as soon as the area is locked. A published file no longer belongs to the staging
@@ -57,6 +58,11 @@ class StagingArea(NamedTuple):
         return self.work_directory / "scratch"
 
     @property
+    def layer(self) -> Path:
+        """Directory for the members of a further archive, until merged into the tree."""
+        return self.work_directory / "layer"
+
+    @property
     def replaced_files(self) -> Path:
         """Directory that keeps replaced files until publishing is complete."""
         return self.work_directory / "aside"
@@ -84,7 +90,7 @@ class StagingArea(NamedTuple):
     def clear(self) -> None:
         """Remove the journal, the tree and temporary files; the claims stay."""
         with disk_errors(self.work_directory):
-            for path in (self.work_directory / "parts.jsonl", self.scratch, self.replaced_files, self.tree):
+            for path in (self.work_directory / "parts.jsonl", self.scratch, self.layer, self.replaced_files, self.tree):
                 _remove_path(path)
 
     def discard(self) -> None:

@@ -214,6 +214,19 @@ def test_next_run_keeps_the_files_recorded_for_its_plan(tmp_path: Path, plan: st
         assert staging.claims.exists()
 
 
+def test_clear_removes_all_but_the_claims(tmp_path: Path) -> None:
+    """A second attempt in the same area finds no directory of the first."""
+    with lock_area(tmp_path, "m") as staging:
+        record_files(staging, "p", "a")
+        for directory in (staging.layer, staging.scratch, staging.replaced_files):
+            directory.mkdir()
+        staging.claims.touch()
+
+        staging.clear()
+
+        assert list(staging.work_directory.iterdir()) == [staging.claims]
+
+
 def test_symlinks_in_a_leftover_tree_are_removed_and_not_followed(tmp_path: Path) -> None:
     """Another user of the volume may have created the symlinks."""
     (tmp_path / "precious").mkdir()
