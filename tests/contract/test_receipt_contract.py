@@ -130,7 +130,7 @@ def test_published_files_bear_the_receipts_time(kind: str, pulled: Callable[[str
 
 def test_both_packages_mean_the_same_receipt() -> None:
     """One schema and one name, although neither package knows the other."""
-    assert (written.SCHEMA, written.SUFFIX) == (read.SCHEMA, read.SUFFIX)
+    assert (written.SCHEMA, written.RECEIPT_SUFFIX) == (read.SCHEMA, read.SUFFIX)
 
 
 def test_both_packages_ignore_what_they_do_not_know(pulled: Callable[[str], Pulled]) -> None:

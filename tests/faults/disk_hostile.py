@@ -24,7 +24,7 @@ NEW = ("new file", "new directory")
 
 def work(place: Place) -> Path:
     """The directory in which this destination's files are staged."""
-    path = place.area / stage._ident("m")
+    path = place.area / stage._make_area_id("m")
     path.mkdir(parents=True)
     return path
 
@@ -81,7 +81,7 @@ def work_is(what: str, place: Place) -> None:
     """Let this destination's part of it be something else."""
     place.lay_out()
     place.area.mkdir()
-    plant(place.area / stage._ident("m"), what, place.outside)
+    plant(place.area / stage._make_area_id("m"), what, place.outside)
 
 
 def part_is(name: str, what: str, place: Place) -> None:
@@ -94,7 +94,7 @@ def lock_is(what: str, place: Place) -> None:
     """Let the lock be something else."""
     place.lay_out()
     place.area.mkdir()
-    lock = place.area / f"{stage._ident('m')}.lock"
+    lock = place.area / f"{stage._make_area_id('m')}.lock"
     plant(lock, what, place.outside)
     place.heal = partial(away, lock)
 

@@ -1,4 +1,4 @@
-"""The tree of failures is as its module draws it; each is told in a sentence, with a next step."""
+"""Errors: the tree matches the drawing, and every error has a sentence and a hint."""
 
 import ast
 import inspect
@@ -16,20 +16,20 @@ ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issu
 
 
 def test_the_drawing_is_the_tree() -> None:
-    """Names, codes and reasons."""
+    """Names, codes and reasons in the module docstring match the classes."""
     drawn = re.findall(r"── (\w+) +(\d+) +(\w+)", errors.__doc__ or "")
 
     assert sorted(drawn) == sorted((k.__name__, str(k.code), k.reason) for k in ALL if k is not ModelfetchError)
 
 
 def test_each_reason_is_of_one_kind() -> None:
-    """Machines tell them apart by it."""
+    """Machines tell the classes apart by their reasons."""
     assert len({kind.reason for kind in ALL}) == len(ALL)
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_every_failure_has_a_message_and_a_hint(kind: type[ModelfetchError]) -> None:
-    """Its text is the message."""
+    """`str()` of an error returns the message without the hint."""
     error = kind("what", hint="next")
 
     assert (str(error), error.message, error.hint) == ("what", "what", "next")
@@ -37,7 +37,7 @@ def test_every_failure_has_a_message_and_a_hint(kind: type[ModelfetchError]) -> 
 
 
 def test_a_signal_is_not_caught_by_what_catches_errors() -> None:
-    """An SDK must not swallow it."""
+    """A handler of Exception, in an SDK say, must not swallow a signal."""
     assert not issubclass(errors.Interrupted, Exception)
     assert errors.Interrupted(15).signum == 15
 
@@ -50,7 +50,7 @@ HINTED_ABOVE = {errors.ArchiveError.__name__, errors.BudgetError.__name__, error
 
 
 def raise_sites() -> Iterator[tuple[Path, ast.Call]]:
-    """Every place where one of our errors is made."""
+    """Yield every call that creates a modelfetch error."""
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in OURS:
@@ -64,7 +64,7 @@ def hinted_above(path: Path, call: ast.Call) -> bool:
 
 
 def test_every_error_of_ours_has_a_next_step() -> None:
-    """A hint that is not empty, at the very place where it is made."""
+    """Every call passes a non-empty hint."""
     sites = list(raise_sites())
     bare = [
         f"{path.name}:{call.lineno}"
@@ -80,7 +80,7 @@ def test_every_error_of_ours_has_a_next_step() -> None:
 
 
 def test_every_message_is_a_sentence() -> None:
-    """It ends with a full stop, and so does what comes out of a log."""
+    """Messages end with a full stop, also when quoted from a log."""
     ends = [(path, call, sentence(call.args[0])) for path, call in raise_sites() if call.args]
     open_ended = [f"{path.name}:{call.lineno}" for path, call, text in ends if text and text[-1] not in ".…?"]
 
@@ -88,7 +88,7 @@ def test_every_message_is_a_sentence() -> None:
 
 
 def sentence(node: ast.expr) -> str:
-    """The end of a message, as far as it is written there; empty if it is not."""
+    """Return the end of a message as far as literal; empty otherwise."""
     if isinstance(node, ast.JoinedStr):
         node = node.values[-1]
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""

@@ -37,7 +37,7 @@ def check_signature(
     what = str(wanted.uri)
     found = _signature(source, wanted)
     data = read_object(source, found, MAX_BYTES)
-    bundle = stage.work / "signature"
+    bundle = stage.work_directory / "signature"
     try:
         with disk_errors(bundle):
             bundle.write_bytes(data)

@@ -161,7 +161,7 @@ class _Fetch:
     def _extract(self, archive: RemoteObject, *, first: bool) -> StagedModel:
         """Extract an archive while it downloads; as a stored file where its bytes must be checked or decoded first."""
         streamed = not (archive.gzip or archive.size is None or not archive.ranges or self._plan.signed_sha256)
-        into = self._staging.tree if first else self._staging.work / "layer"
+        into = self._staging.tree if first else self._staging.layer
         extract = self._extract_streamed if streamed else self._extract_stored
         staged = extract(archive, into, first=first)
         if not first:
@@ -208,7 +208,7 @@ class _Fetch:
         )
         (received,) = arrivals
         checksums.compare_checksums(archive.key, received, size=archive.size, expected=archive.checksums)
-        file = self._staging.work / "archive"
+        file = self._staging.work_directory / "archive"
         with disk_errors(file):
             (self._staging.tree / archive.path).replace(file)
         self._clear_target(into, first=first)
@@ -285,8 +285,8 @@ class _Fetch:
 
     def _within_free_space(self) -> Budget:
         """Return the budget, lowered to the free space of the disk."""
-        with disk_errors(self._staging.work):
-            free = filesystem.free_space(self._staging.work).bytes
+        with disk_errors(self._staging.work_directory):
+            free = filesystem.free_space(self._staging.work_directory).bytes
         return self._budget if self._budget.max_bytes <= free else self._budget._replace(max_bytes=free, full_disk=True)
 
 
@@ -383,12 +383,12 @@ def _describe_extracted(
 
 def _require_room(plan: Plan, staging: StagingArea) -> None:
     """Refuse before the first byte a model that cannot fit; resumed bytes have their room already."""
-    with disk_errors(staging.work):
+    with disk_errors(staging.work_directory):
         staged = [(path.lstat(), path.is_file()) for path in staging.tree.rglob("*")]
-        free = filesystem.free_space(staging.work)
-    where = staging.work.parent.parent
+        free = filesystem.free_space(staging.work_directory)
+    where = staging.work_directory.parent.parent
     allocated = sum(state.st_blocks * 512 for state, is_file in staged if is_file)
-    needed = sum(free.rounded(obj.size or 0) for obj in plan.objects) - allocated
+    needed = sum(free.allocated_bytes(obj.size or 0) for obj in plan.objects) - allocated
     if needed > free.bytes:
         raise DestinationError(
             f"{plan.uri} has {plan.size} bytes and needs {needed} on the disk; {free.bytes} are free at {where}.",

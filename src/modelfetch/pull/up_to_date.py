@@ -2,7 +2,7 @@
 
 from modelfetch.plan import Plan
 from modelfetch.pull.options import PullOptions
-from modelfetch.verify import mismatches
+from modelfetch.verify import find_mismatches
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.destination import Destination, read_published
 from modelfetch.volume.receipt import Receipt
@@ -20,7 +20,7 @@ def find_up_to_date(dest: Destination, plan: Plan, options: PullOptions) -> Rece
         return None
     if not _lists_planned_files(receipt, plan, dest) or not _passed_checks(receipt, options):
         return None
-    return None if options.recheck and mismatches(receipt, dest.base) else receipt
+    return None if options.recheck and find_mismatches(receipt, dest.base) else receipt
 
 
 def _is_same_model(receipt: Receipt, plan: Plan) -> bool:
