@@ -122,6 +122,7 @@ WHOLE = pickle.dumps(RandomForestClassifier(3).fit([[0], [1]], [0, 1]))
         b"version https://git-lfs.github.com/spec/v1\n",
         b"<html>",
     ],
+    ids=["empty", "no tail", "head only", "truncated bzip2", "git-lfs pointer", "html"],
 )
 def test_what_is_no_whole_pickle_is_refused(data: bytes) -> None:
     """Cut files, pointers and error pages are wrong bytes, not bugs."""

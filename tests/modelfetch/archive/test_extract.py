@@ -99,6 +99,7 @@ def test_short_reads_make_no_difference(build: Any, unpacked: Any, how: str, pie
         (gzip.compress(b""), "gzip data with something in it that is no tar"),
         (gzip.compress(gzip.compress(bytes(10_240))), "gzip data with something in it that is no tar"),
     ],
+    ids=["empty", "html", "json", "pickle", "7z", "unknown", "gzip of a pickle", "empty gzip", "gzip twice"],
 )
 def test_name_that_promises_too_much_is_refused(unpacked: Any, content: bytes, what: str) -> None:
     """The message says what the content is, the hint how to keep it."""
