@@ -134,7 +134,7 @@ def _within(budget: Budget, stage: StagingArea) -> Budget:
     """The budget, if the disk has room for so much; else what it has room for."""
     with disk_errors(stage.work):
         free = filesystem.free_space(stage.work).bytes
-    return budget if budget.max_bytes <= free else budget._replace(max_bytes=free, full_disk=True)
+    return budget if budget.max_bytes <= free else budget._replace(max_bytes=free, limited_by_disk=True)
 
 
 def _metered(wanted: Plan, budget: Budget, advance: Callable[[int], None]) -> Callable[[int], None]:
@@ -274,7 +274,7 @@ def _unpack(window: ReadAhead, packed: RemoteObject, stage: StagingArea, budget:
         if packed.checksums:
             checksums.compare_checksums(packed.key, window.fingerprint(), size=packed.size, expected=packed.checksums)
         raise
-    return tuple(FileEntry(m.path, m.size, m.sha256, m.link) for m in members)
+    return tuple(FileEntry(m.path, m.size, m.sha256, m.symlink_target) for m in members)
 
 
 def _stored_archive(
@@ -314,7 +314,7 @@ def _stored_archive(
     finally:
         with disk_errors(file):
             file.unlink(missing_ok=True)
-    files = tuple(FileEntry(m.path, m.size, m.sha256, m.link) for m in members)
+    files = tuple(FileEntry(m.path, m.size, m.sha256, m.symlink_target) for m in members)
     return _unpacked(files, packed, came, made, wire.retries)
 
 

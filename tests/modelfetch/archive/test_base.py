@@ -13,7 +13,7 @@ def test_too_many_bytes_are_a_matter_of_the_budget_or_of_the_disk(
     *, full_disk: bool, error: type[BudgetError | DestinationError], hint: str
 ) -> None:
     """65 for what somebody allowed, 73 for what there is room for."""
-    budget = Budget(max_bytes=10, max_files=1, max_ratio=1, full_disk=full_disk)
+    budget = Budget(max_bytes=10, max_files=1, max_ratio=1, limited_by_disk=full_disk)
     budget.check_bytes(10, "m.tar")
 
     with pytest.raises(error, match=r"m\.tar holds more than (the )?10 bytes") as caught:

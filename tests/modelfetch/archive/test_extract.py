@@ -24,7 +24,7 @@ FORMATS = ["tar", "gzip", "bzip2", "xz", "zstd", "zip"]
 every_format = pytest.mark.parametrize("how", FORMATS)
 
 
-class Stream:
+class ShortReads:
     """A transfer that hands out few bytes at a time, and may break off."""
 
     def __init__(self, data: bytes, piece: int, failure: Exception | None = None) -> None:
@@ -40,7 +40,7 @@ class Stream:
         return data
 
 
-def contents(root: Path) -> dict[str, bytes]:
+def read_files(root: Path) -> dict[str, bytes]:
     """Read all files of a tree."""
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
@@ -62,7 +62,7 @@ def test_name_promises_an_archive(name: str, is_promise: bool) -> None:
 @pytest.mark.parametrize("name", ["m.tar", "m.tar.gz", "m.tar.zst", "m.zip"])
 def test_content_decides_the_format(build: Any, unpacked: Any, how: str, name: str) -> None:
     """Whatever the name, every format is unpacked, empty files included."""
-    assert contents(unpacked(build.packed(FILES, how), name)) == FILES
+    assert read_files(unpacked(build.packed(FILES, how), name)) == FILES
 
 
 @every_format
@@ -83,7 +83,7 @@ def test_list_of_members_is_what_sha256sum_prints(build: Any, tmp_path: Path, ho
 @pytest.mark.parametrize("piece", [1, 511, 4096])
 def test_short_reads_make_no_difference(build: Any, unpacked: Any, how: str, piece: int) -> None:
     """Bytes come as the network has them."""
-    assert contents(unpacked(Stream(build.packed(FILES, how), piece))) == FILES
+    assert read_files(unpacked(ShortReads(build.packed(FILES, how), piece))) == FILES
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_flipped_byte_never_changes_a_file(build: Any, unpacked: Any, how: str) 
         except WrongBytesError:
             continue
         survived += 1
-        assert how == "tar" or contents(root) == FILES, position
+        assert how == "tar" or read_files(root) == FILES, position
     assert survived < 350 if how == "tar" else survived < 60
 
 
@@ -177,7 +177,7 @@ def test_junk_behind_the_end_is_refused(build: Any, unpacked: Any, how: str, jun
 @pytest.mark.parametrize("how", ["tar", "gzip", "bzip2", "xz", "zstd"])
 def test_zeros_behind_the_end_are_padding(build: Any, unpacked: Any, how: str) -> None:
     """Tapes, dd and tar itself fill up their last record."""
-    assert contents(unpacked(build.packed(FILES, how) + bytes(100_000))) == FILES
+    assert read_files(unpacked(build.packed(FILES, how) + bytes(100_000))) == FILES
 
 
 @pytest.mark.parametrize("how", ["gzip", "bzip2", "xz", "zstd"])
@@ -187,7 +187,7 @@ def test_members_of_a_compressed_stream_are_one(build: Any, unpacked: Any, how: 
     pack, plain = build.packers[how], build.packed(FILES, "tar")
     whole = pack(b"") + pack(plain[:700]) + pack(b"") + pack(plain[700:])
 
-    assert contents(unpacked(Stream(whole, piece))) == FILES
+    assert read_files(unpacked(ShortReads(whole, piece))) == FILES
     for cut in random.Random(5).sample(range(len(whole)), 30):
         with pytest.raises(ArchiveError):
             unpacked(whole[:cut])
@@ -200,7 +200,7 @@ def test_failed_transfer_is_no_corrupt_archive(build: Any, unpacked: Any, how: s
     for cut in (0, 1, 600, len(whole) // 2, len(whole) - 5, len(whole)):
         failure = TransientError("the connection was reset", hint="wait")
         with pytest.raises(TransientError) as caught:
-            unpacked(Stream(whole[:cut], 1000, failure))
+            unpacked(ShortReads(whole[:cut], 1000, failure))
         assert failure is caught.value
 
 
@@ -208,7 +208,7 @@ def test_error_of_the_stream_stays_as_it_is_whatever_its_class(build: Any, unpac
     """An archive error that comes from below is not told as one of this archive."""
     failure = ArchiveError("something about another archive")
     with pytest.raises(ArchiveError) as caught:
-        unpacked(Stream(build.packed(FILES, "gzip")[:100], 50, failure))
+        unpacked(ShortReads(build.packed(FILES, "gzip")[:100], 50, failure))
     assert failure is caught.value
 
 
@@ -274,7 +274,7 @@ def test_bomb_behind_the_end_of_the_tar_is_refused(build: Any, unpacked: Any, ho
 def test_archives_inside_are_just_files(build: Any, unpacked: Any) -> None:
     """Nothing is unpacked twice."""
     inner = build.packed(FILES, "gzip")
-    assert contents(unpacked(build.packed({"inner.tar.gz": inner}, "gzip"))) == {"inner.tar.gz": inner}
+    assert read_files(unpacked(build.packed({"inner.tar.gz": inner}, "gzip"))) == {"inner.tar.gz": inner}
 
 
 @every_format
@@ -282,13 +282,13 @@ def test_what_an_earlier_pull_left_is_left_out(build: Any, unpacked: Any, how: s
     """An archive of a once-pulled directory holds a receipt, which would pass for ours."""
     files = {".modelfetch.json": b"{}", ".modelfetch/part": b"x" * 1000, "m/.modelfetch.json": b"kept", "m/a": b"a"}
     expected = {"m/.modelfetch.json": b"kept", "m/a": b"a"}
-    assert contents(unpacked(build.packed(files, how))) == expected
+    assert read_files(unpacked(build.packed(files, how))) == expected
 
 
 def test_empty_gzip_members_by_the_thousand_are_no_trap(build: Any, unpacked: Any) -> None:
     """Each of them costs a decompressor, none costs a copy of the whole rest."""
     whole = build.packers["gzip"](b"") * 30_000 + build.packed(FILES, "gzip")
-    assert contents(unpacked(whole)) == FILES
+    assert read_files(unpacked(whole)) == FILES
 
 
 @pytest.mark.parametrize("window_log", [28, 30])
@@ -306,13 +306,13 @@ def test_zstd_frame_of_the_longest_usual_window_is_taken(build: Any, unpacked: A
     """`zstd --long` makes windows of 128 MiB."""
     zstd = build.zstd
     packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 27})
-    assert contents(unpacked(packer.compress(build.packed(FILES, "tar")) + packer.flush())) == FILES
+    assert read_files(unpacked(packer.compress(build.packed(FILES, "tar")) + packer.flush())) == FILES
 
 
 def test_zstd_skippable_frames_are_skipped(build: Any, unpacked: Any) -> None:
     """Pzstd puts one before every frame."""
     skippable = b"\x50\x2a\x4d\x18\x04\x00\x00\x00\x01\x02\x03\x04"
-    assert contents(unpacked(skippable + build.packed(FILES, "zstd") + skippable)) == FILES
+    assert read_files(unpacked(skippable + build.packed(FILES, "zstd") + skippable)) == FILES
 
 
 def test_xz_stream_that_wants_gigabytes_is_refused(build: Any, unpacked: Any) -> None:
@@ -325,7 +325,7 @@ def test_xz_stream_that_wants_gigabytes_is_refused(build: Any, unpacked: Any) ->
         unpacked(whole)
 
 
-MEASURE = """
+MEASURE_SCRIPT = """
 import sys
 from pathlib import Path
 from modelfetch.archive import Budget, extract_archive
@@ -347,7 +347,7 @@ def test_memory_does_not_grow_with_what_is_packed(build: Any, tmp_path: Path, ho
     archive = build.zip(*zeros.items(), method=12) if how == "zip-bzip2" else build.packed(zeros, how)
     (tmp_path / "archive").write_bytes(archive)
 
-    run = subprocess.run([sys.executable, "-c", MEASURE, tmp_path], capture_output=True, check=True, text=True)
+    run = subprocess.run([sys.executable, "-c", MEASURE_SCRIPT, tmp_path], capture_output=True, check=True, text=True)
 
     assert (tmp_path / "into/zeros").read_bytes() == zeros["zeros"]
     assert int(run.stdout) < 50, "MiB"
@@ -375,7 +375,7 @@ def test_unpacks_what_the_tar_command_makes(unpacked: Any, tmp_path: Path, how: 
 
     root = unpacked(whole)
 
-    assert contents(root) == contents(tree)
+    assert read_files(root) == read_files(tree)
     assert (root / "nothing").is_dir()
     assert str((root / "link").readlink()) == "run.sh"
     assert (root / "again").samefile(root / "run.sh")
@@ -401,7 +401,7 @@ def test_unpacks_what_the_zip_command_makes(unpacked: Any, tmp_path: Path, optio
 
     for whole in wholes:
         root = unpacked(whole)
-        assert contents(root) == contents(tree)
+        assert read_files(root) == read_files(tree)
         assert (root / "nothing").is_dir()
         assert (root / "link").is_symlink() == ("-y" in options)
         assert (root / "run.sh").stat().st_mode & 0o7777 == 0o755

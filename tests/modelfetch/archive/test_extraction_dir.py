@@ -12,7 +12,7 @@ import pytest
 from modelfetch.errors import DestinationError, UnsafeNameError
 from modelfetch.safe_paths import MAX_PATH_BYTES
 
-UNPACK = """
+EXTRACT_SCRIPT = """
 import sys
 from pathlib import Path
 from modelfetch.archive import Budget, extract_archive
@@ -28,14 +28,14 @@ except ModelfetchError as error:
 """
 
 
-def unpack_under_strace(place: Path, archive: bytes, *options: str, max_bytes: int = 10**6) -> str:
+def extract_under_strace(place: Path, archive: bytes, *options: str, max_bytes: int = 10**6) -> str:
     """Unpack in a process whose system calls fail as the options say, and return what it prints."""
     if shutil.which("strace") is None:
         pytest.skip("needs strace")
     (place / "into").mkdir()
     (place / "archive").write_bytes(archive)
     trace = ("strace", "-f", "-qq", "-o", str(place / "log"), *options)
-    command = [*trace, sys.executable, "-c", UNPACK, str(place), str(max_bytes)]
+    command = [*trace, sys.executable, "-c", EXTRACT_SCRIPT, str(place), str(max_bytes)]
     run = subprocess.run(command, capture_output=True, check=False, text=True)
     printed: str = run.stdout
     if "ptrace" in run.stderr:
@@ -50,7 +50,7 @@ def test_hard_link_becomes_a_copy_where_there_are_none(build: Any, tmp_path: Pat
     """Some file systems have no hard links, others limit their number; the bytes are the same, the bits too."""
     archive = build.tar(build.member("good", b"x" * 1000, mode=0o755), build.member("d/copy", kind=b"1", target="good"))
 
-    printed = unpack_under_strace(tmp_path, archive, "-e", f"inject=link,linkat:error={code}")
+    printed = extract_under_strace(tmp_path, archive, "-e", f"inject=link,linkat:error={code}")
 
     assert "path='d/copy', size=1000" in printed
     assert (tmp_path / "into/d/copy").read_bytes() == b"x" * 1000
@@ -61,7 +61,7 @@ def test_hard_link_becomes_a_copy_where_there_are_none(build: Any, tmp_path: Pat
 def test_copy_of_a_hard_link_costs_budget(build: Any, tmp_path: Path) -> None:
     """It takes room as any file does."""
     archive = build.tar(build.member("good", b"x" * 1000), build.member("copy", kind=b"1", target="good"))
-    printed = unpack_under_strace(tmp_path, archive, "-e", "inject=link,linkat:error=EPERM", max_bytes=1500)
+    printed = extract_under_strace(tmp_path, archive, "-e", "inject=link,linkat:error=EPERM", max_bytes=1500)
     assert printed.startswith("BudgetError 65")
 
 
@@ -85,7 +85,7 @@ def test_failing_disk_is_no_corrupt_archive(build: Any, tmp_path: Path, code: st
     archive = build.tar(build.member("d/", kind=b"5"), build.member("good", b"x" * 1000), link, hard)
 
     inject = ("-P", str(tmp_path / path), "-e", f"inject={calls}:error={code}")
-    printed = unpack_under_strace(tmp_path, archive, *inject)
+    printed = extract_under_strace(tmp_path, archive, *inject)
 
     assert printed.startswith("DestinationError 73")
     assert path in printed
@@ -96,7 +96,7 @@ def test_failing_scratch_is_no_corrupt_archive(build: Any, tmp_path: Path, code:
     """A zip is kept on the disk meanwhile; what was kept is gone afterwards."""
     archive = build.packed({"good": os.urandom(200_000)}, "zip")
     inject = ("-P", str(tmp_path / "scratch"), "-e", f"inject={calls}:error={code}")
-    assert unpack_under_strace(tmp_path, archive, *inject).startswith("DestinationError 73")
+    assert extract_under_strace(tmp_path, archive, *inject).startswith("DestinationError 73")
     assert not (tmp_path / "scratch").exists()
 
 

@@ -10,10 +10,10 @@ from modelfetch.archive import Budget, gunzip_file
 from modelfetch.errors import ArchiveError, BudgetError
 
 PLAIN = bytes(range(256)) * 4096
-ROOMY = Budget(max_bytes=1 << 30, max_files=10, max_ratio=1000)
+LARGE_BUDGET = Budget(max_bytes=1 << 30, max_files=10, max_ratio=1000)
 
 
-def packed(tmp_path: Path, data: bytes) -> Path:
+def write_stored(tmp_path: Path, data: bytes) -> Path:
     """A file with these bytes."""
     path = tmp_path / "stored"
     path.write_bytes(data)
@@ -22,9 +22,9 @@ def packed(tmp_path: Path, data: bytes) -> Path:
 
 def test_the_decoded_file_is_described_and_the_stored_one_stays(tmp_path: Path) -> None:
     """Size and sha256 are those of the decoded bytes, of several members too."""
-    stored = packed(tmp_path, gzip.compress(PLAIN[:1000]) + gzip.compress(PLAIN[1000:]))
+    stored = write_stored(tmp_path, gzip.compress(PLAIN[:1000]) + gzip.compress(PLAIN[1000:]))
 
-    member = gunzip_file(stored, tmp_path / "plain", ROOMY)
+    member = gunzip_file(stored, tmp_path / "plain", LARGE_BUDGET)
 
     assert (tmp_path / "plain").read_bytes() == PLAIN
     assert (member.path, member.size, member.sha256) == ("plain", len(PLAIN), hashlib.sha256(PLAIN).hexdigest())
@@ -43,13 +43,13 @@ def test_what_is_damaged_is_refused(tmp_path: Path, flaw: str) -> None:
     }[flaw]
 
     with pytest.raises(ArchiveError):
-        gunzip_file(packed(tmp_path, bad), tmp_path / "plain", ROOMY)
+        gunzip_file(write_stored(tmp_path, bad), tmp_path / "plain", LARGE_BUDGET)
 
 
 @pytest.mark.parametrize("budget", [Budget(1000, 10, 1000), Budget(1 << 30, 10, 2)])
 def test_a_bomb_is_stopped_by_either_budget(tmp_path: Path, budget: Budget) -> None:
     """More bytes than allowed, or more than allowed for each stored one; little of it was written."""
-    stored = packed(tmp_path, gzip.compress(bytes(20_000_000)))
+    stored = write_stored(tmp_path, gzip.compress(bytes(20_000_000)))
 
     with pytest.raises(BudgetError):
         gunzip_file(stored, tmp_path / "plain", budget)

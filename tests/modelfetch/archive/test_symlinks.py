@@ -1,16 +1,16 @@
 import pytest
 
-from modelfetch.archive.symlinks import MAX_HOPS, resolve_links
+from modelfetch.archive.symlinks import MAX_HOPS, resolve_symlinks
 from modelfetch.errors import ArchiveError
 
 
-class Counting(set[str]):
+class CountingSet(set[str]):
     """A set that knows how often it was asked."""
 
-    asked = 0
+    lookups = 0
 
     def __contains__(self, name: object) -> bool:
-        self.asked += 1
+        self.lookups += 1
         return super().__contains__(name)
 
 
@@ -19,12 +19,12 @@ def test_many_links_through_one_long_chain_cost_no_more_than_their_targets() -> 
     way = "d/../" * 800
     links = {f"c{number}": f"{way}c{number + 1}" for number in range(MAX_HOPS - 2)}
     links |= {f"c{MAX_HOPS - 2}": "d/file", **{f"l{number}": "c0" for number in range(10_000)}}
-    directories = Counting({"d"})
+    directories = CountingSet({"d"})
 
-    ends = resolve_links(links, {"d/file"}, directories)
+    ends = resolve_symlinks(links, {"d/file"}, directories)
 
     assert set(ends.values()) == {"d/file"}
-    assert directories.asked < sum(target.count("/") + 1 for target in links.values())
+    assert directories.lookups < sum(target.count("/") + 1 for target in links.values())
 
 
 @pytest.mark.parametrize("length", [MAX_HOPS, MAX_HOPS + 1])
@@ -34,7 +34,7 @@ def test_a_chain_may_be_as_long_as_linux_follows_it(length: int) -> None:
     for order in (1, -1):
         names = dict(list(links.items())[::order])
         if length <= MAX_HOPS:
-            assert set(resolve_links(names, {"file"}, set()).values()) == {"file"}
+            assert set(resolve_symlinks(names, {"file"}, set()).values()) == {"file"}
         else:
             with pytest.raises(ArchiveError, match="round in a circle"):
-                resolve_links(names, {"file"}, set())
+                resolve_symlinks(names, {"file"}, set())

@@ -11,7 +11,7 @@ import pytest
 
 from modelfetch.errors import ArchiveError, BudgetError, UnsafeNameError, WrongBytesError
 
-NO_PATHS = [
+UNSAFE_NAMES = [
     *("../evil", "a/../../evil", "a/..", "..", "/evil", "//evil", "a//b", "a/./b", "./../evil", "././/evil", ""),
     *("..\\evil", "C:\\evil", "a\nb", "a\x1b[2Jb", "x" * 300, "/".join(["d" * 200] * 21), "file/"),
 ]
@@ -20,9 +20,9 @@ NO_PATHS = [
 @pytest.mark.parametrize(
     ("way", "name"),
     [
-        *(("header", name) for name in NO_PATHS if len(name) <= 100),
-        *(("prefix", name) for name in NO_PATHS if "/" in name and len(name) <= 100),
-        *((way, name) for name in NO_PATHS for way in ("pax", "gnu")),
+        *(("header", name) for name in UNSAFE_NAMES if len(name) <= 100),
+        *(("prefix", name) for name in UNSAFE_NAMES if "/" in name and len(name) <= 100),
+        *((way, name) for name in UNSAFE_NAMES for way in ("pax", "gnu")),
     ],
 )
 def test_name_that_is_no_plain_path_is_refused(build: Any, unpacked: Any, way: str, name: str) -> None:
@@ -189,7 +189,7 @@ def test_a_link_does_not_take_the_place_of_a_directory(build: Any, unpacked: Any
             unpacked(build.tar(build.member("good", b"x"), *order))
 
 
-def with_field(header: bytes, at: int, value: bytes) -> bytes:
+def replace_field(header: bytes, at: int, value: bytes) -> bytes:
     """A header with another value in a field, and a right checksum."""
     changed = header[:at] + value + header[at + len(value) :]
     blank = changed[:148] + b" " * 8 + changed[156:512]
@@ -200,7 +200,7 @@ def with_field(header: bytes, at: int, value: bytes) -> bytes:
 @pytest.mark.parametrize("at", [108, 116, 136, 329, 337], ids=["uid", "gid", "mtime", "major", "minor"])
 def test_numbers_that_do_not_matter_may_be_any(build: Any, unpacked: Any, at: int, value: bytes) -> None:
     """Owners, times and device numbers: negative, huge or none."""
-    raw = with_field(build.member("good", b"x"), at, value)
+    raw = replace_field(build.member("good", b"x"), at, value)
 
     assert (unpacked(build.tar(raw)) / "good").read_bytes() == b"x"
 

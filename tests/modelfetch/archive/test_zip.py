@@ -16,7 +16,7 @@ from modelfetch.errors import ArchiveError, BudgetError, UnsafeNameError, WrongB
 GOOD = {"name": b"good", "content": b"good content"}
 
 
-def deflated(data: bytes) -> bytes:
+def deflate_raw(data: bytes) -> bytes:
     """Deflate without a wrapper, as zips have it."""
     packer = zlib.compressobj(wbits=-15)
     return packer.compress(data) + packer.flush()
@@ -89,7 +89,7 @@ def test_name_stands_for_one_thing(build: Any, unpacked: Any, names: list[bytes]
 
 def test_links_inside_are_kept(build: Any, unpacked: Any) -> None:
     """Stored or deflated."""
-    deflated_link = build.Entry(b"b", b"d/../good", 0o120777, method=8, packed=deflated(b"d/../good"))
+    deflated_link = build.Entry(b"b", b"d/../good", 0o120777, method=8, packed=deflate_raw(b"d/../good"))
     entries = [build.Entry(b"d/a", b"../good", 0o120777), build.Entry(**GOOD), deflated_link]
     root = unpacked(build.zip_raw(*entries))
     assert b"good content" == (root / "d/a").read_bytes() == (root / "b").read_bytes()
@@ -163,9 +163,12 @@ def test_zstd_inside_a_zip_is_unpacked(unpacked: Any) -> None:
     [
         *({"crc": 1}, {"size": 11}, {"size": 13}, {"size": 0}, {"packed": b""}, {"packed": b"good"}),
         *({"packed": b"good content and more"}, {"packed": b"gooD content"}),
-        *({"method": 8, "packed": each} for each in (b"", b"\0", deflated(b"good content")[:-1], deflated(b"good"))),
-        *({"method": 8, "packed": each} for each in (deflated(b"good content") + b"more", b"\xff" * 20)),
-        {"method": 8, "packed": deflated(b"good ") + deflated(b"content")},
+        *(
+            {"method": 8, "packed": each}
+            for each in (b"", b"\0", deflate_raw(b"good content")[:-1], deflate_raw(b"good"))
+        ),
+        *({"method": 8, "packed": each} for each in (deflate_raw(b"good content") + b"more", b"\xff" * 20)),
+        {"method": 8, "packed": deflate_raw(b"good ") + deflate_raw(b"content")},
         *({"method": method} for method in (8, 12, 93)),
     ],
 )
@@ -233,7 +236,7 @@ def test_no_more_is_written_than_the_directory_says(build: Any, unpacked: Any, t
     """A member that has more than it says would get round every budget."""
     into = tmp_path / "into"
     into.mkdir()
-    bomb = build.Entry(b"bomb", b"", method=8, packed=deflated(bytes(10_000_000)), size=1000)
+    bomb = build.Entry(b"bomb", b"", method=8, packed=deflate_raw(bytes(10_000_000)), size=1000)
     with pytest.raises(ArchiveError, match="size and CRC-32"):
         unpacked(build.zip_raw(bomb), into=into)
     assert (into / "bomb").stat().st_size <= 1000
@@ -301,7 +304,7 @@ def test_parts_of_a_split_zip_are_refused(build: Any, unpacked: Any) -> None:
             unpacked(bytes(damaged))
 
 
-def end64(whole: bytes, **wrong: int) -> bytes:
+def add_zip64_record(whole: bytes, **wrong: int) -> bytes:
     """Give a zip the large end record, as those beyond 4 GiB or 65,535 members have it."""
     count, size, start = struct.unpack_from("<H2L", whole, len(whole) - 12)
     at = len(whole) - 22
@@ -314,7 +317,7 @@ def end64(whole: bytes, **wrong: int) -> bytes:
 def test_large_zip_is_read(build: Any, unpacked: Any) -> None:
     """The sizes stand in another record then."""
     whole = build.zip_raw(build.Entry(**GOOD), build.Entry(b"more", b"x"))
-    assert (unpacked(end64(whole)) / "more").read_bytes() == b"x"
+    assert (unpacked(add_zip64_record(whole)) / "more").read_bytes() == b"x"
 
 
 @pytest.mark.parametrize(
@@ -324,4 +327,4 @@ def test_large_zip_that_lies_is_refused(build: Any, unpacked: Any, wrong: dict[s
     """As the small one is."""
     whole = build.zip_raw(build.Entry(**GOOD), build.Entry(b"more", b"x"))
     with pytest.raises(WrongBytesError):
-        unpacked(end64(whole, **wrong))
+        unpacked(add_zip64_record(whole, **wrong))

@@ -18,7 +18,7 @@ MODEL = {"config.json": b"{}", "empty": b"", "w/ü/0.bin": bytes(100_000), "run.
 KINDS = ["m.tar", "m.tar.gz", "m.TGZ", "m.tar.zst", "m.tzst"]
 
 
-def made(root: Path) -> Path:
+def write_model(root: Path) -> Path:
     """The model's directory."""
     tree.write(root, {**MODEL, ".modelfetch.json": b"{}"})
     (root / "run.sh").chmod(0o700)
@@ -29,7 +29,7 @@ def made(root: Path) -> Path:
 @pytest.mark.parametrize("name", KINDS)
 def test_a_packed_directory_is_unpacked_as_it_was(modelfetch: Cli, store: Store, tmp_path: Path, name: str) -> None:
     """By what was printed: the sha256 is that of the archive. Nothing is left of the temporary file."""
-    here, scratch = made(tmp_path / "here"), tmp_path / "scratch"
+    here, scratch = write_model(tmp_path / "here"), tmp_path / "scratch"
     scratch.mkdir()
 
     env = {**store.env, "TMPDIR": str(scratch)}
@@ -49,7 +49,7 @@ def test_the_same_files_make_the_same_archive(tmp_path: Path, name: str) -> None
     """Whenever and by whomever they were written."""
     archives = []
     for number, (mode, seconds) in enumerate([(0o644, 1), (0o600, 2_000_000_000)]):
-        root = made(tmp_path / str(number))
+        root = write_model(tmp_path / str(number))
         for path in root.rglob("*[!h]"):
             path.chmod(mode | 0o100 * path.is_dir())
             os.utime(path, (seconds, seconds))
