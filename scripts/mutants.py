@@ -146,7 +146,7 @@ MUTANTS = (
         "archive/base.py",
         "Budget.check_bytes",
         ReplaceBody("pass"),
-        ("modelfetch/archive/test_extract.py::test_budget_of_bytes_is_kept_before_they_are_written",),
+        ("modelfetch/archive/test_extract.py::test_bytes_over_budget_are_refused_before_writing",),
     ),
     Mutant(
         "manifest of a push under way",

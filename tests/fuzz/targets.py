@@ -20,7 +20,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
 from modelfetch import plan, safe_paths
-from modelfetch.archive.decompress import PIECE, codec, inflate
+from modelfetch.archive.decompress import PIECE_BYTES, decompress_stream, load_codec
 from modelfetch.cli import console, settings
 from modelfetch.errors import (
     ModelfetchError,
@@ -95,10 +95,10 @@ def inflating(data: bytes) -> None:
     pieces = iter([data[start : start + step] for start in range(1, len(data), step)])
     size = 0
     with suppress(WrongBytesError):
-        for piece in inflate(pieces, codec(kind)):
-            assert 0 < len(piece) <= PIECE
+        for piece in decompress_stream(pieces, load_codec(kind)):
+            assert 0 < len(piece) <= PIECE_BYTES
             size += len(piece)
-            if size > 100 * PIECE:
+            if size > 100 * PIECE_BYTES:
                 return
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as some
 
 from modelfetch.archive.decompress import ForwardBuffer
-from modelfetch.archive.symlinks import resolve_links
+from modelfetch.archive.symlinks import resolve_symlinks
 from modelfetch.errors import ArchiveError, UnsafeNameError, WrongBytesError
 from modelfetch.safe_paths import check_path, check_paths
 from testkit import archives
@@ -126,7 +126,7 @@ def test_links_lead_where_the_kernel_follows_them(links: dict[str, str]) -> None
             (root / path).symlink_to(target)
         inside = {path: _inside(root, path) for path in links}
         try:
-            ends = resolve_links(links, files, directories)
+            ends = resolve_symlinks(links, files, directories)
         except ArchiveError:
             assert not all(inside.values())
         else:
@@ -257,12 +257,12 @@ def test_a_stream_gives_what_is_asked_for(data: bytes, cuts: list[int], sizes: l
     """However the pieces come."""
     at = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
     forward = ForwardBuffer(iter([data[start:end] for start, end in pairwise(at)]))
-    assert forward.peek(10) == data[:10]
-    taken = b"".join(forward.upto(size) for size in sizes)
+    assert forward.peek_bytes(10) == data[:10]
+    taken = b"".join(forward.read_up_to(size) for size in sizes)
     assert taken == data[: sum(sizes)]
-    assert taken + b"".join(forward.rest()) == data
+    assert taken + b"".join(forward.read_rest()) == data
     with pytest.raises(ArchiveError):
-        list(forward.exactly(1))
+        list(forward.read_exactly(1))
 
 
 @tried

@@ -227,7 +227,7 @@ class _Fetch:
         members = extract_archive(
             stream, archive.path, into, scratch=self._staging.scratch, budget=self._within_free_space()
         )
-        return tuple(FileEntry(m.path, m.size, m.sha256, m.link) for m in members)
+        return tuple(FileEntry(m.path, m.size, m.sha256, m.symlink_target) for m in members)
 
     def _clear_target(self, into: Path, *, first: bool) -> None:
         if first:
@@ -287,7 +287,11 @@ class _Fetch:
         """Return the budget, lowered to the free space of the disk."""
         with disk_errors(self._staging.work_directory):
             free = filesystem.free_space(self._staging.work_directory).bytes
-        return self._budget if self._budget.max_bytes <= free else self._budget._replace(max_bytes=free, full_disk=True)
+        return (
+            self._budget
+            if self._budget.max_bytes <= free
+            else self._budget._replace(max_bytes=free, limited_by_disk=True)
+        )
 
 
 class _CopiedFiles:

@@ -1,4 +1,4 @@
-"""Archives made by hand, and their unpacking under guard: testkit/archives.py, as fixtures."""
+"""Fixtures that build archives by hand and extract them under guard (testkit/archives.py)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from testkit import archives
 
 @pytest.fixture(scope="session")
 def build() -> SimpleNamespace:
-    """Makers of archives."""
+    """Return the builders of hand-made archives."""
     return SimpleNamespace(
         block=archives.tar_header,
         end=archives.END_OF_TAR,
@@ -29,8 +29,8 @@ def build() -> SimpleNamespace:
 
 
 @pytest.fixture
-def unpacked(tmp_path: Path) -> Iterator[archives.GuardedExtractor]:
-    """Unpack archives, checked against the disk; nothing may have come to lie beside their directories."""
+def extract(tmp_path: Path) -> Iterator[archives.GuardedExtractor]:
+    """Extract archives, checked against the disk; no file may appear beside the numbered directories."""
     guarded = archives.GuardedExtractor(tmp_path / "guarded")
     guarded.place.mkdir()
     yield guarded

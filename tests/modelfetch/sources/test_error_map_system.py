@@ -115,9 +115,9 @@ def test_every_error_of_a_decompressor_is_a_damaged_archive(kind: str) -> None:
     assert raised
 
     for error in raised:
-        codec = streams.codec(kind)._replace(new=partial(Broken, error("x")))
+        codec = streams.load_codec(kind)._replace(new_decompressor=partial(Broken, error("x")))
         with pytest.raises(ArchiveError):
-            list(streams.inflate(iter([b"x"]), codec))
+            list(streams.decompress_stream(iter([b"x"]), codec))
 
 
 class Broken:
@@ -150,7 +150,7 @@ def test_every_error_of_a_tars_header_is_a_damaged_archive(
 
     monkeypatch.setattr(tarfile.TarInfo, "frombuf", fail)
     with pytest.raises(ArchiveError):
-        tarball._decode(bytes(512))
+        tarball._decode_header(bytes(512))
 
 
 def test_every_error_of_tarfile_is_decided_on() -> None:
@@ -178,4 +178,4 @@ def test_every_error_of_a_zips_directory_is_a_damaged_archive(
     monkeypatch.setattr(zipfile, "ZipFile", fail)
     tree = ExtractionDir(tmp_path / "tree", Budget(1000, 10, 10))
     with pytest.raises(ArchiveError):
-        zipped.unpack_zip(ForwardBuffer(iter([path.read_bytes()])), tmp_path / "scratch", tree)
+        zipped.extract_zip(ForwardBuffer(iter([path.read_bytes()])), tmp_path / "scratch", tree)

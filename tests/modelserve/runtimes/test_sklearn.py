@@ -126,6 +126,7 @@ WHOLE = pickle.dumps(RandomForestClassifier(3).fit([[0], [1]], [0, 1]))
         b"version https://git-lfs.github.com/spec/v1\n",
         b"<html>",
     ],
+    ids=["empty", "no tail", "head only", "truncated bzip2", "git-lfs pointer", "html"],
 )
 def test_a_truncated_or_foreign_file_is_wrong_bytes(data: bytes) -> None:
     """Truncated pickles, LFS pointers and error pages are a WrongBytesError, not a bug."""
