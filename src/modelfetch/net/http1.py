@@ -11,14 +11,31 @@ import weakref
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection
+from urllib3.util import parse_url
 
 _LINE = re.compile(rb"HTTP/1\.([01]) ([2-5][0-9][0-9])(?: .*)?")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FRAMING = ("content-length", "transfer-encoding")  # said twice, they may be meant to deceive
 _HEAD = 16 * 1024  # bytes read at a time until the head is there
 _MAX_HEAD = 64 * 1024  # bytes; http.client takes no longer line
+
+
+def split_origin(url: str) -> tuple[str, str]:
+    """Split a URL into its origin (scheme and authority) and the request target, without the fragment."""
+    scheme, netloc, *_ = urlsplit(url)
+    origin = f"{scheme}://{netloc}"
+    target = url[len(origin) :].partition("#")[0]  # fragments are for the client only
+    return origin, target if target.startswith("/") else f"/{target}"
+
+
+def host_header(url: str) -> str:
+    """Return the Host field for a URL: the host in lower case, no default port of the scheme (RFC 9110, 7.2)."""
+    address = parse_url(url)
+    default_port = {"http": 80, "https": 443}.get(address.scheme or "")
+    return f"{address.host}{'' if address.port in (None, default_port) else f':{address.port}'}"
 
 
 class UnsupportedResponse(Exception):  # noqa: N818  no error: there is another way to ask
