@@ -8,8 +8,9 @@ from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from modelfetch.errors import ChangedError, ModelfetchError, TransientError
-from modelfetch.net.connection_pool import NETWORK_ERRORS, Response, explain_network_error
+from modelfetch.net.connection_pool import Response
 from modelfetch.net.http1 import PendingResponse, UnsupportedResponse
+from modelfetch.net.network_errors import NETWORK_ERRORS, explain_network_error
 from modelfetch.net.retry import request_attempts
 from modelfetch.sources.base import (
     NOTHING,

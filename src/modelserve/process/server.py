@@ -62,6 +62,7 @@ class Server(uvicorn.Server):
                 app,
                 log_config=None,
                 access_log=False,
+                http="h11",  # the parser of the app's image, also where httptools is installed with the fetcher
                 ws="none",
                 lifespan="on",
                 proxy_headers=False,

@@ -32,7 +32,7 @@ from modelfetch.errors import (
     TransientError,
     UnsafeNameError,
 )
-from modelfetch.net.connection_pool import explain_network_error
+from modelfetch.net.network_errors import explain_network_error
 from modelfetch.push import local_model
 from modelfetch.sources import file as file_source
 from modelfetch.volume import filesystem

@@ -15,13 +15,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from modelfetch.errors import ConfigError, ModelfetchError, NotFoundError, UsageError
-from modelfetch.net.connection_pool import (
-    CONNECT_TIMEOUT,
-    NETWORK_ERRORS,
-    check_endpoint,
-    explain_network_error,
-    host_of,
-)
+from modelfetch.net.connection_pool import CONNECT_TIMEOUT, check_endpoint
+from modelfetch.net.network_errors import NETWORK_ERRORS, explain_network_error, host_of
 from modelfetch.net.retry import retry_request
 from modelfetch.safe_paths import MAX_KEY_BYTES
 from modelfetch.sources.base import Listing, RemoteObject, SignedRequest, Source, changed_error, error_for_status

@@ -16,7 +16,8 @@ from botocore.config import Config
 from botocore.session import Session, get_session
 
 from modelfetch.errors import CredentialsError, ModelfetchError, NoCredentialsError, NotFoundError, UnsafeNameError
-from modelfetch.net.connection_pool import CONNECT_TIMEOUT, check_endpoint, host_of
+from modelfetch.net.connection_pool import CONNECT_TIMEOUT, check_endpoint
+from modelfetch.net.network_errors import host_of
 from modelfetch.net.retry import retry_request
 from modelfetch.safe_paths import MAX_KEY_BYTES, quote_path
 from modelfetch.sources.base import Listing, RemoteObject, SignedRequest, Source, changed_error, error_for_status
