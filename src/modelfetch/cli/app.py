@@ -216,13 +216,14 @@ def inspect(
     given: dict[str, Any],
 ) -> None:
     """Show what is there: version, size, checksums, files; nothing is downloaded."""
+    from modelfetch.cli.inspection_report import inspection_as_dict, inspection_as_text  # noqa: PLC0415
     from modelfetch.inspection import inspect_source  # noqa: PLC0415
 
     talk: CommandContext = ctx.obj
     chosen, environ = talk.begin(given, debug=debug)
     uri = talk.about(source)
-    seen = inspect_source(uri, _access(uri, chosen, environ, talk), _options(chosen, environ))
-    _print(json.dumps(seen.as_dict()) if output == "json" else seen.as_text())
+    inspection = inspect_source(uri, _access(uri, chosen, environ, talk), _options(chosen, environ))
+    _print(json.dumps(inspection_as_dict(inspection)) if output == "json" else inspection_as_text(inspection))
 
 
 @app.command()
