@@ -23,7 +23,7 @@ def inspection_as_dict(inspection: Inspection) -> dict[str, object]:
 
 
 def inspection_as_text(inspection: Inspection) -> str:
-    """Return the lines that `modelfetch inspect` prints: the model's facts, then its files."""
+    """Return the lines for a person: facts of the model, then one line per file."""
     plan = inspection.plan
     kind = "directory" if plan.directory else "archive" if plan.archive else "file"
     lines = [
