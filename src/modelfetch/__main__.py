@@ -7,7 +7,7 @@ from modelfetch.signals import SignalGuard
 
 
 def main() -> NoReturn:
-    """Run the console script."""
+    """Run the process of the console script."""
     with SignalGuard(held=True) as guard:
         gc.disable()  # until `resume_collection`: objects that libraries create at import stay alive anyway
         from modelfetch.cli import app as cli  # noqa: PLC0415  see above
@@ -16,7 +16,7 @@ def main() -> NoReturn:
 
 
 def resume_collection() -> None:
-    """Enable garbage collection, except among objects of the start: a scan of them took an eighth of the start."""
+    """Enable garbage collection, except among objects of the start, whose scan took an eighth of the start's time."""
     if not gc.isenabled():
         gc.freeze()
         gc.enable()

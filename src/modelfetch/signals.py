@@ -42,7 +42,7 @@ class SignalGuard:
         self._token: Token[SignalGuard | None] | None = None
 
     def __enter__(self) -> Self:
-        """Install the handlers."""
+        """Install the handlers and the hook for lost exceptions."""
         self._token = _current.set(self)
         if threading.current_thread() is threading.main_thread():
             self._unraisable_hook, sys.unraisablehook = sys.unraisablehook, self._retry_unraisable

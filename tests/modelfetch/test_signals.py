@@ -30,7 +30,7 @@ def guard() -> Iterator[SignalGuard]:
 
 @pytest.fixture(autouse=True)
 def _guarded(guard: SignalGuard) -> None:
-    """Run every test of this module under the guard."""
+    """Run every test in this module under the guard."""
 
 
 @pytest.mark.parametrize("signum", NUMBERS)
@@ -89,7 +89,7 @@ def test_first_signal_counts_and_later_signals_do_not_disturb_the_clean_up() -> 
 
 
 def test_signal_during_start_up_waits_for_release() -> None:
-    """A held guard keeps signals until the code to report them is loaded, which takes up to half a second."""
+    """A held guard keeps signals during the imports for the report, up to half a second."""
     with SignalGuard(held=True) as held:
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -105,7 +105,7 @@ def test_ignored_signals_do_not_disturb_the_end(guard: SignalGuard) -> None:
 
 
 def test_new_guard_reacts_to_signals_after_an_interrupted_guard() -> None:
-    """State of one guard, be it an interrupt or `ignore`, does not reach the next guard."""
+    """Neither an interrupt nor `ignore` of a guard affects the next guard."""
     for _ in range(2):
         with SignalGuard() as guard:
             with pytest.raises(Interrupted):
@@ -125,7 +125,7 @@ def test_guard_restores_handlers_and_hook(guard: SignalGuard) -> None:
 
 
 def test_deadline_raises_interrupted_and_ends_with_the_guard() -> None:
-    """The deadline arrives as SIGALRM; a guard that ends before its deadline leaves no timer of its own."""
+    """The deadline arrives as SIGALRM; a guard removes an unused timer at its end."""
     outer = signal.getitimer(signal.ITIMER_REAL)[0]
     with SignalGuard() as guard:
         guard.set_deadline(3600)
@@ -149,7 +149,7 @@ def wait_for_signal() -> None:
 
 
 class SignallingDestructor:
-    """Object that sends SIGTERM to its own process when destroyed."""
+    """Object with a destructor that sends SIGTERM to this process."""
 
     def __del__(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -72,8 +72,8 @@ def pull(
     """Pull a model onto a volume, verified and published whole.
 
     SOURCE: s3://, gs://, https://, file:/// or a path. DEST: a file or a directory, as for cp. Pairs run in order.
-    Without arguments, the environment names one pair: MODELFETCH_SOURCE, or GCS_BUCKET and GCS_MODEL_PATH, or S3_BUCKET
-    and S3_MODEL_PATH; LOCAL_MODEL_PATH or MODELFETCH_DEST.
+    Without arguments, the environment names one pair. Source: MODELFETCH_SOURCE, or GCS_BUCKET and GCS_MODEL_PATH, or
+    S3_BUCKET and S3_MODEL_PATH. Destination: LOCAL_MODEL_PATH or MODELFETCH_DEST.
     """
     from modelfetch.pull.pull import pull as pull_model  # noqa: PLC0415  a command imports what it needs, no more
 

@@ -26,7 +26,7 @@ class Renderer(Protocol):
     """Output format of a console."""
 
     def write_message(self, level: str, message: str, facts: dict[str, object]) -> None:
-        """Write one message with its facts."""
+        """Write a message with further facts."""
         ...
 
     def write_failure(self, report: dict[str, object]) -> None:

@@ -22,7 +22,7 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 @contextmanager
 def signalling_server(signum: signal.Signals | None) -> Iterator[str]:
-    """Yield the address of a server that never answers, and that sends its own process a signal per connection."""
+    """Yield the address of a silent server with a signal to this process per connection."""
     connections = []
 
     def accept_connections() -> None:
@@ -62,7 +62,7 @@ def test_second_command_stops_at_a_signal_after_a_failed_command(
 
 
 def test_third_command_stops_at_a_signal_after_a_signal(tmp_path: Path) -> None:
-    """A signal to one command neither ends nor disturbs the command after the next."""
+    """A signal to a command does not affect the two commands after."""
     codes = []
     for name, signum in (("a", signal.SIGTERM), ("b", None), ("c", signal.SIGINT)):
         with signalling_server(signum) as address:
@@ -73,9 +73,9 @@ def test_third_command_stops_at_a_signal_after_a_signal(tmp_path: Path) -> None:
 
 
 def test_command_restores_handlers_hook_and_timer(tmp_path: Path) -> None:
-    """Handlers, hook and timer after a command with a deadline equal the ones before the command."""
+    """Handlers, hook and timer are the same before and after a command with a deadline."""
     before = [signal.getsignal(number) for number in NUMBERS], sys.unraisablehook
-    had_timer = signal.getitimer(signal.ITIMER_REAL)[0] > 0  # the one of pytest-timeout
+    had_timer = signal.getitimer(signal.ITIMER_REAL)[0] > 0  # of pytest-timeout
 
     code = cli.run(["pull", "/no/such/file", str(tmp_path / "a"), "--timeout", "1h"])
 
@@ -87,7 +87,7 @@ def test_command_restores_handlers_hook_and_timer(tmp_path: Path) -> None:
 
 
 def test_deadline_of_one_command_ends_with_the_command(tmp_path: Path) -> None:
-    """A command that exceeds its deadline exits 75; the next command has none."""
+    """A command beyond its deadline exits 75; the next command has no deadline."""
     with signalling_server(None) as address:
         late = cli.run(["pull", address, str(tmp_path / "a"), "--timeout", "100ms"])
     with signalling_server(signal.SIGTERM) as address:

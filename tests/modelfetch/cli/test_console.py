@@ -46,7 +46,7 @@ def test_log_is_json_lines(capsys: Captured) -> None:
         ("error", ["error"]),
     ],
 )
-def test_the_level_is_the_least_that_is_reported(capsys: Captured, level: str, levels: list[str]) -> None:
+def test_level_and_above_are_logged(capsys: Captured, level: str, levels: list[str]) -> None:
     """A failure is logged at every level, a transfer at level info."""
     console = Console(log_level=level)
     console.note("a")
@@ -66,7 +66,7 @@ def progress_lines(capsys: Captured) -> list[dict[str, Any]]:
     return [line for line in read_lines(capsys) if line["message"] == "progress"]
 
 
-def test_progress_is_reported_every_tenth(capsys: Captured) -> None:
+def test_progress_is_logged_every_ten_percent(capsys: Captured) -> None:
     """Each tenth gives one line; the last line says 100 %."""
     console = Console()
     console.begin("m", 1000)
@@ -131,7 +131,7 @@ def test_progress_off_logs_only_the_start(capsys: Captured) -> None:
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_closed_console_drops_events_but_not_the_failure(capsys: Captured, log_format: str) -> None:
-    """Threads that still run cannot write after the failure, which a machine reads from the last line."""
+    """Running threads write nothing after the failure report, the last line for a machine."""
     console = Console(log_format)
     console.begin("m", 10)
     console.close()
