@@ -1,4 +1,4 @@
-"""Process entry: signal handlers first, then imports, half a second during which PID 1 would miss signals."""
+"""Process entry: signal handlers before the imports, because PID 1 would miss signals for half a second."""
 
 import gc
 from typing import NoReturn
@@ -16,7 +16,7 @@ def main() -> NoReturn:
 
 
 def resume_collection() -> None:
-    """Enable garbage collection, except among objects of the start, whose scan took an eighth of the start's time."""
+    """Enable garbage collection, except among objects of the start: a scan took an eighth of the start's time."""
     if not gc.isenabled():
         gc.freeze()
         gc.enable()

@@ -19,7 +19,7 @@ def source_and_dest() -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("environ", "source"),
+    ("variables", "source"),
     [
         ({"MODELFETCH_SOURCE": "https://h/m"}, "https://h/m"),
         ({"GCS_BUCKET": "b", "GCS_MODEL_PATH": "m/x"}, "gs://b/m/x"),
@@ -30,16 +30,16 @@ def source_and_dest() -> tuple[str, str]:
         ({"MODELFETCH_SOURCE": "/m", "GCS_BUCKET": "b", "S3_BUCKET": "b"}, "/m"),
     ],
 )
-def test_environment_names_the_model(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], source: str) -> None:
+def test_environment_names_the_model(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], source: str) -> None:
     """MODELFETCH_SOURCE beats the clouds' pairs; bucket and path form a URI."""
-    for name, value in {**environ, "LOCAL_MODEL_PATH": "/models"}.items():
+    for name, value in {**variables, "LOCAL_MODEL_PATH": "/models"}.items():
         monkeypatch.setenv(name, value)
 
     assert source_and_dest() == (source, "/models")
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("variables", "words"),
     [
         ({}, ["GCS_BUCKET", "S3_BUCKET", "MODELFETCH_SOURCE", "LOCAL_MODEL_PATH"]),
         ({"GCS_BUCKET": "b"}, ["GCS_BUCKET", "GCS_MODEL_PATH"]),
@@ -50,20 +50,20 @@ def test_environment_names_the_model(monkeypatch: pytest.MonkeyPatch, environ: d
     ],
 )
 def test_no_model_half_a_pair_or_two_models_are_a_config_error(
-    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], said: list[str]
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], words: list[str]
 ) -> None:
     """The error names the variables to set or to unset."""
-    for name, value in environ.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
     with pytest.raises(ConfigError) as caught:
         source_and_dest()
 
-    assert all(word in f"{caught.value.message} {caught.value.hint}" for word in said)
+    assert all(word in f"{caught.value.message} {caught.value.hint}" for word in words)
 
 
 @pytest.mark.parametrize(
-    ("environ", "expected"),
+    ("variables", "expected"),
     [
         ({"S3_VERIFY_SSL": "0"}, {"verify": False}),
         ({"S3_VERIFY_SSL": ""}, {"verify": True}),
@@ -72,10 +72,10 @@ def test_no_model_half_a_pair_or_two_models_are_a_config_error(
     ],
 )
 def test_cluster_and_certificate_check_are_read(
-    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], expected: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: dict[str, Any]
 ) -> None:
     """KUBERNETES_SERVICE_HOST marks a pod; S3_VERIFY_SSL=0 switches the certificate check off."""
-    for name, value in environ.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
     assert read_environment()._asdict().items() >= expected.items()

@@ -8,7 +8,7 @@ from modelfetch.cli.settings import Settings, find_origin, list_variables, load_
 from modelfetch.errors import ConfigError, UsageError
 
 SHA = "ab" * 32
-GIVEN: dict[str, tuple[str, str]] = {  # two values other than the default, by setting
+VALUES: dict[str, tuple[str, str]] = {  # two values other than the default, by setting
     "source": ("s3://a/b", "gs://c/d"),
     "dest": ("/a", "/b"),
     "retries": ("5", "6"),
@@ -45,14 +45,14 @@ GIVEN: dict[str, tuple[str, str]] = {  # two values other than the default, by s
 
 
 def test_every_setting_has_values_in_this_module() -> None:
-    """A new setting needs two values in `GIVEN`."""
-    assert set(GIVEN) == set(Settings.model_fields)
+    """A new setting needs two values in `VALUES`."""
+    assert set(VALUES) == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("field", Settings.model_fields)
 def test_flag_beats_variable_beats_default(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
     """Each variable of a setting works, the MODELFETCH_* name first; an empty variable is unset."""
-    first, second = GIVEN[field]
+    first, second = VALUES[field]
     default = getattr(load_settings({}), field)
     variables = list_variables(field)
     assert variables[0] == f"MODELFETCH_{field.upper()}"
@@ -127,7 +127,7 @@ def test_pin_is_the_same_in_every_spelling(value: str) -> None:
     assert load_settings({"sha256": value}).sha256 == SHA
 
 
-WRONG = [
+INVALID = [
     *(("retries", "x"), ("retries", "0"), ("retries", "1.5"), ("retry_wait", "0"), ("retry_wait", "-1")),
     *(("retry_wait", "soon"), ("timeout", "5 weeks"), ("stall_timeout", "0s"), ("sha256", "abc"), ("sha256", "z" * 64)),
     *(("extract", "maybe"), ("include", '["*.bin"'), ("exclude", '[""x]'), ("max_bytes", "0"), ("max_bytes", "many")),
@@ -146,7 +146,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value"), WRONG)
+@pytest.mark.parametrize(("field", "value"), INVALID)
 def test_invalid_flag_is_a_usage_error(field: str, value: str) -> None:
     """The message names the flag and quotes the value."""
     with pytest.raises(UsageError) as caught:
@@ -157,7 +157,7 @@ def test_invalid_flag_is_a_usage_error(field: str, value: str) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize(("field", "value"), WRONG)
+@pytest.mark.parametrize(("field", "value"), INVALID)
 def test_invalid_variable_is_a_config_error(monkeypatch: pytest.MonkeyPatch, field: str, value: str) -> None:
     """The message names the variable in use, also an alias."""
     for name in list_variables(field):
