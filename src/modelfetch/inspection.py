@@ -22,46 +22,6 @@ class Inspection(NamedTuple):
     plan: Plan
     manifest: bool | None = None
 
-    def as_dict(self) -> dict[str, object]:
-        """Return the inspection as JSON data."""
-        plan = self.plan
-        files = [
-            {
-                "path": obj.path,
-                "size": obj.size,
-                "version": obj.remote.version,
-                "checksums": dict(obj.remote.checksums),
-            }
-            for obj in plan.objects
-        ]
-        return {
-            "source": str(plan.uri),
-            "pinned": plan.pinned_uri,
-            "version": plan.version,
-            "directory": plan.directory,
-            "archive": plan.archive,
-            "bytes": plan.size,
-            "manifest": self.manifest,
-            "files": files,
-        }
-
-    def as_text(self) -> str:
-        """Return the inspection as lines for a terminal."""
-        plan = self.plan
-        kind = "directory" if plan.directory else "archive" if plan.archive else "file"
-        lines = [
-            f"source   {plan.uri}",
-            f"kind     {kind}",
-            f"version  {plan.version}",
-            f"files    {len(plan.objects)}",
-            f"bytes    {plan.size}",
-            *([] if self.manifest is None else [f"manifest {'yes' if self.manifest else 'no'}"]),
-        ]
-        for obj in plan.objects:
-            checksums = "  ".join(f"{name}:{value}" for name, value in sorted(obj.remote.checksums.items()))
-            lines.append(f"{'?' if obj.size is None else obj.size:>14}  {obj.path}  {checksums}".rstrip())
-        return "\n".join(lines)
-
 
 def inspect_source(uri: ModelURI, access: SourceOptions, options: PullOptions) -> Inspection:
     """Inspect the model at `uri` as a pull would fetch it; reads no content.

@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from modelfetch.cli import app as cli
-from modelfetch.cli import settings
+from modelfetch.cli.settings import Settings, list_variables
 from modelserve.engine.inference import EngineLimits, InferenceEngine
 from modelserve.engine.repository import ModelSource
 from modelserve.http.app import create_app
@@ -103,7 +103,7 @@ def test_every_flag_that_is_named_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_variable_that_is_named_exists(page: Path) -> None:
     """A `MODELFETCH_*` or `MODELSERVE_*` in a page is read by one of the two."""
-    ours = {name for field in settings.Settings.model_fields for name in settings.variables(field)}
+    ours = {name for field in Settings.model_fields for name in list_variables(field)}
     known = ours | set(map(app_settings.get_variable, app_settings.Settings.model_fields)) | set(NO_SETTINGS)
 
     assert set(re.findall(r"MODEL(?:FETCH|SERVE)_[A-Z0-9_]*", page.read_text(encoding="utf-8"))) - known == set()
@@ -155,7 +155,7 @@ def test_the_manifests_that_are_shown_are_those_of_k8s() -> None:
     """The README's ConfigMap and pod are an excerpt of `k8s/base`, with variables that are read."""
     config, pod, kserve = (yaml.safe_load(block) for block in blocks(README, "yaml"))
     base = yaml.safe_load((ROOT / "k8s/base/deployment.yaml").read_text(encoding="utf-8"))["spec"]["template"]["spec"]
-    known = {name for field in settings.Settings.model_fields for name in settings.variables(field)}
+    known = {name for field in Settings.model_fields for name in list_variables(field)}
 
     assert set(config["data"]) - known == {"S3_BUCKET", "S3_MODEL_PATH"}
     for kind in ("initContainers", "containers"):

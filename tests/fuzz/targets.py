@@ -21,7 +21,9 @@ from botocore.compat import HTTPHeaders
 
 from modelfetch import plan, safe_paths
 from modelfetch.archive.decompress import PIECE_BYTES, decompress_stream, load_codec
-from modelfetch.cli import console, settings
+from modelfetch.cli.failure_report import TERMINATION_LIMIT, report_error, write_termination_message
+from modelfetch.cli.redaction import Redactor
+from modelfetch.cli.settings import format_value, load_settings
 from modelfetch.errors import (
     ModelfetchError,
     NotFoundError,
@@ -218,14 +220,14 @@ def configuring(data: bytes) -> None:
     """A setting: a value that can be used, or what is wrong with it."""
     field = SETTINGS[data[0] % len(SETTINGS)] if data else SETTINGS[0]
     try:
-        value = getattr(settings.load({field: _text(data[1:])}), field)
+        value = getattr(load_settings({field: _text(data[1:])}), field)
     except UsageError as error:
         _has_hint(error)
         return
     if isinstance(value, float | int):
         assert isinstance(value, int) or math.isfinite(value) or field == "max_ratio"
         assert value < 2**63 + 1 or field in ("retries", "max_ratio")
-    settings.shown(field, value)
+    format_value(field, value)
 
 
 @cache
@@ -309,9 +311,9 @@ def telling(data: bytes) -> None:
     error = WrongBytesError(words[0], hint=words[1] if len(words) > 1 else "")
     with _place() as place:
         path = Path(place, "termination-log")
-        console.write_termination_message(path, console.failure(error, words[-1]))
+        write_termination_message(path, report_error(error, words[-1]), Redactor())
         left = path.read_bytes()
-    assert len(left) <= console.TERMINATION_LIMIT
+    assert len(left) <= TERMINATION_LIMIT
     assert isinstance(json.loads(left), dict)
     assert not set(map(chr, (*range(32), *range(127, 160), 0x202E, 0x200B, 0xFEFF))) & set(left.decode())
 

@@ -8,8 +8,6 @@ s3/ gcs/           object stores; their SDKs are imported only when one is opene
 https.py file.py   plain URLs and local paths
 """
 
-import gc
-
 from modelfetch.errors import UsageError
 from modelfetch.sources.base import Listing, RemoteObject, SignedRequest, Source, SourceOptions, SourceSpec, Store
 from modelfetch.sources.file import SPEC as FILE
@@ -78,14 +76,4 @@ def open_source(uri: ModelURI, options: SourceOptions | None = None) -> Source:
         ConfigError: the SDK is not installed or wrongly configured.
         NoCredentialsError: credentials are needed, and none were found.
     """
-    try:
-        return find_spec(uri).open(uri, options or SourceOptions())
-    finally:
-        _end_of_start()
-
-
-def _end_of_start() -> None:
-    """Collect garbage from now on, but not among what the start has made: to look through that took an eighth of it."""
-    if not gc.isenabled():
-        gc.freeze()
-        gc.enable()
+    return find_spec(uri).open(uri, options or SourceOptions())
