@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import report
+from tests.faults import campaign_report
 
-LEDGER = pytest.StashKey[report.Ledger]()
+LEDGER = pytest.StashKey[campaign_report.Ledger]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin an empty ledger."""
-    config.stash[LEDGER] = report.Ledger()
+    config.stash[LEDGER] = campaign_report.Ledger()
 
 
 @pytest.fixture(scope="session")
-def ledger(request: pytest.FixtureRequest) -> report.Ledger:
+def ledger(request: pytest.FixtureRequest) -> campaign_report.Ledger:
     """Where campaigns note what came of their faults."""
     return request.config.stash[LEDGER]
 
@@ -33,6 +33,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not noted.campaigns:
         return
     terminalreporter.section("campaigns")
-    terminalreporter.write_line(report.render(noted))
+    terminalreporter.write_line(campaign_report.render(noted))
     if config.option.campaign_report:
-        report.save(noted, Path(config.option.campaign_report))
+        campaign_report.save(noted, Path(config.option.campaign_report))

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults.models import SHAPES, Model
-from tests.faults.way import Way
+from tests.faults.network_route import Way
+from tests.faults.stored_models import SHAPES, Model
 
 RIGHT = "right"
 TRANSIENT, CHANGED = "75 transient", "75 changed"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from testkit import archives
 from testkit.archives import Entry, block, member, pax, tar, zip_raw
-from tests.faults.hostile import Case
+from tests.faults.hostile_trial import Case
 
 GOOD, ABOVE = member("good", b"good"), "../" * 8
 SUFFIXES = {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "zstd"}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from testkit import liar
 from testkit.liar import Honest, Item
-from tests.faults.hostile import Case
+from tests.faults.hostile_trial import Case
 
 GOOD = {"good": b"x"}
 DEEP = "/".join(["d"] * 511)  # with the prefix and a name, the longest key that S3 takes

@@ -13,11 +13,11 @@ import pytest
 
 from testkit.stores import GCS, S3, Store
 from testkit.warm import warm
-from tests.faults.campaign import Campaign, Case, Outcome
-from tests.faults.cases import FAULTS
+from tests.faults.all_faults import FAULTS
+from tests.faults.campaign_report import Ledger
 from tests.faults.fault import Fault
-from tests.faults.models import SHAPES, Model, stock
-from tests.faults.report import Ledger
+from tests.faults.fault_campaign import Campaign, Case, Outcome
+from tests.faults.stored_models import SHAPES, Model, stock
 
 TITLE = "Faults on the way"
 WORKERS = 6  # most of them wait

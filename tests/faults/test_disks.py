@@ -17,11 +17,11 @@ from testkit import strace
 from testkit.cli import Cli
 from testkit.stores import S3, Folder
 from testkit.warm import Warm, warm
-from tests.faults import disk_calls, disk_hostile, disk_places, disk_room, disks, scenes
-from tests.faults.disk_calls import Strike
-from tests.faults.disk_scenes import EACH, SCENES
-from tests.faults.disks import Case, Ground, Verdict
-from tests.faults.report import Ledger, Row
+from tests.faults import disk_layouts, disk_planted_files, disk_space, disk_syscalls, disk_trial, scenarios
+from tests.faults.campaign_report import Ledger, Row
+from tests.faults.disk_scenarios import EACH, SCENES
+from tests.faults.disk_syscalls import Strike
+from tests.faults.disk_trial import Case, Ground, Verdict
 
 TITLE = "Disks"
 WORKERS = 2
@@ -50,7 +50,7 @@ def local(tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Grounds:
         (at / "source").mkdir()
         (at / "home").mkdir()
         with closing(Cli(at / "home")) as cli:
-            return Ground(scenes.prepare(SCENES[name], Folder(at / "source"), cli, at / "template", {}), forker)
+            return Ground(scenarios.prepare(SCENES[name], Folder(at / "source"), cli, at / "template", {}), forker)
 
     return ground
 
@@ -66,7 +66,7 @@ def remote(s3: S3, tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> It
             (at / "home").mkdir()
             bucket = stack.enter_context(s3.new_bucket())
             with closing(Cli(at / "home")) as cli:
-                prepared = scenes.prepare(SCENES[name], bucket, cli, at / "template", bucket.env)
+                prepared = scenarios.prepare(SCENES[name], bucket, cli, at / "template", bucket.env)
             return Ground(prepared, forker, bucket)
 
         yield ground
@@ -92,7 +92,7 @@ def of_cases(cases: Sequence[Case], grounds: Grounds, at: Path, *, full: bool) -
     if not full:
         cases = list({case.fault: case for case in reversed(cases) if case.short}.values())
     chosen = [(case, grounds(name)) for case in cases for name in (case.scenes if full else case.scenes[:1])]
-    return [partial(disks.attempt, case, ground, at / str(number)) for number, (case, ground) in enumerate(chosen)]
+    return [partial(disk_trial.attempt, case, ground, at / str(number)) for number, (case, ground) in enumerate(chosen)]
 
 
 def of_calls(
@@ -101,10 +101,10 @@ def of_calls(
     """Each strike at a pull of one scene, chosen from what such a pull calls."""
     if strace.missing():
         pytest.skip(strace.missing())
-    calls = disk_calls.listed(ground, at / "listed")
+    calls = disk_syscalls.listed(ground, at / "listed")
     paths = sorted({path for _, path, _ in calls})
     return [
-        partial(disk_calls.strike, ground, at / str(number), paths, one) for number, one in enumerate(strikes(calls))
+        partial(disk_syscalls.strike, ground, at / str(number), paths, one) for number, one in enumerate(strikes(calls))
     ]
 
 
@@ -112,21 +112,21 @@ def test_a_volume_that_is_odd_is_filled_or_the_reason_told(
     local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """Foreign, locked, mounted, linked, oddly named, or with something in the way."""
-    tried(of_cases(disk_places.CASES, local, tmp_path, full=full), ledger)
+    tried(of_cases(disk_layouts.CASES, local, tmp_path, full=full), ledger)
 
 
 def test_a_volume_without_room_keeps_the_old_model(
     remote: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """Before the first byte where that can be known; what had come is removed, and the next pull finds room."""
-    tried(of_cases(disk_room.CASES, remote, tmp_path, full=full), ledger)
+    tried(of_cases(disk_space.CASES, remote, tmp_path, full=full), ledger)
 
 
 def test_what_was_planted_on_a_volume_does_no_harm(
     local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """Neither is anything outside written or removed, nor is a false receipt believed."""
-    tried(of_cases(disk_hostile.CASES, local, tmp_path, full=full), ledger)
+    tried(of_cases(disk_planted_files.CASES, local, tmp_path, full=full), ledger)
 
 
 @pytest.mark.parametrize("name", EACH)
@@ -139,7 +139,7 @@ def test_a_call_that_fails_once_is_a_failure_or_does_not_matter(
         pytest.skip("with --full")
 
     def chosen(calls: list[tuple[str, str, int]]) -> list[Strike]:
-        all_of_them = disk_calls.each(calls, turn)
+        all_of_them = disk_syscalls.each(calls, turn)
         return all_of_them if full else random.Random(SEED).sample(all_of_them, FEW)
 
     tried(of_calls(chosen, local(name), tmp_path), ledger)
@@ -147,7 +147,7 @@ def test_a_call_that_fails_once_is_a_failure_or_does_not_matter(
 
 def test_a_call_that_always_fails_ends_a_pull(local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool) -> None:
     """Above all a flush: what may not be on the disk is not published."""
-    strikes = disk_calls.ALWAYS if full else [one for one in disk_calls.ALWAYS if one.call in ("fsync", "write")]
+    strikes = disk_syscalls.ALWAYS if full else [one for one in disk_syscalls.ALWAYS if one.call in ("fsync", "write")]
     for name in EACH if full else ["file"]:
         tried(of_calls(lambda _: strikes, local(name), tmp_path / name.replace(" ", "-")), ledger)
 
@@ -156,6 +156,6 @@ def test_what_a_file_system_lacks_is_done_in_another_way(
     local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """Old kernels, network and FUSE file systems cannot exchange, link or reserve."""
-    strikes = disk_calls.LACKING if full else disk_calls.LACKING[:1]
+    strikes = disk_syscalls.LACKING if full else disk_syscalls.LACKING[:1]
     for name in (*EACH, "50 files") if full else ["directory"]:
         tried(of_calls(lambda _: strikes, local(name), tmp_path / name.replace(" ", "-")), ledger)

@@ -10,9 +10,9 @@ import pytest
 
 from testkit.liar import Liar
 from testkit.warm import Warm, warm
-from tests.faults import hostile_archives, hostile_keys, hostile_replies
-from tests.faults.hostile import Case, attempt
-from tests.faults.report import Ledger
+from tests.faults import hostile_archives, hostile_keys, hostile_responses
+from tests.faults.campaign_report import Ledger
+from tests.faults.hostile_trial import Case, attempt
 
 TITLE = "Hostile input"
 
@@ -36,7 +36,7 @@ def chosen(cases: list[Case], *, full: bool) -> list[Case]:
 
 @pytest.mark.parametrize(
     "cases",
-    [hostile_keys.cases, hostile_replies.cases, hostile_archives.cases],
+    [hostile_keys.cases, hostile_responses.cases, hostile_archives.cases],
     ids=["keys", "replies", "archives"],
 )
 def test_what_means_harm_does_none(

@@ -20,10 +20,10 @@ from testkit import strace
 from testkit.cli import Cli
 from testkit.faultproxy import FaultProxy
 from testkit.stores import Folder, Store
-from tests.faults import kill_scenes, kills, scenes
-from tests.faults.kills import Bench, Outcome, Strike
-from tests.faults.report import Ledger, Row
-from tests.faults.scenes import Prepared, Scene
+from tests.faults import kill_scenarios, kill_trial, scenarios
+from tests.faults.campaign_report import Ledger, Row
+from tests.faults.kill_trial import Bench, Outcome, Strike
+from tests.faults.scenarios import Prepared, Scene
 
 Call = tuple[str, int]  # a system call's name and its number among those of its thread
 T = TypeVar("T")
@@ -42,11 +42,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     full = bool(metafunc.config.option.full)
     if "local" in metafunc.fixturenames:
         costly = metafunc.function is test_a_kill_while_an_earlier_one_is_mended_does_no_more_harm
-        short = kill_scenes.SHORT[:1] if costly else kill_scenes.SHORT
-        chosen = [scene for scene in kill_scenes.LOCAL if full or scene.name in short]
+        short = kill_scenarios.SHORT[:1] if costly else kill_scenarios.SHORT
+        chosen = [scene for scene in kill_scenarios.LOCAL if full or scene.name in short]
         metafunc.parametrize("local", chosen, indirect=True, ids=[scene.name for scene in chosen])
     if "remote" in metafunc.fixturenames:
-        chosen = [scene for scene in kill_scenes.REMOTE if full or scene.name in kill_scenes.SHORT_TIMES]
+        chosen = [scene for scene in kill_scenarios.REMOTE if full or scene.name in kill_scenarios.SHORT_TIMES]
         metafunc.parametrize("remote", chosen, ids=[scene.name for scene in chosen])
 
 
@@ -58,14 +58,14 @@ def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     at = tmp_path_factory.mktemp("kills")
     for name in ("source", "home"):
         (at / name).mkdir()
-    prepared = scenes.prepare(request.param, Folder(at / "source"), Cli(at / "home"), at / "template", {})
+    prepared = scenarios.prepare(request.param, Folder(at / "source"), Cli(at / "home"), at / "template", {})
     return Bench(prepared, at / "runs")
 
 
 @pytest.fixture(scope="module")
 def calls(local: Bench) -> list[Call]:
     """The calls by which that scene's pull changes the disk."""
-    return kills.targets(local)
+    return kill_trial.targets(local)
 
 
 def seeded(*what: str) -> random.Random:
@@ -88,7 +88,7 @@ def each(strike: Callable[[T], list[Outcome]], rows: Sequence[T], ledger: Ledger
 def here(bench: Bench, what: str, rows: Sequence[tuple[Strike, ...]], ledger: Ledger) -> list[Outcome]:
     """Strike down local pulls, each to a destination of its own."""
     numbered = list(enumerate(rows))
-    return each(lambda row: kills.strike(bench, f"{what}-{row[0]}", *row[1]), numbered, ledger)
+    return each(lambda row: kill_trial.strike(bench, f"{what}-{row[0]}", *row[1]), numbered, ledger)
 
 
 def choose(calls: Sequence[Call], chance: random.Random, *, full: bool, publishing: int, others: int) -> list[Call]:
@@ -155,7 +155,7 @@ def test_signals_at_random_moments_end_it_in_order(local: Bench, full: bool, led
 def on_a_store(scene: Scene, store: Store, at: Path) -> Prepared:
     """A scene whose source is a bucket."""
     (at / "home").mkdir(parents=True)
-    return scenes.prepare(scene, store, Cli(at / "home"), at / "template", store.env)
+    return scenarios.prepare(scene, store, Cli(at / "home"), at / "template", store.env)
 
 
 def paced(
@@ -165,7 +165,7 @@ def paced(
     with closing(FaultProxy(store.endpoint)) as proxy:
         proxy.add(**store.downloads(), times=None, trickle=PACE)
         bench = Bench(prepared, at, store.env_at(proxy.url), proxy, ("--connections", "2"), between)
-        return kills.strike(bench, "struck", one)
+        return kill_trial.strike(bench, "struck", one)
 
 
 def duration(prepared: Prepared, store: Store, at: Path) -> float:
@@ -180,7 +180,7 @@ def duration(prepared: Prepared, store: Store, at: Path) -> float:
 
 def moments(scene: Scene, chance: random.Random, seconds: float, *, full: bool) -> list[Strike]:
     """Half of them by what has arrived, half by the clock."""
-    times = (kill_scenes.TIMES if full else kill_scenes.SHORT_TIMES)[scene.name]
+    times = (kill_scenarios.TIMES if full else kill_scenarios.SHORT_TIMES)[scene.name]
     signals = [signal.SIGKILL] * 14 + [*CATCHABLE] * full
     least = 1 if full else scene.size // 2  # in short, late enough for something to be resumed
     return [
@@ -211,12 +211,12 @@ def test_an_object_that_changed_after_a_kill_is_fetched_from_its_start(
     store: Store, full: bool, ledger: Ledger, tmp_path: Path
 ) -> None:
     """Nothing of what had arrived is mixed into it."""
-    scene = kill_scenes.CHANGING
+    scene = kill_scenarios.CHANGING
     prepared, chance = on_a_store(scene, store, tmp_path), seeded("changed", store.scheme)
-    changed = replace(prepared, scene=replace(scene, new=kill_scenes.CHANGED))
+    changed = replace(prepared, scene=replace(scene, new=kill_scenarios.CHANGED))
 
     def change() -> Prepared:
-        store.put("m", kill_scenes.CHANGED.files["m"])
+        store.put("m", kill_scenarios.CHANGED.files["m"])
         return changed
 
     def attempt(number: int) -> list[Outcome]:

@@ -13,12 +13,12 @@ from testkit import strace, tree
 from testkit.cli import Cli
 from testkit.stores import Folder
 from testkit.strace import Call
-from tests.faults import kill_scenes, kills, scenes
-from tests.faults.kills import Bench
-from tests.faults.scenes import Scene
+from tests.faults import kill_scenarios, kill_trial, scenarios
+from tests.faults.kill_trial import Bench
+from tests.faults.scenarios import Scene
 
 pytestmark = pytest.mark.slow
-SCENES = {scene.name: scene for scene in kill_scenes.LOCAL}
+SCENES = {scene.name: scene for scene in kill_scenarios.LOCAL}
 CHOSEN = (
     "a file",
     "a directory, updated",
@@ -114,9 +114,9 @@ def trace(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     scene, at = SCENES[request.param], tmp_path_factory.mktemp("power")
     for name in ("source", "home"):
         (at / name).mkdir()
-    prepared = scenes.prepare(scene, Folder(at / "source"), Cli(at / "home"), at / "template", {})
+    prepared = scenarios.prepare(scene, Folder(at / "source"), Cli(at / "home"), at / "template", {})
     bench = Bench(prepared, at / "runs")
-    calls = kills.at_the_destination(bench, kills.undisturbed(bench))
+    calls = kill_trial.at_the_destination(bench, kill_trial.undisturbed(bench))
     return Trace(scene, [(call, call.below(bench.alone)) for call in calls])
 
 

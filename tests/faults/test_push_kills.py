@@ -14,7 +14,7 @@ from testkit import tree
 from testkit.cli import Cli, Running
 from testkit.faultproxy import FaultProxy
 from testkit.stores import Store
-from tests.faults.report import Ledger, Row
+from tests.faults.campaign_report import Ledger, Row
 
 SECONDS = 150  # for one run, on a busy machine
 SEED = 4

@@ -14,9 +14,9 @@ from testkit import mounts, tree
 from testkit.cli import Cli
 from testkit.faultproxy import FaultProxy
 from testkit.stores import S3Bucket
-from tests.faults import kill_scenes
-from tests.faults.report import Ledger, Row
-from tests.faults.waits import WAITS, Site
+from tests.faults import kill_scenarios
+from tests.faults.blocking_points import WAITS, Site
+from tests.faults.campaign_report import Ledger, Row
 
 CATCHABLE = (signal.SIGTERM, signal.SIGINT)
 ROUNDS = 3  # in full
@@ -47,7 +47,7 @@ def test_a_signal_ends_it_whatever_it_waits_for(
     ledger: Ledger,
 ) -> None:
     """It says so in one line, and leaves nothing that passes for a model."""
-    s3_bucket.put("m", kill_scenes.OLD_FILE.files["m"])
+    s3_bucket.put("m", kill_scenarios.OLD_FILE.files["m"])
     for number in range(ROUNDS if full else 1):
         (at := tmp_path / str(number)).mkdir()
         site = Site(modelfetch, s3_bucket, fault_proxy, at)

@@ -14,8 +14,8 @@ from testkit import strace, tree
 from testkit.cli import Cli, Run, Running
 from testkit.faultproxy import FaultProxy
 from testkit.strace import Call
-from tests.faults import scenes
-from tests.faults.scenes import Prepared, Scene
+from tests.faults import destination_check
+from tests.faults.scenarios import Prepared, Scene
 
 SECONDS = 150  # for one run, traced, on a busy machine
 FEW = 200_000  # bytes of listings, manifests and errors
@@ -123,7 +123,7 @@ def undisturbed(bench: Bench) -> list[Call]:
     dest = bench.prepared.fresh(volume)
     run = cli("pull", bench.prepared.uri, dest, *bench.flags, timeout=SECONDS)
     assert run.code == 0, run.stderr
-    assert scenes.at_the_end(bench.prepared, volume) == []
+    assert destination_check.at_the_end(bench.prepared, volume) == []
     return strace.calls(log)
 
 
@@ -153,7 +153,7 @@ def strike(bench: Bench, name: str, *strikes: Strike) -> list[Outcome]:
     for number, one in enumerate(strikes):
         log = home / f"strace-{number}"
         run, seconds = _struck(bench, cli, dest, one, log)
-        saw, flaws = scenes.seen(bench.prepared, volume)
+        saw, flaws = destination_check.seen(bench.prepared, volume)
         flaws += _of_the_end(run, one, saw, bench.prepared.scene)
         phase = _phase(bench.prepared, volume, saw, _cut(log))
         outcomes.append(Outcome(bench.prepared.scene.name, one, phase, run, saw, flaws, seconds))
@@ -228,7 +228,7 @@ def _finish(bench: Bench, cli: Cli, volume: Path, last: Outcome) -> None:
     if run.code != 0:
         last.flaws.append(f"the next run ended with {run.code}: {run.stderr}")
         return
-    last.flaws += scenes.at_the_end(prepared, volume)
+    last.flaws += destination_check.at_the_end(prepared, volume)
     done = last.saw == "new" and prepared is bench.prepared
     last.saved = last.size if done else int(run.receipt["resumed_bytes"])
     expected = range(last.noted, last.size + 1) if prepared is bench.prepared else range(1)

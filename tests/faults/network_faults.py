@@ -21,7 +21,7 @@ from tests.faults.fault import (
     bodies,
     questions,
 )
-from tests.faults.way import Way
+from tests.faults.network_route import Way
 
 TENFOLD = {"MODELFETCH_RETRIES": "10", "MODELFETCH_RETRY_WAIT": "0.001s"}
 OTHER_VERSION = {"ETag": '"0123456789abcdef0123456789abcdef"', "X-Goog-Generation": "1"}

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tests.faults import disks
-from tests.faults.disks import Case, Ground, Place, Verdict
+from tests.faults import disk_trial
+from tests.faults.disk_trial import Case, Ground, Place, Verdict
 
 # What a disk may say to each call. None of it may pass unnoticed, unless the call was idle or tidied up.
 ERRORS = {
@@ -116,7 +116,7 @@ def strike(ground: Ground, at: Path, paths: Sequence[str], one: Strike) -> Verdi
     log = at.with_name(f"{at.name}.log")
     chosen = paths if one.path is None else [one.path]
     case = Case(one.fault, partial(_traced, log, chosen, one), one.codes)
-    verdict = disks.attempt(case, ground, at)
+    verdict = disk_trial.attempt(case, ground, at)
     if "INJECTED" not in log.read_text(errors="replace"):
         return replace(verdict, flaws=[], skipped=f"{one} was never made")
     if verdict.flaws:

@@ -11,7 +11,7 @@ from testkit import tree
 from testkit.cli import Cli, Run
 from testkit.liar import Answer, Asked, Liar, Speaker
 from testkit.warm import Warm
-from tests.faults.report import Row
+from tests.faults.campaign_report import Row
 
 PEAK = 256 * 1024**2  # bytes: 64 MiB are for buffers, as much for a reply, the rest for Python and an SDK
 SECONDS = 60

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from testkit import mounts
-from tests.faults.disk_scenes import DIRECTORIES, EACH, Zipped
-from tests.faults.disks import SECONDS, Case, Place
-from tests.faults.scenes import Scene
+from tests.faults.disk_scenarios import DIRECTORIES, EACH, Zipped
+from tests.faults.disk_trial import SECONDS, Case, Place
+from tests.faults.scenarios import Scene
 
 KIB = 1024
 BLOCK = 4096  # of a tmpfs

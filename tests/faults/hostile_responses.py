@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from testkit import liar
 from testkit.liar import Answer, Asked, Item, Speaker
-from tests.faults.hostile import Case
+from tests.faults.hostile_trial import Case
 
 XML, JSON = (("Content-Type", "application/xml"),), (("Content-Type", "application/json"),)
 BEGIN = b'<?xml version="1.0"?><ListBucketResult>'

@@ -9,7 +9,7 @@ from typing import Any
 from testkit.faultproxy import FaultProxy
 from testkit.faults import Rule
 from testkit.toxiproxy import Stream
-from tests.faults.models import Model
+from tests.faults.stored_models import Model
 
 
 @dataclass

@@ -13,10 +13,10 @@ from testkit.cli import Cli, Run
 from testkit.faultproxy import FaultProxy
 from testkit.stores import GCS, S3
 from testkit.warm import Warm
+from tests.faults.campaign_report import Row
 from tests.faults.fault import RIGHT, Fault
-from tests.faults.models import Files, Model, stock
-from tests.faults.report import Row
-from tests.faults.way import Way
+from tests.faults.network_route import Way
+from tests.faults.stored_models import Files, Model, stock
 
 SECONDS = 150  # for one run; the slowest takes some 15 on an idle machine
 MEMORY = 16 * 1024**2  # bytes of an archive that may wait to be unpacked, so that peaks can be compared

@@ -18,8 +18,8 @@ from tests.faults.fault import (
     Fault,
     bodies,
 )
-from tests.faults.models import Model, content, delete, overwrite
-from tests.faults.way import Way
+from tests.faults.network_route import Way
+from tests.faults.stored_models import Model, content, delete, overwrite
 
 ANYBODY = {"MODELFETCH_ANONYMOUS": "true"}
 CHECKSUMS = {f"x-amz-checksum-{name}": "AAAAAA==" for name in ("crc32", "crc32c")} | {"x-goog-hash": "crc32c=AAAAAA=="}

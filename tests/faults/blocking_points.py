@@ -14,7 +14,7 @@ from testkit import archives, mounts, tree
 from testkit.cli import Cli, Running
 from testkit.faultproxy import FaultProxy
 from testkit.stores import S3Bucket
-from tests.faults import kills
+from tests.faults import kill_trial
 
 LONG = "10m"
 PATIENCE = 150  # seconds until it waits, on a busy machine
@@ -60,7 +60,7 @@ class Site:
 def at_the_start(site: Site) -> Running:
     """Half a second of loading, for most of which nobody could tell of a signal."""
     running = site.pull(site.bucket.endpoint)
-    running.wait_for(lambda: kills.minded(running.process.pid), PATIENCE)
+    running.wait_for(lambda: kill_trial.minded(running.process.pid), PATIENCE)
     return running
 
 

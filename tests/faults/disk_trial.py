@@ -15,8 +15,8 @@ from testkit.cli import Cli, Run
 from testkit.faultproxy import FaultProxy
 from testkit.stores import Store
 from testkit.warm import Warm
-from tests.faults import scenes
-from tests.faults.scenes import Prepared, State
+from tests.faults import destination_check
+from tests.faults.scenarios import Prepared, State
 
 SECONDS = 150  # for one run, traced, on a busy machine
 LITTLE = 64 * 1024  # bytes of notes that may stay in a staging area
@@ -69,7 +69,7 @@ class Place:
     def __post_init__(self) -> None:
         self.volume = self.at / "volume"
         tree.write(self.outside, PRECIOUS)
-        self.before: State = scenes.state(self.outside)
+        self.before: State = destination_check.state(self.outside)
 
     @property
     def outside(self) -> Path:
@@ -84,10 +84,10 @@ class Place:
 
     def alter(self, change: Callable[[Path], object]) -> None:
         """Lay out another template, which a change of this one makes."""
-        template, before = self.at / "template", scenes.state(self.prepared.template)
+        template, before = self.at / "template", destination_check.state(self.prepared.template)
         shutil.copytree(self.prepared.template, template, symlinks=True)
         change(template)
-        others = {path: entry for path, entry in scenes.state(template).items() if before.get(path) != entry}
+        others = {path: entry for path, entry in destination_check.state(template).items() if before.get(path) != entry}
         scene = replace(self.prepared.scene, others=others)
         self.prepared = replace(self.prepared, scene=scene, template=template)
         self.lay_out()
@@ -215,7 +215,7 @@ def told(run: Run) -> str:
 
 def judge(place: Place, run: Run, codes: Sequence[int]) -> tuple[str, list[str]]:
     """What a reader sees after a pull, and what is wrong with it."""
-    saw, flaws = scenes.seen(place.prepared, place.volume)
+    saw, flaws = destination_check.seen(place.prepared, place.volume)
     if run.code:
         flaws = [flaw for flaw in flaws if flaw not in place.lies]
     if run.code not in codes:
@@ -262,7 +262,7 @@ def staged(volume: Path) -> int:
 
 def touched(place: Place) -> list[str]:
     """What was changed outside the volume."""
-    after = scenes.state(place.outside)
+    after = destination_check.state(place.outside)
     return [] if after == place.before else [f"outside there was {place.before}, and now there is {after}"]
 
 
@@ -272,4 +272,4 @@ def mended(place: Place) -> list[str]:
     run = place.pull()
     if run.code != 0:
         return [f"the next pull ended with {run.code}: {run.stderr}"]
-    return scenes.at_the_end(place.prepared, place.volume) + altered(place) + touched(place)
+    return destination_check.at_the_end(place.prepared, place.volume) + altered(place) + touched(place)

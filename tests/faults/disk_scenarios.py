@@ -5,7 +5,7 @@ import zipfile
 from dataclasses import dataclass
 
 from testkit import tree
-from tests.faults.scenes import Model, Scene
+from tests.faults.scenarios import Model, Scene
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from testkit import mounts, tree
-from tests.faults.disk_scenes import DIRECTORIES, EACH
-from tests.faults.disks import Case, Place
+from tests.faults.disk_scenarios import DIRECTORIES, EACH
+from tests.faults.disk_trial import Case, Place
 
 STRANGER = 10001  # a uid that is not ours
 LONG = "d" * 200

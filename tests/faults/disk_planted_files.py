@@ -14,8 +14,8 @@ from modelfetch.pull.pull import PullOptions
 from modelfetch.sources import Access
 from modelfetch.volume import staging as stage
 from testkit import tree
-from tests.faults import scenes
-from tests.faults.disks import Case, Place
+from tests.faults import destination_check
+from tests.faults.disk_trial import Case, Place
 
 HUGE = 2 << 30  # bytes of a sparse file
 EVIL = ("../outside/precious", "m/../../outside/precious", "/precious", "more/../../../outside/precious")
@@ -180,7 +180,7 @@ def claims(files: Sequence[int], place: Place) -> None:
         said["files"] = [said["files"][number] for number in files]
 
     receipt_says(claim, place)
-    _, place.lies = scenes.seen(place.prepared, place.volume)
+    _, place.lies = destination_check.seen(place.prepared, place.volume)
     place.heal = partial(_empty, place.volume)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from testkit import tree
-from tests.faults.scenes import Model, Scene
+from tests.faults.scenarios import Model, Scene
 
 OLD = Model({"a.bin": tree.noise(3000, 1), "b/c.bin": tree.noise(3000, 2), "gone.txt": b"x", "gone/d.bin": b"y"})
 NEW = Model({"a.bin": tree.noise(3000, 3), "b/c.bin": b"new", "b/deep/er/e.bin": tree.noise(2000, 4), "f.bin": b"1"})

@@ -16,7 +16,7 @@ from testkit import mounts, tree
 from testkit.cli import Cli, Run, Running
 from testkit.faultproxy import FaultProxy
 from testkit.stores import S3Bucket
-from tests.faults.report import Ledger, Row
+from tests.faults.campaign_report import Ledger, Row
 
 TITLE = "Disks"
 SECONDS = 150
