@@ -1,6 +1,6 @@
 """All faults of the campaign, in the order of the table."""
 
-from tests.faults.network_faults import NETWORK
-from tests.faults.store_faults import STORED
+from tests.faults.network_faults import NETWORK_FAULTS
+from tests.faults.store_faults import STORE_FAULTS
 
-FAULTS = (*NETWORK, *STORED)
+FAULTS = (*NETWORK_FAULTS, *STORE_FAULTS)

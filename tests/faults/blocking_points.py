@@ -60,7 +60,7 @@ class Site:
 def at_the_start(site: Site) -> Running:
     """Half a second of loading, for most of which nobody could tell of a signal."""
     running = site.pull(site.bucket.endpoint)
-    running.wait_for(lambda: kill_trial.minded(running.process.pid), PATIENCE)
+    running.wait_for(lambda: kill_trial.has_signal_handler(running.process.pid), PATIENCE)
     return running
 
 

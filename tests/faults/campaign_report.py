@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-HEAD = ("fault", "runs", "right model", "clean failure", "wrong outcome", "fetched twice", "peak memory")
-ENDED = "signal to end"  # of campaigns that measure it
+COLUMNS = ("fault", "runs", "right model", "clean failure", "wrong outcome", "fetched twice", "peak memory")
+SIGNAL_COLUMN = "signal to end"  # of campaigns that measure it
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Row:
 
     fault: str
     runs: int
-    right: int
-    clean: int
-    wrong: int
-    twice_bytes: int = 0
+    right_models: int
+    clean_failures: int
+    wrong_outcomes: int
+    refetched_bytes: int = 0
     peak_bytes: int = 0
     seconds: list[float] = field(default_factory=list)
 
@@ -44,10 +44,10 @@ class Row:
         return Row(
             self.fault,
             self.runs + other.runs,
-            self.right + other.right,
-            self.clean + other.clean,
-            self.wrong + other.wrong,
-            self.twice_bytes + other.twice_bytes,
+            self.right_models + other.right_models,
+            self.clean_failures + other.clean_failures,
+            self.wrong_outcomes + other.wrong_outcomes,
+            self.refetched_bytes + other.refetched_bytes,
             max(self.peak_bytes, other.peak_bytes),
             [*self.seconds, *other.seconds],
         )
@@ -59,52 +59,64 @@ class Ledger:
 
     campaigns: dict[str, dict[str, Row]] = field(default_factory=dict)
 
-    def add(self, campaign: str, row: Row) -> None:
+    def add_row(self, campaign: str, row: Row) -> None:
         """Note a row under a campaign's title, e.g. "Kills"; rows of one fault are added up."""
         rows = self.campaigns.setdefault(campaign, {})
         rows[row.fault] = rows[row.fault] + row if row.fault in rows else row
 
-    def rows(self, campaign: str) -> list[Row]:
+    def campaign_rows(self, campaign: str) -> list[Row]:
         """A campaign's rows."""
         return list(self.campaigns.get(campaign, {}).values())
 
 
-def render(ledger: Ledger) -> str:
+def render_tables(ledger: Ledger) -> str:
     """A Markdown table for each campaign, its columns aligned for a terminal."""
-    return "\n".join(f"### {campaign}\n\n{_table(ledger.rows(campaign))}\n" for campaign in ledger.campaigns)
+    return "\n".join(
+        f"### {campaign}\n\n{_render_table(ledger.campaign_rows(campaign))}\n" for campaign in ledger.campaigns
+    )
 
 
-def save(ledger: Ledger, path: Path) -> None:
+def save_tables(ledger: Ledger, path: Path) -> None:
     """Write the tables beside each other for people (.md) and for programs (.json)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".md").write_text(render(ledger))
-    rows = {name: [dataclasses.asdict(row) for row in ledger.rows(name)] for name in ledger.campaigns}
+    path.with_suffix(".md").write_text(render_tables(ledger))
+    rows = {name: [dataclasses.asdict(row) for row in ledger.campaign_rows(name)] for name in ledger.campaigns}
     path.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _render_table(rows: Sequence[Row]) -> str:
     total = sum(rows[1:], start=rows[0])
-    lines = [(*HEAD, ENDED), *(_cells(row) for row in rows), _cells(dataclasses.replace(total, fault="**all**"))]
+    lines = [
+        (*COLUMNS, SIGNAL_COLUMN),
+        *(_row_cells(row) for row in rows),
+        _row_cells(dataclasses.replace(total, fault="**all**")),
+    ]
     if not total.seconds:
-        lines = [line[: len(HEAD)] for line in lines]
+        lines = [line[: len(COLUMNS)] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join(_line(cells, widths) for cells in (lines[0], ruler, *lines[1:]))
+    return "\n".join(_render_line(cells, widths) for cells in (lines[0], ruler, *lines[1:]))
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+def _render_line(cells: Sequence[str], widths: Sequence[int]) -> str:
     numbers = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
     return f"| {' | '.join([cells[0].ljust(widths[0]), *numbers])} |"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    counts = (row.runs, row.right, row.clean, row.wrong)
-    return (row.fault, *map(str, counts), _mega(row.twice_bytes), _mega(row.peak_bytes), _ended(row.seconds))
+def _row_cells(row: Row) -> tuple[str, ...]:
+    counts = (row.runs, row.right_models, row.clean_failures, row.wrong_outcomes)
+    return (
+        row.fault,
+        *map(str, counts),
+        _format_megabytes(row.refetched_bytes),
+        _format_megabytes(row.peak_bytes),
+        _format_seconds(row.seconds),
+    )
 
 
-def _mega(count: int) -> str:
+def _format_megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count else "0"
 
 
-def _ended(seconds: Sequence[float]) -> str:
+def _format_seconds(seconds: Sequence[float]) -> str:
     return f"{statistics.median(seconds):.2f} s, at most {max(seconds):.2f} s" if seconds else ""

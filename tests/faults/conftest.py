@@ -33,6 +33,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not noted.campaigns:
         return
     terminalreporter.section("campaigns")
-    terminalreporter.write_line(campaign_report.render(noted))
+    terminalreporter.write_line(campaign_report.render_tables(noted))
     if config.option.campaign_report:
-        campaign_report.save(noted, Path(config.option.campaign_report))
+        campaign_report.save_tables(noted, Path(config.option.campaign_report))

@@ -15,7 +15,7 @@ from modelfetch.sources import Access
 from modelfetch.volume import staging as stage
 from testkit import tree
 from tests.faults import destination_check
-from tests.faults.disk_trial import Case, Place
+from tests.faults.disk_trial import DiskCase, TrialVolume
 
 HUGE = 2 << 30  # bytes of a sparse file
 EVIL = ("../outside/precious", "m/../../outside/precious", "/precious", "more/../../../outside/precious")
@@ -23,14 +23,14 @@ BOTH = ("file", "mixed directory")
 NEW = ("new file", "new directory")
 
 
-def work(place: Place) -> Path:
+def work(place: TrialVolume) -> Path:
     """The directory in which this destination's files are staged."""
-    path = place.area / stage._ident("m")
+    path = place.staging_area / stage._ident("m")
     path.mkdir(parents=True)
     return path
 
 
-def journal(place: Place, files: Iterable[str]) -> Path:
+def journal(place: TrialVolume, files: Iterable[str]) -> Path:
     """A staging area with a journal that a pull of this very model would go on with; it says these files have come."""
     place.lay_out()
     here = work(place)
@@ -71,79 +71,79 @@ def away(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def area_is(what: str, place: Place) -> None:
+def area_is(what: str, place: TrialVolume) -> None:
     """Let the staging area itself be something else."""
     place.lay_out()
-    plant(place.area, what, place.outside)
-    place.heal = partial(away, place.area)
+    plant(place.staging_area, what, place.outside)
+    place.heal = partial(away, place.staging_area)
 
 
-def work_is(what: str, place: Place) -> None:
+def work_is(what: str, place: TrialVolume) -> None:
     """Let this destination's part of it be something else."""
     place.lay_out()
-    place.area.mkdir()
-    plant(place.area / stage._ident("m"), what, place.outside)
+    place.staging_area.mkdir()
+    plant(place.staging_area / stage._ident("m"), what, place.outside)
 
 
-def part_is(name: str, what: str, place: Place) -> None:
+def part_is(name: str, what: str, place: TrialVolume) -> None:
     """Let something in it be something else."""
     place.lay_out()
     plant(work(place) / name, what, place.outside)
 
 
-def lock_is(what: str, place: Place) -> None:
+def lock_is(what: str, place: TrialVolume) -> None:
     """Let the lock be something else."""
     place.lay_out()
-    place.area.mkdir()
-    lock = place.area / f"{stage._ident('m')}.lock"
+    place.staging_area.mkdir()
+    lock = place.staging_area / f"{stage._ident('m')}.lock"
     plant(lock, what, place.outside)
     place.heal = partial(away, lock)
 
 
-def neighbours_lock_is_a_link(place: Place) -> None:
+def neighbours_lock_is_a_link(place: TrialVolume) -> None:
     """Let the lock of another destination be a link to a name outside that is free."""
     place.lay_out()
-    (place.area / "0123456789abcdef").mkdir(parents=True)
-    (place.area / "0123456789abcdef.lock").symlink_to(place.outside / "new")
+    (place.staging_area / "0123456789abcdef").mkdir(parents=True)
+    (place.staging_area / "0123456789abcdef.lock").symlink_to(place.outside / "new")
 
 
-def files_lead_out(place: Place) -> None:
+def files_lead_out(place: TrialVolume) -> None:
     """Let the staged files be other names of a file outside."""
-    files = place.prepared.scene.new.files
+    files = place.prepared.scenario.new.files
     here = journal(place, files)
     for path in files:
         plant(here / "tree" / path, "second name", place.outside)
 
 
-def tree_leads_out(place: Place) -> None:
+def tree_leads_out(place: TrialVolume) -> None:
     """Let the staged tree be a link."""
-    here = journal(place, ["precious", *place.prepared.scene.new.files])
+    here = journal(place, ["precious", *place.prepared.scenario.new.files])
     plant(here / "tree", "link", place.outside)
 
 
-def folders_lead_out(place: Place) -> None:
+def folders_lead_out(place: TrialVolume) -> None:
     """Let directories of the staged tree be links, of which the journal tells as of files."""
     here = journal(place, ["m", "new", "weights"])
     for name in ("m", "new", "weights"):
         plant(here / "tree" / name, "link", place.outside)
 
 
-def list_leads_out(place: Place) -> None:
+def list_leads_out(place: TrialVolume) -> None:
     """Let the list of what a crashed pull moved name files outside; there is no receipt that speaks against it."""
     place.volume.mkdir()
     (work(place) / "ours.json").write_text(json.dumps(EVIL))
 
 
-def receipt_is(what: str, place: Place) -> None:
+def receipt_is(what: str, place: TrialVolume) -> None:
     """Let something else be where the receipt must go."""
     place.lay_out()
     plant(receipt_of(place, place.volume), what, place.outside)
 
 
-def receipt_is_a_directory(place: Place) -> None:
+def receipt_is_a_directory(place: TrialVolume) -> None:
     """Let it be a directory, with files of somebody else's."""
     before = place.prepared
-    place.alter(lambda template: plant(receipt_of(place, template), "directory", place.outside))
+    place.replace_template(lambda template: plant(receipt_of(place, template), "directory", place.outside))
 
     def heal() -> None:
         place.prepared = before
@@ -152,12 +152,12 @@ def receipt_is_a_directory(place: Place) -> None:
     place.heal = heal
 
 
-def receipt_of(place: Place, volume: Path) -> Path:
+def receipt_of(place: TrialVolume, volume: Path) -> Path:
     """Where a volume's receipt must go."""
-    return volume / f"m{tree.RECEIPT}" if place.prepared.scene.kind == "file" else volume / "m" / tree.RECEIPT
+    return volume / f"m{tree.RECEIPT}" if place.prepared.scenario.kind == "file" else volume / "m" / tree.RECEIPT
 
 
-def receipt_says(change: Callable[[dict[str, Any]], object], place: Place) -> None:
+def receipt_says(change: Callable[[dict[str, Any]], object], place: TrialVolume) -> None:
     """Change what the receipt says."""
     place.lay_out()
     (receipt,) = place.volume.rglob(f"*{tree.RECEIPT}")
@@ -171,7 +171,7 @@ def more_files(said: dict[str, Any]) -> None:
     said["files"] += [{"path": path, "size": 18, "sha256": "0" * 64} for path in EVIL]
 
 
-def claims(files: Sequence[int], place: Place) -> None:
+def claims(files: Sequence[int], place: TrialVolume) -> None:
     """Let a receipt claim the version that is to be pulled, for some of the old files, or none."""
     seen = inspect_source(uri.parse_uri(place.prepared.uri), Access(), PullOptions()).plan
 
@@ -180,7 +180,7 @@ def claims(files: Sequence[int], place: Place) -> None:
         said["files"] = [said["files"][number] for number in files]
 
     receipt_says(claim, place)
-    _, place.lies = destination_check.seen(place.prepared, place.volume)
+    _, place.known_flaws = destination_check.check_destination(place.prepared, place.volume)
     place.heal = partial(_empty, place.volume)
 
 
@@ -189,9 +189,9 @@ def _empty(volume: Path) -> None:
     volume.mkdir()
 
 
-def _planted(fault: str, arrange: Callable[[Place], object], *names: str) -> Case:
+def _planted(fault: str, arrange: Callable[[TrialVolume], object], *names: str) -> DiskCase:
     """One that the pull is not disturbed by."""
-    return Case(fault, arrange, (0,), names or BOTH)
+    return DiskCase(fault, arrange, (0,), names or BOTH)
 
 
 AREA = ("link", "link to a file", "dangling link", "FIFO", "text")
@@ -200,7 +200,12 @@ PARTS = ("parts.jsonl", "ours.json", "ours.new", "receipt.json", "tree", "scratc
 RECEIPTS = ("link to a file", "dangling link", "second name", "FIFO", "huge", "text", '{"schema": 2}', "[" * 100_000)
 CASES = [
     *(
-        Case("something in place of the staging area", partial(area_is, what), scenes=BOTH, says=("Remove it",))
+        DiskCase(
+            "something in place of the staging area",
+            partial(area_is, what),
+            scenarios=BOTH,
+            message_words=("Remove it",),
+        )
         for what in AREA
     ),
     *(_planted("something in place of the staged model", partial(work_is, what)) for what in WORK),
@@ -211,7 +216,9 @@ CASES = [
     ),
     _planted("directories in the staging area", partial(part_is, "old", "directory")),
     *(_planted("a link in place of the lock", partial(lock_is, what)) for what in ("link", "dangling link")),
-    Case("a directory in place of the lock", partial(lock_is, "directory"), scenes=BOTH, says=("directory",)),
+    DiskCase(
+        "a directory in place of the lock", partial(lock_is, "directory"), scenarios=BOTH, message_words=("directory",)
+    ),
     _planted("a FIFO in place of the lock", partial(lock_is, "FIFO")),
     _planted("a link in place of another's lock", neighbours_lock_is_a_link),
     _planted("staged files that are names of others", files_lead_out, "directory", "file", "tar.gz"),
@@ -219,13 +226,13 @@ CASES = [
     _planted("staged directories that are links", folders_lead_out, "directory", "file", "tar.gz"),
     _planted("a list of our files that leads outside", list_leads_out, *NEW),
     *(_planted("something in place of the receipt", partial(receipt_is, what), *NEW) for what in RECEIPTS),
-    Case(
+    DiskCase(
         "a directory in place of the receipt",
         receipt_is_a_directory,
-        scenes=NEW,
-        says=("receipt",),
+        scenarios=NEW,
+        message_words=("receipt",),
     ),
     _planted("a receipt that leads outside", partial(receipt_says, more_files), "mixed directory", "directory", "file"),
-    Case("a receipt that claims too much", partial(claims, []), (0, 73), ("directory", "file", "tar.gz")),
-    Case("a receipt that claims too much", partial(claims, [0]), (0, 73), ("directory", "tar.gz")),
+    DiskCase("a receipt that claims too much", partial(claims, []), (0, 73), ("directory", "file", "tar.gz")),
+    DiskCase("a receipt that claims too much", partial(claims, [0]), (0, 73), ("directory", "tar.gz")),
 ]

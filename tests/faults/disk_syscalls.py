@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults import disk_trial
-from tests.faults.disk_trial import Case, Ground, Place, Verdict
+from tests.faults.disk_trial import DiskCase, TrialSource, TrialVolume, DiskVerdict
 
 # What a disk may say to each call. None of it may pass unnoticed, unless the call was idle or tidied up.
 ERRORS = {
@@ -39,12 +39,12 @@ ERRORS = {
     "statfs": ("EIO",),
     "getdents64": ("EIO",),
 }
-MOST = 2  # times that a call on a path is let fail, one by one
+MAX_OCCURRENCES = 2  # times that a call on a path is let fail, one by one
 _CALL = re.compile(r"\d+ +(\w+)\((.*)")
 
 
 @dataclass(frozen=True)
-class Strike:
+class FailingCall:
     """A call that fails.
 
     Attributes:
@@ -58,7 +58,7 @@ class Strike:
     call: str
     error: str
     path: str | None = None
-    when: str = "1"
+    occurrence: str = "1"
     codes: tuple[int, ...] = (0, 73)
 
     @property
@@ -69,64 +69,77 @@ class Strike:
 
 # All calls of a kind: what must never end well, whatever it is tried on.
 ALWAYS = tuple(
-    Strike(call, error, when="1+", codes=(73,))
+    FailingCall(call, error, occurrence="1+", codes=(73,))
     for call in ("fsync", "pwrite64", "write", "mkdir", "rename", "ftruncate", "flock", "utimensat", "chmod", "statfs")
     for error in ERRORS[call]
-) + tuple(Strike("unlinkat", error, when="1+", codes=(0, 73)) for error in ERRORS["unlinkat"])
+) + tuple(FailingCall("unlinkat", error, occurrence="1+", codes=(0, 73)) for error in ERRORS["unlinkat"])
 # What old kernels and some file systems do not have: there is another way.
-LACKING = (
-    *(Strike("renameat2", error, when="1+", codes=(0,)) for error in ("EINVAL", "ENOSYS", "EXDEV")),
-    *(Strike("fallocate", error, when="1+", codes=(0,)) for error in ("EOPNOTSUPP", "ENOSYS", "EINVAL")),
-    *(Strike("linkat", error, when="1+", codes=(0,)) for error in ("EPERM", "EOPNOTSUPP", "EMLINK")),
-    *(Strike("link", error, when="1+", codes=(0,)) for error in ("EPERM", "EOPNOTSUPP", "EMLINK")),
-    Strike("syncfs", "ENOSYS", when="1+", codes=(0,)),
+UNSUPPORTED = (
+    *(FailingCall("renameat2", error, occurrence="1+", codes=(0,)) for error in ("EINVAL", "ENOSYS", "EXDEV")),
+    *(FailingCall("fallocate", error, occurrence="1+", codes=(0,)) for error in ("EOPNOTSUPP", "ENOSYS", "EINVAL")),
+    *(FailingCall("linkat", error, occurrence="1+", codes=(0,)) for error in ("EPERM", "EOPNOTSUPP", "EMLINK")),
+    *(FailingCall("link", error, occurrence="1+", codes=(0,)) for error in ("EPERM", "EOPNOTSUPP", "EMLINK")),
+    FailingCall("syncfs", "ENOSYS", occurrence="1+", codes=(0,)),
 )
 
 
-def listed(ground: Ground, at: Path) -> list[tuple[str, str, int]]:
+def list_calls(source: TrialSource, directory: Path) -> list[tuple[str, str, int]]:
     """What an undisturbed pull calls on its volume: the call, the path, and how often, in the order of their coming."""
     with ExitStack() as stack:
-        place = ground.place(at, stack)
-        place.lay_out()
-        log = at / "log"
-        place.cli.prefix = ["strace", "-f", "-y", "-qq", "-o", str(log), "-e", f"trace={','.join(ERRORS)}"]
-        run = place.pull()
+        volume = source.make_volume(directory, stack)
+        volume.lay_out()
+        log = directory / "log"
+        volume.cli.prefix = ["strace", "-f", "-y", "-qq", "-o", str(log), "-e", f"trace={','.join(ERRORS)}"]
+        run = volume.run_pull()
         assert run.code == 0, run.stderr
         counts: Counter[tuple[str, str]] = Counter()
-        within = re.compile(f'[<"]({re.escape(str(place.volume))}[^">]*)[">]')
+        within = re.compile(f'[<"]({re.escape(str(volume.volume))}[^">]*)[">]')
         for line in log.read_text(errors="replace").splitlines():
             begun = _CALL.match(line)
             if begun and "ENOENT" not in line and (path := within.search(begun[2])):
-                counts[begun[1], str(Path(path[1]).relative_to(place.volume))] += 1
+                counts[begun[1], str(Path(path[1]).relative_to(volume.volume))] += 1
     return [(call, path, count) for (call, path), count in counts.items()]
 
 
-def each(calls: Sequence[tuple[str, str, int]], turn: int) -> list[Strike]:
+def fail_each_call(calls: Sequence[tuple[str, str, int]], turn: int) -> list[FailingCall]:
     """Let each call on each path fail once; which error comes next depends on whose turn it is."""
-    found: list[Strike] = []
+    found: list[FailingCall] = []
     for call, path, count in calls:
-        for nth in range(1, min(count, MOST) + 1):
+        for nth in range(1, min(count, MAX_OCCURRENCES) + 1):
             errors = ERRORS[call]
-            found.append(Strike(call, errors[(turn + len(found)) % len(errors)], path, str(nth)))
+            found.append(FailingCall(call, errors[(turn + len(found)) % len(errors)], path, str(nth)))
     return found
 
 
-def strike(ground: Ground, at: Path, paths: Sequence[str], one: Strike) -> Verdict:
+def try_failing_call(
+    source: TrialSource, directory: Path, paths: Sequence[str], failing_call: FailingCall
+) -> DiskVerdict:
     """Pull while a call fails, and judge; skipped if it was never made."""
-    log = at.with_name(f"{at.name}.log")
-    chosen = paths if one.path is None else [one.path]
-    case = Case(one.fault, partial(_traced, log, chosen, one), one.codes)
-    verdict = disk_trial.attempt(case, ground, at)
+    log = directory.with_name(f"{directory.name}.log")
+    chosen = paths if failing_call.path is None else [failing_call.path]
+    case = DiskCase(failing_call.fault, partial(_inject_error, log, chosen, failing_call), failing_call.codes)
+    verdict = disk_trial.run_trial(case, source, directory)
     if "INJECTED" not in log.read_text(errors="replace"):
-        return replace(verdict, flaws=[], skipped=f"{one} was never made")
+        return replace(verdict, flaws=[], skip_reason=f"{failing_call} was never made")
     if verdict.flaws:
-        verdict.flaws.append(str(one))
+        verdict.flaws.append(str(failing_call))
     return verdict
 
 
-def _traced(log: Path, paths: Sequence[str], one: Strike, place: Place) -> None:
-    place.lay_out()
-    only = [word for path in paths for word in ("-P", str(place.volume / path))]
-    injected = f"inject={one.call}:error={one.error}:when={one.when}"
-    place.cli.prefix = ["strace", "-f", "-qq", "-o", str(log), *only, "-e", f"trace={one.call}", "-e", injected]
-    place.heal = place.cli.prefix.clear
+def _inject_error(log: Path, paths: Sequence[str], failing_call: FailingCall, volume: TrialVolume) -> None:
+    volume.lay_out()
+    only = [word for path in paths for word in ("-P", str(volume.volume / path))]
+    injected = f"inject={failing_call.call}:error={failing_call.error}:when={failing_call.occurrence}"
+    volume.cli.prefix = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        str(log),
+        *only,
+        "-e",
+        f"trace={failing_call.call}",
+        "-e",
+        injected,
+    ]
+    volume.heal = volume.cli.prefix.clear

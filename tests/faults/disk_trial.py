@@ -16,22 +16,22 @@ from testkit.faultproxy import FaultProxy
 from testkit.stores import Store
 from testkit.warm import Warm
 from tests.faults import destination_check
-from tests.faults.scenarios import Prepared, State
+from tests.faults.scenarios import PreparedScenario, State
 
-SECONDS = 150  # for one run, traced, on a busy machine
-LITTLE = 64 * 1024  # bytes of notes that may stay in a staging area
-DOCUMENTED = {2, 65, 66, 69, 73, 75, 77, 78}
+RUN_SECONDS = 150  # for one run, traced, on a busy machine
+STAGED_LIMIT_BYTES = 64 * 1024  # bytes of notes that may stay in a staging area
+DOCUMENTED_CODES = {2, 65, 66, 69, 73, 75, 77, 78}
 # Root without what lets it pass over owners and modes: a user like any other, but one that may mount.
-ORDINARY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
-PRECIOUS = {"precious": b"not to be touched", "more/precious": b"nor this"}
+WITHOUT_ROOT_RIGHTS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
+OUTSIDE_FILES = {"precious": b"not to be touched", "more/precious": b"nor this"}
 
 
-def nothing() -> None:
+def do_nothing() -> None:
     """Change nothing."""
 
 
 @dataclass
-class Place:
+class TrialVolume:
     """One trial's volume and command line, for a case to arrange.
 
     Attributes:
@@ -51,8 +51,8 @@ class Place:
         downloads: what tells requests for the model's bytes from others, at the proxy.
     """
 
-    prepared: Prepared
-    at: Path
+    prepared: PreparedScenario
+    directory: Path
     stack: ExitStack
     cli: Cli
     forker: Warm
@@ -60,43 +60,45 @@ class Place:
     dest: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     args: list[str] = field(default_factory=list)
-    popen: dict[str, Any] = field(default_factory=dict)
-    heal: Callable[[], object] = nothing
-    lies: Sequence[str] = ()
+    popen_options: dict[str, Any] = field(default_factory=dict)
+    heal: Callable[[], object] = do_nothing
+    known_flaws: Sequence[str] = ()
     proxy: FaultProxy | None = None
     downloads: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.volume = self.at / "volume"
-        tree.write(self.outside, PRECIOUS)
-        self.before: State = destination_check.state(self.outside)
+        self.volume = self.directory / "volume"
+        tree.write(self.outside, OUTSIDE_FILES)
+        self.outside_before: State = destination_check.read_state(self.outside)
 
     @property
     def outside(self) -> Path:
         """Files that are no pull's business."""
-        return self.at / "outside"
+        return self.directory / "outside"
 
     @property
-    def area(self) -> Path:
+    def staging_area(self) -> Path:
         """The staging area, as it will be."""
-        home = self.prepared.scene.kind == "file" or not self.prepared.scene.piecemeal
+        home = self.prepared.scenario.kind == "file" or not self.prepared.scenario.piecemeal
         return (self.volume if home else self.volume / "m") / tree.STAGING
 
-    def alter(self, change: Callable[[Path], object]) -> None:
+    def replace_template(self, change: Callable[[Path], object]) -> None:
         """Lay out another template, which a change of this one makes."""
-        template, before = self.at / "template", destination_check.state(self.prepared.template)
+        template, before = self.directory / "template", destination_check.read_state(self.prepared.template)
         shutil.copytree(self.prepared.template, template, symlinks=True)
         change(template)
-        others = {path: entry for path, entry in destination_check.state(template).items() if before.get(path) != entry}
-        scene = replace(self.prepared.scene, others=others)
-        self.prepared = replace(self.prepared, scene=scene, template=template)
+        others = {
+            path: entry for path, entry in destination_check.read_state(template).items() if before.get(path) != entry
+        }
+        scene = replace(self.prepared.scenario, other_entries=others)
+        self.prepared = replace(self.prepared, scenario=scene, template=template)
         self.lay_out()
 
     def lay_out(self) -> None:
         """Copy the template into the volume, with owners and times."""
         shutil.copytree(self.prepared.template, self.volume, symlinks=True, dirs_exist_ok=True)
 
-    def tmpfs(self, options: str) -> None:
+    def mount_tmpfs(self, options: str) -> None:
         """Make the volume a file system of its own, and lay the template out."""
         self.stack.enter_context(mounts.tmpfs(self.volume, options))
         self.lay_out()
@@ -105,21 +107,21 @@ class Place:
         """Change the volume's file system."""
         mounts.run("mount", "-o", f"remount,{options}", str(self.volume))
 
-    def ordinary(self) -> None:
+    def drop_privileges(self) -> None:
         """Run it as a user who is bound by owners and modes."""
         if os.geteuid() == 0:
-            self.cli.prefix = ORDINARY
+            self.cli.prefix = WITHOUT_ROOT_RIGHTS
 
-    def pull(self) -> Run:
+    def run_pull(self) -> Run:
         """Run it."""
         args = ("pull", self.prepared.uri, self.dest or str(self.volume / "m"), *self.args)
-        if self.cli.prefix or self.popen:
-            return self.cli(*args, env=self.env, timeout=SECONDS, **self.popen)
-        return self.forker(self.cli, *args, env=self.env, timeout=SECONDS)[0]
+        if self.cli.prefix or self.popen_options:
+            return self.cli(*args, env=self.env, timeout=RUN_SECONDS, **self.popen_options)
+        return self.forker(self.cli, *args, env=self.env, timeout=RUN_SECONDS)[0]
 
 
 @dataclass(frozen=True)
-class Case:
+class DiskCase:
     """A fault of a volume.
 
     Attributes:
@@ -134,37 +136,37 @@ class Case:
     """
 
     fault: str
-    arrange: Callable[[Place], object]
+    arrange: Callable[[TrialVolume], object]
     codes: tuple[int, ...] = (73,)
-    scenes: tuple[str, ...] = ("file",)
-    short: bool = True
-    says: tuple[str, ...] = ()
-    heals: bool = True
-    unasked: bool = False
+    scenarios: tuple[str, ...] = ("file",)
+    in_short_form: bool = True
+    message_words: tuple[str, ...] = ()
+    must_heal: bool = True
+    no_download: bool = False
 
 
 @dataclass(frozen=True)
-class Ground:
+class TrialSource:
     """A scene, and the way to its source: the local disk, or a store behind a proxy of each trial's own."""
 
-    prepared: Prepared
+    prepared: PreparedScenario
     forker: Warm
     store: Store | None = None
 
-    def place(self, at: Path, stack: ExitStack) -> Place:
+    def make_volume(self, at: Path, stack: ExitStack) -> TrialVolume:
         """A trial's own."""
         (at / "home").mkdir(parents=True)
         cli = stack.enter_context(closing(Cli(at / "home")))
         cli.env = {name: value for name, value in cli.env.items() if not name.startswith(("COV", "COVERAGE_"))}
         if self.store is None:
-            return Place(self.prepared, at, stack, cli, self.forker)
+            return TrialVolume(self.prepared, at, stack, cli, self.forker)
         proxy = stack.enter_context(closing(FaultProxy(self.store.endpoint)))
         env, downloads = self.store.env_at(proxy.url), self.store.downloads()
-        return Place(self.prepared, at, stack, cli, self.forker, env=env, proxy=proxy, downloads=downloads)
+        return TrialVolume(self.prepared, at, stack, cli, self.forker, env=env, proxy=proxy, downloads=downloads)
 
 
 @dataclass
-class Verdict:
+class DiskVerdict:
     """What came of a trial.
 
     Attributes:
@@ -174,69 +176,73 @@ class Verdict:
     """
 
     fault: str
-    scene: str
+    scenario: str
     code: int = 0
-    saw: str = ""
+    visible: str = ""
     flaws: list[str] = field(default_factory=list)
-    skipped: str = ""
+    skip_reason: str = ""
 
     def __str__(self) -> str:
-        return f"{self.fault}, {self.scene} (exit code {self.code}, saw {self.saw}): {'; '.join(self.flaws)}"
+        return f"{self.fault}, {self.scenario} (exit code {self.code}, saw {self.visible}): {'; '.join(self.flaws)}"
 
 
-def attempt(case: Case, ground: Ground, at: Path) -> Verdict:
+def run_trial(case: DiskCase, source: TrialSource, directory: Path) -> DiskVerdict:
     """Bring a fault about, pull, judge; then heal it, pull again, and judge that."""
-    verdict = Verdict(case.fault, ground.prepared.scene.name)
+    verdict = DiskVerdict(case.fault, source.prepared.scenario.name)
     with ExitStack() as stack:
-        place = ground.place(at, stack)
-        place.args += ["--retries", "1"]
+        volume = source.make_volume(directory, stack)
+        volume.args += ["--retries", "1"]
         try:
-            case.arrange(place)
+            case.arrange(volume)
         except mounts.CannotMountError as error:
-            verdict.skipped = str(error)
+            verdict.skip_reason = str(error)
             return verdict
-        run = place.pull()
+        run = volume.run_pull()
         verdict.code = run.code
-        verdict.saw, verdict.flaws = judge(place, run, case.codes)
-        verdict.flaws += [f"does not say {word!r}: {told(run)}" for word in case.says if word not in told(run)]
-        if case.unasked and place.proxy and (asked := place.proxy.came(**place.downloads)):
-            verdict.flaws.append(f"bytes were asked for: {asked}")
-        if case.heals:
-            verdict.flaws += mended(place)
+        verdict.visible, verdict.flaws = judge_pull(volume, run, case.codes)
+        verdict.flaws += [
+            f"does not say {word!r}: {failure_text(run)}"
+            for word in case.message_words
+            if word not in failure_text(run)
+        ]
+        if case.no_download and volume.proxy and (downloads := volume.proxy.came(**volume.downloads)):
+            verdict.flaws.append(f"bytes were asked for: {downloads}")
+        if case.must_heal:
+            verdict.flaws += check_next_pull(volume)
     if not verdict.flaws:
-        shutil.rmtree(at)
+        shutil.rmtree(directory)
     return verdict
 
 
-def told(run: Run) -> str:
+def failure_text(run: Run) -> str:
     """The failure's message and hint."""
     return f"{run.error['message']} {run.error['hint']}" if run.code else ""
 
 
-def judge(place: Place, run: Run, codes: Sequence[int]) -> tuple[str, list[str]]:
+def judge_pull(volume: TrialVolume, run: Run, codes: Sequence[int]) -> tuple[str, list[str]]:
     """What a reader sees after a pull, and what is wrong with it."""
-    saw, flaws = destination_check.seen(place.prepared, place.volume)
+    visible, flaws = destination_check.check_destination(volume.prepared, volume.volume)
     if run.code:
-        flaws = [flaw for flaw in flaws if flaw not in place.lies]
+        flaws = [flaw for flaw in flaws if flaw not in volume.known_flaws]
     if run.code not in codes:
         flaws.append(f"exit code {run.code} in place of {codes}: {run.stderr}")
-    flaws += untold(run) if run.code else []
-    if run.code == 0 and saw != "new":
-        flaws.append(f"it says it succeeded, but there is {saw}")
-    if run.code == 0 and saw == "new":
-        flaws += altered(place)
-    if run.code != 0 and saw == "new":
+    flaws += check_failure(run) if run.code else []
+    if run.code == 0 and visible != "new":
+        flaws.append(f"it says it succeeded, but there is {visible}")
+    if run.code == 0 and visible == "new":
+        flaws += check_file_times(volume)
+    if run.code != 0 and visible == "new":
         flaws.append("it says it failed, but the new model is published")
-    if run.code != 0 and place.prepared.scene.old and saw != "old":
-        flaws.append(f"it failed, and the old model is gone: there is {saw}")
-    if run.code in (65, 73) and (size := staged(place.volume)) > LITTLE:
+    if run.code != 0 and volume.prepared.scenario.old and visible != "old":
+        flaws.append(f"it failed, and the old model is gone: there is {visible}")
+    if run.code in (65, 73) and (size := count_staged_bytes(volume.volume)) > STAGED_LIMIT_BYTES:
         flaws.append(f"{size} bytes are left in the staging area")
-    return saw, flaws + touched(place)
+    return visible, flaws + check_outside_files(volume)
 
 
-def untold(run: Run) -> list[str]:
+def check_failure(run: Run) -> list[str]:
     """What a failure fails to say."""
-    if run.code not in DOCUMENTED or "Traceback" in run.said:
+    if run.code not in DOCUMENTED_CODES or "Traceback" in run.said:
         return [f"exit code {run.code} is none that is documented: {run.stderr}"]
     try:
         missing = [key for key in ("message", "hint") if not run.error.get(key)]
@@ -246,30 +252,38 @@ def untold(run: Run) -> list[str]:
     return [f"it has no {key}" for key in missing] + ([] if same else ["the termination log differs"])
 
 
-def altered(place: Place) -> list[str]:
+def check_file_times(volume: TrialVolume) -> list[str]:
     """Published files that have not the size and the time that their receipt says: the next pull would fetch anew."""
-    dest = place.volume / "m"
+    dest = volume.volume / "m"
     receipt = receipts.read_receipt(receipts.receipt_path(dest, directory=dest.is_dir()))
-    base = dest if dest.is_dir() else place.volume
+    base = dest if dest.is_dir() else volume.volume
     return [] if receipts.is_intact(receipt, base) else ["what is published has not the times that its receipt says"]
 
 
-def staged(volume: Path) -> int:
+def count_staged_bytes(volume: Path) -> int:
     """Bytes in staging areas, as they count on the disk."""
     paths = [path for area in volume.rglob(tree.STAGING) for path in area.rglob("*")]
     return sum(path.lstat().st_blocks * 512 for path in paths if not path.is_dir())
 
 
-def touched(place: Place) -> list[str]:
+def check_outside_files(volume: TrialVolume) -> list[str]:
     """What was changed outside the volume."""
-    after = destination_check.state(place.outside)
-    return [] if after == place.before else [f"outside there was {place.before}, and now there is {after}"]
+    after = destination_check.read_state(volume.outside)
+    return (
+        []
+        if after == volume.outside_before
+        else [f"outside there was {volume.outside_before}, and now there is {after}"]
+    )
 
 
-def mended(place: Place) -> list[str]:
+def check_next_pull(volume: TrialVolume) -> list[str]:
     """What is wrong after the next pull, which nothing stands in the way of."""
-    place.heal()
-    run = place.pull()
+    volume.heal()
+    run = volume.run_pull()
     if run.code != 0:
         return [f"the next pull ended with {run.code}: {run.stderr}"]
-    return destination_check.at_the_end(place.prepared, place.volume) + altered(place) + touched(place)
+    return (
+        destination_check.check_finished_pull(volume.prepared, volume.volume)
+        + check_file_times(volume)
+        + check_outside_files(volume)
+    )

@@ -8,187 +8,204 @@ from testkit.faults import Request
 from tests.faults.fault import (
     CHANGED,
     CREDENTIALS,
-    HTML,
+    HTML_RESPONSE,
     MISMATCH,
-    ONCE,
-    PATIENT,
+    ONE_RETRY,
+    TEN_RETRIES,
     REFUSED,
     RIGHT,
-    STALLED,
+    SHORT_STALL_TIMEOUT,
     TRANSIENT,
     Fault,
-    always,
-    bodies,
-    questions,
+    spoil_every_download,
+    spoil_downloads,
+    spoil_metadata,
 )
-from tests.faults.network_route import Way
+from tests.faults.network_route import NetworkRoute
 
-TENFOLD = {"MODELFETCH_RETRIES": "10", "MODELFETCH_RETRY_WAIT": "0.001s"}
+TEN_FAST_RETRIES = {"MODELFETCH_RETRIES": "10", "MODELFETCH_RETRY_WAIT": "0.001s"}
 OTHER_VERSION = {"ETag": '"0123456789abcdef0123456789abcdef"', "X-Goog-Generation": "1"}
 
 
-def _limit(way: Way) -> None:
+def _limit_connection_bytes(way: NetworkRoute) -> None:
     way.stream.add("limit_data", bytes=way.model.victim_size // 8 + 80_000)
 
 
-def _shifted(request: Request) -> None:
+def _shift_range(request: Request) -> None:
     """Have the server send other bytes than were asked for."""
     first, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
     request.headers["range"] = f"bytes={int(first) + 1000}-{last}"
 
 
-def _halved(request: Request) -> None:
+def _halve_range(request: Request) -> None:
     """Have it send fewer, as it may."""
     first, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
     request.headers["range"] = f"bytes={first}-{(int(first) + int(last)) // 2}"
 
 
-def _cut_at_a_tenth(way: Way) -> None:
+def _cut_body_at_tenth(way: NetworkRoute) -> None:
     size = way.model.victim_size
-    way.bodies(cut_at=min((way.nth + 1) * size // 10, size - 1))
+    way.spoil_downloads(cut_at=min((way.variant + 1) * size // 10, size - 1))
 
 
-def _flip(way: Way, times: int | None) -> None:
-    way.bodies(flip_at=min(way.nth * BLOCK_SIZE + 12_345, way.model.victim_size - 1), times=times)
+def _flip_byte(way: NetworkRoute, times: int | None) -> None:
+    way.spoil_downloads(flip_at=min(way.variant * BLOCK_SIZE + 12_345, way.model.victim_size - 1), times=times)
 
 
-def _several(way: Way) -> None:
+def _inject_five_faults(way: NetworkRoute) -> None:
     """Five faults that heal, one after the other, chosen by chance."""
     pool: list[dict[str, Any]] = [
         {"reset": True}, {"cut_after": 60_000}, {"cut_after": 30_000, "clean": True}, {"status": 503},
         {"status": 500}, {"stall_after": 10_000}, {"status": 401}, {"redirect": 307}, {"flip_at": 50_000},
-        {"raw": b"HTTP/1.1 2"}, {"headers": OTHER_VERSION}, {"length_off": -500}, {"bad_chunk": 20_000}, HTML,
+        {"raw": b"HTTP/1.1 2"}, {"headers": OTHER_VERSION}, {"length_off": -500}, {"bad_chunk": 20_000}, HTML_RESPONSE,
     ]  # fmt: skip
-    for what in random.Random(f"{way.model.shape} {way.model.store.scheme} {way.nth}").sample(pool, 5):
-        way.bodies(**what)
+    for what in random.Random(f"{way.model.shape} {way.model.store.scheme} {way.variant}").sample(pool, 5):
+        way.spoil_downloads(**what)
 
 
-STREAM = (
-    Fault("connection refused", lambda way: way.stream.refuse(), (TRANSIENT,), env=ONCE),
+STREAM_FAULTS = (
+    Fault("connection refused", lambda way: way.stream.refuse(), (TRANSIENT,), env=ONE_RETRY),
     Fault(
         "connection refused from midway on",
-        lambda way: way.bodies(before=way.stream.refuse),
+        lambda way: way.spoil_downloads(before=way.stream.refuse),
         (TRANSIENT,),
-        env=ONCE,
+        env=ONE_RETRY,
     ),
-    Fault("connection refused for a while", lambda way: way.unreachable_for(1.5), env=PATIENT),
-    Fault("every connection reset for a while", lambda way: way.during("reset_peer", 4, timeout=50), env=PATIENT),
-    Fault("no connection lives long", _limit),
-    Fault("stream stalls for a while", lambda way: way.during("timeout", 4, timeout=0), env={**PATIENT, **STALLED}),
-    Fault("stream stalls", lambda way: way.during("timeout", 1000, timeout=0), (TRANSIENT,), env={**ONCE, **STALLED}),
+    Fault("connection refused for a while", lambda way: way.refuse_connections(1.5), env=TEN_RETRIES),
+    Fault(
+        "every connection reset for a while", lambda way: way.spoil_stream("reset_peer", 4, timeout=50), env=TEN_RETRIES
+    ),
+    Fault("no connection lives long", _limit_connection_bytes),
+    Fault(
+        "stream stalls for a while",
+        lambda way: way.spoil_stream("timeout", 4, timeout=0),
+        env={**TEN_RETRIES, **SHORT_STALL_TIMEOUT},
+    ),
+    Fault(
+        "stream stalls",
+        lambda way: way.spoil_stream("timeout", 1000, timeout=0),
+        (TRANSIENT,),
+        env={**ONE_RETRY, **SHORT_STALL_TIMEOUT},
+    ),
     Fault("latency", lambda way: way.stream.add("latency", latency=100, jitter=50)),
     Fault("little bandwidth", lambda way: way.stream.add("bandwidth", rate=5000)),
     Fault("small packets", lambda way: way.stream.add("slicer", average_size=2000, size_variation=1000, delay=0)),
 )
-BROKEN = (
-    bodies("reset before the headers", times=3, reset=True),
-    bodies("reset in the headers", raw=b"HTTP/1.1 206 Partial Content\r\nContent-Le"),
-    bodies("closed after the headers", cut_after=0, clean=True),
-    Fault("reset at a tenth of the body", _cut_at_a_tenth, variants=lambda _: 10),
-    bodies("body cut short, with Content-Length", cut_after=60_000, clean=True),
-    bodies("body cut short, without", cut_after=60_000, clean=True, drop=("Content-Length",)),
-    always("every body cut short early", TRANSIENT, cut_after=10_000, clean=True),
-    bodies("stall in the body", env=STALLED, stall_after=60_000),
-    bodies("no answer", env=STALLED, mute=True),
-    always("never an answer", TRANSIENT, env=STALLED, mute=True),
-    bodies("trickle", trickle=(16_000, 0.001)),
-    bodies("slow headers", slow_head=0.05),
-    always("slower than the time given", "75 deadline", env={"MODELFETCH_TIMEOUT": "3s"}, trickle=(1000, 0.2)),
+BROKEN_RESPONSES = (
+    spoil_downloads("reset before the headers", times=3, reset=True),
+    spoil_downloads("reset in the headers", raw=b"HTTP/1.1 206 Partial Content\r\nContent-Le"),
+    spoil_downloads("closed after the headers", cut_after=0, clean=True),
+    Fault("reset at a tenth of the body", _cut_body_at_tenth, variants=lambda _: 10),
+    spoil_downloads("body cut short, with Content-Length", cut_after=60_000, clean=True),
+    spoil_downloads("body cut short, without", cut_after=60_000, clean=True, drop=("Content-Length",)),
+    spoil_every_download("every body cut short early", TRANSIENT, cut_after=10_000, clean=True),
+    spoil_downloads("stall in the body", env=SHORT_STALL_TIMEOUT, stall_after=60_000),
+    spoil_downloads("no answer", env=SHORT_STALL_TIMEOUT, mute=True),
+    spoil_every_download("never an answer", TRANSIENT, env=SHORT_STALL_TIMEOUT, mute=True),
+    spoil_downloads("trickle", trickle=(16_000, 0.001)),
+    spoil_downloads("slow headers", slow_head=0.05),
+    spoil_every_download(
+        "slower than the time given", "75 deadline", env={"MODELFETCH_TIMEOUT": "3s"}, trickle=(1000, 0.2)
+    ),
 )
-BUSY = (
+OVERLOADED_STORE = (
     *(
-        bodies(f"{status} storm with Retry-After", times=4, status=status, headers={"Retry-After": "1"})
+        spoil_downloads(f"{status} storm with Retry-After", times=4, status=status, headers={"Retry-After": "1"})
         for status in (429, 500, 503)
     ),
-    *(bodies(f"{status} storm", times=4, status=status) for status in (408, 502, 504)),
-    always("503 without end", TRANSIENT, status=503),
-    questions("questions: 429 storm", status=429, headers={"Retry-After": "1"}),
-    questions("questions: 500 storm", status=500),
-    questions("questions: 503 storm", status=503, headers={"Retry-After": "1"}),
-    questions("questions: 503 without end", TRANSIENT, env=ONCE, times=None, status=503),
+    *(spoil_downloads(f"{status} storm", times=4, status=status) for status in (408, 502, 504)),
+    spoil_every_download("503 without end", TRANSIENT, status=503),
+    spoil_metadata("questions: 429 storm", status=429, headers={"Retry-After": "1"}),
+    spoil_metadata("questions: 500 storm", status=500),
+    spoil_metadata("questions: 503 storm", status=503, headers={"Retry-After": "1"}),
+    spoil_metadata("questions: 503 without end", TRANSIENT, env=ONE_RETRY, times=None, status=503),
 )
-REFUSED_MIDWAY = (
-    bodies("401 midway", nth=2, times=1, status=401),
-    bodies("403 midway", nth=2, times=1, status=403),
-    always("401 without end", CREDENTIALS, status=401),
-    always("403 without end", CREDENTIALS, status=403),
+REFUSED_REQUESTS = (
+    spoil_downloads("401 midway", nth=2, times=1, status=401),
+    spoil_downloads("403 midway", nth=2, times=1, status=403),
+    spoil_every_download("401 without end", CREDENTIALS, status=401),
+    spoil_every_download("403 without end", CREDENTIALS, status=403),
     Fault(
         "access taken away midway",
-        lambda way: way.bodies(cut_after=60_000, before=lambda: way.proxy.add(status=403, times=None)),
+        lambda way: way.spoil_downloads(cut_after=60_000, before=lambda: way.proxy.add(status=403, times=None)),
         (CREDENTIALS,),
     ),
-    *(bodies(f"{status} redirect", redirect=status) for status in (301, 302, 307, 308)),
-    always("redirect loop", REFUSED, redirect=307),
+    *(spoil_downloads(f"{status} redirect", redirect=status) for status in (301, 302, 307, 308)),
+    spoil_every_download("redirect loop", REFUSED, redirect=307),
 )
-LIES = (
-    bodies("wrong Content-Range", ranged=True, headers={"Content-Range": "bytes 5-9/10"}),
-    bodies("no Content-Range", ranged=True, drop=("Content-Range",)),
-    bodies("other bytes than asked for", ranged=True, rewrite=_shifted),
-    bodies("206 of fewer bytes than asked for", ranged=True, rewrite=_halved),
-    always("200 instead of 206", RIGHT, ranged=True, whole=True),
-    bodies("another version's ETag", headers=OTHER_VERSION),
-    always("another version's ETag, in each of ten tries", CHANGED, env=TENFOLD, headers=OTHER_VERSION),
-    bodies("empty body with 200", status=200),
-    always("empty body with 200, always", TRANSIENT, CHANGED, status=200),
-    bodies("error page with 200", **HTML),
-    always("error page with 200, always", TRANSIENT, CHANGED, **HTML),
-    bodies("Content-Length too small", length_off=-1000),
-    bodies("Content-Length too large", env=STALLED, length_off=1000),
-    bodies("Content-Length twice", also=(("Content-Length", "5"),)),
-    bodies("no status line", raw=b"\x00\xff garbage\r\n\r\n"),
-    always("HTTP/1.0 replies", RIGHT, old=True),
-    always("chunked replies", RIGHT, chunked=True),
-    bodies("damaged chunk", bad_chunk=60_000),
-    bodies("more bytes after the body", extra=b"more\r\n"),
-    bodies("more bytes after the body, without Content-Length", extra=b"more\r\n", drop=("Content-Length",)),
+WRONG_RESPONSES = (
+    spoil_downloads("wrong Content-Range", ranged=True, headers={"Content-Range": "bytes 5-9/10"}),
+    spoil_downloads("no Content-Range", ranged=True, drop=("Content-Range",)),
+    spoil_downloads("other bytes than asked for", ranged=True, rewrite=_shift_range),
+    spoil_downloads("206 of fewer bytes than asked for", ranged=True, rewrite=_halve_range),
+    spoil_every_download("200 instead of 206", RIGHT, ranged=True, whole=True),
+    spoil_downloads("another version's ETag", headers=OTHER_VERSION),
+    spoil_every_download(
+        "another version's ETag, in each of ten tries", CHANGED, env=TEN_FAST_RETRIES, headers=OTHER_VERSION
+    ),
+    spoil_downloads("empty body with 200", status=200),
+    spoil_every_download("empty body with 200, always", TRANSIENT, CHANGED, status=200),
+    spoil_downloads("error page with 200", **HTML_RESPONSE),
+    spoil_every_download("error page with 200, always", TRANSIENT, CHANGED, **HTML_RESPONSE),
+    spoil_downloads("Content-Length too small", length_off=-1000),
+    spoil_downloads("Content-Length too large", env=SHORT_STALL_TIMEOUT, length_off=1000),
+    spoil_downloads("Content-Length twice", also=(("Content-Length", "5"),)),
+    spoil_downloads("no status line", raw=b"\x00\xff garbage\r\n\r\n"),
+    spoil_every_download("HTTP/1.0 replies", RIGHT, old=True),
+    spoil_every_download("chunked replies", RIGHT, chunked=True),
+    spoil_downloads("damaged chunk", bad_chunk=60_000),
+    spoil_downloads("more bytes after the body", extra=b"more\r\n"),
+    spoil_downloads("more bytes after the body, without Content-Length", extra=b"more\r\n", drop=("Content-Length",)),
 )
-ALTERED = (
-    Fault("flipped byte in each part", lambda way: _flip(way, 1), variants=lambda model: model.blocks),
+ALTERED_BODIES = (
+    Fault("flipped byte in each part", lambda way: _flip_byte(way, 1), variants=lambda model: model.block_count),
     Fault(
         "flipped byte in each part, always",
-        lambda way: _flip(way, None),
+        lambda way: _flip_byte(way, None),
         (MISMATCH,),
-        variants=lambda model: model.blocks,
+        variants=lambda model: model.block_count,
     ),
-    bodies("compressed on the way", times=1, compress=True),
-    always("compressed on the way, always", MISMATCH, CHANGED, compress=True),
+    spoil_downloads("compressed on the way", times=1, compress=True),
+    spoil_every_download("compressed on the way, always", MISMATCH, CHANGED, compress=True),
 )
-QUESTIONS = (
-    questions("questions: reset", reset=True),
-    questions("questions: no answer", env=STALLED, mute=True),
-    questions("questions: no status line", raw=b"\x00\xff garbage\r\n\r\n"),
-    questions("questions: slow headers", slow_head=0.05),
-    questions("questions: answer cut short", cut_after=50, clean=True),
-    questions("questions: Content-Length too small", RIGHT, REFUSED, length_off=-10),
-    questions("questions: Content-Length too large", env=STALLED, length_off=1000),
-    questions("questions: no Content-Length", RIGHT, REFUSED, drop=("Content-Length",)),
-    questions("questions: damaged chunk", bad_chunk=50),
-    questions("questions: an answer of another kind", RIGHT, REFUSED, TRANSIENT, status=200, body=b"[]"),
-    questions("questions: redirect", RIGHT, REFUSED, redirect=307),
-    questions("questions: 403", RIGHT, CREDENTIALS, status=403),
-    questions("questions: 401", RIGHT, CREDENTIALS, status=401),
-    questions("questions: HTTP/1.0 replies", times=None, old=True),
-    questions("questions: empty body with 200", RIGHT, REFUSED, TRANSIENT, status=200),
-    questions("questions: empty body with 200, always", REFUSED, TRANSIENT, times=None, status=200),
-    questions("questions: error page with 200", RIGHT, REFUSED, TRANSIENT, **HTML),
-    questions("questions: error page with 200, always", REFUSED, TRANSIENT, times=None, **HTML),
+METADATA_FAULTS = (
+    spoil_metadata("questions: reset", reset=True),
+    spoil_metadata("questions: no answer", env=SHORT_STALL_TIMEOUT, mute=True),
+    spoil_metadata("questions: no status line", raw=b"\x00\xff garbage\r\n\r\n"),
+    spoil_metadata("questions: slow headers", slow_head=0.05),
+    spoil_metadata("questions: answer cut short", cut_after=50, clean=True),
+    spoil_metadata("questions: Content-Length too small", RIGHT, REFUSED, length_off=-10),
+    spoil_metadata("questions: Content-Length too large", env=SHORT_STALL_TIMEOUT, length_off=1000),
+    spoil_metadata("questions: no Content-Length", RIGHT, REFUSED, drop=("Content-Length",)),
+    spoil_metadata("questions: damaged chunk", bad_chunk=50),
+    spoil_metadata("questions: an answer of another kind", RIGHT, REFUSED, TRANSIENT, status=200, body=b"[]"),
+    spoil_metadata("questions: redirect", RIGHT, REFUSED, redirect=307),
+    spoil_metadata("questions: 403", RIGHT, CREDENTIALS, status=403),
+    spoil_metadata("questions: 401", RIGHT, CREDENTIALS, status=401),
+    spoil_metadata("questions: HTTP/1.0 replies", times=None, old=True),
+    spoil_metadata("questions: empty body with 200", RIGHT, REFUSED, TRANSIENT, status=200),
+    spoil_metadata("questions: empty body with 200, always", REFUSED, TRANSIENT, times=None, status=200),
+    spoil_metadata("questions: error page with 200", RIGHT, REFUSED, TRANSIENT, **HTML_RESPONSE),
+    spoil_metadata("questions: error page with 200, always", REFUSED, TRANSIENT, times=None, **HTML_RESPONSE),
 )
-ANSWERS = (
+EVERY_RESPONSE = (
     Fault(
         "every answer is an error page with 200",
-        lambda way: way.proxy.add(times=None, **HTML),
+        lambda way: way.proxy.add(times=None, **HTML_RESPONSE),
         (REFUSED, TRANSIENT),
-        env=ONCE,
+        env=ONE_RETRY,
     ),
 )
-NETWORK = (
-    *STREAM,
-    *BROKEN,
-    *BUSY,
-    *REFUSED_MIDWAY,
-    *LIES,
-    *ALTERED,
-    *QUESTIONS,
-    *ANSWERS,
-    Fault("five of these at once", _several, variants=lambda _: 5, env={**PATIENT, **STALLED}),
+NETWORK_FAULTS = (
+    *STREAM_FAULTS,
+    *BROKEN_RESPONSES,
+    *OVERLOADED_STORE,
+    *REFUSED_REQUESTS,
+    *WRONG_RESPONSES,
+    *ALTERED_BODIES,
+    *METADATA_FAULTS,
+    *EVERY_RESPONSE,
+    Fault(
+        "five of these at once", _inject_five_faults, variants=lambda _: 5, env={**TEN_RETRIES, **SHORT_STALL_TIMEOUT}
+    ),
 )

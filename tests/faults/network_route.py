@@ -9,11 +9,11 @@ from typing import Any
 from testkit.faultproxy import FaultProxy
 from testkit.faults import Rule
 from testkit.toxiproxy import Stream
-from tests.faults.stored_models import Model
+from tests.faults.stored_models import StoredModel
 
 
 @dataclass
-class Way:
+class NetworkRoute:
     """One run's.
 
     Attributes:
@@ -25,15 +25,15 @@ class Way:
         env: variables of the pull beside the usual; None leaves one out.
     """
 
-    model: Model
+    model: StoredModel
     proxy: FaultProxy
     stream: Stream
-    work: Path
-    nth: int = 0
+    directory: Path
+    variant: int = 0
     env: dict[str, str | None] = field(default_factory=dict)
     _timers: list[threading.Timer] = field(default_factory=list)
 
-    def clear(self) -> None:
+    def remove_faults(self) -> None:
         """Take all faults away."""
         for timer in self._timers:
             timer.join()
@@ -41,15 +41,15 @@ class Way:
         self.proxy.clear()
         self.env.clear()
 
-    def bodies(self, **what: Any) -> Rule:
+    def spoil_downloads(self, **what: Any) -> Rule:
         """Spoil requests for the victim's bytes."""
-        return self.proxy.add(**{**self.model.downloads(), **what})
+        return self.proxy.add(**{**self.model.match_downloads(), **what})
 
-    def questions(self, **what: Any) -> Rule:
+    def spoil_metadata(self, **what: Any) -> Rule:
         """Spoil the question that comes first: for the object's state, or for the listing."""
-        return self.proxy.add(**{**self.model.questions(), **what})
+        return self.proxy.add(**{**self.model.match_metadata_requests(), **what})
 
-    def during(self, kind: str, requests: int, **attributes: int) -> None:
+    def spoil_stream(self, kind: str, requests: int, **attributes: int) -> None:
         """Have toxiproxy spoil the stream from the first request for bytes until so many more have come."""
         added = threading.Event()
 
@@ -61,10 +61,10 @@ class Way:
             added.wait()
             self.stream.remove(kind)
 
-        self.bodies(before=add)
-        self.proxy.add(**self.model.downloads(""), nth=requests, before=remove)
+        self.spoil_downloads(before=add)
+        self.proxy.add(**self.model.match_downloads(""), nth=requests, before=remove)
 
-    def unreachable_for(self, seconds: float) -> None:
+    def refuse_connections(self, seconds: float) -> None:
         """Refuse connections from the first request for bytes on, for a while; the open ones end."""
 
         def refuse() -> None:
@@ -72,9 +72,9 @@ class Way:
             self._timers.append(threading.Timer(seconds, self.stream.accept))
             self._timers[-1].start()
 
-        self.bodies(before=refuse)
+        self.spoil_downloads(before=refuse)
 
-    def midway(self, change: Callable[[Model], object]) -> None:
+    def change_midway(self, change: Callable[[StoredModel], object]) -> None:
         """Change what is stored after some of the victim's bytes have come."""
-        self.bodies(cut_after=60_000)
-        self.bodies(before=lambda: change(self.model))
+        self.spoil_downloads(cut_after=60_000)
+        self.spoil_downloads(before=lambda: change(self.model))

@@ -16,7 +16,7 @@ from testkit.cli import Cli
 State = dict[str, str]  # what is at each path: a file with its mode and sha256, a directory with its mode, or a link
 
 
-class Source(Protocol):
+class ModelSource(Protocol):
     """Where the models are: a bucket, or a directory."""
 
     def put(self, key: str, data: bytes) -> None:
@@ -33,39 +33,39 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelVersion:
     """A version of a model; a single file's has the one path `m`."""
 
     files: Mapping[str, bytes] = field(repr=False)
     links: Mapping[str, str] = field(default_factory=dict)
-    programs: frozenset[str] = frozenset()
-    folders: frozenset[str] = frozenset()  # that may be empty; only an archive can have them, or programs, or links
+    executables: frozenset[str] = frozenset()
+    directories: frozenset[str] = frozenset()  # that may be empty; only an archive can have them, or programs, or links
 
     @cached_property
-    def state(self) -> State:
+    def expected_state(self) -> State:
         """How it must stand on the disk."""
         found = {
-            path: f"file {'755' if path in self.programs else '644'} {tree.sha256(data)}"
+            path: f"file {'755' if path in self.executables else '644'} {tree.sha256(data)}"
             for path, data in self.files.items()
         }
         found |= {path: f"link {target}" for path, target in self.links.items()}
         above = {str(parent) for path in found for parent in Path(path).parents} - {"."}
-        return found | dict.fromkeys(above | self.folders, "directory 755")
+        return found | dict.fromkeys(above | self.directories, "directory 755")
 
     @property
     def size(self) -> int:
         """Bytes of all files."""
         return sum(map(len, self.files.values()))
 
-    def packed(self) -> bytes:
+    def pack_archive(self) -> bytes:
         """It as a tar.gz, the same for the same model."""
         sink = io.BytesIO()
         with tarfile.open(fileobj=sink, mode="w:gz", compresslevel=1) as archive:
             for path, data in self.files.items():
                 member = tarfile.TarInfo(path)
-                member.size, member.mode = len(data), 0o755 if path in self.programs else 0o644
+                member.size, member.mode = len(data), 0o755 if path in self.executables else 0o644
                 archive.addfile(member, io.BytesIO(data))
-            for path in self.folders:
+            for path in self.directories:
                 member = tarfile.TarInfo(path)
                 member.type = tarfile.DIRTYPE
                 archive.addfile(member)
@@ -77,7 +77,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scenario:
     """A pull, and what it finds at its destination `volume/m`.
 
     Attributes:
@@ -94,13 +94,13 @@ class Scene:
 
     name: str
     kind: str
-    new: Model
-    old: Model | None = None
-    strangers: Mapping[str, bytes] = field(default_factory=dict)
-    empty: bool = False
-    locked: bool = False
-    singles: tuple[str, ...] = ()
-    others: State = field(default_factory=dict)
+    new: ModelVersion
+    old: ModelVersion | None = None
+    foreign_files: Mapping[str, bytes] = field(default_factory=dict)
+    empty_destination: bool = False
+    parent_read_only: bool = False
+    pulled_alone: tuple[str, ...] = ()
+    other_entries: State = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -110,7 +110,7 @@ class Scene:
     @property
     def size(self) -> int:
         """Bytes of what is pulled, as stored."""
-        return len(self.new.packed()) if self.kind == "archive" else self.new.size
+        return len(self.new.pack_archive()) if self.kind == "archive" else self.new.size
 
     @property
     def piecemeal(self) -> bool:
@@ -120,56 +120,66 @@ class Scene:
         """
         files = self.old.files if self.old else {}
         empty = [
-            each for each in (self.old.folders if self.old else ()) if not any(f.startswith(f"{each}/") for f in files)
+            each
+            for each in (self.old.directories if self.old else ())
+            if not any(f.startswith(f"{each}/") for f in files)
         ]
-        return self.kind == "file" or self.locked or bool(self.strangers) or bool(self.singles) or bool(empty)
+        return (
+            self.kind == "file"
+            or self.parent_read_only
+            or bool(self.foreign_files)
+            or bool(self.pulled_alone)
+            or bool(empty)
+        )
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedScenario:
     """A scene whose source is there, and whose destination can be had any number of times."""
 
-    scene: Scene
+    scenario: Scenario
     uri: str
     template: Path
-    exchanging: bool
+    can_exchange: bool
 
-    def fresh(self, volume: Path) -> Path:
+    def lay_out_destination(self, volume: Path) -> Path:
         """Lay out the destination anew; returns what to pull to."""
         shutil.copytree(self.template, volume, symlinks=True)
-        if self.scene.locked:
+        if self.scenario.parent_read_only:
             volume.chmod(0o555)
         return volume / "m"
 
 
-def prepare(scene: Scene, source: Source, cli: Cli, at: Path, env: Mapping[str, str]) -> Prepared:
+def prepare_scenario(
+    scenario: Scenario, source: ModelSource, cli: Cli, directory: Path, env: Mapping[str, str]
+) -> PreparedScenario:
     """Publish what the scene begins with into a template, and store what is to be pulled."""
-    volume, uri = at / "volume", source.uri(scene.key)
+    volume, uri = directory / "volume", source.uri(scenario.key)
     volume.mkdir(parents=True)
-    tree.write(volume, scene.strangers)
-    if scene.empty:
+    tree.write(volume, scenario.foreign_files)
+    if scenario.empty_destination:
         (volume / "m").mkdir(exist_ok=True)
-    if scene.old:
-        _store(scene, scene.old, source)
+    if scenario.old:
+        _store_version(scenario, scenario.old, source)
         cli.ok("pull", uri, volume / "m", env=env)
-        for path in set(scene.old.files) - set(scene.new.files) if scene.kind == "directory" else ():
+        for path in set(scenario.old.files) - set(scenario.new.files) if scenario.kind == "directory" else ():
             source.delete(f"m/{path}")
-    _store(scene, scene.new, source)
-    for path in scene.singles:
+    _store_version(scenario, scenario.new, source)
+    for path in scenario.pulled_alone:
         cli.ok("pull", source.uri(f"m/{path}"), volume / "m" / path, env=env)
-    return Prepared(scene, uri, volume, _can_exchange(at))
+    return PreparedScenario(scenario, uri, volume, _can_exchange(directory))
 
 
-def _store(scene: Scene, model: Model, source: Source) -> None:
-    if scene.kind == "archive":
-        source.put("m.tar.gz", model.packed())
+def _store_version(scenario: Scenario, version: ModelVersion, source: ModelSource) -> None:
+    if scenario.kind == "archive":
+        source.put("m.tar.gz", version.pack_archive())
     else:
-        for path, data in model.files.items():
-            source.put(path if scene.kind == "file" else f"m/{path}", data)
+        for path, data in version.files.items():
+            source.put(path if scenario.kind == "file" else f"m/{path}", data)
 
 
-def _can_exchange(at: Path) -> bool:
-    one, other = at / "one", at / "other"
+def _can_exchange(directory: Path) -> bool:
+    one, other = directory / "one", directory / "other"
     one.mkdir()
     other.mkdir()
     return publish._rename_exchange(one, other)

@@ -12,30 +12,33 @@ from testkit.stores import Store
 
 Files = Mapping[str, bytes]
 SHAPES = ("object", "directory", "archive")
-LARGE = 18_000_000  # two requests, the second one short
-FILES = 50
-FILE = 100_000
-MEMBERS = 18
-MEMBER = 1_000_000
+OBJECT_BYTES = 18_000_000  # two requests, the second one short
+FILE_COUNT = 50
+FILE_BYTES = 100_000
+MEMBER_COUNT = 18
+MEMBER_BYTES = 1_000_000
 
 
 @cache
-def content(shape: str, edition: int = 0) -> Files:
+def model_files(shape: str, edition: int = 0) -> Files:
     """What must be at the destination; editions of a model differ in every file, and not in its size."""
     seed = edition * 1000
     match shape:
         case "object":
-            return {"large.bin": tree.noise(LARGE, seed)}
+            return {"large.bin": tree.noise(OBJECT_BYTES, seed)}
         case "archive":
-            return {f"{number:02}/member": tree.noise(MEMBER, seed + number) for number in range(MEMBERS)}
+            return {f"{number:02}/member": tree.noise(MEMBER_BYTES, seed + number) for number in range(MEMBER_COUNT)}
         case _:
-            return {f"{number:02}/file": tree.noise(FILE if number else 0, seed + number) for number in range(FILES)}
+            return {
+                f"{number:02}/file": tree.noise(FILE_BYTES if number else 0, seed + number)
+                for number in range(FILE_COUNT)
+            }
 
 
 @cache
-def stored(shape: str, edition: int = 0) -> Files:
+def stored_objects(shape: str, edition: int = 0) -> Files:
     """The objects that hold it, by key."""
-    files = content(shape, edition)
+    files = model_files(shape, edition)
     match shape:
         case "object":
             return files
@@ -46,7 +49,7 @@ def stored(shape: str, edition: int = 0) -> Files:
 
 
 @dataclass
-class Model:
+class StoredModel:
     """A model in a store, and which of its objects things happen to.
 
     Attributes:
@@ -62,7 +65,7 @@ class Model:
     victim: str
     objects: dict[str, bytes]
     editions: list[Files]
-    packed: bool = False
+    gzip_encoded: bool = False
 
     @property
     def uri(self) -> str:
@@ -80,42 +83,42 @@ class Model:
         return len(self.objects[self.victim])
 
     @property
-    def blocks(self) -> int:
+    def block_count(self) -> int:
         """In how many pieces the victim is fetched and noted, at most."""
         return -(-self.victim_size // BLOCK_SIZE)
 
-    def put(self, key: str, data: bytes) -> None:
+    def put_object(self, key: str, data: bytes) -> None:
         """Store an object of it, anew or for the first time."""
-        if self.packed:
+        if self.gzip_encoded:
             data = gzip.compress(data, 1, mtime=0)
             self.store.put(key, data, content_encoding="gzip")
         else:
             self.store.put(key, data)
         self.objects[key] = data
 
-    def put_all(self, edition: int) -> None:
+    def put_edition(self, edition: int) -> None:
         """Store another edition of the whole."""
-        for key, data in stored(self.shape, edition).items():
-            self.put(key, data)
+        for key, data in stored_objects(self.shape, edition).items():
+            self.put_object(key, data)
 
-    def delete(self, key: str) -> None:
+    def delete_object(self, key: str) -> None:
         """Remove an object of it."""
         self.store.delete(key)
         del self.objects[key]
 
-    def restore(self) -> None:
+    def restore_objects(self) -> None:
         """Put back what was deleted."""
-        for key in stored(self.shape).keys() - self.objects.keys():
-            self.put(key, stored(self.shape)[key])
+        for key in stored_objects(self.shape).keys() - self.objects.keys():
+            self.put_object(key, stored_objects(self.shape)[key])
             path = key.removeprefix("dir/")
-            back = {**self.editions[-1], path: content(self.shape)[path]} if self.shape == "directory" else None
-            self.editions.append(back or content(self.shape))
+            back = {**self.editions[-1], path: model_files(self.shape)[path]} if self.shape == "directory" else None
+            self.editions.append(back or model_files(self.shape))
 
-    def downloads(self, key: str | None = None) -> dict[str, str]:
+    def match_downloads(self, key: str | None = None) -> dict[str, str]:
         """What tells requests for the bytes of an object, the victim if none is named, from others."""
         return self.store.downloads(self.victim if key is None else key)
 
-    def questions(self) -> dict[str, str]:
+    def match_metadata_requests(self) -> dict[str, str]:
         """What tells the first question, that for the object's state or for the listing, from others."""
         if self.store.scheme == "s3" and self.shape == "directory":
             return {"method": "GET", "path": f"^/{self.store.bucket}/?$", "query": "list-type=2"}
@@ -125,22 +128,22 @@ class Model:
         return {"method": "GET", "path": f"/b/{self.store.bucket}/o{name}$", "query": "^(?!.*alt=media)"}
 
 
-def stock(store: Store, shape: str, *, packed: bool = False) -> Model:
+def store_model(store: Store, shape: str, *, gzip_encoded: bool = False) -> StoredModel:
     """Store a model of a shape."""
     victim = {"object": "large.bin", "archive": "model.tar.gz", "directory": "dir/07/file"}[shape]
-    model = Model(store, shape, victim, {}, [content(shape)], packed)
-    model.put_all(0)
+    model = StoredModel(store, shape, victim, {}, [model_files(shape)], gzip_encoded)
+    model.put_edition(0)
     return model
 
 
-def overwrite(model: Model) -> None:
+def overwrite_victim(model: StoredModel) -> None:
     """Replace the victim by another edition's, of the same size: either edition is right, and no mixture."""
-    new = content(model.shape, 1)
+    new = model_files(model.shape, 1)
     whole = new if model.shape != "directory" else {**model.editions[0], "07/file": new["07/file"]}
-    model.put(model.victim, stored(model.shape, 1)[model.victim])
+    model.put_object(model.victim, stored_objects(model.shape, 1)[model.victim])
     model.editions.append(whole)
 
 
-def delete(model: Model) -> None:
+def delete_victim(model: StoredModel) -> None:
     """Remove the victim."""
-    model.delete(model.victim)
+    model.delete_object(model.victim)

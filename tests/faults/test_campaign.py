@@ -16,13 +16,13 @@ from testkit.warm import warm
 from tests.faults.all_faults import FAULTS
 from tests.faults.campaign_report import Ledger
 from tests.faults.fault import Fault
-from tests.faults.fault_campaign import Campaign, Case, Outcome
-from tests.faults.stored_models import SHAPES, Model, stock
+from tests.faults.fault_campaign import Campaign, FaultCase, FaultOutcome
+from tests.faults.stored_models import SHAPES, StoredModel, store_model
 
 TITLE = "Faults on the way"
 WORKERS = 6  # most of them wait
 
-Outcomes = Callable[[Fault], list[Outcome]]
+Outcomes = Callable[[Fault], list[FaultOutcome]]
 
 
 @pytest.fixture(scope="module")
@@ -34,25 +34,25 @@ def grounds(
         work = tmp_path_factory.mktemp("campaign")
         forker = stack.enter_context(warm(tmp_path_factory.mktemp("warm")))
         stores: dict[str, S3 | GCS] = {"s3": s3, "gcs": gcs}
-        shelf: dict[tuple[str, str], Model] = {}
+        shelf: dict[tuple[str, str], StoredModel] = {}
         for name, server in stores.items():
             bucket: AbstractContextManager[Store] = server.new_bucket()
             store = stack.enter_context(bucket)
-            shelf |= {(name, shape): stock(store, shape) for shape in SHAPES}
+            shelf |= {(name, shape): store_model(store, shape) for shape in SHAPES}
         campaign = Campaign(stores, shelf, toxiproxy, forker, work, thorough=full)
-        campaign.measure()
-        for row in campaign.undisturbed():
-            ledger.add(TITLE, row)
+        campaign.measure_undisturbed_pulls()
+        for row in campaign.undisturbed_rows():
+            ledger.add_row(TITLE, row)
         yield campaign
 
 
-def cases(fault: Fault, campaign: Campaign, *, full: bool) -> list[Case]:
+def cases(fault: Fault, campaign: Campaign, *, full: bool) -> list[FaultCase]:
     """All cases of a fault, or one."""
     places = list(product(fault.stores, fault.shapes))
     found = [
-        Case(fault, store, shape, nth)
+        FaultCase(fault, store, shape, nth)
         for store, shape in places
-        for nth in range(fault.variants(campaign.shelf[store, shape]))
+        for nth in range(fault.variants(campaign.models[store, shape]))
     ]
     number = FAULTS.index(fault)
     store, shape = places[number * 5 % len(places)]  # 5: each in its turn, for there are 1, 2, 3, 4 or 6
@@ -66,8 +66,8 @@ def outcomes(request: pytest.FixtureRequest, grounds: Campaign, full: bool) -> I
     names = {item.name for item in request.session.items}
     chosen = [fault for fault in FAULTS if any(name.endswith(f"[{fault.name}]") for name in names)]
     with ThreadPoolExecutor(WORKERS) as pool:
-        runs: dict[str, list[Future[Outcome]]] = {
-            fault.name: [pool.submit(grounds.run, case) for case in cases(fault, grounds, full=full)]
+        runs: dict[str, list[Future[FaultOutcome]]] = {
+            fault.name: [pool.submit(grounds.run_case, case) for case in cases(fault, grounds, full=full)]
             for fault in chosen
         }
         yield lambda fault: [run.result() for run in runs[fault.name]]
@@ -80,7 +80,7 @@ def test_the_model_is_right_or_the_failure_clean(fault: Fault, outcomes: Outcome
     """Every byte and the receipt, or the documented exit code and nothing published; the next pull mends all."""
     came = outcomes(fault)
     for outcome in came:
-        ledger.add(TITLE, outcome.row)
+        ledger.add_row(TITLE, outcome.row)
 
     wrong = [str(outcome) for outcome in came if outcome.flaws]
     if wrong:

@@ -83,7 +83,7 @@ def noted(ledger: Ledger, fault: str, runs: Sequence[Run], wrong: Sequence[str])
     """Put what came of it into the table, and fail if that is wrong."""
     right = 0 if wrong else sum(run.code == 0 for run in runs)
     bad = len(runs) if wrong else 0
-    ledger.add(TITLE, Row(fault, len(runs), right, len(runs) - right - bad, bad))
+    ledger.add_row(TITLE, Row(fault, len(runs), right, len(runs) - right - bad, bad))
     assert wrong == []
 
 

@@ -19,9 +19,9 @@ from testkit.stores import S3, Folder
 from testkit.warm import Warm, warm
 from tests.faults import disk_layouts, disk_planted_files, disk_space, disk_syscalls, disk_trial, scenarios
 from tests.faults.campaign_report import Ledger, Row
-from tests.faults.disk_scenarios import EACH, SCENES
-from tests.faults.disk_syscalls import Strike
-from tests.faults.disk_trial import Case, Ground, Verdict
+from tests.faults.disk_scenarios import EVERY_KIND, SCENARIOS
+from tests.faults.disk_syscalls import FailingCall
+from tests.faults.disk_trial import DiskCase, TrialSource, DiskVerdict
 
 TITLE = "Disks"
 WORKERS = 2
@@ -30,7 +30,7 @@ FEW = 10  # single calls that are let fail in the short form
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
-Grounds = Callable[[str], Ground]
+Grounds = Callable[[str], TrialSource]
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,14 @@ def local(tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Grounds:
     """Scenes by name, with their sources on the local disk: no SDK is needed."""
 
     @cache
-    def ground(name: str) -> Ground:
+    def ground(name: str) -> TrialSource:
         at = tmp_path_factory.mktemp("local")
         (at / "source").mkdir()
         (at / "home").mkdir()
         with closing(Cli(at / "home")) as cli:
-            return Ground(scenarios.prepare(SCENES[name], Folder(at / "source"), cli, at / "template", {}), forker)
+            return TrialSource(
+                scenarios.prepare_scenario(SCENARIOS[name], Folder(at / "source"), cli, at / "template", {}), forker
+            )
 
     return ground
 
@@ -61,18 +63,18 @@ def remote(s3: S3, tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> It
     with ExitStack() as stack:
 
         @cache
-        def ground(name: str) -> Ground:
+        def ground(name: str) -> TrialSource:
             at = tmp_path_factory.mktemp("remote")
             (at / "home").mkdir()
             bucket = stack.enter_context(s3.new_bucket())
             with closing(Cli(at / "home")) as cli:
-                prepared = scenarios.prepare(SCENES[name], bucket, cli, at / "template", bucket.env)
-            return Ground(prepared, forker, bucket)
+                prepared = scenarios.prepare_scenario(SCENARIOS[name], bucket, cli, at / "template", bucket.env)
+            return TrialSource(prepared, forker, bucket)
 
         yield ground
 
 
-def tried(trials: Sequence[Callable[[], Verdict]], ledger: Ledger) -> None:
+def tried(trials: Sequence[Callable[[], DiskVerdict]], ledger: Ledger) -> None:
     """Try all, two at a time; note what came of them, and fail if one went wrong."""
     with ThreadPoolExecutor(WORKERS) as pool:
         verdicts = list(pool.map(lambda trial: trial(), trials))
@@ -80,31 +82,34 @@ def tried(trials: Sequence[Callable[[], Verdict]], ledger: Ledger) -> None:
         if not verdict.skipped:
             wrong = int(bool(verdict.flaws))
             right = int(not wrong and verdict.code == 0)
-            ledger.add(TITLE, Row(verdict.fault, 1, right, 1 - right - wrong, wrong))
+            ledger.add_row(TITLE, Row(verdict.fault, 1, right, 1 - right - wrong, wrong))
     assert [str(verdict) for verdict in verdicts if verdict.flaws] == []
     made = [verdict for verdict in verdicts if not verdict.skipped]
     if not made:
         pytest.skip("; ".join(sorted({verdict.skipped for verdict in verdicts})))
 
 
-def of_cases(cases: Sequence[Case], grounds: Grounds, at: Path, *, full: bool) -> list[Callable[[], Verdict]]:
+def of_cases(cases: Sequence[DiskCase], grounds: Grounds, at: Path, *, full: bool) -> list[Callable[[], DiskVerdict]]:
     """Each case on each of its scenes; in the short form on the first, and one case of each fault."""
     if not full:
-        cases = list({case.fault: case for case in reversed(cases) if case.short}.values())
-    chosen = [(case, grounds(name)) for case in cases for name in (case.scenes if full else case.scenes[:1])]
-    return [partial(disk_trial.attempt, case, ground, at / str(number)) for number, (case, ground) in enumerate(chosen)]
+        cases = list({case.fault: case for case in reversed(cases) if case.in_short_form}.values())
+    chosen = [(case, grounds(name)) for case in cases for name in (case.scenarios if full else case.scenarios[:1])]
+    return [
+        partial(disk_trial.run_trial, case, ground, at / str(number)) for number, (case, ground) in enumerate(chosen)
+    ]
 
 
 def of_calls(
-    strikes: Callable[[list[tuple[str, str, int]]], Sequence[Strike]], ground: Ground, at: Path
-) -> list[Callable[[], Verdict]]:
+    strikes: Callable[[list[tuple[str, str, int]]], Sequence[FailingCall]], ground: TrialSource, at: Path
+) -> list[Callable[[], DiskVerdict]]:
     """Each strike at a pull of one scene, chosen from what such a pull calls."""
     if strace.missing():
         pytest.skip(strace.missing())
-    calls = disk_syscalls.listed(ground, at / "listed")
+    calls = disk_syscalls.list_calls(ground, at / "listed")
     paths = sorted({path for _, path, _ in calls})
     return [
-        partial(disk_syscalls.strike, ground, at / str(number), paths, one) for number, one in enumerate(strikes(calls))
+        partial(disk_syscalls.try_failing_call, ground, at / str(number), paths, one)
+        for number, one in enumerate(strikes(calls))
     ]
 
 
@@ -129,17 +134,17 @@ def test_what_was_planted_on_a_volume_does_no_harm(
     tried(of_cases(disk_planted_files.CASES, local, tmp_path, full=full), ledger)
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", EVERY_KIND)
 def test_a_call_that_fails_once_is_a_failure_or_does_not_matter(
     local: Grounds, tmp_path: Path, ledger: Ledger, name: str, *, full: bool
 ) -> None:
     """Every call on every path; it is never a success without the model, nor a failure with it."""
-    turn = EACH.index(name)
+    turn = EVERY_KIND.index(name)
     if not full and name != "mixed directory":
         pytest.skip("with --full")
 
-    def chosen(calls: list[tuple[str, str, int]]) -> list[Strike]:
-        all_of_them = disk_syscalls.each(calls, turn)
+    def chosen(calls: list[tuple[str, str, int]]) -> list[FailingCall]:
+        all_of_them = disk_syscalls.fail_each_call(calls, turn)
         return all_of_them if full else random.Random(SEED).sample(all_of_them, FEW)
 
     tried(of_calls(chosen, local(name), tmp_path), ledger)
@@ -148,7 +153,7 @@ def test_a_call_that_fails_once_is_a_failure_or_does_not_matter(
 def test_a_call_that_always_fails_ends_a_pull(local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool) -> None:
     """Above all a flush: what may not be on the disk is not published."""
     strikes = disk_syscalls.ALWAYS if full else [one for one in disk_syscalls.ALWAYS if one.call in ("fsync", "write")]
-    for name in EACH if full else ["file"]:
+    for name in EVERY_KIND if full else ["file"]:
         tried(of_calls(lambda _: strikes, local(name), tmp_path / name.replace(" ", "-")), ledger)
 
 
@@ -156,6 +161,6 @@ def test_what_a_file_system_lacks_is_done_in_another_way(
     local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """Old kernels, network and FUSE file systems cannot exchange, link or reserve."""
-    strikes = disk_syscalls.LACKING if full else disk_syscalls.LACKING[:1]
-    for name in (*EACH, "50 files") if full else ["directory"]:
+    strikes = disk_syscalls.UNSUPPORTED if full else disk_syscalls.UNSUPPORTED[:1]
+    for name in (*EVERY_KIND, "50 files") if full else ["directory"]:
         tried(of_calls(lambda _: strikes, local(name), tmp_path / name.replace(" ", "-")), ledger)

@@ -46,7 +46,7 @@ def test_what_means_harm_does_none(
     verdicts = []
     for number, case in enumerate(chosen(list(cases()), full=full)):
         verdicts.append(attempt(case, liar, forker, tmp_path / str(number)))
-        ledger.add(TITLE, verdicts[-1].row)
+        ledger.add_row(TITLE, verdicts[-1].row)
 
     assert [str(verdict) for verdict in verdicts if verdict.flaws] == []
 

@@ -22,8 +22,8 @@ from testkit.faultproxy import FaultProxy
 from testkit.stores import Folder, Store
 from tests.faults import kill_scenarios, kill_trial, scenarios
 from tests.faults.campaign_report import Ledger, Row
-from tests.faults.kill_trial import Bench, Outcome, Strike
-from tests.faults.scenarios import Prepared, Scene
+from tests.faults.kill_trial import KillSetup, KillOutcome, KillPoint
+from tests.faults.scenarios import PreparedScenario, Scenario
 
 Call = tuple[str, int]  # a system call's name and its number among those of its thread
 T = TypeVar("T")
@@ -42,30 +42,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     full = bool(metafunc.config.option.full)
     if "local" in metafunc.fixturenames:
         costly = metafunc.function is test_a_kill_while_an_earlier_one_is_mended_does_no_more_harm
-        short = kill_scenarios.SHORT[:1] if costly else kill_scenarios.SHORT
+        short = kill_scenarios.SHORT_LOCAL[:1] if costly else kill_scenarios.SHORT_LOCAL
         chosen = [scene for scene in kill_scenarios.LOCAL if full or scene.name in short]
         metafunc.parametrize("local", chosen, indirect=True, ids=[scene.name for scene in chosen])
     if "remote" in metafunc.fixturenames:
-        chosen = [scene for scene in kill_scenarios.REMOTE if full or scene.name in kill_scenarios.SHORT_TIMES]
+        chosen = [scene for scene in kill_scenarios.REMOTE if full or scene.name in kill_scenarios.SHORT_KILL_COUNTS]
         metafunc.parametrize("remote", chosen, ids=[scene.name for scene in chosen])
 
 
 @pytest.fixture(scope="module")
-def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> KillSetup:
     """A scene with a source on the local disk: it needs no SDK, and its system calls come in the same order."""
     if strace.missing():
         pytest.skip(strace.missing())
     at = tmp_path_factory.mktemp("kills")
     for name in ("source", "home"):
         (at / name).mkdir()
-    prepared = scenarios.prepare(request.param, Folder(at / "source"), Cli(at / "home"), at / "template", {})
-    return Bench(prepared, at / "runs")
+    prepared = scenarios.prepare_scenario(request.param, Folder(at / "source"), Cli(at / "home"), at / "template", {})
+    return KillSetup(prepared, at / "runs")
 
 
 @pytest.fixture(scope="module")
-def calls(local: Bench) -> list[Call]:
+def calls(local: KillSetup) -> list[Call]:
     """The calls by which that scene's pull changes the disk."""
-    return kill_trial.targets(local)
+    return kill_trial.list_kill_targets(local)
 
 
 def seeded(*what: str) -> random.Random:
@@ -73,22 +73,24 @@ def seeded(*what: str) -> random.Random:
     return random.Random(" ".join((str(SEED), *what)))
 
 
-def each(strike: Callable[[T], list[Outcome]], rows: Sequence[T], ledger: Ledger, threads: int = 2) -> list[Outcome]:
+def each(
+    strike: Callable[[T], list[KillOutcome]], rows: Sequence[T], ledger: Ledger, threads: int = 2
+) -> list[KillOutcome]:
     """Try all, some at once; note what came of them, and fail if one went wrong."""
     with ThreadPoolExecutor(threads) as pool:
         outcomes = [one for some in pool.map(strike, rows) for one in some]
     for one in outcomes:
         wrong = int(bool(one.flaws))
-        fault = f"{one.strike.signum.name}: {one.phase}"
-        ledger.add("Kills", Row(fault, 1, 1 - wrong, 0, wrong, one.twice, seconds=one.seconds))
+        fault = f"{one.kill_point.signum.name}: {one.phase}"
+        ledger.add_row("Kills", Row(fault, 1, 1 - wrong, 0, wrong, one.refetched_bytes, seconds=one.seconds))
     assert [str(one) for one in outcomes if one.flaws] == []
     return outcomes
 
 
-def here(bench: Bench, what: str, rows: Sequence[tuple[Strike, ...]], ledger: Ledger) -> list[Outcome]:
+def here(bench: KillSetup, what: str, rows: Sequence[tuple[KillPoint, ...]], ledger: Ledger) -> list[KillOutcome]:
     """Strike down local pulls, each to a destination of its own."""
     numbered = list(enumerate(rows))
-    return each(lambda row: kill_trial.strike(bench, f"{what}-{row[0]}", *row[1]), numbered, ledger)
+    return each(lambda row: kill_trial.kill_pulls(bench, f"{what}-{row[0]}", *row[1]), numbered, ledger)
 
 
 def choose(calls: Sequence[Call], chance: random.Random, *, full: bool, publishing: int, others: int) -> list[Call]:
@@ -102,23 +104,23 @@ def choose(calls: Sequence[Call], chance: random.Random, *, full: bool, publishi
 
 
 def test_a_kill_at_any_system_call_leaves_a_whole_model_or_none_and_the_next_pull_mends_it(
-    local: Bench, calls: list[Call], full: bool, ledger: Ledger
+    local: KillSetup, calls: list[Call], full: bool, ledger: Ledger
 ) -> None:
     """What a receipt there says is so, all old or all new; in the end all is new, and nothing else is there."""
-    chance = seeded("kill", local.prepared.scene.name)
+    chance = seeded("kill", local.prepared.scenario.name)
     chosen = choose(calls, chance, full=full, publishing=3, others=1)
 
-    outcomes = here(local, "kill", [(Strike(call=call),) for call in chosen], ledger)
+    outcomes = here(local, "kill", [(KillPoint(call=call),) for call in chosen], ledger)
 
     assert any(one.run.code != 0 for one in outcomes)
 
 
 def test_a_kill_while_an_earlier_one_is_mended_does_no_more_harm(
-    local: Bench, calls: list[Call], full: bool, ledger: Ledger
+    local: KillSetup, calls: list[Call], full: bool, ledger: Ledger
 ) -> None:
     """Two or three in a row."""
-    chance = seeded("row", local.prepared.scene.name)
-    chosen = [Strike(call=call) for call in choose(calls, chance, full=True, publishing=0, others=0)]
+    chance = seeded("row", local.prepared.scenario.name)
+    chosen = [KillPoint(call=call) for call in choose(calls, chance, full=True, publishing=0, others=0)]
 
     here(
         local, "row", [tuple(chance.choices(chosen, k=chance.choice((2, 3)))) for _ in range(20 if full else 1)], ledger
@@ -126,73 +128,84 @@ def test_a_kill_while_an_earlier_one_is_mended_does_no_more_harm(
 
 
 def test_a_signal_at_any_system_call_ends_it_in_order(
-    local: Bench, calls: list[Call], full: bool, ledger: Ledger
+    local: KillSetup, calls: list[Call], full: bool, ledger: Ledger
 ) -> None:
     """It says so, with the exit code of the signal, and leaves nothing half-published; more of them change nothing."""
-    chance = seeded("signal", local.prepared.scene.name)
+    chance = seeded("signal", local.prepared.scenario.name)
     chosen = choose(calls, chance, full=full, publishing=1, others=0)
     chosen = chance.sample(chosen, min(len(chosen), 40))
 
     here(
         local,
         "signal",
-        [(Strike(chance.choice(CATCHABLE), call, times=chance.choice((1, 2))),) for call in chosen],
+        [(KillPoint(chance.choice(CATCHABLE), call, count=chance.choice((1, 2))),) for call in chosen],
         ledger,
     )
 
 
-def test_signals_at_random_moments_end_it_in_order(local: Bench, full: bool, ledger: Ledger) -> None:
+def test_signals_at_random_moments_end_it_in_order(local: KillSetup, full: bool, ledger: Ledger) -> None:
     """From the start-up on; in bursts, too."""
-    chance = seeded("moment", local.prepared.scene.name)
+    chance = seeded("moment", local.prepared.scenario.name)
     rows = [
-        (Strike(chance.choice(CATCHABLE), seconds=chance.uniform(0, 0.7), times=chance.choice((1, 2, 50))),)
+        (KillPoint(chance.choice(CATCHABLE), seconds=chance.uniform(0, 0.7), count=chance.choice((1, 2, 50))),)
         for _ in range(20 if full else 1)
     ]
 
     here(local, "moment", rows, ledger)
 
 
-def on_a_store(scene: Scene, store: Store, at: Path) -> Prepared:
+def on_a_store(scene: Scenario, store: Store, at: Path) -> PreparedScenario:
     """A scene whose source is a bucket."""
     (at / "home").mkdir(parents=True)
-    return scenarios.prepare(scene, store, Cli(at / "home"), at / "template", store.env)
+    return scenarios.prepare_scenario(scene, store, Cli(at / "home"), at / "template", store.env)
 
 
 def paced(
-    prepared: Prepared, store: Store, at: Path, one: Strike, between: Callable[[], Prepared] | None = None
-) -> list[Outcome]:
+    prepared: PreparedScenario,
+    store: Store,
+    at: Path,
+    one: KillPoint,
+    between: Callable[[], PreparedScenario] | None = None,
+) -> list[KillOutcome]:
     """Strike down a pull that takes its time, for the store sends slowly."""
     with closing(FaultProxy(store.endpoint)) as proxy:
         proxy.add(**store.downloads(), times=None, trickle=PACE)
-        bench = Bench(prepared, at, store.env_at(proxy.url), proxy, ("--connections", "2"), between)
-        return kill_trial.strike(bench, "struck", one)
+        bench = KillSetup(prepared, at, store.env_at(proxy.url), proxy, ("--connections", "2"), between)
+        return kill_trial.kill_pulls(bench, "struck", one)
 
 
-def duration(prepared: Prepared, store: Store, at: Path) -> float:
+def duration(prepared: PreparedScenario, store: Store, at: Path) -> float:
     """Seconds that it takes if it is left alone."""
     with closing(FaultProxy(store.endpoint)) as proxy:
         proxy.add(**store.downloads(), times=None, trickle=PACE)
-        cli = Bench(prepared, at).cli(at)
+        cli = KillSetup(prepared, at).make_cli(at)
         begun = time.monotonic()
-        cli.ok("pull", prepared.uri, prepared.fresh(at / "volume"), "--connections", "2", env=store.env_at(proxy.url))
+        cli.ok(
+            "pull",
+            prepared.uri,
+            prepared.lay_out_destination(at / "volume"),
+            "--connections",
+            "2",
+            env=store.env_at(proxy.url),
+        )
         return time.monotonic() - begun
 
 
-def moments(scene: Scene, chance: random.Random, seconds: float, *, full: bool) -> list[Strike]:
+def moments(scene: Scenario, chance: random.Random, seconds: float, *, full: bool) -> list[KillPoint]:
     """Half of them by what has arrived, half by the clock."""
-    times = (kill_scenarios.TIMES if full else kill_scenarios.SHORT_TIMES)[scene.name]
+    times = (kill_scenarios.KILL_COUNTS if full else kill_scenarios.SHORT_KILL_COUNTS)[scene.name]
     signals = [signal.SIGKILL] * 14 + [*CATCHABLE] * full
     least = 1 if full else scene.size // 2  # in short, late enough for something to be resumed
     return [
-        Strike(chance.choice(signals), seconds=chance.uniform(0, seconds))
+        KillPoint(chance.choice(signals), seconds=chance.uniform(0, seconds))
         if number % 2
-        else Strike(chance.choice(signals), sent=chance.randrange(least, scene.size))
+        else KillPoint(chance.choice(signals), sent_bytes=chance.randrange(least, scene.size))
         for number in range(times)
     ]
 
 
 def test_a_pull_that_is_killed_at_a_random_moment_is_finished_by_the_next(
-    store: Store, remote: Scene, full: bool, ledger: Ledger, tmp_path: Path, record_property: Callable[..., None]
+    store: Store, remote: Scenario, full: bool, ledger: Ledger, tmp_path: Path, record_property: Callable[..., None]
 ) -> None:
     """What had arrived whole is not fetched again."""
     prepared, chance = on_a_store(remote, store, tmp_path), seeded(store.scheme, remote.name)
@@ -201,10 +214,10 @@ def test_a_pull_that_is_killed_at_a_random_moment_is_finished_by_the_next(
 
     outcomes = each(lambda one: paced(prepared, store, tmp_path / str(one[0]), one[1]), chosen, ledger, threads=3)
 
-    record_property("saved", sum(one.saved for one in outcomes))
-    record_property("fetched twice", sum(one.twice for one in outcomes))
+    record_property("saved", sum(one.resumed_bytes for one in outcomes))
+    record_property("fetched twice", sum(one.refetched_bytes for one in outcomes))
     if remote.name == "a large object":
-        assert any(0 < one.saved < one.size for one in outcomes)
+        assert any(0 < one.resumed_bytes < one.size for one in outcomes)
 
 
 def test_an_object_that_changed_after_a_kill_is_fetched_from_its_start(
@@ -213,17 +226,17 @@ def test_an_object_that_changed_after_a_kill_is_fetched_from_its_start(
     """Nothing of what had arrived is mixed into it."""
     scene = kill_scenarios.CHANGING
     prepared, chance = on_a_store(scene, store, tmp_path), seeded("changed", store.scheme)
-    changed = replace(prepared, scene=replace(scene, new=kill_scenarios.CHANGED))
+    changed = replace(prepared, scenario=replace(scene, new=kill_scenarios.CHANGED))
 
-    def change() -> Prepared:
+    def change() -> PreparedScenario:
         store.put("m", kill_scenarios.CHANGED.files["m"])
         return changed
 
-    def attempt(number: int) -> list[Outcome]:
+    def attempt(number: int) -> list[KillOutcome]:
         store.put("m", scene.new.files["m"])
-        one = Strike(sent=chance.randrange(scene.size // 2, scene.size))
+        one = KillPoint(sent_bytes=chance.randrange(scene.size // 2, scene.size))
         return paced(prepared, store, tmp_path / str(number), one, change)
 
     outcomes = each(attempt, range(10 if full else 1), ledger, threads=1)
 
-    assert any(one.noted for one in outcomes)
+    assert any(one.journaled_bytes for one in outcomes)

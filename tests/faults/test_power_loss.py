@@ -14,8 +14,8 @@ from testkit.cli import Cli
 from testkit.stores import Folder
 from testkit.strace import Call
 from tests.faults import kill_scenarios, kill_trial, scenarios
-from tests.faults.kill_trial import Bench
-from tests.faults.scenarios import Scene
+from tests.faults.kill_trial import KillSetup
+from tests.faults.scenarios import Scenario
 
 pytestmark = pytest.mark.slow
 SCENES = {scene.name: scene for scene in kill_scenarios.LOCAL}
@@ -85,7 +85,7 @@ def staged(path: str) -> bool:
 class Trace:
     """A pull that was left alone: each call with its paths in the volume."""
 
-    scene: Scene
+    scene: Scenario
     steps: list[tuple[Call, tuple[str, ...]]]
 
     @property
@@ -114,10 +114,10 @@ def trace(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     scene, at = SCENES[request.param], tmp_path_factory.mktemp("power")
     for name in ("source", "home"):
         (at / name).mkdir()
-    prepared = scenarios.prepare(scene, Folder(at / "source"), Cli(at / "home"), at / "template", {})
-    bench = Bench(prepared, at / "runs")
-    calls = kill_trial.at_the_destination(bench, kill_trial.undisturbed(bench))
-    return Trace(scene, [(call, call.below(bench.alone)) for call in calls])
+    prepared = scenarios.prepare_scenario(scene, Folder(at / "source"), Cli(at / "home"), at / "template", {})
+    bench = KillSetup(prepared, at / "runs")
+    calls = kill_trial.select_destination_calls(bench, kill_trial.trace_undisturbed_pull(bench))
+    return Trace(scene, [(call, call.below(bench.undisturbed_volume)) for call in calls])
 
 
 def test_every_byte_is_flushed_before_it_is_published(trace: Trace) -> None:

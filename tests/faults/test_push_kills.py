@@ -144,5 +144,5 @@ def test_a_pull_never_gets_half_of_what_a_killed_push_left(
 
     for got, wrong in outcomes:
         right = 1 if got == "got a model" else 0
-        ledger.add("Kills", Row("SIGKILL: pushing", 1, right, int(not wrong) - right, int(bool(wrong))))
+        ledger.add_row("Kills", Row("SIGKILL: pushing", 1, right, int(not wrong) - right, int(bool(wrong))))
     assert [wrong for _, wrong in outcomes if wrong] == []

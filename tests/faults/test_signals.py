@@ -65,4 +65,4 @@ def test_a_signal_ends_it_whatever_it_waits_for(
         assert (last.code, last.error["code"], last.error["reason"]) == (code, code, "interrupted")
         assert "Traceback" not in last.stderr
         assert waiting == "for a hash" or not [*at.rglob(f"*{tree.RECEIPT}"), *at.glob("volume/m")]
-        ledger.add("Kills", Row(f"{signum.name}: {waiting}", 1, 0, 1, 0, seconds=[seconds]))
+        ledger.add_row("Kills", Row(f"{signum.name}: {waiting}", 1, 0, 1, 0, seconds=[seconds]))
