@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults import disk_trial
-from tests.faults.disk_trial import DiskCase, TrialSource, TrialVolume, DiskVerdict
+from tests.faults.disk_trial import DiskCase, DiskVerdict, TrialSource, TrialVolume
 
 # What a disk may say to each call. None of it may pass unnoticed, unless the call was idle or tidied up.
 ERRORS = {
@@ -93,11 +93,11 @@ def list_calls(source: TrialSource, directory: Path) -> list[tuple[str, str, int
         run = volume.run_pull()
         assert run.code == 0, run.stderr
         counts: Counter[tuple[str, str]] = Counter()
-        within = re.compile(f'[<"]({re.escape(str(volume.volume))}[^">]*)[">]')
+        within = re.compile(f'[<"]({re.escape(str(volume.path))}[^">]*)[">]')
         for line in log.read_text(errors="replace").splitlines():
             begun = _CALL.match(line)
             if begun and "ENOENT" not in line and (path := within.search(begun[2])):
-                counts[begun[1], str(Path(path[1]).relative_to(volume.volume))] += 1
+                counts[begun[1], str(Path(path[1]).relative_to(volume.path))] += 1
     return [(call, path, count) for (call, path), count in counts.items()]
 
 
@@ -128,7 +128,7 @@ def try_failing_call(
 
 def _inject_error(log: Path, paths: Sequence[str], failing_call: FailingCall, volume: TrialVolume) -> None:
     volume.lay_out()
-    only = [word for path in paths for word in ("-P", str(volume.volume / path))]
+    only = [word for path in paths for word in ("-P", str(volume.path / path))]
     injected = f"inject={failing_call.call}:error={failing_call.error}:when={failing_call.occurrence}"
     volume.cli.prefix = [
         "strace",

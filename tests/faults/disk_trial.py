@@ -56,8 +56,8 @@ class TrialVolume:
     stack: ExitStack
     cli: Cli
     forker: Warm
-    volume: Path = Path()
-    dest: str = ""
+    path: Path = Path()
+    destination: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     args: list[str] = field(default_factory=list)
     popen_options: dict[str, Any] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class TrialVolume:
     downloads: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.volume = self.directory / "volume"
+        self.path = self.directory / "volume"
         tree.write(self.outside, OUTSIDE_FILES)
         self.outside_before: State = destination_check.read_state(self.outside)
 
@@ -80,7 +80,7 @@ class TrialVolume:
     def staging_area(self) -> Path:
         """The staging area, as it will be."""
         home = self.prepared.scenario.kind == "file" or not self.prepared.scenario.piecemeal
-        return (self.volume if home else self.volume / "m") / tree.STAGING
+        return (self.path if home else self.path / "m") / tree.STAGING
 
     def replace_template(self, change: Callable[[Path], object]) -> None:
         """Lay out another template, which a change of this one makes."""
@@ -96,16 +96,16 @@ class TrialVolume:
 
     def lay_out(self) -> None:
         """Copy the template into the volume, with owners and times."""
-        shutil.copytree(self.prepared.template, self.volume, symlinks=True, dirs_exist_ok=True)
+        shutil.copytree(self.prepared.template, self.path, symlinks=True, dirs_exist_ok=True)
 
     def mount_tmpfs(self, options: str) -> None:
         """Make the volume a file system of its own, and lay the template out."""
-        self.stack.enter_context(mounts.tmpfs(self.volume, options))
+        self.stack.enter_context(mounts.tmpfs(self.path, options))
         self.lay_out()
 
     def remount(self, options: str) -> None:
         """Change the volume's file system."""
-        mounts.run("mount", "-o", f"remount,{options}", str(self.volume))
+        mounts.run("mount", "-o", f"remount,{options}", str(self.path))
 
     def drop_privileges(self) -> None:
         """Run it as a user who is bound by owners and modes."""
@@ -114,7 +114,7 @@ class TrialVolume:
 
     def run_pull(self) -> Run:
         """Run it."""
-        args = ("pull", self.prepared.uri, self.dest or str(self.volume / "m"), *self.args)
+        args = ("pull", self.prepared.uri, self.destination or str(self.path / "m"), *self.args)
         if self.cli.prefix or self.popen_options:
             return self.cli(*args, env=self.env, timeout=RUN_SECONDS, **self.popen_options)
         return self.forker(self.cli, *args, env=self.env, timeout=RUN_SECONDS)[0]
@@ -221,7 +221,7 @@ def failure_text(run: Run) -> str:
 
 def judge_pull(volume: TrialVolume, run: Run, codes: Sequence[int]) -> tuple[str, list[str]]:
     """What a reader sees after a pull, and what is wrong with it."""
-    visible, flaws = destination_check.check_destination(volume.prepared, volume.volume)
+    visible, flaws = destination_check.check_destination(volume.prepared, volume.path)
     if run.code:
         flaws = [flaw for flaw in flaws if flaw not in volume.known_flaws]
     if run.code not in codes:
@@ -235,7 +235,7 @@ def judge_pull(volume: TrialVolume, run: Run, codes: Sequence[int]) -> tuple[str
         flaws.append("it says it failed, but the new model is published")
     if run.code != 0 and volume.prepared.scenario.old and visible != "old":
         flaws.append(f"it failed, and the old model is gone: there is {visible}")
-    if run.code in (65, 73) and (size := count_staged_bytes(volume.volume)) > STAGED_LIMIT_BYTES:
+    if run.code in (65, 73) and (size := count_staged_bytes(volume.path)) > STAGED_LIMIT_BYTES:
         flaws.append(f"{size} bytes are left in the staging area")
     return visible, flaws + check_outside_files(volume)
 
@@ -254,9 +254,9 @@ def check_failure(run: Run) -> list[str]:
 
 def check_file_times(volume: TrialVolume) -> list[str]:
     """Published files that have not the size and the time that their receipt says: the next pull would fetch anew."""
-    dest = volume.volume / "m"
+    dest = volume.path / "m"
     receipt = receipts.read_receipt(receipts.receipt_path(dest, directory=dest.is_dir()))
-    base = dest if dest.is_dir() else volume.volume
+    base = dest if dest.is_dir() else volume.path
     return [] if receipts.is_intact(receipt, base) else ["what is published has not the times that its receipt says"]
 
 
@@ -283,7 +283,7 @@ def check_next_pull(volume: TrialVolume) -> list[str]:
     if run.code != 0:
         return [f"the next pull ended with {run.code}: {run.stderr}"]
     return (
-        destination_check.check_finished_pull(volume.prepared, volume.volume)
+        destination_check.check_finished_pull(volume.prepared, volume.path)
         + check_file_times(volume)
         + check_outside_files(volume)
     )

@@ -58,7 +58,7 @@ class FaultOutcome:
     output: str = ""
 
     @property
-    def row(self) -> Row:
+    def report_row(self) -> Row:
         """It as a line of the table."""
         wrong = bool(self.flaws)
         right = not wrong and self.ending == RIGHT

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from testkit import liar
 from testkit.liar import Honest, Item
-from tests.faults.hostile_trial import Case
+from tests.faults.hostile_trial import HostileCase
 
 GOOD = {"good": b"x"}
 DEEP = "/".join(["d"] * 511)  # with the prefix and a name, the longest key that S3 takes
@@ -44,74 +44,80 @@ GOOD_NAMES = [
 ]
 
 
-def cases() -> Iterator[Case]:
+def make_cases() -> Iterator[HostileCase]:
     """All of them."""
     for scheme, store in (("s3", liar.s3_store), ("gs", liar.gcs_store)):
         good = Item("p/good")
         for name, flaw in BAD_NAMES:
-            yield Case(
-                "key that must not be written", repr(name)[:40], scheme, store(good, Item(f"p/{name}")), said=flaw
+            yield HostileCase(
+                "key that must not be written",
+                repr(name)[:40],
+                scheme,
+                store(good, Item(f"p/{name}")),
+                message_part=flaw,
             )
         for one, other, flaw in CLASHES:
             items = store(good, Item(f"p/{one}"), Item(f"p/{other}"))
-            yield Case("keys that clash", f"{one!r} and {other!r}", scheme, items, said=flaw)
+            yield HostileCase("keys that clash", f"{one!r} and {other!r}", scheme, items, message_part=flaw)
         model = {**GOOD, **{name: name.encode() for name in GOOD_NAMES}}
         items = store(*(Item(f"p/{name}", data) for name, data in model.items()), Item("p/.modelfetch.json"))
-        yield Case("odd names, each of one file", "all at once", scheme, items, (0,), model=model)
-        yield from _of_listings(scheme, store)
-    yield from _encodings()
-    yield from _pages()
-    yield from _files()
+        yield HostileCase("odd names, each of one file", "all at once", scheme, items, (0,), model=model)
+        yield from _listing_cases(scheme, store)
+    yield from _encoding_cases()
+    yield from _page_cases()
+    yield from _local_file_cases()
 
 
-def _of_listings(scheme: str, store: Honest) -> Iterator[Case]:
+def _listing_cases(scheme: str, store: Honest) -> Iterator[HostileCase]:
     good = Item("p/good")
     for key in ("q/evil", "evil", "p", "pp/a", "../p/x"):
         fault = "key that was not asked for"
-        yield Case(fault, repr(key), scheme, store(good, Item(key)), said=repr(key))
+        yield HostileCase(fault, repr(key), scheme, store(good, Item(key)), message_part=repr(key))
     for size in (-1, "lots", "", None, "1e9", "9" * 5000):
-        yield Case("size that is none", repr(size)[:20], scheme, store(good, Item("p/a", size=size)), (69,))
+        yield HostileCase("size that is none", repr(size)[:20], scheme, store(good, Item("p/a", size=size)), (69,))
     for size in (2**63, 2**70):
-        yield Case("size beyond all disks", str(size), scheme, store(good, Item("p/a", size=size)), (73,))
+        yield HostileCase("size beyond all disks", str(size), scheme, store(good, Item("p/a", size=size)), (73,))
     for size in (0, 1, 3):
         items = store(good, Item("p/a", b"yy", size=size))
-        yield Case("object of another size than listed", f"{size} for 2", scheme, items, (65, 75))
+        yield HostileCase("object of another size than listed", f"{size} for 2", scheme, items, (65, 75))
     for key in ("p//", "p/d//", "p/../", "p/./"):
-        yield Case("marker that names no directory", repr(key), scheme, store(good, Item(key, b"")))
-    yield Case("marker with content", "'p/'", scheme, store(good, Item("p/")), said="'p/'")
-    yield Case("entry without a key", "no key", scheme, store(good, Item(None)), (69,))
-    yield Case(
+        yield HostileCase("marker that names no directory", repr(key), scheme, store(good, Item(key, b"")))
+    yield HostileCase("marker with content", "'p/'", scheme, store(good, Item("p/")), message_part="'p/'")
+    yield HostileCase("entry without a key", "no key", scheme, store(good, Item(None)), (69,))
+    yield HostileCase(
         "entry without an ETag", "no ETag", scheme, store(good, Item("p/a", etag=None)), (0,), model={**GOOD, "a": b"x"}
     )
     excluded = store(good, Item("p/../../evil"), Item("p/a//b"))
     args = ("--exclude", "*evil*", "--exclude", "*//*")
-    yield Case("hostile key, excluded", "as the hint says", scheme, excluded, (0,), model=GOOD, args=args)
+    yield HostileCase("hostile key, excluded", "as the hint says", scheme, excluded, (0,), model=GOOD, args=args)
 
 
-def _encodings() -> Iterator[Case]:
+def _encoding_cases() -> Iterator[HostileCase]:
     """What only one of the stores can say."""
     fault = "key that is no text"
     good = Item("p/good")
-    yield Case(fault, "lone surrogate in JSON", "gs", liar.gcs_store(good, Item("p/\ud800")), said="UTF-8")
-    yield Case(fault, "%FF", "s3", liar.s3_store(good, Item("p/\udcff")), (65, 66))
+    yield HostileCase(
+        fault, "lone surrogate in JSON", "gs", liar.gcs_store(good, Item("p/\ud800")), message_part="UTF-8"
+    )
+    yield HostileCase(fault, "%FF", "s3", liar.s3_store(good, Item("p/\udcff")), (65, 66))
     for key in ("p/../m", "./m", "a/.."):
         single = [liar.objects("/b/", [Item(key), Item("m", b"other")])]
-        yield Case("object behind a '..'", repr(key), "s3", single, (65,), source=key)
+        yield HostileCase("object behind a '..'", repr(key), "s3", single, (65,), source=key)
 
 
-def _pages() -> Iterator[Case]:
+def _page_cases() -> Iterator[HostileCase]:
     fault, good = "listing without an end", [Item("p/good")]
     ways: dict[str, str] = {
         "no token": "<IsTruncated>true</IsTruncated>",
         "same token": "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>",
     }
     for name, more in ways.items():
-        yield Case(fault, name, "s3", [liar.s3_listing(liar.always(liar.s3_page(good, more)))], (69,))
+        yield HostileCase(fault, name, "s3", [liar.s3_listing(liar.always(liar.s3_page(good, more)))], (69,))
     again = liar.gcs_listing(liar.always(liar.gcs_page(good, nextPageToken="t")))
-    yield Case(fault, "same token", "gs", [again], (69,))
+    yield HostileCase(fault, "same token", "gs", [again], (69,))
 
 
-def _files() -> Iterator[Case]:
+def _local_file_cases() -> Iterator[HostileCase]:
     """Names that the local disk can hold, but no model."""
     for name, flaw in (
         ("a\nb", "control"),
@@ -119,10 +125,14 @@ def _files() -> Iterator[Case]:
         ("a\x1b[2J", "control"),
         (os.fsdecode(b"\xff"), "UTF-8"),
     ):
-        yield Case(
-            "local name that must not be copied", repr(name), "file", {"p/good": b"x", f"p/{name}": b"y"}, said=flaw
+        yield HostileCase(
+            "local name that must not be copied",
+            repr(name),
+            "file",
+            {"p/good": b"x", f"p/{name}": b"y"},
+            message_part=flaw,
         )
     odd = {name: name.encode() for name in GOOD_NAMES if name not in ("x" * 255, f"{DEEP}/e")}
-    yield Case(
+    yield HostileCase(
         "odd local names", "all at once", "file", {f"p/{name}": data for name, data in odd.items()}, (0,), model=odd
     )

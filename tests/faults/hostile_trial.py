@@ -13,15 +13,15 @@ from testkit.liar import Answer, Asked, Liar, Speaker
 from testkit.warm import Warm
 from tests.faults.campaign_report import Row
 
-PEAK = 256 * 1024**2  # bytes: 64 MiB are for buffers, as much for a reply, the rest for Python and an SDK
-SECONDS = 60
+PEAK_LIMIT_BYTES = 256 * 1024**2  # bytes: 64 MiB are for buffers, as much for a reply, the rest for Python and an SDK
+RUN_SECONDS = 60
 MANIFEST = ".modelfetch-manifest.json"
 
 Files = Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
-class Case:
+class HostileCase:
     """A hostile store.
 
     Attributes:
@@ -40,71 +40,77 @@ class Case:
     fault: str
     name: str
     scheme: str
-    say: Sequence[Speaker] | Files
+    responses: Sequence[Speaker] | Files
     codes: tuple[int, ...] = (65,)
-    said: str = ""
+    message_part: str = ""
     model: Files = field(default_factory=dict)
     source: str = "p/"
     args: tuple[str, ...] = ()
-    long: bool = False
+    full_form_only: bool = False
 
     def __str__(self) -> str:
         return f"{self.fault}: {self.name} ({self.scheme})"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class HostileVerdict:
     """What came of a case: its flaws, if it went wrong."""
 
-    case: Case
+    case: HostileCase
     code: int
-    peak: int
+    peak_bytes: int
     flaws: tuple[str, ...]
 
     @property
-    def row(self) -> Row:
+    def report_row(self) -> Row:
         """For the table."""
         wrong = int(bool(self.flaws))
         right = int(not wrong and self.code == 0)
-        return Row(self.case.fault, 1, right, 1 - right - wrong, wrong, peak_bytes=self.peak)
+        return Row(self.case.fault, 1, right, 1 - right - wrong, wrong, peak_bytes=self.peak_bytes)
 
     def __str__(self) -> str:
         return f"{self.case}: exit code {self.code}: {'; '.join(self.flaws)}"
 
 
-def attempt(case: Case, liar: Liar, forker: Warm, at: Path) -> Verdict:
+def try_hostile_case(case: HostileCase, liar: Liar, forker: Warm, directory: Path) -> HostileVerdict:
     """Pull, into a directory of its own below `at`."""
     for folder in ("home", "source", "place"):
-        (at / folder).mkdir(parents=True)
-    (at / "place" / "theirs").write_bytes(b"theirs")
-    with closing(Cli(at / "home")) as cli:
+        (directory / folder).mkdir(parents=True)
+    (directory / "place" / "theirs").write_bytes(b"theirs")
+    with closing(Cli(directory / "home")) as cli:
         try:
-            run, peak = forker(cli, *_arguments(case, liar, at), env=_environment(case, liar), timeout=SECONDS)
+            run, peak = forker(
+                cli, *_make_arguments(case, liar, directory), env=_make_environment(case, liar), timeout=RUN_SECONDS
+            )
         except TimeoutError as error:
-            return Verdict(case, -1, 0, (str(error),))
-    flaws = [*_told(case, run), *_left(case, run, at), *([f"{peak} bytes of memory"] if peak > PEAK else [])]
-    return Verdict(case, run.code, peak, tuple(flaws))
+            return HostileVerdict(case, -1, 0, (str(error),))
+    flaws = [
+        *_check_output(case, run),
+        *_check_disk(case, run, directory),
+        *([f"{peak} bytes of memory"] if peak > PEAK_LIMIT_BYTES else []),
+    ]
+    return HostileVerdict(case, run.code, peak, tuple(flaws))
 
 
-def _arguments(case: Case, liar: Liar, at: Path) -> list[str]:
-    if isinstance(case.say, Mapping):
-        tree.write(at / "source", case.say)
-        source = f"{at}/source/{case.source}"
+def _make_arguments(case: HostileCase, liar: Liar, directory: Path) -> list[str]:
+    if isinstance(case.responses, Mapping):
+        tree.write(directory / "source", case.responses)
+        source = f"{directory}/source/{case.source}"
     else:
-        liar.say(_no_manifest, *case.say)
+        liar.say(_answer_no_manifest, *case.responses)
         source = f"{liar.url}/{case.source}" if case.scheme == "http" else f"{case.scheme}://b/{case.source}"
-    return ["pull", source, f"{at}/place/m", "--output", "json", *case.args]
+    return ["pull", source, f"{directory}/place/m", "--output", "json", *case.args]
 
 
-def _no_manifest(asked: Asked) -> Answer | None:
+def _answer_no_manifest(asked: Asked) -> Answer | None:
     return Answer(404, body=b"{}") if asked.path.endswith(MANIFEST) else None
 
 
-def _environment(case: Case, liar: Liar) -> dict[str, str]:
+def _make_environment(case: HostileCase, liar: Liar) -> dict[str, str]:
     return {**liar.s3_env, **liar.gcs_env, "MODELFETCH_RETRIES": "1"}
 
 
-def _told(case: Case, run: Run) -> list[str]:
+def _check_output(case: HostileCase, run: Run) -> list[str]:
     """What is wrong with what it said."""
     flaws = [] if run.code in case.codes else [f"expected {case.codes}, it said: {run.said[-500:]}"]
     if run.code == BUG_CODE or "Traceback" in run.said:
@@ -113,15 +119,15 @@ def _told(case: Case, run: Run) -> list[str]:
     if hidden:
         flaws.append(f"said {hidden[:5]!r}")
     if run.code > 0 and not flaws:
-        flaws += _failure(case, run)
+        flaws += _check_failure(case, run)
     return flaws
 
 
-def _failure(case: Case, run: Run) -> list[str]:
+def _check_failure(case: HostileCase, run: Run) -> list[str]:
     error = run.error
     flaws = [f"no {part} in {error}" for part in ("message", "hint", "reason") if not error.get(part)]
-    if case.said not in error["message"]:
-        flaws.append(f"{case.said!r} is not in {error['message']!r}")
+    if case.message_part not in error["message"]:
+        flaws.append(f"{case.message_part!r} is not in {error['message']!r}")
     if run.stdout:
         flaws.append(f"said {run.stdout[:200]!r} on stdout")
     if json.loads(run.termination)["code"] != run.code:
@@ -129,17 +135,24 @@ def _failure(case: Case, run: Run) -> list[str]:
     return flaws
 
 
-def _left(case: Case, run: Run, at: Path) -> list[str]:
+def _check_disk(case: HostileCase, run: Run, directory: Path) -> list[str]:
     """What is wrong with what is on the disk now."""
-    there = {path.relative_to(at).as_posix() for path in at.rglob("*") if not path.is_dir() or path.is_symlink()}
-    ours = {"home/stdout", "home/stderr", "home/termination-log", "place/theirs"}
-    beside = {path for path in there - ours if not path.startswith(("place/m/", "place/.modelfetch/", "source/"))}
+    present = {
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if not path.is_dir() or path.is_symlink()
+    }
+    expected = {"home/stdout", "home/stderr", "home/termination-log", "place/theirs"}
+    unexpected = {
+        path for path in present - expected if not path.startswith(("place/m/", "place/.modelfetch/", "source/"))
+    }
     flaws = [
-        f"{path} has come to lie beside the model" for path in sorted(beside - {"place/m", "place/m.modelfetch.json"})
+        f"{path} has come to lie beside the model"
+        for path in sorted(unexpected - {"place/m", "place/m.modelfetch.json"})
     ]
-    model, single = at / "place" / "m", beside & {"place/m"}
+    model, single = directory / "place" / "m", unexpected & {"place/m"}
     if run.code != 0:
-        published = single or {path for path in there if path.startswith("place/m/") and "/.modelfetch/" not in path}
+        published = single or {path for path in present if path.startswith("place/m/") and "/.modelfetch/" not in path}
         return [*flaws, *(f"{path} is published" for path in sorted(published))]
     found = {"m": model.read_bytes()} if single else tree.read(model)
     if found != dict(case.model):

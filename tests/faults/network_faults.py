@@ -11,14 +11,14 @@ from tests.faults.fault import (
     HTML_RESPONSE,
     MISMATCH,
     ONE_RETRY,
-    TEN_RETRIES,
     REFUSED,
     RIGHT,
     SHORT_STALL_TIMEOUT,
+    TEN_RETRIES,
     TRANSIENT,
     Fault,
-    spoil_every_download,
     spoil_downloads,
+    spoil_every_download,
     spoil_metadata,
 )
 from tests.faults.network_route import NetworkRoute

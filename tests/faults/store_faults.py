@@ -19,7 +19,7 @@ from tests.faults.fault import (
     spoil_downloads,
 )
 from tests.faults.network_route import NetworkRoute
-from tests.faults.stored_models import StoredModel, model_files, delete_victim, overwrite_victim
+from tests.faults.stored_models import StoredModel, delete_victim, model_files, overwrite_victim
 
 ANONYMOUS = {"MODELFETCH_ANONYMOUS": "true"}
 WRONG_CHECKSUMS = {f"x-amz-checksum-{name}": "AAAAAA==" for name in ("crc32", "crc32c")} | {

@@ -26,7 +26,7 @@ Outcomes = Callable[[Fault], list[FaultOutcome]]
 
 
 @pytest.fixture(scope="module")
-def grounds(
+def campaign(
     s3: S3, gcs: GCS, toxiproxy: str, tmp_path_factory: pytest.TempPathFactory, ledger: Ledger, full: bool
 ) -> Iterator[Campaign]:
     """The servers with a model of each shape, pulled undisturbed first."""
@@ -46,7 +46,7 @@ def grounds(
         yield campaign
 
 
-def cases(fault: Fault, campaign: Campaign, *, full: bool) -> list[FaultCase]:
+def select_cases(fault: Fault, campaign: Campaign, *, full: bool) -> list[FaultCase]:
     """All cases of a fault, or one."""
     places = list(product(fault.stores, fault.shapes))
     found = [
@@ -61,13 +61,13 @@ def cases(fault: Fault, campaign: Campaign, *, full: bool) -> list[FaultCase]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(request: pytest.FixtureRequest, grounds: Campaign, full: bool) -> Iterator[Outcomes]:
+def pending_outcomes(request: pytest.FixtureRequest, campaign: Campaign, full: bool) -> Iterator[Outcomes]:
     """What came of a fault's cases: all chosen ones are under way at once, in the order of the tests."""
     names = {item.name for item in request.session.items}
     chosen = [fault for fault in FAULTS if any(name.endswith(f"[{fault.name}]") for name in names)]
     with ThreadPoolExecutor(WORKERS) as pool:
         runs: dict[str, list[Future[FaultOutcome]]] = {
-            fault.name: [pool.submit(grounds.run_case, case) for case in cases(fault, grounds, full=full)]
+            fault.name: [pool.submit(campaign.run_case, case) for case in select_cases(fault, campaign, full=full)]
             for fault in chosen
         }
         yield lambda fault: [run.result() for run in runs[fault.name]]
@@ -76,11 +76,11 @@ def outcomes(request: pytest.FixtureRequest, grounds: Campaign, full: bool) -> I
 
 @pytest.mark.timeout(3600)  # it waits for its turn
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_the_model_is_right_or_the_failure_clean(fault: Fault, outcomes: Outcomes, ledger: Ledger) -> None:
+def test_the_model_is_right_or_the_failure_clean(fault: Fault, pending_outcomes: Outcomes, ledger: Ledger) -> None:
     """Every byte and the receipt, or the documented exit code and nothing published; the next pull mends all."""
-    came = outcomes(fault)
+    came = pending_outcomes(fault)
     for outcome in came:
-        ledger.add_row(TITLE, outcome.row)
+        ledger.add_row(TITLE, outcome.report_row)
 
     wrong = [str(outcome) for outcome in came if outcome.flaws]
     if wrong:

@@ -19,46 +19,46 @@ from testkit.stores import S3Bucket
 from tests.faults.campaign_report import Ledger, Row
 
 TITLE = "Disks"
-SECONDS = 150
-A = {"a.bin": tree.noise(200_000, 1), "shared/x.bin": tree.noise(100_000, 2), "x": b"1"}
-B = {"b.bin": tree.noise(200_000, 3), "shared/x.bin": tree.noise(100_000, 4), "x": b"2"}
+RUN_SECONDS = 150
+MODEL_A = {"a.bin": tree.noise(200_000, 1), "shared/x.bin": tree.noise(100_000, 2), "x": b"1"}
+MODEL_B = {"b.bin": tree.noise(200_000, 3), "shared/x.bin": tree.noise(100_000, 4), "x": b"2"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-Pull = tuple[str, str]  # a key, and what is told to `pull` as its destination
-Together = Callable[..., list[Run]]
+PullArguments = tuple[str, str]  # a key, and what is told to `pull` as its destination
+PullTogether = Callable[..., list[Run]]
 
 
 @pytest.fixture
-def together(modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Callable[[str], FaultProxy]) -> Together:
+def pull_together(modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Callable[[str], FaultProxy]) -> PullTogether:
     """Start pulls, hold back the bytes of all until each waits for some or for another pull, and let them go."""
     proxy = fault_proxy(s3_bucket.endpoint)
-    return lambda pulls: _together(modelfetch, s3_bucket, proxy, pulls)
+    return lambda pulls: _pull_together(modelfetch, s3_bucket, proxy, pulls)
 
 
-def _together(cli: Cli, bucket: S3Bucket, proxy: FaultProxy, pulls: Sequence[Pull]) -> list[Run]:
+def _pull_together(cli: Cli, bucket: S3Bucket, proxy: FaultProxy, pulls: Sequence[PullArguments]) -> list[Run]:
     go = threading.Event()
-    proxy.add(**bucket.downloads(), before=lambda: go.wait(SECONDS), times=None)
+    proxy.add(**bucket.downloads(), before=lambda: go.wait(RUN_SECONDS), times=None)
     cli.env["MODELFETCH_RETRIES"] = "1"
     running = [cli.start("pull", bucket.uri(key), dest, env=bucket.env_at(proxy.url)) for key, dest in pulls]
     for one in running:
-        one.wait_for(partial(_spoke, one), SECONDS)
+        one.wait_for(partial(_has_logged, one), RUN_SECONDS)
     go.set()
-    runs = [one.finish(SECONDS) for one in running]
+    runs = [one.finish(RUN_SECONDS) for one in running]
     proxy.clear()
     return runs
 
 
-def _spoke(run: Running) -> bool:
+def _has_logged(run: Running) -> bool:
     return bool(run.log)
 
 
 @pytest.fixture
-def shelf(s3_bucket: S3Bucket) -> S3Bucket:
+def stocked_bucket(s3_bucket: S3Bucket) -> S3Bucket:
     """A bucket with two models and six files."""
     for prefix, files in (
-        ("a/", A),
-        ("b/", B),
+        ("a/", MODEL_A),
+        ("b/", MODEL_B),
         ("f", {str(number): tree.noise(50_000, number) for number in range(6)}),
     ):
         for path, data in files.items():
@@ -66,7 +66,7 @@ def shelf(s3_bucket: S3Bucket) -> S3Bucket:
     return s3_bucket
 
 
-def flaws(volume: Path, runs: Sequence[Run]) -> list[str]:
+def find_flaws(volume: Path, runs: Sequence[Run]) -> list[str]:
     """What must not be after some pulls: a receipt that is not true, a failure unlike others, or no success."""
     found = []
     for path in sorted(volume.rglob(f"*{tree.RECEIPT}")):
@@ -79,95 +79,109 @@ def flaws(volume: Path, runs: Sequence[Run]) -> list[str]:
     return found if any(run.code == 0 for run in runs) else [*found, "none succeeded"]
 
 
-def noted(ledger: Ledger, fault: str, runs: Sequence[Run], wrong: Sequence[str]) -> None:
+def report_runs(ledger: Ledger, fault: str, runs: Sequence[Run], flaws: Sequence[str]) -> None:
     """Put what came of it into the table, and fail if that is wrong."""
-    right = 0 if wrong else sum(run.code == 0 for run in runs)
-    bad = len(runs) if wrong else 0
+    right = 0 if flaws else sum(run.code == 0 for run in runs)
+    bad = len(runs) if flaws else 0
     ledger.add_row(TITLE, Row(fault, len(runs), right, len(runs) - right - bad, bad))
-    assert wrong == []
+    assert flaws == []
 
 
-def files_of(dest: Path) -> dict[str, bytes]:
+def read_files(dest: Path) -> dict[str, bytes]:
     """A directory's files without what a staging area may hold."""
     return {path: data for path, data in tree.read(dest).items() if tree.STAGING not in Path(path).parts}
 
 
-def rounds(*, full: bool) -> range:
+def repeat(*, full: bool) -> range:
     """How often each is tried."""
     return range(10 if full else 1)
 
 
 def test_six_files_come_into_one_directory(
-    together: Together, shelf: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool
+    pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """All at once, each with its receipt."""
-    for number in rounds(full=full):
+    for number in repeat(full=full):
         dest = tmp_path / str(number)
-        runs = together([(f"f{name}", f"{dest}/") for name in range(6)])
+        runs = pull_together([(f"f{name}", f"{dest}/") for name in range(6)])
 
-        wrong = flaws(dest, runs) + [run.stderr for run in runs if run.code != 0]
+        wrong = find_flaws(dest, runs) + [run.stderr for run in runs if run.code != 0]
         expected = {f"f{name}": tree.noise(50_000, name) for name in range(6)}
-        wrong += [] if files_of(dest) == expected else [f"there is {sorted(files_of(dest))}"]
-        noted(ledger, "six pulls into one directory", runs, wrong)
+        wrong += [] if read_files(dest) == expected else [f"there is {sorted(read_files(dest))}"]
+        report_runs(ledger, "six pulls into one directory", runs, wrong)
 
 
 @pytest.mark.parametrize("stranger", [False, True], ids=["exchanged", "entry by entry"])
 def test_two_models_meet_at_one_destination(
-    together: Together, shelf: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool, stranger: bool
+    pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool, stranger: bool
 ) -> None:
     """One after the other; what is there in the end is one of them, and the other is gone."""
     if stranger and not full:
         pytest.skip("with --full")
-    for number in rounds(full=full):
+    for number in repeat(full=full):
         dest = tmp_path / str(number)
         mine = {"mine.txt": b"mine"} if stranger else {}
         tree.write(dest, mine)
-        runs = together([("a/", str(dest)), ("b/", str(dest))])
+        runs = pull_together([("a/", str(dest)), ("b/", str(dest))])
 
-        wrong = flaws(dest, runs) + [run.stderr for run in runs if run.code != 0]
-        wrong += [] if files_of(dest) in ({**A, **mine}, {**B, **mine}) else [f"there is {sorted(files_of(dest))}"]
-        noted(ledger, "two models to one destination", runs, wrong)
+        wrong = find_flaws(dest, runs) + [run.stderr for run in runs if run.code != 0]
+        wrong += (
+            []
+            if read_files(dest) in ({**MODEL_A, **mine}, {**MODEL_B, **mine})
+            else [f"there is {sorted(read_files(dest))}"]
+        )
+        report_runs(ledger, "two models to one destination", runs, wrong)
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["into nothing", "over an old model"])
 def test_a_directory_meets_a_file_that_goes_into_it(
-    together: Together, shelf: S3Bucket, modelfetch: Cli, tmp_path: Path, ledger: Ledger, *, full: bool, old: bool
+    pull_together: PullTogether,
+    stocked_bucket: S3Bucket,
+    modelfetch: Cli,
+    tmp_path: Path,
+    ledger: Ledger,
+    *,
+    full: bool,
+    old: bool,
 ) -> None:
     """Whoever comes second may fail, but what a receipt says is so, and a file that was pulled alone is not lost."""
-    for number in rounds(full=full):
+    for number in repeat(full=full):
         dest = tmp_path / str(number)
         if old:
-            modelfetch.ok("pull", shelf.uri("b/"), dest, env=shelf.env)
-        runs = together([("a/", str(dest)), ("a/x", f"{dest}/"), ("f0", f"{dest}/")])
+            modelfetch.ok("pull", stocked_bucket.uri("b/"), dest, env=stocked_bucket.env)
+        runs = pull_together([("a/", str(dest)), ("a/x", f"{dest}/"), ("f0", f"{dest}/")])
 
-        wrong = flaws(dest, runs)
+        wrong = find_flaws(dest, runs)
         wrong += ["f0 is lost"] if runs[2].code == 0 and not (dest / "f0").exists() else []
         wrong += ["x is lost"] if runs[1].code == 0 and not (dest / "x").exists() else []
-        wrong += ["the model is lost"] if runs[0].code == 0 and not files_of(dest).items() >= A.items() else []
-        noted(ledger, "a directory and files that go into it", runs, wrong)
+        wrong += ["the model is lost"] if runs[0].code == 0 and not read_files(dest).items() >= MODEL_A.items() else []
+        report_runs(ledger, "a directory and files that go into it", runs, wrong)
 
 
 def test_a_directory_meets_a_file_of_its_name(
-    together: Together, shelf: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool
+    pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """One of them is there, and the other was told what is in the way."""
-    for number in rounds(full=full):
+    for number in repeat(full=full):
         dest = tmp_path / str(number) / "m"
-        runs = together([("a/", str(dest)), ("f0", str(dest))])
+        runs = pull_together([("a/", str(dest)), ("f0", str(dest))])
 
-        there = files_of(dest) if dest.is_dir() else dest.read_bytes()
-        wrong = flaws(tmp_path / str(number), runs)
-        if (runs[0].code, there == A) != (0, True) and (runs[1].code, there == tree.noise(50_000, 0)) != (0, True):
+        there = read_files(dest) if dest.is_dir() else dest.read_bytes()
+        wrong = find_flaws(tmp_path / str(number), runs)
+        if (runs[0].code, there == MODEL_A) != (0, True) and (runs[1].code, there == tree.noise(50_000, 0)) != (
+            0,
+            True,
+        ):
             wrong.append("nobody's model is there")
-        noted(ledger, "a directory and a file of its name", runs, wrong)
+        report_runs(ledger, "a directory and a file of its name", runs, wrong)
 
 
 @pytest.mark.parametrize("which", ["volume", "destination"])
 def test_one_destination_by_two_names(
-    together: Together, shelf: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool, which: str
+    pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool, which: str
 ) -> None:
     """As two pods see it, one of them under a `subPath`: both names show the same model in the end."""
-    for number in rounds(full=full):
+    for number in repeat(full=full):
         volume, other = tmp_path / str(number) / "volume", tmp_path / str(number) / "other"
         tree.write(volume, {"m/mine.txt": b"mine"} if which == "destination" else {"x": b""})
         (volume / "m").mkdir(exist_ok=True)
@@ -177,40 +191,42 @@ def test_one_destination_by_two_names(
             except mounts.CannotMountError as error:
                 pytest.skip(str(error))
             again = other / "m" if which == "volume" else other
-            runs = together([("a/", str(volume / "m")), ("b/", str(again))])
+            runs = pull_together([("a/", str(volume / "m")), ("b/", str(again))])
 
-            wrong = flaws(volume, runs) + [run.stderr for run in runs if run.code != 0]
-            seen = [files_of(path) for path in (volume / "m", again)]
+            wrong = find_flaws(volume, runs) + [run.stderr for run in runs if run.code != 0]
+            seen = [read_files(path) for path in (volume / "m", again)]
             mine = {"mine.txt": b"mine"} if which == "destination" else {}
             wrong += (
-                [] if seen[0] == seen[1] in ({**A, **mine}, {**B, **mine}) else [f"there is {list(map(sorted, seen))}"]
+                []
+                if seen[0] == seen[1] in ({**MODEL_A, **mine}, {**MODEL_B, **mine})
+                else [f"there is {list(map(sorted, seen))}"]
             )
-        noted(ledger, "one destination by two names", runs, wrong)
+        report_runs(ledger, "one destination by two names", runs, wrong)
 
 
 def test_a_directory_that_is_mounted_elsewhere_stays_the_same_directory(
-    shelf: S3Bucket, modelfetch: Cli, tmp_path: Path
+    stocked_bucket: S3Bucket, modelfetch: Cli, tmp_path: Path
 ) -> None:
     """If it were exchanged, the mount would go on showing the old one, which is then removed."""
     dest, mount = tmp_path / "m", tmp_path / "mount ü"
-    modelfetch.ok("pull", shelf.uri("a/"), dest, env=shelf.env)
+    modelfetch.ok("pull", stocked_bucket.uri("a/"), dest, env=stocked_bucket.env)
     with ExitStack() as stack:
         try:
             stack.enter_context(mounts.bound(dest, mount))
         except mounts.CannotMountError as error:
             pytest.skip(str(error))
 
-        modelfetch.ok("pull", shelf.uri("b/"), dest, env=shelf.env)
+        modelfetch.ok("pull", stocked_bucket.uri("b/"), dest, env=stocked_bucket.env)
 
-        assert files_of(mount) == B
+        assert read_files(mount) == MODEL_B
 
 
-def test_a_reader_of_a_file_always_finds_one(shelf: S3Bucket, modelfetch: Cli, tmp_path: Path) -> None:
+def test_a_reader_of_a_file_always_finds_one(stocked_bucket: S3Bucket, modelfetch: Cli, tmp_path: Path) -> None:
     """The old one or the new one, whole, at every moment."""
     dest = tmp_path / "m"
-    shelf.put("m", A["a.bin"])
-    modelfetch.ok("pull", shelf.uri("m"), dest, env=shelf.env)
-    shelf.put("m", B["b.bin"])
+    stocked_bucket.put("m", MODEL_A["a.bin"])
+    modelfetch.ok("pull", stocked_bucket.uri("m"), dest, env=stocked_bucket.env)
+    stocked_bucket.put("m", MODEL_B["b.bin"])
     seen: set[bytes | None] = set()
     done = threading.Event()
 
@@ -220,13 +236,13 @@ def test_a_reader_of_a_file_always_finds_one(shelf: S3Bucket, modelfetch: Cli, t
 
     reader = threading.Thread(target=read)
     reader.start()
-    run = modelfetch("pull", shelf.uri("m"), dest, env=shelf.env)
+    run = modelfetch("pull", stocked_bucket.uri("m"), dest, env=stocked_bucket.env)
     done.set()
     reader.join()
 
     assert run.code == 0
-    assert seen <= {A["a.bin"], B["b.bin"]}
+    assert seen <= {MODEL_A["a.bin"], MODEL_B["b.bin"]}
     assert (
         receipts.read_receipt(receipts.receipt_path(dest, directory=False)).digest
-        == f"sha256:{tree.sha256(B['b.bin'])}"
+        == f"sha256:{tree.sha256(MODEL_B['b.bin'])}"
     )

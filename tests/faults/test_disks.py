@@ -21,16 +21,16 @@ from tests.faults import disk_layouts, disk_planted_files, disk_space, disk_sysc
 from tests.faults.campaign_report import Ledger, Row
 from tests.faults.disk_scenarios import EVERY_KIND, SCENARIOS
 from tests.faults.disk_syscalls import FailingCall
-from tests.faults.disk_trial import DiskCase, TrialSource, DiskVerdict
+from tests.faults.disk_trial import DiskCase, DiskVerdict, TrialSource
 
 TITLE = "Disks"
 WORKERS = 2
 SEED = 4
-FEW = 10  # single calls that are let fail in the short form
+SHORT_CALL_COUNT = 10  # single calls that are let fail in the short form
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
-Grounds = Callable[[str], TrialSource]
+MakeSource = Callable[[str], TrialSource]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Grounds:
+def local_source(tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> MakeSource:
     """Scenes by name, with their sources on the local disk: no SDK is needed."""
 
     @cache
@@ -58,7 +58,7 @@ def local(tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Grounds:
 
 
 @pytest.fixture(scope="module")
-def remote(s3: S3, tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Iterator[Grounds]:
+def remote_source(s3: S3, tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Iterator[MakeSource]:
     """Scenes by name, each with its source in a bucket of its own."""
     with ExitStack() as stack:
 
@@ -74,7 +74,7 @@ def remote(s3: S3, tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> It
         yield ground
 
 
-def tried(trials: Sequence[Callable[[], DiskVerdict]], ledger: Ledger) -> None:
+def run_trials(trials: Sequence[Callable[[], DiskVerdict]], ledger: Ledger) -> None:
     """Try all, two at a time; note what came of them, and fail if one went wrong."""
     with ThreadPoolExecutor(WORKERS) as pool:
         verdicts = list(pool.map(lambda trial: trial(), trials))
@@ -89,54 +89,57 @@ def tried(trials: Sequence[Callable[[], DiskVerdict]], ledger: Ledger) -> None:
         pytest.skip("; ".join(sorted({verdict.skipped for verdict in verdicts})))
 
 
-def of_cases(cases: Sequence[DiskCase], grounds: Grounds, at: Path, *, full: bool) -> list[Callable[[], DiskVerdict]]:
+def case_trials(
+    cases: Sequence[DiskCase], make_source: MakeSource, directory: Path, *, full: bool
+) -> list[Callable[[], DiskVerdict]]:
     """Each case on each of its scenes; in the short form on the first, and one case of each fault."""
     if not full:
         cases = list({case.fault: case for case in reversed(cases) if case.in_short_form}.values())
-    chosen = [(case, grounds(name)) for case in cases for name in (case.scenarios if full else case.scenarios[:1])]
+    chosen = [(case, make_source(name)) for case in cases for name in (case.scenarios if full else case.scenarios[:1])]
     return [
-        partial(disk_trial.run_trial, case, ground, at / str(number)) for number, (case, ground) in enumerate(chosen)
+        partial(disk_trial.run_trial, case, ground, directory / str(number))
+        for number, (case, ground) in enumerate(chosen)
     ]
 
 
-def of_calls(
-    strikes: Callable[[list[tuple[str, str, int]]], Sequence[FailingCall]], ground: TrialSource, at: Path
+def call_trials(
+    select: Callable[[list[tuple[str, str, int]]], Sequence[FailingCall]], source: TrialSource, directory: Path
 ) -> list[Callable[[], DiskVerdict]]:
     """Each strike at a pull of one scene, chosen from what such a pull calls."""
     if strace.missing():
         pytest.skip(strace.missing())
-    calls = disk_syscalls.list_calls(ground, at / "listed")
+    calls = disk_syscalls.list_calls(source, directory / "listed")
     paths = sorted({path for _, path, _ in calls})
     return [
-        partial(disk_syscalls.try_failing_call, ground, at / str(number), paths, one)
-        for number, one in enumerate(strikes(calls))
+        partial(disk_syscalls.try_failing_call, source, directory / str(number), paths, one)
+        for number, one in enumerate(select(calls))
     ]
 
 
 def test_a_volume_that_is_odd_is_filled_or_the_reason_told(
-    local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
+    local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """Foreign, locked, mounted, linked, oddly named, or with something in the way."""
-    tried(of_cases(disk_layouts.CASES, local, tmp_path, full=full), ledger)
+    run_trials(case_trials(disk_layouts.CASES, local_source, tmp_path, full=full), ledger)
 
 
 def test_a_volume_without_room_keeps_the_old_model(
-    remote: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
+    remote_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """Before the first byte where that can be known; what had come is removed, and the next pull finds room."""
-    tried(of_cases(disk_space.CASES, remote, tmp_path, full=full), ledger)
+    run_trials(case_trials(disk_space.CASES, remote_source, tmp_path, full=full), ledger)
 
 
 def test_what_was_planted_on_a_volume_does_no_harm(
-    local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
+    local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """Neither is anything outside written or removed, nor is a false receipt believed."""
-    tried(of_cases(disk_planted_files.CASES, local, tmp_path, full=full), ledger)
+    run_trials(case_trials(disk_planted_files.CASES, local_source, tmp_path, full=full), ledger)
 
 
 @pytest.mark.parametrize("name", EVERY_KIND)
 def test_a_call_that_fails_once_is_a_failure_or_does_not_matter(
-    local: Grounds, tmp_path: Path, ledger: Ledger, name: str, *, full: bool
+    local_source: MakeSource, tmp_path: Path, ledger: Ledger, name: str, *, full: bool
 ) -> None:
     """Every call on every path; it is never a success without the model, nor a failure with it."""
     turn = EVERY_KIND.index(name)
@@ -145,22 +148,24 @@ def test_a_call_that_fails_once_is_a_failure_or_does_not_matter(
 
     def chosen(calls: list[tuple[str, str, int]]) -> list[FailingCall]:
         all_of_them = disk_syscalls.fail_each_call(calls, turn)
-        return all_of_them if full else random.Random(SEED).sample(all_of_them, FEW)
+        return all_of_them if full else random.Random(SEED).sample(all_of_them, SHORT_CALL_COUNT)
 
-    tried(of_calls(chosen, local(name), tmp_path), ledger)
+    run_trials(call_trials(chosen, local_source(name), tmp_path), ledger)
 
 
-def test_a_call_that_always_fails_ends_a_pull(local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool) -> None:
+def test_a_call_that_always_fails_ends_a_pull(
+    local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
+) -> None:
     """Above all a flush: what may not be on the disk is not published."""
     strikes = disk_syscalls.ALWAYS if full else [one for one in disk_syscalls.ALWAYS if one.call in ("fsync", "write")]
     for name in EVERY_KIND if full else ["file"]:
-        tried(of_calls(lambda _: strikes, local(name), tmp_path / name.replace(" ", "-")), ledger)
+        run_trials(call_trials(lambda _: strikes, local_source(name), tmp_path / name.replace(" ", "-")), ledger)
 
 
 def test_what_a_file_system_lacks_is_done_in_another_way(
-    local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
+    local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """Old kernels, network and FUSE file systems cannot exchange, link or reserve."""
     strikes = disk_syscalls.UNSUPPORTED if full else disk_syscalls.UNSUPPORTED[:1]
     for name in (*EVERY_KIND, "50 files") if full else ["directory"]:
-        tried(of_calls(lambda _: strikes, local(name), tmp_path / name.replace(" ", "-")), ledger)
+        run_trials(call_trials(lambda _: strikes, local_source(name), tmp_path / name.replace(" ", "-")), ledger)

@@ -12,7 +12,7 @@ from testkit.liar import Liar
 from testkit.warm import Warm, warm
 from tests.faults import hostile_archives, hostile_keys, hostile_responses
 from tests.faults.campaign_report import Ledger
-from tests.faults.hostile_trial import Case, attempt
+from tests.faults.hostile_trial import HostileCase, try_hostile_case
 
 TITLE = "Hostile input"
 
@@ -26,27 +26,27 @@ def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
         yield running
 
 
-def chosen(cases: list[Case], *, full: bool) -> list[Case]:
+def select_cases(cases: list[HostileCase], *, full: bool) -> list[HostileCase]:
     """All cases, or the first of each fault and store that is fast."""
     if full:
         return cases
-    firsts = {(case.fault, case.scheme): case for case in reversed(cases) if not case.long}
+    firsts = {(case.fault, case.scheme): case for case in reversed(cases) if not case.full_form_only}
     return [case for case in cases if case in firsts.values()]
 
 
 @pytest.mark.parametrize(
     "cases",
-    [hostile_keys.cases, hostile_responses.cases, hostile_archives.cases],
+    [hostile_keys.make_cases, hostile_responses.make_cases, hostile_archives.make_cases],
     ids=["keys", "replies", "archives"],
 )
 def test_what_means_harm_does_none(
-    cases: Callable[[], Iterator[Case]], liar: Liar, forker: Warm, ledger: Ledger, full: bool, tmp_path: Path
+    cases: Callable[[], Iterator[HostileCase]], liar: Liar, forker: Warm, ledger: Ledger, full: bool, tmp_path: Path
 ) -> None:
     """The right model, or the documented code with a word on why; nothing beside it, in little memory."""
     verdicts = []
-    for number, case in enumerate(chosen(list(cases()), full=full)):
-        verdicts.append(attempt(case, liar, forker, tmp_path / str(number)))
-        ledger.add_row(TITLE, verdicts[-1].row)
+    for number, case in enumerate(select_cases(list(cases()), full=full)):
+        verdicts.append(try_hostile_case(case, liar, forker, tmp_path / str(number)))
+        ledger.add_row(TITLE, verdicts[-1].report_row)
 
     assert [str(verdict) for verdict in verdicts if verdict.flaws] == []
 
@@ -54,14 +54,14 @@ def test_what_means_harm_does_none(
 def test_a_wrong_outcome_would_be_told(liar: Liar, forker: Warm, tmp_path: Path) -> None:
     """A campaign that cannot fail is none."""
     files = {"p/good": b"x"}
-    right = Case("f", "right", "file", files, (0,), model={"good": b"x"})
-    assert attempt(right, liar, forker, tmp_path / "0").flaws == ()
+    right = HostileCase("f", "right", "file", files, (0,), model={"good": b"x"})
+    assert try_hostile_case(right, liar, forker, tmp_path / "0").flaws == ()
     for number, wrong in enumerate(
         [
-            Case("f", "code", "file", files),
-            Case("f", "content", "file", files, (0,), model={"good": b"y"}),
-            Case("f", "file too many", "file", {**files, "p/more": b""}, (0,), model={"good": b"x"}),
-            Case("f", "message", "file", {"p/a\\b": b"x"}, said="something else"),
+            HostileCase("f", "code", "file", files),
+            HostileCase("f", "content", "file", files, (0,), model={"good": b"y"}),
+            HostileCase("f", "file too many", "file", {**files, "p/more": b""}, (0,), model={"good": b"x"}),
+            HostileCase("f", "message", "file", {"p/a\\b": b"x"}, message_part="something else"),
         ]
     ):
-        assert attempt(wrong, liar, forker, tmp_path / f"wrong{number}").flaws
+        assert try_hostile_case(wrong, liar, forker, tmp_path / f"wrong{number}").flaws

@@ -16,18 +16,18 @@ from testkit.faultproxy import FaultProxy
 from testkit.stores import Store
 from tests.faults.campaign_report import Ledger, Row
 
-SECONDS = 150  # for one run, on a busy machine
+RUN_SECONDS = 150  # for one run, on a busy machine
 SEED = 4
-ONE = {"a.bin": tree.noise(200_000, 1), "b/c.bin": tree.noise(100_000, 2), "d.bin": b"1"}
-TWO = {"a.bin": tree.noise(200_000, 3), "b/c.bin": tree.noise(100_000, 4), "d.bin": b"2", "e/new.bin": b"new"}
-SOME = (3, 10)  # a push makes more requests than that
-CLEAN = (65, 66, 75)  # not as its manifest says; nothing there yet; a push is under way
+OLD_FILES = {"a.bin": tree.noise(200_000, 1), "b/c.bin": tree.noise(100_000, 2), "d.bin": b"1"}
+NEW_FILES = {"a.bin": tree.noise(200_000, 3), "b/c.bin": tree.noise(100_000, 4), "d.bin": b"2", "e/new.bin": b"new"}
+REQUEST_RANGE = (3, 10)  # a push makes more requests than that
+CLEAN_CODES = (65, 66, 75)  # not as its manifest says; nothing there yet; a push is under way
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @dataclass(frozen=True)
-class Push:
+class PushScenario:
     """What is pushed over what; a single file if there is one file and no directory in the target."""
 
     name: str
@@ -37,17 +37,17 @@ class Push:
 
 
 PUSHES = [
-    Push("a directory, over an older one", ONE, TWO, "m/"),
-    Push("a directory", {}, TWO, "m/"),
-    Push("a file, over an older one", {"m": ONE["a.bin"]}, {"m": TWO["a.bin"]}, "m"),
+    PushScenario("a directory, over an older one", OLD_FILES, NEW_FILES, "m/"),
+    PushScenario("a directory", {}, NEW_FILES, "m/"),
+    PushScenario("a file, over an older one", {"m": OLD_FILES["a.bin"]}, {"m": NEW_FILES["a.bin"]}, "m"),
 ]
 
 
 @dataclass(frozen=True)
-class Bench:
+class PushSetup:
     """Where one push is killed: its own part of the bucket, its own directory."""
 
-    push: Push
+    push: PushScenario
     store: Store
     home: Path
     proxy: FaultProxy
@@ -57,70 +57,70 @@ class Bench:
         """Where it is pushed."""
         return self.store.uri(f"{self.home.name}/{self.push.target}")
 
-    def start(self, cli: Cli, files: Mapping[str, bytes]) -> Running:
+    def start_push(self, cli: Cli, files: Mapping[str, bytes]) -> Running:
         """Begin to push these files through the proxy."""
         at = tree.write(self.home / str(len(files)) / tree.sha256(b"".join(files.values())), files)
-        return cli.start("push", at if self.push.target.endswith("/") else at / "m", self.target, env=self.env)
+        return cli.start("push", at if self.push.target.endswith("/") else at / "m", self.target, env=self.proxy_env)
 
     @property
-    def env(self) -> dict[str, str]:
+    def proxy_env(self) -> dict[str, str]:
         """Variables that lead through the proxy."""
         return self.store.env_at(self.proxy.url)
 
-    def pulled(self, cli: Cli, name: str) -> tuple[int, dict[str, bytes]]:
+    def pull_model(self, cli: Cli, name: str) -> tuple[int, dict[str, bytes]]:
         """What a pull to a new place gets: its exit code, and what is there then."""
         dest = self.home / name
-        run = cli("pull", self.target, dest / "m", env=self.store.env, timeout=SECONDS)
+        run = cli("pull", self.target, dest / "m", env=self.store.env, timeout=RUN_SECONDS)
         found = {path.removeprefix("m/"): data for path, data in tree.read(dest).items()} if dest.exists() else {}
         return run.code, {path: data for path, data in found.items() if not path.startswith(tree.STAGING)}
 
 
-def requests(push: Push, store: Store, home: Path) -> int:
+def count_requests(push: PushScenario, store: Store, home: Path) -> int:
     """How many requests such a push makes."""
     home.mkdir(parents=True)
     with closing(FaultProxy(store.endpoint)) as proxy:
-        bench, cli = Bench(push, store, home, proxy), Cli(home)
+        setup, cli = PushSetup(push, store, home, proxy), Cli(home)
         for files in (push.old, push.new):
             proxy.clear()
-            assert not files or bench.start(cli, files).finish(SECONDS).code == 0
+            assert not files or setup.start_push(cli, files).finish(RUN_SECONDS).code == 0
         return len(proxy.requests)
 
 
-def killed(push: Push, store: Store, home: Path, nth: int) -> tuple[str, str]:
+def try_killed_push(push: PushScenario, store: Store, home: Path, request_number: int) -> tuple[str, str]:
     """Kill a push when its nth request comes; what a pull got then, and what is wrong."""
     home.mkdir(parents=True)
     with closing(FaultProxy(store.endpoint)) as proxy:
-        bench, cli = Bench(push, store, home, proxy), Cli(home)
+        setup, cli = PushSetup(push, store, home, proxy), Cli(home)
         if push.old:
-            assert bench.start(cli, push.old).finish(SECONDS).code == 0
+            assert setup.start_push(cli, push.old).finish(RUN_SECONDS).code == 0
         proxy.clear()
-        _kill(bench, cli, nth)
-        between, then = bench.pulled(cli, "between"), bench.start(cli, push.new).finish(SECONDS)
-        end = bench.pulled(cli, "end")
-    if then.code != 0:
-        return "failed", f"the next push ended with {then.code}: {then.stderr}"
+        _kill_push(setup, cli, request_number)
+        between, next_push = setup.pull_model(cli, "between"), setup.start_push(cli, push.new).finish(RUN_SECONDS)
+        end = setup.pull_model(cli, "end")
+    if next_push.code != 0:
+        return "failed", f"the next push ended with {next_push.code}: {next_push.stderr}"
     if end != (0, push.new):
         return "failed", f"after it, a pull ended with {end[0]} and {sorted(end[1])}"
     if between in ((0, push.old), (0, push.new)):
         return "got a model", ""
-    if between[0] in CLEAN and not between[1]:
+    if between[0] in CLEAN_CODES and not between[1]:
         return "got none, and said so", ""
     return "failed", f"a pull ended with {between[0]} and {sorted(between[1])}"
 
 
-def _kill(bench: Bench, cli: Cli, nth: int) -> None:
+def _kill_push(setup: PushSetup, cli: Cli, request_number: int) -> None:
     begun, victims = threading.Event(), list[Running]()
 
     def strike() -> None:
-        begun.wait(SECONDS)
+        begun.wait(RUN_SECONDS)
         victims[0].process.kill()
 
-    bench.proxy.add(nth=nth, before=strike)
-    victims.append(bench.start(cli, bench.push.new))
+    setup.proxy.add(nth=request_number, before=strike)
+    victims.append(setup.start_push(cli, setup.push.new))
     begun.set()
-    victims[0].finish(SECONDS)
-    bench.proxy.wait_for(lambda: all(request.done for request in list(bench.proxy.requests)))
-    bench.proxy.clear()
+    victims[0].finish(RUN_SECONDS)
+    setup.proxy.wait_for(lambda: all(request.done for request in list(setup.proxy.requests)))
+    setup.proxy.clear()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -131,16 +131,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_a_pull_never_gets_half_of_what_a_killed_push_left(
-    push: Push, store: Store, full: bool, ledger: Ledger, tmp_path: Path
+    push: PushScenario, store: Store, full: bool, ledger: Ledger, tmp_path: Path
 ) -> None:
     """The old model, the new one, or a reason; the next push is complete."""
     if full:
-        chosen = range(1, requests(push, store, tmp_path / "alone") + 1)
+        chosen = range(1, count_requests(push, store, tmp_path / "alone") + 1)
     else:
-        chosen = range(nth := random.Random(f"{SEED} {store.scheme}").randrange(*SOME), nth + 1)
+        chosen = range(nth := random.Random(f"{SEED} {store.scheme}").randrange(*REQUEST_RANGE), nth + 1)
 
     with ThreadPoolExecutor(2) as pool:
-        outcomes = list(pool.map(lambda nth: killed(push, store, tmp_path / f"nth-{nth}", nth), chosen))
+        outcomes = list(pool.map(lambda nth: try_killed_push(push, store, tmp_path / f"nth-{nth}", nth), chosen))
 
     for got, wrong in outcomes:
         right = 1 if got == "got a model" else 0

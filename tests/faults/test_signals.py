@@ -15,7 +15,7 @@ from testkit.cli import Cli
 from testkit.faultproxy import FaultProxy
 from testkit.stores import S3Bucket
 from tests.faults import kill_scenarios
-from tests.faults.blocking_points import WAITS, Site
+from tests.faults.blocking_points import BLOCKING_POINTS, BlockedPull
 from tests.faults.campaign_report import Ledger, Row
 
 CATCHABLE = (signal.SIGTERM, signal.SIGINT)
@@ -29,7 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     full = bool(metafunc.config.option.full)
     rows = [
         pytest.param(waiting, signum, id=f"{signum.name}, {waiting}")
-        for number, waiting in enumerate(WAITS)
+        for number, waiting in enumerate(BLOCKING_POINTS)
         for turn, signum in enumerate(CATCHABLE)
         if full or number % 2 == turn
     ]
@@ -50,10 +50,10 @@ def test_a_signal_ends_it_whatever_it_waits_for(
     s3_bucket.put("m", kill_scenarios.OLD_FILE.files["m"])
     for number in range(ROUNDS if full else 1):
         (at := tmp_path / str(number)).mkdir()
-        site = Site(modelfetch, s3_bucket, fault_proxy, at)
+        site = BlockedPull(modelfetch, s3_bucket, fault_proxy, at)
         with site.stack:
             try:
-                running = WAITS[waiting](site)
+                running = BLOCKING_POINTS[waiting](site)
             except mounts.CannotMountError as error:
                 pytest.skip(str(error))
             begun = time.monotonic()
@@ -64,5 +64,5 @@ def test_a_signal_ends_it_whatever_it_waits_for(
         code = 128 + signum
         assert (last.code, last.error["code"], last.error["reason"]) == (code, code, "interrupted")
         assert "Traceback" not in last.stderr
-        assert waiting == "for a hash" or not [*at.rglob(f"*{tree.RECEIPT}"), *at.glob("volume/m")]
+        assert waiting == "on hashing" or not [*at.rglob(f"*{tree.RECEIPT}"), *at.glob("volume/m")]
         ledger.add_row("Kills", Row(f"{signum.name}: {waiting}", 1, 0, 1, 0, seconds=[seconds]))
