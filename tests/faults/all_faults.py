@@ -1,4 +1,4 @@
-"""All faults of the campaign, in the order of the table."""
+"""Every fault of the fault campaign, in the order of the table."""
 
 from tests.faults.network_faults import NETWORK_FAULTS
 from tests.faults.store_faults import STORE_FAULTS

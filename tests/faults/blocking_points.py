@@ -1,4 +1,4 @@
-"""All that a pull may wait for when a signal comes; nothing here ends by itself while a test runs."""
+"""Every operation on which a pull can block when a signal arrives; none ends by itself while a test runs."""
 
 import select
 import socket
@@ -17,8 +17,8 @@ from testkit.stores import S3Bucket
 from tests.faults import kill_trial
 
 LONG_DURATION = "10m"
-WAIT_SECONDS = 150  # seconds until it waits, on a busy machine
-SPARSE_FILE_BYTES = 2**40  # bytes of a file with a hole: nobody hashes them in an hour
+WAIT_SECONDS = 150  # until the pull blocks, on a busy machine
+SPARSE_FILE_BYTES = 2**40  # bytes of a sparse file: not hashed within an hour
 NAME_SERVER = "127.83.4.9"
 SYN_SENT = "02"  # proc(5), /proc/net/tcp
 _WITH_NAMES_FROM = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"')
@@ -26,12 +26,12 @@ _WITH_NAMES_FROM = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/re
 
 @dataclass
 class BlockedPull:
-    """Where a pull waits.
+    """A pull to block at a chosen operation.
 
     Attributes:
-        proxied: puts a fault proxy in front of a server.
-        at: an empty directory.
-        stack: what is to be closed at the end.
+        make_proxy: starts a fault proxy in front of a server.
+        directory: an empty directory for the run.
+        stack: resources to close at the end.
     """
 
     cli: Cli
@@ -42,30 +42,34 @@ class BlockedPull:
 
     @property
     def destination(self) -> Path:
-        """Where the model is to go."""
+        """Return the destination of the pull."""
         return self.directory / "volume" / "m"
 
     def start_pull(self, endpoint: str, key: str = "m", **env: str) -> Running:
-        """Begin to pull, with all our own limits far away."""
+        """Start a pull whose own timeouts are all far away."""
         far = {"MODELFETCH_RETRY_WAIT": LONG_DURATION, **self.bucket.env_at(endpoint), **env}
         return self.cli.start("pull", self.bucket.uri(key), self.destination, "--stall-timeout", LONG_DURATION, env=far)
 
     def spoil_downloads(self, key: str = "m", **rule: Any) -> FaultProxy:
-        """A proxy in front of the store, which spoils the downloads of a key."""
+        """Return a fault proxy in front of the store with `rule` for every download of `key`."""
         proxy = self.make_proxy(self.bucket.endpoint)
         proxy.add(times=None, **self.bucket.downloads(key), **rule)
         return proxy
 
 
 def block_at_startup(site: BlockedPull) -> Running:
-    """Half a second of loading, for most of which nobody could tell of a signal."""
+    """Start-up: half a second of imports, during most of which Python has no signal handler."""
     running = site.start_pull(site.bucket.endpoint)
     running.wait_for(lambda: kill_trial.has_signal_handler(running.process.pid), WAIT_SECONDS)
     return running
 
 
 def block_on_dns(site: BlockedPull) -> Running:
-    """A name server that never answers; CannotMountError where nobody may put it in the place of the real one."""
+    """DNS lookup at a name server without answers.
+
+    Raises:
+        CannotMountError: the machine's name server cannot be replaced here.
+    """
     mounts.run("unshare", "--mount", "true")
     server = site.stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     try:
@@ -81,10 +85,10 @@ def block_on_dns(site: BlockedPull) -> Running:
 
 
 def block_on_connect(site: BlockedPull) -> Running:
-    """A server that takes none: its queue is full. One try lasts 10 s, and the next comes much later."""
+    """TCP connect to a server with a full backlog: an attempt lasts 10 s, and the next follows much later."""
     server = site.stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
     port = server.getsockname()[1]
-    for _ in range(2):  # the queue's length is one more than was asked for; the next has to wait
+    for _ in range(2):  # the kernel queues one more than the backlog; the next connection blocks
         queued = site.stack.enter_context(socket.socket())
         queued.setblocking(False)
         queued.connect_ex(("127.0.0.1", port))
@@ -94,14 +98,14 @@ def block_on_connect(site: BlockedPull) -> Running:
 
 
 def _is_connecting(pid: int) -> bool:
-    """Whether a process has asked for a connection that nobody takes."""
+    """Tell whether a process waits for a TCP connection to be accepted."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     waiting = {f"socket:[{row[9]}]" for row in rows if row[3] == SYN_SENT}
     return bool(waiting & set(_list_open_files(pid)))
 
 
 def block_on_metadata(site: BlockedPull) -> Running:
-    """To the SDK's first question."""
+    """Response to the SDK's first request."""
     proxy = site.make_proxy(site.bucket.endpoint)
     proxy.add(times=None, mute=True)
     running = site.start_pull(proxy.url)
@@ -110,7 +114,7 @@ def block_on_metadata(site: BlockedPull) -> Running:
 
 
 def block_between_attempts(site: BlockedPull) -> Running:
-    """Of the whole pull: the store is not well."""
+    """Pause before the next attempt of the whole pull: the store answers 503."""
     proxy = site.make_proxy(site.bucket.endpoint)
     proxy.add(times=None, status=503)
     running = site.start_pull(proxy.url)
@@ -119,7 +123,7 @@ def block_between_attempts(site: BlockedPull) -> Running:
 
 
 def block_on_headers(site: BlockedPull) -> Running:
-    """Of the model's bytes."""
+    """Response head of the model's download."""
     proxy = site.spoil_downloads(mute=True)
     running = site.start_pull(proxy.url)
     proxy.wait_for(lambda: proxy.came(**site.bucket.downloads("m")), WAIT_SECONDS)
@@ -127,7 +131,7 @@ def block_on_headers(site: BlockedPull) -> Running:
 
 
 def block_on_body(site: BlockedPull) -> Running:
-    """Of which some have come."""
+    """Rest of a download after its first bytes have arrived."""
     proxy = site.spoil_downloads(stall_after=50_000)
     running = site.start_pull(proxy.url)
     proxy.wait_for(lambda: proxy.sent() >= 50_000, WAIT_SECONDS)
@@ -135,7 +139,7 @@ def block_on_body(site: BlockedPull) -> Running:
 
 
 def block_on_retry_after(site: BlockedPull) -> Running:
-    """The store has said when to come back."""
+    """Pause before the next request, as long as the store's Retry-After says."""
     proxy = site.spoil_downloads(status=503, headers={"Retry-After": "600"})
     running = site.start_pull(proxy.url)
     proxy.wait_for(lambda: proxy.came(**site.bucket.downloads("m")), WAIT_SECONDS)
@@ -143,7 +147,7 @@ def block_on_retry_after(site: BlockedPull) -> Running:
 
 
 def block_on_archive_body(site: BlockedPull) -> Running:
-    """An archive's first member lies there, the second has not come."""
+    """Rest of an archive: the first member is on the disk, the second is missing."""
     data = archives.packed({"a": tree.noise(5_000_000), "b": tree.noise(9_000_000)}, "tar.gz")
     site.bucket.put("m.tar.gz", data)
     proxy = site.spoil_downloads("m.tar.gz", covers=10_000_000, stall_after=0)
@@ -153,7 +157,7 @@ def block_on_archive_body(site: BlockedPull) -> Running:
 
 
 def block_on_staging_lock(site: BlockedPull) -> Running:
-    """To the same destination."""
+    """Staging lock held by another pull to the same destination."""
     proxy = site.spoil_downloads(stall_after=0)
     site.start_pull(proxy.url)
     proxy.wait_for(lambda: proxy.came(**site.bucket.downloads("m")), WAIT_SECONDS)
@@ -163,7 +167,7 @@ def block_on_staging_lock(site: BlockedPull) -> Running:
 
 
 def block_on_hashing(site: BlockedPull) -> Running:
-    """Of a large file, by `verify`: it waits for nothing, it works."""
+    """Hashing of a large file by `verify`: busy, not blocked."""
     site.destination.parent.mkdir()
     with site.destination.open("wb") as file:
         file.truncate(SPARSE_FILE_BYTES)
@@ -177,7 +181,7 @@ def block_on_hashing(site: BlockedPull) -> Running:
 
 
 def _list_open_files(pid: int) -> list[str]:
-    """The files and sockets that a process has open, as proc(5) names them."""
+    """Return the open files and sockets of a process, as proc(5) names them."""
     found: list[str] = []
     with suppress(FileNotFoundError):  # closed meanwhile
         found.extend(str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir())

@@ -1,7 +1,7 @@
-"""The table of the campaigns: what was done to a pull, how often, and what came of it.
+"""Table of the campaigns: faults, number of runs, outcomes.
 
-A campaign's test asks for the fixture `ledger` and adds a `Row` for each fault, or one for each run; rows of one fault
-are added up. pytest prints the table at its end, and `--campaign-report PATH` writes PATH.md and PATH.json.
+A campaign's test takes the fixture `ledger` and adds a `Row` for each fault or for each run; rows of the same fault
+are summed. pytest prints the table at the end, and `--campaign-report PATH` writes PATH.md and PATH.json.
 """
 
 import dataclasses
@@ -12,22 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 COLUMNS = ("fault", "runs", "right model", "clean failure", "wrong outcome", "fetched twice", "peak memory")
-SIGNAL_COLUMN = "signal to end"  # of campaigns that measure it
+SIGNAL_COLUMN = "signal to end"  # only if measured
 
 
 @dataclass(frozen=True)
 class Row:
-    """One fault.
+    """Outcomes of a fault.
 
     Attributes:
-        fault: what was done, in plain words.
-        runs: how often; the sum of the next three.
-        right: the model came whole, every byte of it, with its receipt.
-        clean: the documented exit code and reason, and nothing published.
-        wrong: anything else.
-        twice_bytes: of model bodies, what was sent in excess of the models' sizes, over all runs.
-        peak_bytes: the largest resident set of any run; 0 if it was not measured.
-        seconds: from a signal to the end of the process, of each run where that was measured.
+        fault: the fault, in plain words.
+        runs: number of runs; the sum of the next three.
+        right_models: runs with the whole model, every byte, and its receipt.
+        clean_failures: runs with the documented exit code and reason, and nothing published.
+        wrong_outcomes: all other runs.
+        refetched_bytes: bytes of model bodies sent in excess of the models' sizes, over all runs.
+        peak_bytes: the largest resident set of any run; 0 if not measured.
+        seconds: from a signal to the end of the process, of each measured run.
     """
 
     fault: str
@@ -40,7 +40,7 @@ class Row:
     seconds: list[float] = field(default_factory=list)
 
     def __add__(self, other: "Row") -> "Row":
-        """Both together, under the name of the first."""
+        """Sum two rows under the name of the first."""
         return Row(
             self.fault,
             self.runs + other.runs,
@@ -55,29 +55,29 @@ class Row:
 
 @dataclass
 class Ledger:
-    """The rows of all campaigns, by the campaign's title, in the order of their coming."""
+    """Rows of all campaigns by campaign title, in the order of arrival."""
 
     campaigns: dict[str, dict[str, Row]] = field(default_factory=dict)
 
     def add_row(self, campaign: str, row: Row) -> None:
-        """Note a row under a campaign's title, e.g. "Kills"; rows of one fault are added up."""
+        """Add a row under a campaign's title, e.g. "Kills"; rows of the same fault are summed."""
         rows = self.campaigns.setdefault(campaign, {})
         rows[row.fault] = rows[row.fault] + row if row.fault in rows else row
 
     def campaign_rows(self, campaign: str) -> list[Row]:
-        """A campaign's rows."""
+        """Return the rows of a campaign."""
         return list(self.campaigns.get(campaign, {}).values())
 
 
 def render_tables(ledger: Ledger) -> str:
-    """A Markdown table for each campaign, its columns aligned for a terminal."""
+    """Return a Markdown table for each campaign, with columns aligned for a terminal."""
     return "\n".join(
         f"### {campaign}\n\n{_render_table(ledger.campaign_rows(campaign))}\n" for campaign in ledger.campaigns
     )
 
 
 def save_tables(ledger: Ledger, path: Path) -> None:
-    """Write the tables beside each other for people (.md) and for programs (.json)."""
+    """Write the tables for people (.md) and for programs (.json)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".md").write_text(render_tables(ledger))
     rows = {name: [dataclasses.asdict(row) for row in ledger.campaign_rows(name)] for name in ledger.campaigns}

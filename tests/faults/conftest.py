@@ -1,4 +1,4 @@
-"""The campaigns' ledger, and the table at the end of a run."""
+"""Ledger of the campaigns, and the table at the end of a test run."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ LEDGER = pytest.StashKey[campaign_report.Ledger]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin an empty ledger."""
+    """Start the session with an empty ledger."""
     config.stash[LEDGER] = campaign_report.Ledger()
 
 
 @pytest.fixture(scope="session")
 def ledger(request: pytest.FixtureRequest) -> campaign_report.Ledger:
-    """Where campaigns note what came of their faults."""
+    """Return the ledger to which campaigns add their outcomes."""
     return request.config.stash[LEDGER]
 
 
@@ -27,7 +27,7 @@ def full(request: pytest.FixtureRequest) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table, and save it where `--campaign-report` says."""
+    """Print the table, and save a copy to the path in `--campaign-report`."""
     config = terminalreporter.config
     noted = config.stash[LEDGER]
     if not noted.campaigns:

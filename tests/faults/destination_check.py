@@ -1,4 +1,4 @@
-"""Check what readers see at a destination: the old model, the new model or none, and what must not stand beside it."""
+"""Checks of a destination as readers see it: the old model, the new model or none, and no foreign or stray file."""
 
 import hashlib
 import os
@@ -13,12 +13,12 @@ from tests.faults.scenarios import ModelVersion, PreparedScenario, Scenario, Sta
 
 
 def read_state(root: Path) -> State:
-    """What stands below a directory, staging areas left out."""
+    """Return every entry below a directory, without staging areas."""
     found = {}
     for here, folders, files in os.walk(root):
         if tree.STAGING in folders:
             folders.remove(tree.STAGING)
-        for name in {*folders, *files} - {tree.STAGING}:  # which may be a link, and no directory
+        for name in {*folders, *files} - {tree.STAGING}:  # may be a symlink instead of a directory
             path = Path(here, name)
             found[path.relative_to(root).as_posix()] = _describe_entry(path)
     return found
@@ -36,7 +36,7 @@ def _describe_entry(path: Path) -> str:
 
 
 def check_destination(prepared: PreparedScenario, volume: Path) -> tuple[str, list[str]]:
-    """What a reader sees at a destination at any moment: the old model, the new one or none, and what must not be."""
+    """Return the model visible at a destination ("old", "new", "none" or "a mixture") and the flaws found."""
     scenario, present = prepared.scenario, read_state(volume)
     receipt_paths = [
         path for path, entry in present.items() if path.endswith(tree.RECEIPT) and entry.startswith("file")
@@ -56,12 +56,12 @@ def check_destination(prepared: PreparedScenario, volume: Path) -> tuple[str, li
 
 
 def _check_receipt(receipt: Path) -> list[str]:
-    """What a receipt says that is not so: by our own look, and by `modelfetch verify`."""
+    """Return the false statements of a receipt, found by reading the files and by `modelfetch verify`."""
     flaws = []
     try:
         content = receipts.read_receipt(receipt)
     except WrongBytesError:
-        return []  # nothing that anyone would believe
+        return []  # an invalid receipt claims nothing
     for entry in content.files:
         path = receipt.parent / entry.path
         if not path.is_file() or tree.sha256(path.read_bytes()) != entry.sha256:
@@ -76,7 +76,7 @@ def _check_receipt(receipt: Path) -> list[str]:
 
 
 def _expected_volume(scenario: Scenario, model: ModelVersion) -> State:
-    """What a volume with a model holds; receipts left out."""
+    """Return the expected state of a volume with this model, without receipts."""
     others = {path: f"file 644 {tree.sha256(data)}" for path, data in scenario.foreign_files.items()}
     above = {str(parent) for path in others for parent in Path(path).parents} - {"."}
     others |= dict.fromkeys(above, "directory 755")
@@ -87,7 +87,7 @@ def _expected_volume(scenario: Scenario, model: ModelVersion) -> State:
 
 
 def _check_without_receipt(prepared: PreparedScenario, present: State) -> list[str]:
-    """What must not be where there is no receipt."""
+    """Return the flaws of a destination without a receipt."""
     scenario, initial = prepared.scenario, read_state(prepared.template)
     if not scenario.piecemeal:
         if scenario.old and prepared.can_exchange:
@@ -99,7 +99,7 @@ def _check_without_receipt(prepared: PreparedScenario, present: State) -> list[s
 
 
 def check_finished_pull(prepared: PreparedScenario, volume: Path) -> list[str]:
-    """What is wrong after a pull that says it succeeded."""
+    """Return the flaws after a pull with exit code 0."""
     name, flaws = check_destination(prepared, volume)
     if name != "new":
         flaws.append(f"after a pull that succeeded, the destination holds {name}")

@@ -1,4 +1,4 @@
-"""Destinations as volumes really are: foreign, locked, mounted, linked, oddly named, or with something in the way."""
+"""Destinations on unusual volumes: foreign, read-only, mounted, linked, oddly named, or with a conflict in the path."""
 
 import os
 import shutil
@@ -11,252 +11,252 @@ from testkit import mounts, tree
 from tests.faults.disk_scenarios import DIRECTORIES, EVERY_KIND
 from tests.faults.disk_trial import DiskCase, TrialVolume
 
-FOREIGN_UID = 10001  # a uid that is not ours
+FOREIGN_UID = 10001  # a uid of another user
 LONG_NAME = "d" * 200
 
 
 def change_owner(top: Path, uid: int) -> None:
-    """Give a tree to somebody."""
+    """Give a tree to another user."""
     if os.geteuid() != 0:
         raise mounts.CannotMountError("only root may give files away")
     for path in (top, *top.rglob("*")):
         os.chown(path, uid, uid, follow_symlinks=False)
 
 
-def heal_later(place: TrialVolume, undo: Callable[[], object]) -> None:
-    """Do something before the next pull, or at the end at the latest."""
-    stack = place.stack.enter_context(ExitStack())
+def heal_later(trial: TrialVolume, undo: Callable[[], object]) -> None:
+    """Undo a change before the next pull, or at the end at the latest."""
+    stack = trial.stack.enter_context(ExitStack())
     stack.callback(undo)
-    place.heal = stack.close
+    trial.heal = stack.close
 
 
-def mount_read_only(place: TrialVolume) -> None:
-    """Make the volume read-only, as a mount may be."""
-    place.mount_tmpfs("size=8m")
-    place.remount("ro")
-    place.heal = partial(place.remount, "rw")
+def mount_read_only(trial: TrialVolume) -> None:
+    """Mount the volume with option `ro`, read-only."""
+    trial.mount_tmpfs("size=8m")
+    trial.remount("ro")
+    trial.heal = partial(trial.remount, "rw")
 
 
-def give_volume_away(place: TrialVolume) -> None:
-    """Let all of it belong to somebody else."""
-    place.lay_out()
-    change_owner(place.path, FOREIGN_UID)
-    place.drop_privileges()
-    place.heal = partial(change_owner, place.path, os.geteuid())
+def give_volume_away(trial: TrialVolume) -> None:
+    """Give the whole volume to another user."""
+    trial.lay_out()
+    change_owner(trial.path, FOREIGN_UID)
+    trial.drop_privileges()
+    trial.heal = partial(change_owner, trial.path, os.geteuid())
 
 
-def give_model_directory_away(place: TrialVolume) -> None:
-    """Let a directory in the model belong to somebody else, after all the others could be changed."""
-    place.lay_out()
-    change_owner(place.path / "m" / "weights", FOREIGN_UID)
-    place.drop_privileges()
-    place.heal = partial(change_owner, place.path, os.geteuid())
+def give_model_directory_away(trial: TrialVolume) -> None:
+    """Give a directory inside the model to another user; all directories before can be changed."""
+    trial.lay_out()
+    change_owner(trial.path / "m" / "weights", FOREIGN_UID)
+    trial.drop_privileges()
+    trial.heal = partial(change_owner, trial.path, os.geteuid())
 
 
-def make_parent_read_only(place: TrialVolume) -> None:
-    """Let nobody write beside the destination: as under a `subPath`, or in a mount point."""
-    place.lay_out()
-    place.path.chmod(0o555)
-    place.drop_privileges()
-    place.stack.callback(place.path.chmod, 0o755)
+def make_parent_read_only(trial: TrialVolume) -> None:
+    """Make the destination's parent read-only, as under a `subPath` or in a mount point."""
+    trial.lay_out()
+    trial.path.chmod(0o555)
+    trial.drop_privileges()
+    trial.stack.callback(trial.path.chmod, 0o755)
 
 
-def set_sticky_bit(place: TrialVolume) -> None:
-    """Put somebody else's directory, which all may write to, into one like /tmp."""
+def set_sticky_bit(trial: TrialVolume) -> None:
+    """Put a world-writable directory of another user into a sticky directory like /tmp."""
 
     def open_to_all(template: Path) -> None:
         for path in (template / "m", *(template / "m").rglob("*")):
             if path.is_dir():
                 path.chmod(0o777)
 
-    place.replace_template(open_to_all)
-    place.prepared.scenario.other_entries.pop("m/gone")  # which goes
-    change_owner(place.path, FOREIGN_UID)
-    place.path.chmod(0o1777)
-    place.drop_privileges()
-    place.stack.callback(change_owner, place.path, os.geteuid())
+    trial.replace_template(open_to_all)
+    trial.prepared.scenario.other_entries.pop("m/gone")  # removed by the pull
+    change_owner(trial.path, FOREIGN_UID)
+    trial.path.chmod(0o1777)
+    trial.drop_privileges()
+    trial.stack.callback(change_owner, trial.path, os.geteuid())
 
 
-def forbid_listing(place: TrialVolume) -> None:
-    """Let the directory be written to, but not read: its names cannot be flushed."""
-    place.lay_out()
-    change_owner(place.path, FOREIGN_UID)
-    place.path.chmod(0o733)
-    place.drop_privileges()
-    place.heal = partial(place.path.chmod, 0o777)
+def forbid_listing(trial: TrialVolume) -> None:
+    """Allow writes to the directory but no reads: its entries cannot be flushed."""
+    trial.lay_out()
+    change_owner(trial.path, FOREIGN_UID)
+    trial.path.chmod(0o733)
+    trial.drop_privileges()
+    trial.heal = partial(trial.path.chmod, 0o777)
 
 
-def leave_foreign_staging_area(place: TrialVolume) -> None:
-    """Leave somebody else's staging area, with a lock in it."""
-    place.lay_out()
-    tree.write(place.staging_area, {"0123456789abcdef.lock": b""})
-    change_owner(place.staging_area, FOREIGN_UID)
-    place.drop_privileges()
-    place.heal = partial(shutil.rmtree, place.staging_area)
+def leave_foreign_staging_area(trial: TrialVolume) -> None:
+    """Leave a staging area of another user, with a lock inside."""
+    trial.lay_out()
+    tree.write(trial.staging_area, {"0123456789abcdef.lock": b""})
+    change_owner(trial.staging_area, FOREIGN_UID)
+    trial.drop_privileges()
+    trial.heal = partial(shutil.rmtree, trial.staging_area)
 
 
-def put_conflict(kind: str, place: TrialVolume) -> None:
-    """Let something else be where the model must go: a file, or a directory."""
+def put_conflict(kind: str, trial: TrialVolume) -> None:
+    """Put a foreign file or directory at a path of the model."""
 
     def put(template: Path) -> None:
         tree.write(template, {"m/m/x" if kind == "directory" else "m": b"theirs"})
 
     def away() -> None:
-        shutil.rmtree(place.path)
-        place.path.mkdir()
-        place.prepared = before
+        shutil.rmtree(trial.path)
+        trial.path.mkdir()
+        trial.prepared = before
 
-    before = place.prepared
-    place.replace_template(put)
-    place.heal = away
-
-
-def put_fifo(place: TrialVolume) -> None:
-    """Let it be something that nobody can read."""
-    place.path.mkdir()
-    os.mkfifo(place.path / "m")
-    place.heal = (place.path / "m").unlink
+    before = trial.prepared
+    trial.replace_template(put)
+    trial.heal = away
 
 
-def point_below_file(place: TrialVolume) -> None:
-    """Name a destination below a file."""
-    (place.directory / "file").write_bytes(b"theirs")
-    place.path.mkdir()
-    place.destination = str(place.directory / "file" / "m")
-    place.heal = partial(setattr, place, "dest", "")
+def put_fifo(trial: TrialVolume) -> None:
+    """Put a FIFO at the model's path: no read ends."""
+    trial.path.mkdir()
+    os.mkfifo(trial.path / "m")
+    trial.heal = (trial.path / "m").unlink
 
 
-def make_lost_and_found(place: TrialVolume) -> None:
-    """Leave what mkfs leaves at the root of a volume: a directory that only its owner may look into."""
+def point_below_file(trial: TrialVolume) -> None:
+    """Point the destination to a path below a file."""
+    (trial.directory / "file").write_bytes(b"theirs")
+    trial.path.mkdir()
+    trial.destination = str(trial.directory / "file" / "m")
+    trial.heal = partial(setattr, trial, "dest", "")
+
+
+def make_lost_and_found(trial: TrialVolume) -> None:
+    """Leave mkfs's lost+found at the root of a volume: a directory readable by its owner only."""
 
     def put(template: Path) -> None:
         (template / "m").mkdir(exist_ok=True)
         (template / "m" / "lost+found").mkdir(mode=0o700)
 
-    place.replace_template(put)
-    change_owner(place.path / "m" / "lost+found", FOREIGN_UID)
-    place.drop_privileges()
+    trial.replace_template(put)
+    change_owner(trial.path / "m" / "lost+found", FOREIGN_UID)
+    trial.drop_privileges()
 
 
-def mount_new_ext4(place: TrialVolume) -> None:
-    """Mount a fresh ext4 at the destination."""
-    place.stack.enter_context(mounts.ext4(place.path / "m", place.directory / "image", 16 << 20))
-    place.replace_template(lambda template: (template / "m" / "lost+found").mkdir(mode=0o700, parents=True))
+def mount_new_ext4(trial: TrialVolume) -> None:
+    """Mount a fresh ext4 file system at the destination."""
+    trial.stack.enter_context(mounts.ext4(trial.path / "m", trial.directory / "image", 16 << 20))
+    trial.replace_template(lambda template: (template / "m" / "lost+found").mkdir(mode=0o700, parents=True))
 
 
-def lay_out_projected_volume(place: TrialVolume) -> None:
-    """Put beside the model what Kubernetes puts into a projected volume: links to links."""
+def lay_out_projected_volume(trial: TrialVolume) -> None:
+    """Add the entries of a Kubernetes projected volume beside the model: symlinks to symlinks."""
 
     def put(template: Path) -> None:
         tree.write(template / "m" / "..2026_11_21", {"ca.crt": b"theirs"})
         (template / "m" / "..data").symlink_to("..2026_11_21")
         (template / "m" / "ca.crt").symlink_to("..data/ca.crt")
 
-    place.replace_template(put)
+    trial.replace_template(put)
 
 
-def point_to_symlink(place: TrialVolume) -> None:
-    """Name a link to the destination, which may not be there yet."""
-    place.lay_out()
-    (place.directory / "link").symlink_to("volume/m")
-    place.destination = str(place.directory / "link")
+def point_to_symlink(trial: TrialVolume) -> None:
+    """Point to a symlink of the destination, dangling or not."""
+    trial.lay_out()
+    (trial.directory / "link").symlink_to("volume/m")
+    trial.destination = str(trial.directory / "link")
 
 
-def point_to_symlink_loop(place: TrialVolume) -> None:
-    """Name a link to itself."""
-    place.path.mkdir()
-    (place.directory / "link").symlink_to("link")
-    place.destination = str(place.directory / "link" / "m")
-    place.heal = partial(setattr, place, "dest", "")
+def point_to_symlink_loop(trial: TrialVolume) -> None:
+    """Point the destination below a symlink to itself."""
+    trial.path.mkdir()
+    (trial.directory / "link").symlink_to("link")
+    trial.destination = str(trial.directory / "link" / "m")
+    trial.heal = partial(setattr, trial, "dest", "")
 
 
-def mount_destination(place: TrialVolume) -> None:
-    """Mount the destination itself: it is on another file system than the directory above it."""
-    place.stack.enter_context(mounts.tmpfs(place.path / "m", "size=8m"))
-    place.lay_out()
+def mount_destination(trial: TrialVolume) -> None:
+    """Mount the destination itself: its file system differs from that of the parent directory."""
+    trial.stack.enter_context(mounts.tmpfs(trial.path / "m", "size=8m"))
+    trial.lay_out()
 
 
-def bind_mount_destination(place: TrialVolume) -> None:
-    """Mount a directory of the same file system, by a name that the kernel's list has to escape."""
-    place.path = place.directory / "vo lüme"
-    place.lay_out()
-    shutil.copytree(place.path / "m", place.directory / "real", symlinks=True)
-    place.stack.enter_context(mounts.bound(place.directory / "real", place.path / "m"))
+def bind_mount_destination(trial: TrialVolume) -> None:
+    """Bind-mount a directory of the same file system, under a name that the kernel's mount list escapes."""
+    trial.path = trial.directory / "vo lüme"
+    trial.lay_out()
+    shutil.copytree(trial.path / "m", trial.directory / "real", symlinks=True)
+    trial.stack.enter_context(mounts.bound(trial.directory / "real", trial.path / "m"))
 
 
-def bind_mount_file(place: TrialVolume) -> None:
-    """Mount the old file alone: nothing can be renamed over it."""
-    place.lay_out()
-    shutil.copy2(place.path / "m", place.directory / "real")
+def bind_mount_file(trial: TrialVolume) -> None:
+    """Bind-mount the old file alone: no rename can replace a mount point."""
+    trial.lay_out()
+    shutil.copy2(trial.path / "m", trial.directory / "real")
     mount = ExitStack()
-    mount.enter_context(mounts.bound(place.directory / "real", place.path / "m"))
-    heal_later(place, mount.close)
+    mount.enter_context(mounts.bound(trial.directory / "real", trial.path / "m"))
+    heal_later(trial, mount.close)
 
 
-def mount_overlay(place: TrialVolume) -> None:
-    """Let the old model be in a layer of the image: a directory of it cannot be renamed."""
-    place.stack.enter_context(mounts.overlay(place.path, place.prepared.template, place.directory / "upper"))
+def mount_overlay(trial: TrialVolume) -> None:
+    """Put the old model into a layer of the image: its directories cannot be renamed."""
+    trial.stack.enter_context(mounts.overlay(trial.path, trial.prepared.template, trial.directory / "upper"))
 
 
-def mount_noexec(place: TrialVolume) -> None:
-    """Mount it as strictly as volumes are mounted."""
-    place.mount_tmpfs("size=8m,noexec,nosuid,nodev")
+def mount_noexec(trial: TrialVolume) -> None:
+    """Mount the volume with noexec, nosuid and nodev, the strictest usual options."""
+    trial.mount_tmpfs("size=8m,noexec,nosuid,nodev")
 
 
-def mount_fat(place: TrialVolume) -> None:
-    """Use a file system that knows neither owners nor links, nor upper case."""
-    place.stack.enter_context(mounts.vfat(place.path, place.directory / "image", 16 << 20))
-    place.lay_out()
+def mount_fat(trial: TrialVolume) -> None:
+    """Use a file system without owners, links and case."""
+    trial.stack.enter_context(mounts.vfat(trial.path, trial.directory / "image", 16 << 20))
+    trial.lay_out()
 
 
-def make_file_immutable(place: TrialVolume) -> None:
-    """Let a file of the old model be one that nobody may change."""
-    place.lay_out()
-    last = max(path for path in (place.path / "m", *place.path.rglob("weights/0.bin")) if path.is_file())
+def make_file_immutable(trial: TrialVolume) -> None:
+    """Make a file of the old model immutable."""
+    trial.lay_out()
+    last = max(path for path in (trial.path / "m", *trial.path.rglob("weights/0.bin")) if path.is_file())
     mounts.run("chattr", "+i", str(last))
-    heal_later(place, partial(mounts.run, "chattr", "-i", str(last)))
+    heal_later(trial, partial(mounts.run, "chattr", "-i", str(last)))
 
 
-def set_umask(umask: int, place: TrialVolume) -> None:
-    """Run with a umask."""
-    place.lay_out()
-    place.popen_options["umask"] = umask
+def set_umask(umask: int, trial: TrialVolume) -> None:
+    """Run the pull with a given umask."""
+    trial.lay_out()
+    trial.popen_options["umask"] = umask
 
 
-def name_volume(name: str, place: TrialVolume) -> None:
-    """Give the volume a name."""
-    place.path = place.directory / name
-    place.lay_out()
+def name_volume(name: str, trial: TrialVolume) -> None:
+    """Give the volume a special name."""
+    trial.path = trial.directory / name
+    trial.lay_out()
 
 
-def spell_destination(dest: str, place: TrialVolume) -> None:
-    """Spell the destination in a way, from within the volume."""
-    place.lay_out()
-    place.destination = dest
-    place.popen_options["cwd"] = place.path
+def spell_destination(dest: str, trial: TrialVolume) -> None:
+    """Spell the destination relative to the volume."""
+    trial.lay_out()
+    trial.destination = dest
+    trial.popen_options["cwd"] = trial.path
 
 
-def pull_into_working_directory(place: TrialVolume) -> None:
-    """Pull into the working directory."""
-    place.lay_out()
-    place.destination = "."
-    place.popen_options["cwd"] = place.path / "m"
+def pull_into_working_directory(trial: TrialVolume) -> None:
+    """Pull into the working directory, as `.`."""
+    trial.lay_out()
+    trial.destination = "."
+    trial.popen_options["cwd"] = trial.path / "m"
 
 
-def make_path_too_long(length: int, place: TrialVolume) -> None:
-    """Name a path of so many bytes."""
-    place.path.mkdir()
-    path = str(place.directory / "long")
+def make_path_too_long(length: int, trial: TrialVolume) -> None:
+    """Point the destination to a path of `length` bytes."""
+    trial.path.mkdir()
+    path = str(trial.directory / "long")
     while len(path) < length - len(LONG_NAME):
         path += f"/{LONG_NAME}"
-    place.destination = path + "/" + "m" * (length - len(path) - 1)
-    place.heal = partial(setattr, place, "dest", "")
+    trial.destination = path + "/" + "m" * (length - len(path) - 1)
+    trial.heal = partial(setattr, trial, "dest", "")
 
 
 def _successful_case(
     fault: str, arrange: Callable[[TrialVolume], object], *scenes: str, says: tuple[str, ...] = ()
 ) -> DiskCase:
-    """One under which the pull succeeds."""
+    """Return a case in which the pull succeeds."""
     return DiskCase(fault, arrange, (0,), scenes or DIRECTORIES, message_words=says)
 
 

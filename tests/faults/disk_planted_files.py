@@ -1,4 +1,4 @@
-"""What whoever may write to the volume may have planted there: nothing outside is written or removed."""
+"""Entries planted on a volume by anybody with write access: no file outside is written or removed."""
 
 import json
 import os
@@ -23,25 +23,25 @@ WITH_OLD_MODEL = ("file", "mixed directory")
 WITHOUT_OLD_MODEL = ("new file", "new directory")
 
 
-def make_work_directory(place: TrialVolume) -> Path:
-    """The directory in which this destination's files are staged."""
-    path = place.staging_area / stage._ident("m")
+def make_work_directory(trial: TrialVolume) -> Path:
+    """Make the directory in which this destination's files are staged, and return its path."""
+    path = trial.staging_area / stage._ident("m")
     path.mkdir(parents=True)
     return path
 
 
-def write_journal(place: TrialVolume, files: Iterable[str]) -> Path:
-    """A staging area with a journal that a pull of this very model would go on with; it says these files have come."""
-    place.lay_out()
-    work = make_work_directory(place)
-    plan = inspect_source(uri.parse_uri(place.prepared.uri), Access(), PullOptions()).plan.resume_key
+def write_journal(trial: TrialVolume, files: Iterable[str]) -> Path:
+    """Make a staging area with a resume journal of this very model, in which `files` are complete."""
+    trial.lay_out()
+    work = make_work_directory(trial)
+    plan = inspect_source(uri.parse_uri(trial.prepared.uri), Access(), PullOptions()).plan.resume_key
     lines: list[object] = [{"plan": plan}, *([file, 0, 0] for file in files)]
     (work / "parts.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return work
 
 
 def plant_entry(path: Path, kind: str, outside: Path) -> None:
-    """Put something where a file or a directory is expected."""
+    """Put a link, FIFO, directory or file where `modelfetch` expects an entry of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     match kind:
         case "link":
@@ -64,124 +64,124 @@ def plant_entry(path: Path, kind: str, outside: Path) -> None:
 
 
 def remove_planted(path: Path) -> None:
-    """Remove what was planted."""
+    """Remove a planted entry of any kind."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def replace_staging_area(kind: str, place: TrialVolume) -> None:
-    """Let the staging area itself be something else."""
-    place.lay_out()
-    plant_entry(place.staging_area, kind, place.outside)
-    place.heal = partial(remove_planted, place.staging_area)
+def replace_staging_area(kind: str, trial: TrialVolume) -> None:
+    """Replace the staging area itself by an entry of another kind."""
+    trial.lay_out()
+    plant_entry(trial.staging_area, kind, trial.outside)
+    trial.heal = partial(remove_planted, trial.staging_area)
 
 
-def replace_work_directory(kind: str, place: TrialVolume) -> None:
-    """Let this destination's part of it be something else."""
-    place.lay_out()
-    place.staging_area.mkdir()
-    plant_entry(place.staging_area / stage._ident("m"), kind, place.outside)
+def replace_work_directory(kind: str, trial: TrialVolume) -> None:
+    """Replace this destination's directory in the staging area."""
+    trial.lay_out()
+    trial.staging_area.mkdir()
+    plant_entry(trial.staging_area / stage._ident("m"), kind, trial.outside)
 
 
-def replace_staged_entry(name: str, kind: str, place: TrialVolume) -> None:
-    """Let something in it be something else."""
-    place.lay_out()
-    plant_entry(make_work_directory(place) / name, kind, place.outside)
+def replace_staged_entry(name: str, kind: str, trial: TrialVolume) -> None:
+    """Replace an entry of this destination's staged files."""
+    trial.lay_out()
+    plant_entry(make_work_directory(trial) / name, kind, trial.outside)
 
 
-def replace_lock(kind: str, place: TrialVolume) -> None:
-    """Let the lock be something else."""
-    place.lay_out()
-    place.staging_area.mkdir()
-    lock = place.staging_area / f"{stage._ident('m')}.lock"
-    plant_entry(lock, kind, place.outside)
-    place.heal = partial(remove_planted, lock)
+def replace_lock(kind: str, trial: TrialVolume) -> None:
+    """Replace the staging lock by an entry of another kind."""
+    trial.lay_out()
+    trial.staging_area.mkdir()
+    lock = trial.staging_area / f"{stage._ident('m')}.lock"
+    plant_entry(lock, kind, trial.outside)
+    trial.heal = partial(remove_planted, lock)
 
 
-def link_neighbour_lock(place: TrialVolume) -> None:
-    """Let the lock of another destination be a link to a name outside that is free."""
-    place.lay_out()
-    (place.staging_area / "0123456789abcdef").mkdir(parents=True)
-    (place.staging_area / "0123456789abcdef.lock").symlink_to(place.outside / "new")
+def link_neighbour_lock(trial: TrialVolume) -> None:
+    """Make the lock of another destination a symlink to a free name outside."""
+    trial.lay_out()
+    (trial.staging_area / "0123456789abcdef").mkdir(parents=True)
+    (trial.staging_area / "0123456789abcdef.lock").symlink_to(trial.outside / "new")
 
 
-def hard_link_staged_files(place: TrialVolume) -> None:
-    """Let the staged files be other names of a file outside."""
-    files = place.prepared.scenario.new.files
-    here = write_journal(place, files)
+def hard_link_staged_files(trial: TrialVolume) -> None:
+    """Make the staged files hard links of a file outside."""
+    files = trial.prepared.scenario.new.files
+    here = write_journal(trial, files)
     for path in files:
-        plant_entry(here / "tree" / path, "second name", place.outside)
+        plant_entry(here / "tree" / path, "second name", trial.outside)
 
 
-def link_staged_tree(place: TrialVolume) -> None:
-    """Let the staged tree be a link."""
-    here = write_journal(place, ["precious", *place.prepared.scenario.new.files])
-    plant_entry(here / "tree", "link", place.outside)
+def link_staged_tree(trial: TrialVolume) -> None:
+    """Make the staged tree a symlink to a directory outside."""
+    here = write_journal(trial, ["precious", *trial.prepared.scenario.new.files])
+    plant_entry(here / "tree", "link", trial.outside)
 
 
-def link_staged_directories(place: TrialVolume) -> None:
-    """Let directories of the staged tree be links, of which the journal tells as of files."""
-    here = write_journal(place, ["m", "new", "weights"])
+def link_staged_directories(trial: TrialVolume) -> None:
+    """Make directories of the staged tree symlinks, listed as files by the journal."""
+    here = write_journal(trial, ["m", "new", "weights"])
     for name in ("m", "new", "weights"):
-        plant_entry(here / "tree" / name, "link", place.outside)
+        plant_entry(here / "tree" / name, "link", trial.outside)
 
 
-def list_outside_files(place: TrialVolume) -> None:
-    """Let the list of what a crashed pull moved name files outside; there is no receipt that speaks against it."""
-    place.path.mkdir()
-    (make_work_directory(place) / "ours.json").write_text(json.dumps(OUTSIDE_PATHS))
+def list_outside_files(trial: TrialVolume) -> None:
+    """List files outside in the owned paths of a crashed publish; no receipt contradicts the list."""
+    trial.path.mkdir()
+    (make_work_directory(trial) / "ours.json").write_text(json.dumps(OUTSIDE_PATHS))
 
 
-def replace_receipt(kind: str, place: TrialVolume) -> None:
-    """Let something else be where the receipt must go."""
-    place.lay_out()
-    plant_entry(locate_receipt(place, place.path), kind, place.outside)
+def replace_receipt(kind: str, trial: TrialVolume) -> None:
+    """Put an entry of another kind at the receipt's path."""
+    trial.lay_out()
+    plant_entry(locate_receipt(trial, trial.path), kind, trial.outside)
 
 
-def replace_receipt_by_directory(place: TrialVolume) -> None:
-    """Let it be a directory, with files of somebody else's."""
-    before = place.prepared
-    place.replace_template(lambda template: plant_entry(locate_receipt(place, template), "directory", place.outside))
+def replace_receipt_by_directory(trial: TrialVolume) -> None:
+    """Put a directory with foreign files at the receipt's path."""
+    before = trial.prepared
+    trial.replace_template(lambda template: plant_entry(locate_receipt(trial, template), "directory", trial.outside))
 
     def heal() -> None:
-        place.prepared = before
-        remove_planted(locate_receipt(place, place.path))
+        trial.prepared = before
+        remove_planted(locate_receipt(trial, trial.path))
 
-    place.heal = heal
-
-
-def locate_receipt(place: TrialVolume, volume: Path) -> Path:
-    """Where a volume's receipt must go."""
-    return volume / f"m{tree.RECEIPT}" if place.prepared.scenario.kind == "file" else volume / "m" / tree.RECEIPT
+    trial.heal = heal
 
 
-def edit_receipt(change: Callable[[dict[str, Any]], object], place: TrialVolume) -> None:
-    """Change what the receipt says."""
-    place.lay_out()
-    (receipt,) = place.path.rglob(f"*{tree.RECEIPT}")
+def locate_receipt(trial: TrialVolume, volume: Path) -> Path:
+    """Return the path of a volume's receipt."""
+    return volume / f"m{tree.RECEIPT}" if trial.prepared.scenario.kind == "file" else volume / "m" / tree.RECEIPT
+
+
+def edit_receipt(change: Callable[[dict[str, Any]], object], trial: TrialVolume) -> None:
+    """Change the content of the receipt."""
+    trial.lay_out()
+    (receipt,) = trial.path.rglob(f"*{tree.RECEIPT}")
     content = json.loads(receipt.read_text())
     change(content)
     receipt.write_text(json.dumps(content))
 
 
 def claim_outside_files(content: dict[str, Any]) -> None:
-    """Let it list files outside as ours."""
+    """Claim files outside in the receipt."""
     content["files"] += [{"path": path, "size": 18, "sha256": "0" * 64} for path in OUTSIDE_PATHS]
 
 
-def claim_new_version(files: Sequence[int], place: TrialVolume) -> None:
-    """Let a receipt claim the version that is to be pulled, for some of the old files, or none."""
-    plan = inspect_source(uri.parse_uri(place.prepared.uri), Access(), PullOptions()).plan
+def claim_new_version(files: Sequence[int], trial: TrialVolume) -> None:
+    """Claim the version to be pulled in a receipt, for some of the old files or none."""
+    plan = inspect_source(uri.parse_uri(trial.prepared.uri), Access(), PullOptions()).plan
 
     def claim(said: dict[str, Any]) -> None:
         said["source"], said["version"] = str(plan.uri), plan.version
         said["files"] = [said["files"][number] for number in files]
 
-    edit_receipt(claim, place)
-    _, place.known_flaws = destination_check.check_destination(place.prepared, place.path)
-    place.heal = partial(_empty_directory, place.path)
+    edit_receipt(claim, trial)
+    _, trial.known_flaws = destination_check.check_destination(trial.prepared, trial.path)
+    trial.heal = partial(_empty_directory, trial.path)
 
 
 def _empty_directory(volume: Path) -> None:
@@ -190,7 +190,7 @@ def _empty_directory(volume: Path) -> None:
 
 
 def _harmless_case(fault: str, arrange: Callable[[TrialVolume], object], *names: str) -> DiskCase:
-    """One that the pull is not disturbed by."""
+    """Return a case that does not disturb the pull."""
     return DiskCase(fault, arrange, (0,), names or WITH_OLD_MODEL)
 
 

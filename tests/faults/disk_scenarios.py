@@ -1,4 +1,4 @@
-"""The scenes of the disk campaign: a small model of each kind, and an old one in its place."""
+"""Scenarios of the disk campaign: a small model of each kind, with an old version in its place."""
 
 import io
 import zipfile
@@ -10,10 +10,10 @@ from tests.faults.scenarios import ModelVersion, Scenario
 
 @dataclass(frozen=True)
 class ZippedVersion(ModelVersion):
-    """A model whose archive is a zip: the content decides, whatever the name says."""
+    """A version in a zip archive: the format is detected by content, not by name."""
 
-    def packed(self) -> bytes:
-        """It as a zip."""
+    def pack_archive(self) -> bytes:
+        """Return the version as a zip archive."""
         sink = io.BytesIO()
         with zipfile.ZipFile(sink, "w") as archive:
             for path, data in self.files.items():
@@ -24,13 +24,13 @@ class ZippedVersion(ModelVersion):
 OLD = {"config.json": b"{1}", "gone/old.bin": tree.noise(50_000, 1), "weights/0.bin": tree.noise(300_000, 2)}
 NEW = {"config.json": b"{22}", "new/n.bin": b"n", "weights/0.bin": tree.noise(600_000, 3), "weights/1.bin": b"1" * 5000}
 MANY = {f"{number:02}.bin": b"%d" % number for number in range(50)}
-REPEATED = {f"{number}.bin": tree.noise(3000, number) * 70 for number in range(4)}  # which compresses well
+REPEATED = {f"{number}.bin": tree.noise(3000, number) * 70 for number in range(4)}  # compresses well
 FOREIGN_FILES = {"m/mine.txt": b"mine", "m/weights/mine": b"mine"}
 FILE, OLD_FILE = ModelVersion({"m": tree.noise(700_000, 4)}), ModelVersion({"m": tree.noise(300_000, 5)})
 
 SCENARIOS = {
-    scene.name: scene
-    for scene in (
+    scenario.name: scenario
+    for scenario in (
         Scenario("file", "file", FILE, old=OLD_FILE),
         Scenario("new file", "file", FILE),
         Scenario("directory", "directory", ModelVersion(NEW), old=ModelVersion(OLD)),

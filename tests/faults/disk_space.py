@@ -1,4 +1,4 @@
-"""Volumes that are too small, or fill up while a pull is at work."""
+"""Volumes with too little space, from the start or filled during a pull."""
 
 import contextlib
 import signal
@@ -12,116 +12,116 @@ from tests.faults.disk_trial import RUN_SECONDS, DiskCase, TrialVolume
 from tests.faults.scenarios import Scenario
 
 KIB = 1024
-BLOCK = 4096  # of a tmpfs
+BLOCK = 4096  # bytes of a tmpfs block
 GROWING = ("tar.gz that grows", "zip that grows")
 
 
 def block_bytes(files: Mapping[str, bytes]) -> int:
-    """Bytes that files take on a tmpfs."""
+    """Return the bytes of these files on a tmpfs."""
     return sum(-(-len(data) // BLOCK) * BLOCK for data in files.values())
 
 
 def old_model_bytes(scenario: Scenario) -> int:
-    """Bytes that the old model takes."""
+    """Return the bytes of the old model on a tmpfs."""
     return block_bytes(scenario.old.files) if scenario.old else 0
 
 
 def new_model_bytes(scenario: Scenario) -> int:
-    """Bytes that the new one takes while it is staged: of a zip, with the archive."""
-    packed = len(scenario.new.packed()) if isinstance(scenario.new, ZippedVersion) else 0
+    """Return the bytes of the new model while staged; a zip counts with its archive."""
+    packed = len(scenario.new.pack_archive()) if isinstance(scenario.new, ZippedVersion) else 0
     return block_bytes(scenario.new.files) + packed
 
 
-def limit_volume_size(share: float, place: TrialVolume) -> None:
-    """Leave room for a share of the new model, beside the old one."""
-    scene = place.prepared.scenario
-    place.mount_tmpfs(
-        f"size={old_model_bytes(scene) + int(share * new_model_bytes(scene)) // BLOCK * BLOCK + 2 * BLOCK}"
+def limit_volume_size(share: float, trial: TrialVolume) -> None:
+    """Leave space for a share of the new model, besides the old model."""
+    scenario = trial.prepared.scenario
+    trial.mount_tmpfs(
+        f"size={old_model_bytes(scenario) + int(share * new_model_bytes(scenario)) // BLOCK * BLOCK + 2 * BLOCK}"
     )
-    place.heal = partial(place.remount, "size=16m")
+    trial.heal = partial(trial.remount, "size=16m")
 
 
-def leave_just_enough(place: TrialVolume) -> None:
-    """Leave room for the new model and the notes about it, beside the old one."""
-    scene = place.prepared.scenario
-    place.mount_tmpfs(f"size={old_model_bytes(scene) + new_model_bytes(scene) + 16 * BLOCK}")
+def leave_just_enough(trial: TrialVolume) -> None:
+    """Leave space for the new model and its journal, besides the old model."""
+    scenario = trial.prepared.scenario
+    trial.mount_tmpfs(f"size={old_model_bytes(scenario) + new_model_bytes(scenario) + 16 * BLOCK}")
 
 
-def limit_inodes(place: TrialVolume) -> None:
-    """Leave room for 30 files and directories more, all told."""
-    place.mount_tmpfs("size=16m,nr_inodes=50")
-    place.heal = partial(place.remount, "nr_inodes=1000")
+def limit_inodes(trial: TrialVolume) -> None:
+    """Leave inodes for 30 more files and directories in all."""
+    trial.mount_tmpfs("size=16m,nr_inodes=50")
+    trial.heal = partial(trial.remount, "nr_inodes=1000")
 
 
-def mount_small_destination(place: TrialVolume) -> None:
-    """Mount a small volume at the destination, below a large one."""
-    place.stack.enter_context(
-        mounts.tmpfs(place.path / "m", f"size={old_model_bytes(place.prepared.scenario) + 100 * KIB}")
+def mount_small_destination(trial: TrialVolume) -> None:
+    """Mount a small volume at the destination, on a large volume."""
+    trial.stack.enter_context(
+        mounts.tmpfs(trial.path / "m", f"size={old_model_bytes(trial.prepared.scenario) + 100 * KIB}")
     )
-    place.lay_out()
-    place.heal = partial(mounts.run, "mount", "-o", "remount,size=16m", str(place.path / "m"))
+    trial.lay_out()
+    trial.heal = partial(mounts.run, "mount", "-o", "remount,size=16m", str(trial.path / "m"))
 
 
-def mount_large_destination(place: TrialVolume) -> None:
-    """Mount a large volume at the destination, below a small one."""
-    place.stack.enter_context(mounts.tmpfs(place.path, "size=64k"))
-    place.stack.enter_context(mounts.tmpfs(place.path / "m", "size=16m"))
-    place.lay_out()
+def mount_large_destination(trial: TrialVolume) -> None:
+    """Mount a large volume at the destination, on a small volume."""
+    trial.stack.enter_context(mounts.tmpfs(trial.path, "size=64k"))
+    trial.stack.enter_context(mounts.tmpfs(trial.path / "m", "size=16m"))
+    trial.lay_out()
 
 
-def limit_max_bytes(limit: int, place: TrialVolume) -> None:
-    """Allow fewer bytes than the model has."""
-    place.lay_out()
-    place.args += ["--max-bytes", str(limit)]
-    place.heal = place.args.clear
+def limit_max_bytes(limit: int, trial: TrialVolume) -> None:
+    """Allow fewer bytes than the model has, with --max-bytes."""
+    trial.lay_out()
+    trial.args += ["--max-bytes", str(limit)]
+    trial.heal = trial.args.clear
 
 
-def limit_file_size(place: TrialVolume) -> None:
-    """Let no file become larger than a part of the model, as a quota of the process does."""
-    place.lay_out()
-    place.cli.prefix = ["prlimit", f"--fsize={400 * KIB}"]
-    place.heal = place.cli.prefix.clear
+def limit_file_size(trial: TrialVolume) -> None:
+    """Limit the size of a file to a part of the model, as RLIMIT_FSIZE does."""
+    trial.lay_out()
+    trial.cli.prefix = ["prlimit", f"--fsize={400 * KIB}"]
+    trial.heal = trial.cli.prefix.clear
 
 
-def set_quota(place: TrialVolume) -> None:
-    """Give the user a quota, where the kernel has them for tmpfs."""
-    place.mount_tmpfs("size=16m,usrquota,usrquota_block_hardlimit=400k")
-    place.drop_privileges()
+def set_quota(trial: TrialVolume) -> None:
+    """Set a user quota, where the kernel supports quotas on tmpfs."""
+    trial.mount_tmpfs("size=16m,usrquota,usrquota_block_hardlimit=400k")
+    trial.drop_privileges()
 
 
-def kill_earlier_pull(place: TrialVolume) -> None:
-    """Kill a pull in its midst, on a volume with room for one old model and one new."""
-    assert place.proxy
-    leave_just_enough(place)
-    much = max(map(len, place.prepared.scenario.new.files.values())) // 2
-    place.proxy.add(**place.downloads, stall_after=much, times=None)
-    running = place.cli.start("pull", place.prepared.uri, place.path / "m", *place.args, env=place.env)
-    place.proxy.wait_for(lambda: place.proxy is not None and place.proxy.sent() >= much)
+def kill_earlier_pull(trial: TrialVolume) -> None:
+    """Kill a pull halfway, on a volume with space for an old model and a new model only."""
+    assert trial.proxy
+    leave_just_enough(trial)
+    much = max(map(len, trial.prepared.scenario.new.files.values())) // 2
+    trial.proxy.add(**trial.downloads, stall_after=much, times=None)
+    running = trial.cli.start("pull", trial.prepared.uri, trial.path / "m", *trial.args, env=trial.env)
+    trial.proxy.wait_for(lambda: trial.proxy is not None and trial.proxy.sent() >= much)
     running.signal(signal.SIGKILL, RUN_SECONDS)
-    place.proxy.clear()
+    trial.proxy.clear()
 
 
-def fill_meanwhile(place: TrialVolume) -> None:
-    """Let somebody else fill the volume while the model comes."""
-    assert place.proxy
-    disk, scene = place.directory / "disk", place.prepared.scenario
-    place.stack.enter_context(
-        mounts.tmpfs(disk, f"size={old_model_bytes(scene) + new_model_bytes(scene) + 16 * BLOCK}")
+def fill_meanwhile(trial: TrialVolume) -> None:
+    """Fill the volume from another process while the model arrives."""
+    assert trial.proxy
+    disk, scenario = trial.directory / "disk", trial.prepared.scenario
+    trial.stack.enter_context(
+        mounts.tmpfs(disk, f"size={old_model_bytes(scenario) + new_model_bytes(scenario) + 16 * BLOCK}")
     )
-    place.path = disk / "volume"
-    place.lay_out()
-    place.proxy.add(**place.downloads, before=partial(fill_volume, disk / "theirs"), times=None)
+    trial.path = disk / "volume"
+    trial.lay_out()
+    trial.proxy.add(**trial.downloads, before=partial(fill_volume, disk / "theirs"), times=None)
 
     def heal() -> None:
-        assert place.proxy
-        place.proxy.clear()
+        assert trial.proxy
+        trial.proxy.clear()
         (disk / "theirs").unlink()
 
-    place.heal = heal
+    trial.heal = heal
 
 
 def fill_volume(path: Path) -> None:
-    """Write until there is no room."""
+    """Write to a file until the volume is full."""
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(BLOCK))

@@ -1,4 +1,4 @@
-"""System calls that fail: each that a pull makes on its volume, by turns; all of a kind; and those that may."""
+"""Failing system calls: each call of a pull on its volume by turns, all calls of a kind, and unsupported calls."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.faults import disk_trial
 from tests.faults.disk_trial import DiskCase, DiskVerdict, TrialSource, TrialVolume
 
-# What a disk may say to each call. None of it may pass unnoticed, unless the call was idle or tidied up.
+# Errors of a disk by call. None may pass unnoticed, unless the call changed nothing or cleaned up.
 ERRORS = {
     "openat": ("EIO", "ENOSPC", "EROFS"),
     "mkdir": ("ENOSPC", "EDQUOT", "EROFS"),
@@ -39,20 +39,20 @@ ERRORS = {
     "statfs": ("EIO",),
     "getdents64": ("EIO",),
 }
-MAX_OCCURRENCES = 2  # times that a call on a path is let fail, one by one
+MAX_OCCURRENCES = 2  # failures per call and path, one at a time
 _CALL = re.compile(r"\d+ +(\w+)\((.*)")
 
 
 @dataclass(frozen=True)
 class FailingCall:
-    """A call that fails.
+    """A system call that fails.
 
     Attributes:
-        call: its name.
-        error: what it says.
-        path: relative to the volume; None for all that a pull touches there.
-        when: which of the calls that each thread makes on it, as strace(1) has it: `2`, `2+`.
-        codes: the exit codes that are right.
+        call: the name of the call.
+        error: the errno returned.
+        path: relative to the volume; None for every path of the pull on the volume.
+        occurrence: number of the call on the path, per thread, in the syntax of strace(1): `2`, `2+`.
+        codes: the allowed exit codes.
     """
 
     call: str
@@ -63,17 +63,17 @@ class FailingCall:
 
     @property
     def fault(self) -> str:
-        """The table's row."""
+        """Return the name of the table's row."""
         return f"{self.error} from {self.call}, {'once' if self.path is not None else 'always'}"
 
 
-# All calls of a kind: what must never end well, whatever it is tried on.
+# All calls of a kind: failures that no pull may survive, on any scenario.
 ALWAYS = tuple(
     FailingCall(call, error, occurrence="1+", codes=(73,))
     for call in ("fsync", "pwrite64", "write", "mkdir", "rename", "ftruncate", "flock", "utimensat", "chmod", "statfs")
     for error in ERRORS[call]
 ) + tuple(FailingCall("unlinkat", error, occurrence="1+", codes=(0, 73)) for error in ERRORS["unlinkat"])
-# What old kernels and some file systems do not have: there is another way.
+# Calls missing in old kernels and some file systems: a fallback exists.
 UNSUPPORTED = (
     *(FailingCall("renameat2", error, occurrence="1+", codes=(0,)) for error in ("EINVAL", "ENOSYS", "EXDEV")),
     *(FailingCall("fallocate", error, occurrence="1+", codes=(0,)) for error in ("EOPNOTSUPP", "ENOSYS", "EINVAL")),
@@ -84,7 +84,7 @@ UNSUPPORTED = (
 
 
 def list_calls(source: TrialSource, directory: Path) -> list[tuple[str, str, int]]:
-    """What an undisturbed pull calls on its volume: the call, the path, and how often, in the order of their coming."""
+    """Return the calls of an undisturbed pull on its volume: call, path and count, in the order of first occurrence."""
     with ExitStack() as stack:
         volume = source.make_volume(directory, stack)
         volume.lay_out()
@@ -102,7 +102,7 @@ def list_calls(source: TrialSource, directory: Path) -> list[tuple[str, str, int
 
 
 def fail_each_call(calls: Sequence[tuple[str, str, int]], turn: int) -> list[FailingCall]:
-    """Let each call on each path fail once; which error comes next depends on whose turn it is."""
+    """Return a failure of each call on each path; `turn` shifts the errors."""
     found: list[FailingCall] = []
     for call, path, count in calls:
         for nth in range(1, min(count, MAX_OCCURRENCES) + 1):
@@ -114,7 +114,7 @@ def fail_each_call(calls: Sequence[tuple[str, str, int]], turn: int) -> list[Fai
 def try_failing_call(
     source: TrialSource, directory: Path, paths: Sequence[str], failing_call: FailingCall
 ) -> DiskVerdict:
-    """Pull while a call fails, and judge; skipped if it was never made."""
+    """Pull while a call fails, and judge; skipped if no such call was made."""
     log = directory.with_name(f"{directory.name}.log")
     chosen = paths if failing_call.path is None else [failing_call.path]
     case = DiskCase(failing_call.fault, partial(_inject_error, log, chosen, failing_call), failing_call.codes)

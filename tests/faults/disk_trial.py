@@ -1,4 +1,4 @@
-"""A volume that fails a pull, and the judge: the right model, or the old one and the reason, and nothing between."""
+"""Trial of a pull on a faulty volume; only two outcomes are right: the new model, or the old model and a reason."""
 
 import json
 import os
@@ -18,37 +18,37 @@ from testkit.warm import Warm
 from tests.faults import destination_check
 from tests.faults.scenarios import PreparedScenario, State
 
-RUN_SECONDS = 150  # for one run, traced, on a busy machine
-STAGED_LIMIT_BYTES = 64 * 1024  # bytes of notes that may stay in a staging area
+RUN_SECONDS = 150  # of a traced run on a busy machine
+STAGED_LIMIT_BYTES = 64 * 1024  # bytes of journals that may stay in a staging area
 DOCUMENTED_CODES = {2, 65, 66, 69, 73, 75, 77, 78}
-# Root without what lets it pass over owners and modes: a user like any other, but one that may mount.
+# Root without the capabilities that bypass owners and modes: an ordinary user with the right to mount.
 WITHOUT_ROOT_RIGHTS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
 OUTSIDE_FILES = {"precious": b"not to be touched", "more/precious": b"nor this"}
 
 
 def do_nothing() -> None:
-    """Change nothing."""
+    """Heal nothing: the default of a trial."""
 
 
 @dataclass
 class TrialVolume:
-    """One trial's volume and command line, for a case to arrange.
+    """Volume and command line of a trial, for a case to arrange.
 
     Attributes:
-        prepared: the scene; its destination is `volume/m`.
-        at: the trial's own directory.
-        volume: where the template is laid out.
-        stack: what is undone at its end: mounts, above all.
+        prepared: the scenario; its destination is `volume/m`.
+        directory: the trial's own directory.
+        path: the volume, where the template is laid out.
+        stack: cleanup at the end: mounts, above all.
         cli: the command line.
-        forker: runs it, too, and faster, if no other command is to run it.
-        dest: what is told to `pull`, if not the plain path of `volume/m`.
-        env: variables that lead to the source.
+        forker: a faster runner, used unless another command must wrap the pull.
+        destination: argument of `pull`, if not the plain path of `volume/m`.
+        env: variables that point to the source.
         args: more arguments of `pull`.
-        popen: options of Popen: umask, cwd.
-        heal: makes the next pull possible.
-        lies: flaws that were there before the pull, and may be there after one that failed.
-        proxy: in front of the source, if there is one.
-        downloads: what tells requests for the model's bytes from others, at the proxy.
+        popen_options: options of Popen: umask, cwd.
+        heal: removes the fault before the next pull.
+        known_flaws: flaws present before the pull, allowed after a failed pull.
+        proxy: in front of the source, if any.
+        downloads: the proxy's filter for requests of the model's bytes.
     """
 
     prepared: PreparedScenario
@@ -73,25 +73,25 @@ class TrialVolume:
 
     @property
     def outside(self) -> Path:
-        """Files that are no pull's business."""
+        """Return the directory of files that no pull may touch."""
         return self.directory / "outside"
 
     @property
     def staging_area(self) -> Path:
-        """The staging area, as it will be."""
+        """Return the path of the staging area."""
         home = self.prepared.scenario.kind == "file" or not self.prepared.scenario.piecemeal
         return (self.path if home else self.path / "m") / tree.STAGING
 
     def replace_template(self, change: Callable[[Path], object]) -> None:
-        """Lay out another template, which a change of this one makes."""
+        """Change a copy of the template, and lay the copy out."""
         template, before = self.directory / "template", destination_check.read_state(self.prepared.template)
         shutil.copytree(self.prepared.template, template, symlinks=True)
         change(template)
         others = {
             path: entry for path, entry in destination_check.read_state(template).items() if before.get(path) != entry
         }
-        scene = replace(self.prepared.scenario, other_entries=others)
-        self.prepared = replace(self.prepared, scenario=scene, template=template)
+        scenario = replace(self.prepared.scenario, other_entries=others)
+        self.prepared = replace(self.prepared, scenario=scenario, template=template)
         self.lay_out()
 
     def lay_out(self) -> None:
@@ -99,21 +99,21 @@ class TrialVolume:
         shutil.copytree(self.prepared.template, self.path, symlinks=True, dirs_exist_ok=True)
 
     def mount_tmpfs(self, options: str) -> None:
-        """Make the volume a file system of its own, and lay the template out."""
+        """Mount a tmpfs as the volume, and lay out the template."""
         self.stack.enter_context(mounts.tmpfs(self.path, options))
         self.lay_out()
 
     def remount(self, options: str) -> None:
-        """Change the volume's file system."""
+        """Change the mount options of the volume."""
         mounts.run("mount", "-o", f"remount,{options}", str(self.path))
 
     def drop_privileges(self) -> None:
-        """Run it as a user who is bound by owners and modes."""
+        """Run the pull as a user bound by owners and modes."""
         if os.geteuid() == 0:
             self.cli.prefix = WITHOUT_ROOT_RIGHTS
 
     def run_pull(self) -> Run:
-        """Run it."""
+        """Run the pull of the trial."""
         args = ("pull", self.prepared.uri, self.destination or str(self.path / "m"), *self.args)
         if self.cli.prefix or self.popen_options:
             return self.cli(*args, env=self.env, timeout=RUN_SECONDS, **self.popen_options)
@@ -126,13 +126,13 @@ class DiskCase:
 
     Attributes:
         fault: in plain words; the table's row.
-        arrange: brings it about; a CannotMountError is a reason to skip.
-        codes: the exit codes that are right.
-        scenes: the names of those that it is tried with; the first one in the short form, too, if `short`.
-        short: whether it is tried in the short form.
-        says: what the message must say.
-        heals: whether the next pull must succeed.
-        unasked: whether no byte of the model may have been asked for.
+        arrange: causes the fault; CannotMountError skips the case.
+        codes: the allowed exit codes.
+        scenarios: names of the scenarios; in the short form only the first, if `in_short_form`.
+        in_short_form: whether the short form includes the case.
+        message_words: words required in the message or hint.
+        must_heal: whether the next pull must succeed.
+        no_download: whether no byte of the model may have been requested.
     """
 
     fault: str
@@ -147,14 +147,14 @@ class DiskCase:
 
 @dataclass(frozen=True)
 class TrialSource:
-    """A scene, and the way to its source: the local disk, or a store behind a proxy of each trial's own."""
+    """A scenario and its source: the local disk, or a store behind a proxy per trial."""
 
     prepared: PreparedScenario
     forker: Warm
     store: Store | None = None
 
     def make_volume(self, at: Path, stack: ExitStack) -> TrialVolume:
-        """A trial's own."""
+        """Make the volume and the command line of a trial."""
         (at / "home").mkdir(parents=True)
         cli = stack.enter_context(closing(Cli(at / "home")))
         cli.env = {name: value for name, value in cli.env.items() if not name.startswith(("COV", "COVERAGE_"))}
@@ -167,12 +167,12 @@ class TrialSource:
 
 @dataclass
 class DiskVerdict:
-    """What came of a trial.
+    """Outcome of a trial.
 
     Attributes:
-        saw: what a reader would have seen after it: old, new or none.
-        flaws: what must not be.
-        skipped: why it could not be made.
+        visible: the model visible afterwards: old, new or none.
+        flaws: violations of the expected outcome.
+        skip_reason: why the trial was impossible here.
     """
 
     fault: str
@@ -187,7 +187,7 @@ class DiskVerdict:
 
 
 def run_trial(case: DiskCase, source: TrialSource, directory: Path) -> DiskVerdict:
-    """Bring a fault about, pull, judge; then heal it, pull again, and judge that."""
+    """Cause a fault, pull and judge; then heal the fault, pull again and judge again."""
     verdict = DiskVerdict(case.fault, source.prepared.scenario.name)
     with ExitStack() as stack:
         volume = source.make_volume(directory, stack)
@@ -215,12 +215,12 @@ def run_trial(case: DiskCase, source: TrialSource, directory: Path) -> DiskVerdi
 
 
 def failure_text(run: Run) -> str:
-    """The failure's message and hint."""
+    """Return the failure's message and hint."""
     return f"{run.error['message']} {run.error['hint']}" if run.code else ""
 
 
 def judge_pull(volume: TrialVolume, run: Run, codes: Sequence[int]) -> tuple[str, list[str]]:
-    """What a reader sees after a pull, and what is wrong with it."""
+    """Return the model visible after a pull, and the flaws."""
     visible, flaws = destination_check.check_destination(volume.prepared, volume.path)
     if run.code:
         flaws = [flaw for flaw in flaws if flaw not in volume.known_flaws]
@@ -241,7 +241,7 @@ def judge_pull(volume: TrialVolume, run: Run, codes: Sequence[int]) -> tuple[str
 
 
 def check_failure(run: Run) -> list[str]:
-    """What a failure fails to say."""
+    """Return the parts missing from a failure report."""
     if run.code not in DOCUMENTED_CODES or "Traceback" in run.said:
         return [f"exit code {run.code} is none that is documented: {run.stderr}"]
     try:
@@ -253,7 +253,7 @@ def check_failure(run: Run) -> list[str]:
 
 
 def check_file_times(volume: TrialVolume) -> list[str]:
-    """Published files that have not the size and the time that their receipt says: the next pull would fetch anew."""
+    """Return a flaw if a published file lacks the receipt's size or time: the next pull would fetch again."""
     dest = volume.path / "m"
     receipt = receipts.read_receipt(receipts.receipt_path(dest, directory=dest.is_dir()))
     base = dest if dest.is_dir() else volume.path
@@ -261,13 +261,13 @@ def check_file_times(volume: TrialVolume) -> list[str]:
 
 
 def count_staged_bytes(volume: Path) -> int:
-    """Bytes in staging areas, as they count on the disk."""
+    """Return the bytes of staging areas, as allocated on the disk."""
     paths = [path for area in volume.rglob(tree.STAGING) for path in area.rglob("*")]
     return sum(path.lstat().st_blocks * 512 for path in paths if not path.is_dir())
 
 
 def check_outside_files(volume: TrialVolume) -> list[str]:
-    """What was changed outside the volume."""
+    """Return a flaw if a file outside the volume changed."""
     after = destination_check.read_state(volume.outside)
     return (
         []
@@ -277,7 +277,7 @@ def check_outside_files(volume: TrialVolume) -> list[str]:
 
 
 def check_next_pull(volume: TrialVolume) -> list[str]:
-    """What is wrong after the next pull, which nothing stands in the way of."""
+    """Heal the fault, pull again, and return the flaws."""
     volume.heal()
     run = volume.run_pull()
     if run.code != 0:

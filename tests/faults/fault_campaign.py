@@ -1,4 +1,4 @@
-"""Runs a pull through a fault, and a second one without; judges what came of both."""
+"""Fault campaign: pull through a fault, pull again without, and judge both outcomes."""
 
 import json
 import shutil
@@ -18,17 +18,15 @@ from tests.faults.fault import RIGHT, Fault
 from tests.faults.network_route import NetworkRoute
 from tests.faults.stored_models import Files, StoredModel, store_model
 
-RUN_SECONDS = 150  # for one run; the slowest takes some 15 on an idle machine
-ARCHIVE_BUFFER_BYTES = 16 * 1024**2  # bytes of an archive that may wait to be unpacked, so that peaks can be compared
-PEAK_ALLOWANCE_BYTES = (
-    24 * 1024**2
-)  # bytes by which a peak may exceed that of undisturbed runs: the above, and threads' arenas
+RUN_SECONDS = 150  # of a run; the slowest takes about 15 on an idle machine
+ARCHIVE_BUFFER_BYTES = 16 * 1024**2  # of an archive waiting for extraction: keeps peaks comparable
+PEAK_ALLOWANCE_BYTES = 24 * 1024**2  # allowed above the peak of undisturbed runs: the buffer above, and threads' arenas
 PULL_ENV = {"MODELFETCH_MEMORY": str(ARCHIVE_BUFFER_BYTES), "MODELFETCH_STALL_TIMEOUT": "5s"}
 
 
 @dataclass(frozen=True)
 class FaultCase:
-    """A fault that befalls a model."""
+    """A fault applied to a model."""
 
     fault: Fault
     store: str
@@ -41,13 +39,13 @@ class FaultCase:
 
 @dataclass
 class FaultOutcome:
-    """What came of it.
+    """Outcome of a case.
 
     Attributes:
-        ended: "right", or exit code and reason.
-        flaws: what must not be.
-        twice: bytes sent in excess of the model's, by both pulls.
-        peak: largest resident set of the disturbed pull.
+        ending: "right", or exit code and reason.
+        flaws: violations of the expected outcome.
+        refetched_bytes: bytes sent in excess of the model's, by both pulls.
+        peak_bytes: largest resident set of the disturbed pull.
     """
 
     case: FaultCase
@@ -59,7 +57,7 @@ class FaultOutcome:
 
     @property
     def report_row(self) -> Row:
-        """It as a line of the table."""
+        """Return the outcome as a row of the table."""
         wrong = bool(self.flaws)
         right = not wrong and self.ending == RIGHT
         clean = not wrong and not right
@@ -71,13 +69,13 @@ class FaultOutcome:
 
 @dataclass
 class Campaign:
-    """The servers, the models that are not changed, and what an undisturbed pull of each needs.
+    """Servers, unchanged models, and the memory of an undisturbed pull of each.
 
     Attributes:
-        toxiproxy: URL of its API.
+        toxiproxy: URL of toxiproxy's API.
         warm: runs the pulls.
-        work: a directory for everything.
-        thorough: pull once more after each pull, not only after those that failed.
+        directory: a directory for all cases.
+        thorough: pull once more after every pull, not only after a failure.
     """
 
     servers: Mapping[str, S3 | GCS]
@@ -89,7 +87,7 @@ class Campaign:
     _peaks: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def measure_undisturbed_pulls(self) -> None:
-        """Pull every model undisturbed."""
+        """Pull every model without a fault and record the peak memory."""
         for (store, shape), model in self.models.items():
             case = FaultCase(Fault("none", lambda _: None), store, shape)
             self._peaks[store, shape] = sys.maxsize
@@ -100,12 +98,12 @@ class Campaign:
             self._peaks[store, shape] = max(outcome.peak_bytes for outcome in outcomes)
 
     def undisturbed_rows(self) -> Iterator[Row]:
-        """What pulls without a fault needed, as lines of the table."""
+        """Yield table rows of the pulls without a fault."""
         for (store, shape), peak in self._peaks.items():
             yield Row(f"none: {shape} on {store}", 2, 2, 0, 0, 0, peak)
 
     def run_case(self, case: FaultCase) -> FaultOutcome:
-        """Try one case; what goes wrong in the trying itself is raised."""
+        """Run a case; errors of the campaign itself are raised."""
         directory = self.directory / f"{case.fault.name}-{case.store}-{case.shape}-{case.variant}".replace(
             "/", "-"
         ).replace(" ", "-")
@@ -127,53 +125,53 @@ class Campaign:
         with ExitStack() as stack:
             proxy = stack.enter_context(closing(FaultProxy(model.store.endpoint)))
             stream = stack.enter_context(toxiproxy.stream(self.toxiproxy, proxy.url))
-            (directory / "way").mkdir(parents=True)
-            way = NetworkRoute(model, proxy, stream, directory / "way", case.variant)
+            (directory / "route").mkdir(parents=True)
+            route = NetworkRoute(model, proxy, stream, directory / "route", case.variant)
             (directory / "home").mkdir()
             cli = Cli(directory / "home")
-            case.fault.inject(way)
-            outcome = self._pull_through_fault(case, way, cli, directory)
-            way.remove_faults()
+            case.fault.inject(route)
+            outcome = self._pull_through_fault(case, route, cli, directory)
+            route.remove_faults()
             model.restore_objects()
             if self.thorough or outcome.ending != RIGHT:
-                outcome.flaws += self._pull_again(way, cli, directory)
+                outcome.flaws += self._pull_again(route, cli, directory)
             outcome.flaws += _find_staged_leftovers(directory)
-            outcome.refetched_bytes = max(0, outcome.refetched_bytes + _count_body_bytes(way) - model.size)
+            outcome.refetched_bytes = max(0, outcome.refetched_bytes + _count_body_bytes(route) - model.size)
         return outcome
 
-    def _pull_through_fault(self, case: FaultCase, way: NetworkRoute, cli: Cli, directory: Path) -> FaultOutcome:
+    def _pull_through_fault(self, case: FaultCase, route: NetworkRoute, cli: Cli, directory: Path) -> FaultOutcome:
         try:
-            run, peak = self._run_pull(cli, way, directory, case.fault.env)
+            run, peak = self._run_pull(cli, route, directory, case.fault.env)
         except TimeoutError as error:
             return FaultOutcome(case, "never", [str(error)])
-        ended, flaws = _judge_run(run, way.model.editions, directory)
+        ended, flaws = _judge_run(run, route.model.editions, directory)
         if ended not in case.fault.endings:
             flaws.append(f"should have ended {' or '.join(case.fault.endings)}")
         limit = self._peaks[case.store, case.shape] + PEAK_ALLOWANCE_BYTES
         if peak > limit:
             flaws.append(f"needed {peak} bytes of memory, undisturbed {limit - PEAK_ALLOWANCE_BYTES}")
-        return FaultOutcome(case, ended, flaws, _count_body_bytes(way), peak, run.said)
+        return FaultOutcome(case, ended, flaws, _count_body_bytes(route), peak, run.said)
 
-    def _pull_again(self, way: NetworkRoute, cli: Cli, directory: Path) -> list[str]:
-        """The flaws of a pull without faults."""
-        run, _ = self._run_pull(cli, way, directory, {})
-        ended, flaws = _judge_run(run, way.model.editions[-1:], directory)
+    def _pull_again(self, route: NetworkRoute, cli: Cli, directory: Path) -> list[str]:
+        """Return the flaws of a pull without faults."""
+        run, _ = self._run_pull(cli, route, directory, {})
+        ended, flaws = _judge_run(run, route.model.editions[-1:], directory)
         if ended != RIGHT:
             flaws.append(f"the next pull ended {ended}:\n{run.said}")
         return flaws
 
-    def _run_pull(self, cli: Cli, way: NetworkRoute, directory: Path, env: Mapping[str, str]) -> tuple[Run, int]:
-        endpoint_env = way.model.store.env_at(way.stream.url)
-        args = ("pull", way.model.uri, f"{directory / 'out'}/", "--output", "json")
-        return self.warm(cli, *args, env={**PULL_ENV, **endpoint_env, **env, **way.env}, timeout=RUN_SECONDS)
+    def _run_pull(self, cli: Cli, route: NetworkRoute, directory: Path, env: Mapping[str, str]) -> tuple[Run, int]:
+        endpoint_env = route.model.store.env_at(route.stream.url)
+        args = ("pull", route.model.uri, f"{directory / 'out'}/", "--output", "json")
+        return self.warm(cli, *args, env={**PULL_ENV, **endpoint_env, **env, **route.env}, timeout=RUN_SECONDS)
 
 
-def _count_body_bytes(way: NetworkRoute) -> int:
-    return sum(request.sent for request in way.proxy.came(**way.model.match_downloads("")))
+def _count_body_bytes(route: NetworkRoute) -> int:
+    return sum(request.sent for request in route.proxy.came(**route.model.match_downloads("")))
 
 
 def _judge_run(run: Run, editions: list[Files], directory: Path) -> tuple[str, list[str]]:
-    """How it ended, and what is wrong with that."""
+    """Return the ending of a run and the flaws."""
     if run.code == 0:
         return RIGHT, _check_published_model(run, editions, directory / "out")
     error = run.error
@@ -187,7 +185,7 @@ def _judge_run(run: Run, editions: list[Files], directory: Path) -> tuple[str, l
 
 
 def _is_published(path: Path) -> bool:
-    return path.parts[0] not in ("home", "way") and tree.STAGING not in path.parts
+    return path.parts[0] not in ("home", "route") and tree.STAGING not in path.parts
 
 
 def _check_published_model(run: Run, editions: list[Files], out: Path) -> list[str]:
@@ -208,7 +206,7 @@ def _describe_difference(found: Files, expected: Files) -> str:
 
 
 def _find_staged_leftovers(directory: Path) -> list[str]:
-    """What is in a staging area; an empty lock may stay."""
+    """Return a flaw if staging areas hold files; an empty lock may stay."""
     staged = [path for path in directory.rglob("*") if tree.STAGING in path.parts and path.is_file()]
     leftovers = [path for path in staged if path.suffix != ".lock" or path.stat().st_size]
     return [f"left in the staging area: {leftovers[:3]}"] if leftovers else []

@@ -1,7 +1,6 @@
-"""Archives that mean harm: what each of their kinds can do, through the command line.
+"""Hostile archives: an example of each attack, through the command line.
 
-Every form of it, in every format, is tried in tests/modelfetch/archive and tests/fuzz; here it is the whole pull that
-must refuse.
+tests/modelfetch/archive and tests/fuzz try every form in every format; here the whole pull must refuse.
 """
 
 import gzip
@@ -22,8 +21,8 @@ PACKERS = {suffix: archives.PACKERS[how] for suffix, how in SUFFIXES.items()}
 HOSTILE_TARS = {
     "name out of the archive": {
         **{
-            f"{way}": GOOD + member(way, b"x")
-            for way in ("../evil", "/evil", "a/../../evil", "..\\evil", "C:\\evil", "..")
+            f"{name}": GOOD + member(name, b"x")
+            for name in ("../evil", "/evil", "a/../../evil", "..\\evil", "C:\\evil", "..")
         },
         "pax path": GOOD + pax(("path", f"{ABOVE}evil")) + member("x", b"x"),
         "pax path with NUL": GOOD + pax(("path", "a\0/../evil")) + member("x", b"x"),
@@ -83,11 +82,11 @@ NESTED = {"inner.tar.gz": gzip.compress(PLAIN), "inner.zip": archives.zip_of((".
 
 
 def make_cases() -> Iterator[HostileCase]:
-    """All of them."""
+    """Yield every case of hostile archives."""
     for fault, ways in HOSTILE_TARS.items():
         for number, (name, raw) in enumerate(ways.items()):
             for suffix in ("tar", list(PACKERS)[number % len(PACKERS)]):
-                codes = (65, 73) if fault == "numbers that are none" else (65,)  # 73: more than the disk has free
+                codes = (65, 73) if fault == "numbers that are none" else (65,)  # 73: exceeds the free space
                 yield _archive_case(fault, name, suffix, PACKERS.get(suffix, bytes)(tar(raw)), codes)
     for name, raw in ODD_TARS.items():
         yield _archive_case("odd modes and times", name, "tar", tar(raw), (0,), {"run": b"x"})

@@ -1,4 +1,4 @@
-"""Keys, listings and names of files that mean harm."""
+"""Hostile keys, listings and file names."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from testkit.liar import Honest, Item
 from tests.faults.hostile_trial import HostileCase
 
 GOOD = {"good": b"x"}
-DEEP = "/".join(["d"] * 511)  # with the prefix and a name, the longest key that S3 takes
+DEEP = "/".join(["d"] * 511)  # with prefix and name, the longest key of S3
 
-# The last part of a key, and what is wrong with it.
+# The last part of a key, and the reason of the refusal.
 BAD_NAMES = [
     *(("..", "'..'"), ("../../evil", "'..'"), ("a/../evil", "'..'"), ("a/..", "'..'"), (".", "'.'"), ("./a", "'.'")),
     *(("a/./b", "'.'"), ("/etc/evil", "absolute"), ("//evil", "absolute"), ("a//b", "empty"), ("a\\b", "backslash")),
@@ -18,12 +18,12 @@ BAD_NAMES = [
     *(("a\x7f", "control"), ("a\x85", "control"), ("a\x9b2J", "control"), ("d/", "empty"), ("x" * 256, "255 bytes")),
     *(("é" * 128, "255 bytes"), ("/".join(["d" * 250] * 17), "4095 bytes"), ("/".join("d" * 513), "nested")),
 ]
-# Two that cannot stand beside each other.
+# Two keys in conflict, and the reason.
 CLASHES = [
     *(("a", "a/b", "is a file"), ("a/b", "a", "is a file"), ("a/b/c", "a", "is a file"), ("a", "a", "twice")),
     ("a/b", "a/b", "twice"),
 ]
-# Odd, but each names one file.
+# Odd, but valid file names.
 GOOD_NAMES = [
     *(
         "\u202egpj.exe",
@@ -45,7 +45,7 @@ GOOD_NAMES = [
 
 
 def make_cases() -> Iterator[HostileCase]:
-    """All of them."""
+    """Yield every case of hostile keys."""
     for scheme, store in (("s3", liar.s3_store), ("gs", liar.gcs_store)):
         good = Item("p/good")
         for name, flaw in BAD_NAMES:
@@ -93,7 +93,7 @@ def _listing_cases(scheme: str, store: Honest) -> Iterator[HostileCase]:
 
 
 def _encoding_cases() -> Iterator[HostileCase]:
-    """What only one of the stores can say."""
+    """Yield cases that only a single store's encoding can express."""
     fault = "key that is no text"
     good = Item("p/good")
     yield HostileCase(
@@ -118,7 +118,7 @@ def _page_cases() -> Iterator[HostileCase]:
 
 
 def _local_file_cases() -> Iterator[HostileCase]:
-    """Names that the local disk can hold, but no model."""
+    """Yield names that the local disk allows and a model forbids."""
     for name, flaw in (
         ("a\nb", "control"),
         ("a\\b", "backslash"),

@@ -1,4 +1,4 @@
-"""Replies that are nonsense, lies, or bombs."""
+"""Hostile responses: malformed, false or oversized."""
 
 import gzip
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ INVALID_LENGTHS = ("-1", "five", "", "5,5", "9" * 5000)
 
 
 def make_cases() -> Iterator[HostileCase]:
-    """All of them."""
+    """Yield every case of hostile responses."""
     yield from _nonsense_cases()
     yield from _bomb_cases()
     yield from _header_cases()
@@ -45,12 +45,12 @@ def make_cases() -> Iterator[HostileCase]:
 
 
 def answer_always(answer: Answer) -> list[Speaker]:
-    """Say nothing else."""
+    """Answer every request with this response."""
     return [liar.always(answer)]
 
 
 def _nonsense_cases() -> Iterator[HostileCase]:
-    for name, body in INVALID_XML.items():  # the SDK takes what it cannot parse for a failing store
+    for name, body in INVALID_XML.items():  # the SDK treats unparsable bodies as a failing store
         codes = (69,) if name == "html" else (66, 69, 75)
         yield HostileCase(
             "listing that is none",

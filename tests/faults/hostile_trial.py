@@ -1,4 +1,4 @@
-"""One pull from a store that means harm, and what may come of it: the right model, or a refusal that leaves nothing."""
+"""Trial of a pull from a hostile store; right outcomes are the correct model or a refusal without leftovers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from testkit.liar import Answer, Asked, Liar, Speaker
 from testkit.warm import Warm
 from tests.faults.campaign_report import Row
 
-PEAK_LIMIT_BYTES = 256 * 1024**2  # bytes: 64 MiB are for buffers, as much for a reply, the rest for Python and an SDK
+PEAK_LIMIT_BYTES = 256 * 1024**2  # 64 MiB for buffers, as much for a response, the rest for Python and an SDK
 RUN_SECONDS = 60
 MANIFEST = ".modelfetch-manifest.json"
 
@@ -25,16 +25,16 @@ class HostileCase:
     """A hostile store.
 
     Attributes:
-        fault: the row of the table that it belongs to.
-        name: what is special about it.
+        fault: the table's row.
+        name: the peculiarity of the case.
         scheme: s3, gs, http or file.
-        say: what the server says; for `file`, the files that are there.
-        codes: the exit codes that may come of it.
-        said: what the message must hold.
-        model: what must be published, if the code is 0.
-        source: the path of the source, below the bucket, the server or the directory.
-        args: more of the command line.
-        long: whether it is for the full form only: it takes seconds.
+        responses: the server's responses; for `file`, the files present.
+        codes: the allowed exit codes.
+        message_part: text required in the message.
+        model: the expected model if the exit code is 0.
+        source: path of the source, below the bucket, the server or the directory.
+        args: more arguments.
+        full_form_only: whether the short form leaves out the case, as a slow case.
     """
 
     fault: str
@@ -54,7 +54,7 @@ class HostileCase:
 
 @dataclass(frozen=True)
 class HostileVerdict:
-    """What came of a case: its flaws, if it went wrong."""
+    """Outcome of a case with its flaws."""
 
     case: HostileCase
     code: int
@@ -63,7 +63,7 @@ class HostileVerdict:
 
     @property
     def report_row(self) -> Row:
-        """For the table."""
+        """Return the verdict as a row of the table."""
         wrong = int(bool(self.flaws))
         right = int(not wrong and self.code == 0)
         return Row(self.case.fault, 1, right, 1 - right - wrong, wrong, peak_bytes=self.peak_bytes)
@@ -73,7 +73,7 @@ class HostileVerdict:
 
 
 def try_hostile_case(case: HostileCase, liar: Liar, forker: Warm, directory: Path) -> HostileVerdict:
-    """Pull, into a directory of its own below `at`."""
+    """Pull into a directory below `directory` and judge."""
     for folder in ("home", "source", "place"):
         (directory / folder).mkdir(parents=True)
     (directory / "place" / "theirs").write_bytes(b"theirs")
@@ -111,7 +111,7 @@ def _make_environment(case: HostileCase, liar: Liar) -> dict[str, str]:
 
 
 def _check_output(case: HostileCase, run: Run) -> list[str]:
-    """What is wrong with what it said."""
+    """Return the flaws of the output and the exit code."""
     flaws = [] if run.code in case.codes else [f"expected {case.codes}, it said: {run.said[-500:]}"]
     if run.code == BUG_CODE or "Traceback" in run.said:
         flaws.append(f"a bug: {run.said[-1000:]}")
@@ -136,7 +136,7 @@ def _check_failure(case: HostileCase, run: Run) -> list[str]:
 
 
 def _check_disk(case: HostileCase, run: Run, directory: Path) -> list[str]:
-    """What is wrong with what is on the disk now."""
+    """Return the flaws of the files on the disk."""
     present = {
         path.relative_to(directory).as_posix()
         for path in directory.rglob("*")

@@ -1,4 +1,4 @@
-"""The scenes of the kill campaign: every way in which a model is published, and what makes a transfer long."""
+"""Scenarios of the kill campaign: every way of publishing a model, and every kind of long transfer."""
 
 from dataclasses import replace
 
@@ -27,19 +27,19 @@ LOCAL = [
     Scenario("a directory", "directory", NEW),
     Scenario("a directory, into an empty one", "directory", NEW, empty_destination=True),
     Scenario("a directory, updated", "directory", NEW, old=OLD),
-    Scenario("a directory, updated beside strangers", "directory", NEW, old=OLD, foreign_files=FOREIGN_FILES),
+    Scenario("a directory, updated beside foreign files", "directory", NEW, old=OLD, foreign_files=FOREIGN_FILES),
     Scenario("a directory, under a locked parent", "directory", NEW, empty_destination=True, parent_read_only=True),
     Scenario("a directory, updated under a locked parent", "directory", NEW, old=OLD, parent_read_only=True),
     Scenario("a directory, over files pulled alone", "directory", NEW, pulled_alone=("a.bin", "b/c.bin")),
-    Scenario("fifty files, updated beside strangers", "directory", FIFTY, old=OLD, foreign_files=FOREIGN_FILES),
+    Scenario("fifty files, updated beside foreign files", "directory", FIFTY, old=OLD, foreign_files=FOREIGN_FILES),
     Scenario("an archive", "archive", NEW_ARCHIVE),
     Scenario("an archive, updated", "archive", NEW_ARCHIVE, old=OLD_ARCHIVE),
     Scenario(
-        "an archive, updated beside strangers", "archive", NEW_ARCHIVE, old=OLD_ARCHIVE, foreign_files=FOREIGN_FILES
+        "an archive, updated beside foreign files", "archive", NEW_ARCHIVE, old=OLD_ARCHIVE, foreign_files=FOREIGN_FILES
     ),
 ]
-SHORT_LOCAL = (  # of the local ones: in the short form
-    "a directory, updated beside strangers",
+SHORT_LOCAL = (  # the local scenarios of the short form
+    "a directory, updated beside foreign files",
     "a directory, updated",
     "a file, updated",
     "an archive",
@@ -54,7 +54,7 @@ REMOTE = [
     Scenario("fifty objects, updated", "directory", MANY, old=OLD),
     Scenario("a streamed tar.gz", "archive", BIG_ARCHIVE),
 ]
-# How often each is struck down on each store.
+# Kills per scenario on each store.
 KILL_COUNTS = {
     "a large object": 130,
     "a large object, updated": 50,

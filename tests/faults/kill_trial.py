@@ -1,4 +1,4 @@
-"""Pulls that are struck down and run again: when the signal comes, and what came of it."""
+"""Trial of killed pulls: when the signal arrives, and what readers and the next pull find."""
 
 import json
 import os
@@ -17,20 +17,20 @@ from testkit.strace import Call
 from tests.faults import destination_check
 from tests.faults.scenarios import PreparedScenario, Scenario
 
-RUN_SECONDS = 150  # for one run, traced, on a busy machine
+RUN_SECONDS = 150  # of a traced run on a busy machine
 OVERHEAD_BYTES = 200_000  # bytes of listings, manifests and errors
 
 
 @dataclass(frozen=True)
 class KillPoint:
-    """When a signal comes: at a system call, after some seconds, or once some bytes were sent.
+    """Moment of a signal: at a system call, after some seconds, or after a number of bytes sent.
 
     Attributes:
         signum: the signal.
-        call: a system call's name and its number among those of its thread. SIGKILL comes before it, others after it.
-        seconds: from the start of the process; of a signal that can be caught, from when it is.
-        sent: bytes of bodies.
-        times: how many signals, one right after the other; at a system call all that follow get one, too, if not 1.
+        call: name of a system call and its number within its thread. SIGKILL arrives before the call, others after.
+        seconds: from the start of the process; for a catchable signal, from the installation of the handler.
+        sent_bytes: bytes of bodies sent.
+        count: number of signals in a row; at a system call all later calls get a signal, too, unless 1.
     """
 
     signum: signal.Signals = signal.SIGKILL
@@ -41,7 +41,7 @@ class KillPoint:
 
     @property
     def strace_injection(self) -> str:
-        """It as strace(1) wants it."""
+        """Return the kill point in the syntax of strace(1)."""
         assert self.call
         name, nth = self.call
         return f"{name}:signal={self.signum.name}:when={nth}{'' if self.count == 1 else '+'}"
@@ -49,18 +49,18 @@ class KillPoint:
 
 @dataclass
 class KillOutcome:
-    """What came of one strike.
+    """Outcome of a kill.
 
     Attributes:
-        phase: what the pull was at.
-        run: the run that was struck.
-        saw: what a reader would have seen then: old, new or none.
-        flaws: what must not be.
-        noted: bytes that the journal told of.
-        saved: bytes that the next run did not fetch again.
+        phase: the phase of the pull at the kill.
+        run: the killed run.
+        visible: the model visible afterwards: old, new or none.
+        flaws: violations of the expected outcome.
+        journaled_bytes: bytes listed by the resume journal.
+        resumed_bytes: bytes that the next run did not fetch again.
         size: bytes of the model as stored.
-        twice: bytes sent in excess of that, over all runs.
-        seconds: from a signal that can be caught to the end of the process; with strace's own, where that was at it.
+        refetched_bytes: bytes sent in excess of `size`, over all runs.
+        seconds: from a catchable signal to the end of the process; includes strace's own time at a system call.
     """
 
     scenario: str
@@ -81,15 +81,15 @@ class KillOutcome:
 
 @dataclass(frozen=True)
 class KillSetup:
-    """Where strikes are tried.
+    """Scenario, source and directory for kills.
 
     Attributes:
-        prepared: the scene.
-        at: a directory for all runs.
-        env: variables that lead to the source, or to the proxy.
-        proxy: in front of the source, and of nobody else, if bytes are counted.
+        prepared: the scenario.
+        directory: a directory for all runs.
+        env: variables that point to the source or the proxy.
+        proxy: in front of the source, for this setup only, if bytes are counted.
         flags: more arguments of `pull`.
-        between: called before the last run; gives what that one is judged by.
+        prepare_last_run: called before the last run; returns the scenario to judge the last run by.
     """
 
     prepared: PreparedScenario
@@ -101,24 +101,24 @@ class KillSetup:
 
     @property
     def undisturbed_volume(self) -> Path:
-        """The volume of the pull that is left alone."""
+        """Return the volume of the undisturbed pull."""
         return self.directory / "undisturbed" / "volume"
 
     def make_cli(self, home: Path) -> Cli:
-        """A command line of its own: a process that is killed has no coverage to tell of, and starts faster without."""
+        """Return a command line without coverage: a killed process writes none, and starts faster."""
         home.mkdir(parents=True)
         cli = Cli(home)
         cli.env = {name: value for name, value in cli.env.items() if not name.startswith("COV")}
         cli.env |= {**self.env, "PYTHONHASHSEED": "0"}
         if (
             self.prepared.scenario.parent_read_only and os.geteuid() == 0
-        ):  # root may write anywhere, unless it lets go of that
+        ):  # root may write anywhere unless without this capability
             cli.prefix = ["setpriv", "--bounding-set=-dac_override"]
         return cli
 
 
 def trace_undisturbed_pull(setup: KillSetup) -> list[Call]:
-    """The calls of a pull that is left alone, as far as they may be about a disk."""
+    """Return the traced system calls of a pull without a kill, as far as disks are concerned."""
     volume = setup.undisturbed_volume
     cli, log = setup.make_cli(volume.parent), volume.parent / "strace"
     cli.prefix += strace.command(log)
@@ -130,15 +130,15 @@ def trace_undisturbed_pull(setup: KillSetup) -> list[Call]:
 
 
 def select_destination_calls(setup: KillSetup, calls: Sequence[Call]) -> list[Call]:
-    """Those of its calls that change what is at the destination, flushes included."""
+    """Select the calls that change the destination, flushes included."""
     return [call for call in calls if call.changes and call.below(setup.undisturbed_volume)]
 
 
 def list_kill_targets(setup: KillSetup) -> list[tuple[str, int]]:
-    """Such calls, as a `Strike` can name them.
+    """Return destination calls as a `KillPoint` names calls.
 
-    strace counts for each thread: a number that another thread reaches sooner would be that one's call, at the start-up
-    maybe.
+    strace counts per thread: a number that another thread reaches sooner would hit the other thread's call, perhaps at
+    start-up.
     """
     first: dict[tuple[str, int], Call] = {}
     for call in trace_undisturbed_pull(setup):
@@ -147,7 +147,7 @@ def list_kill_targets(setup: KillSetup) -> list[tuple[str, int]]:
 
 
 def kill_pulls(setup: KillSetup, name: str, *kill_points: KillPoint) -> list[KillOutcome]:
-    """Strike down pulls to one destination, one after the other, then let one run to its end."""
+    """Kill pulls to a destination in turn, then let a last pull finish."""
     home = setup.directory / name
     cli, volume = setup.make_cli(home), home / "volume"
     dest = setup.prepared.lay_out_destination(volume)
@@ -205,14 +205,14 @@ def _wait_for_moment(setup: KillSetup, running: Running, kill_point: KillPoint) 
 
 
 def has_signal_handler(pid: int) -> bool:
-    """Whether a process has a handler for SIGTERM: Python's own start takes a moment. See proc(5)."""
+    """Tell whether a process handles SIGTERM: Python's start takes a moment. See proc(5)."""
     status = Path(f"/proc/{pid}/status").read_text()
     (caught,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def _check_ending(run: Run, kill_point: KillPoint, visible: str, scenario: Scenario) -> list[str]:
-    """What must not be, of how a process ended that was struck."""
+    """Return the flaws in the ending of a killed process."""
     if run.code == 0:
         return [] if visible == "new" else [f"it ended well, but the destination holds {visible}"]
     if kill_point.signum == signal.SIGKILL:
@@ -230,7 +230,7 @@ def _check_ending(run: Run, kill_point: KillPoint, visible: str, scenario: Scena
 
 
 def _run_last_pull(setup: KillSetup, cli: Cli, volume: Path, last: KillOutcome) -> None:
-    """Run it once more, and judge."""
+    """Run the pull to its end, and judge."""
     before = _count_sent_bytes(setup.proxy)
     last.journaled_bytes = count_journaled_bytes(volume, setup.prepared.scenario)
     prepared = setup.prepare_last_run() if setup.prepare_last_run else setup.prepared
@@ -255,7 +255,7 @@ def _run_last_pull(setup: KillSetup, cli: Cli, volume: Path, last: KillOutcome) 
 
 
 def _count_sent_bytes(proxy: FaultProxy | None) -> int:
-    """Bytes that a proxy has sent, now that nobody listens any more."""
+    """Return the bytes sent by a proxy after all requests are done."""
     if proxy is None:
         return 0
     proxy.wait_for(lambda: all(request.done for request in list(proxy.requests)))
@@ -263,7 +263,7 @@ def _count_sent_bytes(proxy: FaultProxy | None) -> int:
 
 
 def count_journaled_bytes(volume: Path, scenario: Scenario) -> int:
-    """Bytes of a model that the journals in the staging areas of a volume tell of; of an archive, none is of use."""
+    """Return the bytes listed by the resume journals of a volume; 0 for archives, which cannot be resumed."""
     blocks = set()
     for journal in volume.rglob(f"{tree.STAGING}/*/parts.jsonl") if scenario.kind != "archive" else ():
         for line in journal.read_text().splitlines():
@@ -277,17 +277,17 @@ def count_journaled_bytes(volume: Path, scenario: Scenario) -> int:
 def _parse_line(line: str) -> object:
     try:
         return json.loads(line)
-    except ValueError:  # cut short by the kill
+    except ValueError:  # truncated by the kill
         return None
 
 
 def _find_killed_call(log: Path) -> Call | None:
-    """The call at which a traced run was struck down."""
+    """Return the call at which a traced run was killed."""
     return next((call for call in strace.calls(log) if call.cut), None) if log.exists() else None
 
 
 def _name_phase(prepared: PreparedScenario, volume: Path, visible: str, killed_call: Call | None) -> str:
-    """What a pull was at when it was struck down."""
+    """Return the phase of a pull at the kill."""
     packed = prepared.scenario.kind == "archive"
     if killed_call and killed_call.below(volume):
         return _name_phase_of_call(killed_call, killed_call.below(volume)[-1], visible, packed=packed)

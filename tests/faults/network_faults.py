@@ -1,4 +1,4 @@
-"""Faults of the network and of what stands in it: of streams, of replies, of their bytes."""
+"""Network faults: of streams, of responses, of bodies."""
 
 import random
 from typing import Any
@@ -27,69 +27,71 @@ TEN_FAST_RETRIES = {"MODELFETCH_RETRIES": "10", "MODELFETCH_RETRY_WAIT": "0.001s
 OTHER_VERSION = {"ETag": '"0123456789abcdef0123456789abcdef"', "X-Goog-Generation": "1"}
 
 
-def _limit_connection_bytes(way: NetworkRoute) -> None:
-    way.stream.add("limit_data", bytes=way.model.victim_size // 8 + 80_000)
+def _limit_connection_bytes(route: NetworkRoute) -> None:
+    route.stream.add("limit_data", bytes=route.model.victim_size // 8 + 80_000)
 
 
 def _shift_range(request: Request) -> None:
-    """Have the server send other bytes than were asked for."""
+    """Make the server send other bytes than requested."""
     first, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
     request.headers["range"] = f"bytes={int(first) + 1000}-{last}"
 
 
 def _halve_range(request: Request) -> None:
-    """Have it send fewer, as it may."""
+    """Make the server send half of the requested range, as HTTP allows."""
     first, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
     request.headers["range"] = f"bytes={first}-{(int(first) + int(last)) // 2}"
 
 
-def _cut_body_at_tenth(way: NetworkRoute) -> None:
-    size = way.model.victim_size
-    way.spoil_downloads(cut_at=min((way.variant + 1) * size // 10, size - 1))
+def _cut_body_at_tenth(route: NetworkRoute) -> None:
+    size = route.model.victim_size
+    route.spoil_downloads(cut_at=min((route.variant + 1) * size // 10, size - 1))
 
 
-def _flip_byte(way: NetworkRoute, times: int | None) -> None:
-    way.spoil_downloads(flip_at=min(way.variant * BLOCK_SIZE + 12_345, way.model.victim_size - 1), times=times)
+def _flip_byte(route: NetworkRoute, times: int | None) -> None:
+    route.spoil_downloads(flip_at=min(route.variant * BLOCK_SIZE + 12_345, route.model.victim_size - 1), times=times)
 
 
-def _inject_five_faults(way: NetworkRoute) -> None:
-    """Five faults that heal, one after the other, chosen by chance."""
+def _inject_five_faults(route: NetworkRoute) -> None:
+    """Inject five random transient faults in turn."""
     pool: list[dict[str, Any]] = [
         {"reset": True}, {"cut_after": 60_000}, {"cut_after": 30_000, "clean": True}, {"status": 503},
         {"status": 500}, {"stall_after": 10_000}, {"status": 401}, {"redirect": 307}, {"flip_at": 50_000},
         {"raw": b"HTTP/1.1 2"}, {"headers": OTHER_VERSION}, {"length_off": -500}, {"bad_chunk": 20_000}, HTML_RESPONSE,
     ]  # fmt: skip
-    for what in random.Random(f"{way.model.shape} {way.model.store.scheme} {way.variant}").sample(pool, 5):
-        way.spoil_downloads(**what)
+    for what in random.Random(f"{route.model.shape} {route.model.store.scheme} {route.variant}").sample(pool, 5):
+        route.spoil_downloads(**what)
 
 
 STREAM_FAULTS = (
-    Fault("connection refused", lambda way: way.stream.refuse(), (TRANSIENT,), env=ONE_RETRY),
+    Fault("connection refused", lambda route: route.stream.refuse(), (TRANSIENT,), env=ONE_RETRY),
     Fault(
         "connection refused from midway on",
-        lambda way: way.spoil_downloads(before=way.stream.refuse),
+        lambda route: route.spoil_downloads(before=route.stream.refuse),
         (TRANSIENT,),
         env=ONE_RETRY,
     ),
-    Fault("connection refused for a while", lambda way: way.refuse_connections(1.5), env=TEN_RETRIES),
+    Fault("connection refused for a while", lambda route: route.refuse_connections(1.5), env=TEN_RETRIES),
     Fault(
-        "every connection reset for a while", lambda way: way.spoil_stream("reset_peer", 4, timeout=50), env=TEN_RETRIES
+        "every connection reset for a while",
+        lambda route: route.spoil_stream("reset_peer", 4, timeout=50),
+        env=TEN_RETRIES,
     ),
     Fault("no connection lives long", _limit_connection_bytes),
     Fault(
         "stream stalls for a while",
-        lambda way: way.spoil_stream("timeout", 4, timeout=0),
+        lambda route: route.spoil_stream("timeout", 4, timeout=0),
         env={**TEN_RETRIES, **SHORT_STALL_TIMEOUT},
     ),
     Fault(
         "stream stalls",
-        lambda way: way.spoil_stream("timeout", 1000, timeout=0),
+        lambda route: route.spoil_stream("timeout", 1000, timeout=0),
         (TRANSIENT,),
         env={**ONE_RETRY, **SHORT_STALL_TIMEOUT},
     ),
-    Fault("latency", lambda way: way.stream.add("latency", latency=100, jitter=50)),
-    Fault("little bandwidth", lambda way: way.stream.add("bandwidth", rate=5000)),
-    Fault("small packets", lambda way: way.stream.add("slicer", average_size=2000, size_variation=1000, delay=0)),
+    Fault("latency", lambda route: route.stream.add("latency", latency=100, jitter=50)),
+    Fault("little bandwidth", lambda route: route.stream.add("bandwidth", rate=5000)),
+    Fault("small packets", lambda route: route.stream.add("slicer", average_size=2000, size_variation=1000, delay=0)),
 )
 BROKEN_RESPONSES = (
     spoil_downloads("reset before the headers", times=3, reset=True),
@@ -127,7 +129,7 @@ REFUSED_REQUESTS = (
     spoil_every_download("403 without end", CREDENTIALS, status=403),
     Fault(
         "access taken away midway",
-        lambda way: way.spoil_downloads(cut_after=60_000, before=lambda: way.proxy.add(status=403, times=None)),
+        lambda route: route.spoil_downloads(cut_after=60_000, before=lambda: route.proxy.add(status=403, times=None)),
         (CREDENTIALS,),
     ),
     *(spoil_downloads(f"{status} redirect", redirect=status) for status in (301, 302, 307, 308)),
@@ -158,10 +160,10 @@ WRONG_RESPONSES = (
     spoil_downloads("more bytes after the body, without Content-Length", extra=b"more\r\n", drop=("Content-Length",)),
 )
 ALTERED_BODIES = (
-    Fault("flipped byte in each part", lambda way: _flip_byte(way, 1), variants=lambda model: model.block_count),
+    Fault("flipped byte in each part", lambda route: _flip_byte(route, 1), variants=lambda model: model.block_count),
     Fault(
         "flipped byte in each part, always",
-        lambda way: _flip_byte(way, None),
+        lambda route: _flip_byte(route, None),
         (MISMATCH,),
         variants=lambda model: model.block_count,
     ),
@@ -191,7 +193,7 @@ METADATA_FAULTS = (
 EVERY_RESPONSE = (
     Fault(
         "every answer is an error page with 200",
-        lambda way: way.proxy.add(times=None, **HTML_RESPONSE),
+        lambda route: route.proxy.add(times=None, **HTML_RESPONSE),
         (REFUSED, TRANSIENT),
         env=ONE_RETRY,
     ),

@@ -1,4 +1,4 @@
-"""The way between a store and a pull, on which faults are laid: the fault proxy, and toxiproxy if the stream is hit."""
+"""Route between store and pull into which faults are injected: the fault proxy, and toxiproxy for the TCP stream."""
 
 import threading
 from collections.abc import Callable
@@ -14,15 +14,15 @@ from tests.faults.stored_models import StoredModel
 
 @dataclass
 class NetworkRoute:
-    """One run's.
+    """Route of a single run.
 
     Attributes:
-        model: what is pulled.
-        proxy: what happens to HTTP.
-        stream: what happens below it.
-        work: a directory for files that a fault needs.
-        nth: which of the fault's variants this is, from 0.
-        env: variables of the pull beside the usual; None leaves one out.
+        model: the model pulled.
+        proxy: injects faults into HTTP.
+        stream: injects faults into TCP.
+        directory: a directory for files of a fault.
+        variant: number of the fault's variant, from 0.
+        env: more variables of the pull; None removes a variable.
     """
 
     model: StoredModel
@@ -34,7 +34,7 @@ class NetworkRoute:
     _timers: list[threading.Timer] = field(default_factory=list)
 
     def remove_faults(self) -> None:
-        """Take all faults away."""
+        """Remove all faults from the route."""
         for timer in self._timers:
             timer.join()
         self.stream.reset()
@@ -46,11 +46,11 @@ class NetworkRoute:
         return self.proxy.add(**{**self.model.match_downloads(), **what})
 
     def spoil_metadata(self, **what: Any) -> Rule:
-        """Spoil the question that comes first: for the object's state, or for the listing."""
+        """Spoil the first metadata request: for the object's state or for the listing."""
         return self.proxy.add(**{**self.model.match_metadata_requests(), **what})
 
     def spoil_stream(self, kind: str, requests: int, **attributes: int) -> None:
-        """Have toxiproxy spoil the stream from the first request for bytes until so many more have come."""
+        """Spoil the TCP stream from the first download request until `requests` more have arrived."""
         added = threading.Event()
 
         def add() -> None:
@@ -65,7 +65,7 @@ class NetworkRoute:
         self.proxy.add(**self.model.match_downloads(""), nth=requests, before=remove)
 
     def refuse_connections(self, seconds: float) -> None:
-        """Refuse connections from the first request for bytes on, for a while; the open ones end."""
+        """Refuse connections for some seconds from the first download request on; open connections end."""
 
         def refuse() -> None:
             self.stream.refuse()
@@ -75,6 +75,6 @@ class NetworkRoute:
         self.spoil_downloads(before=refuse)
 
     def change_midway(self, change: Callable[[StoredModel], object]) -> None:
-        """Change what is stored after some of the victim's bytes have come."""
+        """Change a stored object after some of the victim's bytes have arrived."""
         self.spoil_downloads(cut_after=60_000)
         self.spoil_downloads(before=lambda: change(self.model))

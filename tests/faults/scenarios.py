@@ -1,4 +1,4 @@
-"""What a pull finds and what it must leave, for pulls that are struck down: models, destinations, and their judge."""
+"""Scenarios of pulls: model versions, sources, and the destination before the pull."""
 
 import io
 import shutil
@@ -13,37 +13,37 @@ from modelfetch.volume import publish
 from testkit import tree
 from testkit.cli import Cli
 
-State = dict[str, str]  # what is at each path: a file with its mode and sha256, a directory with its mode, or a link
+State = dict[str, str]  # entry by path: a file with mode and sha256, a directory with mode, or a symlink
 
 
 class ModelSource(Protocol):
-    """Where the models are: a bucket, or a directory."""
+    """Source of models: a bucket or a directory."""
 
     def put(self, key: str, data: bytes) -> None:
-        """Store a file."""
+        """Store a file under a key."""
         ...
 
     def delete(self, key: str) -> None:
-        """Remove one."""
+        """Remove the file under a key."""
         ...
 
     def uri(self, key: str = "") -> str:
-        """How `modelfetch` is told of it."""
+        """Return the URI of a key, for `modelfetch`."""
         ...
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A version of a model; a single file's has the one path `m`."""
+    """A version of a model; a single file has the path `m`."""
 
     files: Mapping[str, bytes] = field(repr=False)
     links: Mapping[str, str] = field(default_factory=dict)
     executables: frozenset[str] = frozenset()
-    directories: frozenset[str] = frozenset()  # that may be empty; only an archive can have them, or programs, or links
+    directories: frozenset[str] = frozenset()  # possibly empty; like executables and links only in archives
 
     @cached_property
     def expected_state(self) -> State:
-        """How it must stand on the disk."""
+        """Return the expected state on the disk."""
         found = {
             path: f"file {'755' if path in self.executables else '644'} {tree.sha256(data)}"
             for path, data in self.files.items()
@@ -54,11 +54,11 @@ class ModelVersion:
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Return the bytes of all files."""
         return sum(map(len, self.files.values()))
 
     def pack_archive(self) -> bytes:
-        """It as a tar.gz, the same for the same model."""
+        """Return the version as a tar.gz, the same bytes for equal versions."""
         sink = io.BytesIO()
         with tarfile.open(fileobj=sink, mode="w:gz", compresslevel=1) as archive:
             for path, data in self.files.items():
@@ -78,18 +78,18 @@ class ModelVersion:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A pull, and what it finds at its destination `volume/m`.
+    """A pull and the state of its destination `volume/m` beforehand.
 
     Attributes:
         name: in plain words.
         kind: file, directory or archive.
-        new: what is pulled.
-        old: what an earlier pull of the same source published there.
-        strangers: files of others, by their path in the volume.
-        empty: whether the destination is there, and empty.
-        locked: whether the directory above the destination cannot be written, as under a `subPath`.
-        singles: files of the model that were pulled alone before.
-        others: what else is to be found in the volume, before and after.
+        new: the version pulled.
+        old: the version published by an earlier pull of the same source.
+        foreign_files: foreign files, by path in the volume.
+        empty_destination: whether the destination exists and is empty.
+        parent_read_only: whether the directory above the destination is read-only, as under a `subPath`.
+        pulled_alone: files of the model pulled alone before.
+        other_entries: more entries of the volume, before and after.
     """
 
     name: str
@@ -104,19 +104,19 @@ class Scenario:
 
     @property
     def key(self) -> str:
-        """What is pulled."""
+        """Return the key of the model in its source."""
         return {"file": "m", "directory": "m/", "archive": "m.tar.gz"}[self.kind]
 
     @property
     def size(self) -> int:
-        """Bytes of what is pulled, as stored."""
+        """Return the bytes of the model as stored."""
         return len(self.new.pack_archive()) if self.kind == "archive" else self.new.size
 
     @property
     def piecemeal(self) -> bool:
-        """Whether it is published entry by entry: what is not ours alone cannot be exchanged.
+        """Tell whether publishing goes entry by entry: a directory with foreign entries cannot be exchanged.
 
-        An empty directory may be anybody's: receipts list files.
+        An empty directory may be foreign: receipts list files.
         """
         files = self.old.files if self.old else {}
         empty = [
@@ -135,7 +135,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class PreparedScenario:
-    """A scene whose source is there, and whose destination can be had any number of times."""
+    """A scenario with a stored source and a template of the destination to copy any number of times."""
 
     scenario: Scenario
     uri: str
@@ -143,7 +143,7 @@ class PreparedScenario:
     can_exchange: bool
 
     def lay_out_destination(self, volume: Path) -> Path:
-        """Lay out the destination anew; returns what to pull to."""
+        """Copy the template to `volume`; return the destination."""
         shutil.copytree(self.template, volume, symlinks=True)
         if self.scenario.parent_read_only:
             volume.chmod(0o555)
@@ -153,7 +153,7 @@ class PreparedScenario:
 def prepare_scenario(
     scenario: Scenario, source: ModelSource, cli: Cli, directory: Path, env: Mapping[str, str]
 ) -> PreparedScenario:
-    """Publish what the scene begins with into a template, and store what is to be pulled."""
+    """Publish the scenario's old model into a template, and store the new model."""
     volume, uri = directory / "volume", source.uri(scenario.key)
     volume.mkdir(parents=True)
     tree.write(volume, scenario.foreign_files)

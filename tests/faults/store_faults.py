@@ -1,4 +1,4 @@
-"""Faults of the store: what it says of its objects, and what happens to them while they are read."""
+"""Store faults: wrong metadata, and objects that change while a pull reads."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,24 +29,24 @@ EXPIRED_TOKEN = b"<Error><Code>ExpiredToken</Code><Message>The provided token ha
 
 
 def _request_small_pages(request: Request) -> None:
-    """Ask for ten entries only. S3's signature covers the query, so that this is for anybody's requests."""
+    """Request ten entries per page; only anonymous requests, as S3 signatures cover the query."""
     request.query += "&max-keys=10" if "list-type" in request.query else "&maxResults=10"
 
 
 def _request_first_page(request: Request) -> None:
-    """Ask for the first page, whatever was asked for."""
+    """Request the first page instead of any other."""
     words = [word for word in request.query.split("&") if not word.lower().startswith(("continuation", "pagetoken"))]
     request.query = "&".join(words)
     _request_small_pages(request)
 
 
-def _spoil_second_page(way: NetworkRoute, times: int | None = 1, **second: Any) -> None:
-    """Have the listing come in pages of ten, with a fault at the second."""
-    if isinstance(way.model.store, S3Bucket):
-        way.model.store.let_anybody_read()
-    way.spoil_metadata(rewrite=_request_small_pages)
-    way.spoil_metadata(**{"rewrite": _request_small_pages, "times": times, **second})
-    way.spoil_metadata(rewrite=_request_small_pages, times=None)
+def _spoil_second_page(route: NetworkRoute, times: int | None = 1, **second: Any) -> None:
+    """Split the listing into pages of ten, with a fault at the second page."""
+    if isinstance(route.model.store, S3Bucket):
+        route.model.store.let_anybody_read()
+    route.spoil_metadata(rewrite=_request_small_pages)
+    route.spoil_metadata(**{"rewrite": _request_small_pages, "times": times, **second})
+    route.spoil_metadata(rewrite=_request_small_pages, times=None)
 
 
 def _second_page_fault(name: str, *ends: str, **second: Any) -> Fault:
@@ -61,19 +61,19 @@ def _second_page_fault(name: str, *ends: str, **second: Any) -> Fault:
 
 
 def _add_file(model: StoredModel, key: str) -> None:
-    """A file more."""
+    """Add a file to the stored model."""
     model.put_object(f"dir/{key}", b"more")
     model.editions.append({**model.editions[-1], key: b"more"})
 
 
 def _remove_file(model: StoredModel, key: str) -> None:
-    """A file less."""
+    """Remove a file from the stored model."""
     model.delete_object(f"dir/{key}")
     model.editions.append({name: data for name, data in model.editions[-1].items() if name != key})
 
 
 def _replace_file(model: StoredModel, key: str) -> None:
-    """A file of the same size with other bytes."""
+    """Replace a file of the stored model."""
     model.put_object(f"dir/{key}", model_files("directory", 1)[key])
     model.editions.append({**model.editions[-1], key: model_files("directory", 1)[key]})
 
@@ -85,7 +85,7 @@ def _replace_every_file(model: StoredModel) -> None:
 
 
 CHANGES: tuple[Callable[[StoredModel], None], ...] = (
-    lambda model: _add_file(model, "00/new"),  # where the first page was
+    lambda model: _add_file(model, "00/new"),  # on the first page
     lambda model: _add_file(model, "99/new"),
     lambda model: _remove_file(model, "03/file"),
     lambda model: _remove_file(model, "40/file"),
@@ -95,66 +95,66 @@ CHANGES: tuple[Callable[[StoredModel], None], ...] = (
 )
 
 
-def _change_between_pages(way: NetworkRoute) -> None:
-    change = CHANGES[way.variant]
-    _spoil_second_page(way, before=lambda: change(way.model))
+def _change_between_pages(route: NetworkRoute) -> None:
+    change = CHANGES[route.variant]
+    _spoil_second_page(route, before=lambda: change(route.model))
 
 
 def _falsify_sizes(body: bytes) -> bytes:
-    """A listing in which a size is wrong: S3's is in XML, GCS's in JSON, and so is what it says of one object."""
+    """Return a listing or GCS metadata with a wrong size: S3's is XML, GCS's is JSON."""
     return body.replace(b"<Size>1", b"<Size>2", 1).replace(b'"size":"', b'"size":"1', 1)
 
 
 def _falsify_checksums(body: bytes) -> bytes:
-    """GCS's metadata with checksums of nothing."""
+    """Return GCS metadata with checksums of zero bytes."""
     return body.replace(b'"crc32c":"', b'"crc32c":"AAAAAA==","x":"').replace(b'"md5Hash":"', b'"y":"')
 
 
-def _state_wrong_checksum(way: NetworkRoute) -> None:
-    if way.model.store.scheme == "gs":
-        way.spoil_metadata(times=None, edit=_falsify_checksums)
-    elif way.model.shape == "directory":
-        way.spoil_downloads(times=None, headers=WRONG_CHECKSUMS)
+def _state_wrong_checksum(route: NetworkRoute) -> None:
+    if route.model.store.scheme == "gs":
+        route.spoil_metadata(times=None, edit=_falsify_checksums)
+    elif route.model.shape == "directory":
+        route.spoil_downloads(times=None, headers=WRONG_CHECKSUMS)
     else:
-        way.spoil_metadata(times=None, headers=WRONG_CHECKSUMS)
+        route.spoil_metadata(times=None, headers=WRONG_CHECKSUMS)
 
 
-def _state_wrong_size(way: NetworkRoute) -> None:
-    if way.model.store.scheme == "s3" and way.model.shape != "directory":
-        way.spoil_metadata(times=None, length_off=-1000)
+def _state_wrong_size(route: NetworkRoute) -> None:
+    if route.model.store.scheme == "s3" and route.model.shape != "directory":
+        route.spoil_metadata(times=None, length_off=-1000)
     else:
-        way.spoil_metadata(times=None, edit=_falsify_sizes)
+        route.spoil_metadata(times=None, edit=_falsify_sizes)
 
 
-def _rotate_credentials(way: NetworkRoute) -> None:
-    """The credentials in a file are replaced while bytes come; from then on the old ones are refused."""
-    assert isinstance(way.model.store, S3Bucket)
-    server, file = way.model.store.server, way.directory / "credentials"
+def _rotate_credentials(route: NetworkRoute) -> None:
+    """Replace the credentials file during a download; from then on the old credentials are refused."""
+    assert isinstance(route.model.store, S3Bucket)
+    server, file = route.model.store.server, route.directory / "credentials"
     old, new = server.temporary_keys(), server.temporary_keys()
-    _write_credentials(way, old)
+    _write_credentials(route, old)
 
     def revoke() -> None:
-        _write_credentials(way, new)
-        way.proxy.add(query=f"X-Amz-Credential={old['AccessKeyId']}", status=403, body=EXPIRED_TOKEN, times=None)
+        _write_credentials(route, new)
+        route.proxy.add(query=f"X-Amz-Credential={old['AccessKeyId']}", status=403, body=EXPIRED_TOKEN, times=None)
 
-    way.env = {
+    route.env = {
         "AWS_SHARED_CREDENTIALS_FILE": str(file),
         "AWS_ACCESS_KEY_ID": None,
         "AWS_SECRET_ACCESS_KEY": None,
     }
-    way.spoil_downloads(cut_after=60_000, before=revoke)
+    route.spoil_downloads(cut_after=60_000, before=revoke)
 
 
-def _write_credentials(way: NetworkRoute, keys: dict[str, str]) -> None:
-    (way.directory / "credentials.new").write_text(
+def _write_credentials(route: NetworkRoute, keys: dict[str, str]) -> None:
+    (route.directory / "credentials.new").write_text(
         f"[default]\naws_access_key_id = {keys['AccessKeyId']}\naws_secret_access_key = {keys['SecretAccessKey']}\n"
         f"aws_session_token = {keys['SessionToken']}\n"
     )
-    (way.directory / "credentials.new").rename(way.directory / "credentials")
+    (route.directory / "credentials.new").rename(route.directory / "credentials")
 
 
-def _decompress_in_transit(way: NetworkRoute, times: int | None) -> None:
-    way.spoil_downloads(times=times, rewrite=lambda request: request.headers.pop("accept-encoding"))
+def _decompress_in_transit(route: NetworkRoute, times: int | None) -> None:
+    route.spoil_downloads(times=times, rewrite=lambda request: request.headers.pop("accept-encoding"))
 
 
 def _transcoded_fault(name: str, lay: Callable[[NetworkRoute], object], *ends: str) -> Fault:
@@ -164,16 +164,16 @@ def _transcoded_fault(name: str, lay: Callable[[NetworkRoute], object], *ends: s
 
 
 CHANGING_OBJECTS = (
-    Fault("overwritten midway", lambda way: way.change_midway(overwrite_victim), changes_objects=True),
+    Fault("overwritten midway", lambda route: route.change_midway(overwrite_victim), changes_objects=True),
     Fault(
         "overwritten before the first byte",
-        lambda way: way.spoil_downloads(before=lambda: overwrite_victim(way.model)),
+        lambda route: route.spoil_downloads(before=lambda: overwrite_victim(route.model)),
         changes_objects=True,
     ),
-    Fault("deleted midway", lambda way: way.change_midway(delete_victim), (NOT_FOUND,), changes_objects=True),
+    Fault("deleted midway", lambda route: route.change_midway(delete_victim), (NOT_FOUND,), changes_objects=True),
     Fault(
         "deleted before the first byte",
-        lambda way: way.spoil_downloads(before=lambda: delete_victim(way.model)),
+        lambda route: route.spoil_downloads(before=lambda: delete_victim(route.model)),
         (NOT_FOUND,),
         changes_objects=True,
     ),
@@ -203,10 +203,10 @@ WRONG_METADATA = (
 )
 TRANSCODED_OBJECTS = (
     _transcoded_fault("", lambda _: None),
-    _transcoded_fault(", body cut short", lambda way: way.spoil_downloads(times=2, cut_after=60_000)),
-    _transcoded_fault(", decompressed on the way", lambda way: _decompress_in_transit(way, 1)),
+    _transcoded_fault(", body cut short", lambda route: route.spoil_downloads(times=2, cut_after=60_000)),
+    _transcoded_fault(", decompressed on the way", lambda route: _decompress_in_transit(route, 1)),
     _transcoded_fault(
-        ", decompressed on the way, always", lambda way: _decompress_in_transit(way, None), MISMATCH, TRANSIENT
+        ", decompressed on the way, always", lambda route: _decompress_in_transit(route, None), MISMATCH, TRANSIENT
     ),
 )
 STORE_FAULTS = (*CHANGING_OBJECTS, *LISTING_FAULTS, *WRONG_METADATA, *TRANSCODED_OBJECTS)

@@ -1,4 +1,4 @@
-"""The models of the fault campaign: a large object, a directory of fifty files, a tar.gz unpacked on arrival."""
+"""Stored models of the fault campaign: a large object, a directory of fifty files, a tar.gz extracted on arrival."""
 
 import gzip
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ MEMBER_BYTES = 1_000_000
 
 @cache
 def model_files(shape: str, edition: int = 0) -> Files:
-    """What must be at the destination; editions of a model differ in every file, and not in its size."""
+    """Return the expected files; editions of a model differ in every file, but not in size."""
     seed = edition * 1000
     match shape:
         case "object":
@@ -37,7 +37,7 @@ def model_files(shape: str, edition: int = 0) -> Files:
 
 @cache
 def stored_objects(shape: str, edition: int = 0) -> Files:
-    """The objects that hold it, by key."""
+    """Return the objects of a model by key."""
     files = model_files(shape, edition)
     match shape:
         case "object":
@@ -50,14 +50,14 @@ def stored_objects(shape: str, edition: int = 0) -> Files:
 
 @dataclass
 class StoredModel:
-    """A model in a store, and which of its objects things happen to.
+    """A model in a store, with the object under attack.
 
     Attributes:
         shape: object, directory or archive.
-        victim: the key of the object whose download goes wrong.
-        objects: all of them, by key.
-        editions: what it is now, last, and what it was before: any of these may be at the destination, whole.
-        packed: whether its objects are stored compressed, with contentEncoding gzip.
+        victim: key of the object whose download is disturbed.
+        objects: all objects by key.
+        editions: all editions, the current last: any may be at the destination, whole.
+        gzip_encoded: whether the objects are stored compressed, with contentEncoding gzip.
     """
 
     store: Store
@@ -69,26 +69,26 @@ class StoredModel:
 
     @property
     def uri(self) -> str:
-        """The whole model."""
+        """Return the URI of the whole model."""
         return self.store.uri("dir/" if self.shape == "directory" else self.victim)
 
     @property
     def size(self) -> int:
-        """Bytes of all objects."""
+        """Return the bytes of all objects."""
         return sum(map(len, self.objects.values()))
 
     @property
     def victim_size(self) -> int:
-        """Bytes of the one that things happen to."""
+        """Return the bytes of the victim."""
         return len(self.objects[self.victim])
 
     @property
     def block_count(self) -> int:
-        """In how many pieces the victim is fetched and noted, at most."""
+        """Return the most blocks in which the victim is fetched and journaled."""
         return -(-self.victim_size // BLOCK_SIZE)
 
     def put_object(self, key: str, data: bytes) -> None:
-        """Store an object of it, anew or for the first time."""
+        """Store an object of the model, new or replaced."""
         if self.gzip_encoded:
             data = gzip.compress(data, 1, mtime=0)
             self.store.put(key, data, content_encoding="gzip")
@@ -97,17 +97,17 @@ class StoredModel:
         self.objects[key] = data
 
     def put_edition(self, edition: int) -> None:
-        """Store another edition of the whole."""
+        """Store another edition of the whole model."""
         for key, data in stored_objects(self.shape, edition).items():
             self.put_object(key, data)
 
     def delete_object(self, key: str) -> None:
-        """Remove an object of it."""
+        """Delete an object of the model."""
         self.store.delete(key)
         del self.objects[key]
 
     def restore_objects(self) -> None:
-        """Put back what was deleted."""
+        """Store deleted objects of the model again."""
         for key in stored_objects(self.shape).keys() - self.objects.keys():
             self.put_object(key, stored_objects(self.shape)[key])
             path = key.removeprefix("dir/")
@@ -115,11 +115,11 @@ class StoredModel:
             self.editions.append(back or model_files(self.shape))
 
     def match_downloads(self, key: str | None = None) -> dict[str, str]:
-        """What tells requests for the bytes of an object, the victim if none is named, from others."""
+        """Return the proxy's filter for downloads of an object, by default the victim."""
         return self.store.downloads(self.victim if key is None else key)
 
     def match_metadata_requests(self) -> dict[str, str]:
-        """What tells the first question, that for the object's state or for the listing, from others."""
+        """Return the proxy's filter for the first metadata request: the object's state or the listing."""
         if self.store.scheme == "s3" and self.shape == "directory":
             return {"method": "GET", "path": f"^/{self.store.bucket}/?$", "query": "list-type=2"}
         if self.store.scheme == "s3":
@@ -129,7 +129,7 @@ class StoredModel:
 
 
 def store_model(store: Store, shape: str, *, gzip_encoded: bool = False) -> StoredModel:
-    """Store a model of a shape."""
+    """Store a model of the given shape."""
     victim = {"object": "large.bin", "archive": "model.tar.gz", "directory": "dir/07/file"}[shape]
     model = StoredModel(store, shape, victim, {}, [model_files(shape)], gzip_encoded)
     model.put_edition(0)
@@ -137,7 +137,7 @@ def store_model(store: Store, shape: str, *, gzip_encoded: bool = False) -> Stor
 
 
 def overwrite_victim(model: StoredModel) -> None:
-    """Replace the victim by another edition's, of the same size: either edition is right, and no mixture."""
+    """Replace the victim by another edition of the same size: either edition is right, no mixture."""
     new = model_files(model.shape, 1)
     whole = new if model.shape != "directory" else {**model.editions[0], "07/file": new["07/file"]}
     model.put_object(model.victim, stored_objects(model.shape, 1)[model.victim])
@@ -145,5 +145,5 @@ def overwrite_victim(model: StoredModel) -> None:
 
 
 def delete_victim(model: StoredModel) -> None:
-    """Remove the victim."""
+    """Delete the victim from the store."""
     model.delete_object(model.victim)

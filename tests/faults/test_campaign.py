@@ -1,4 +1,4 @@
-"""The fault campaign: whatever the way between store and volume does, the right model or none, and the reason told.
+"""Fault campaign: for every fault between store and volume, the right model or none, with the reason reported.
 
 `make test` tries each fault once, on shapes and stores by turns; `make faults` tries each on every shape and store.
 """
@@ -20,7 +20,7 @@ from tests.faults.fault_campaign import Campaign, FaultCase, FaultOutcome
 from tests.faults.stored_models import SHAPES, StoredModel, store_model
 
 TITLE = "Faults on the way"
-WORKERS = 6  # most of them wait
+WORKERS = 6  # mostly waiting
 
 Outcomes = Callable[[Fault], list[FaultOutcome]]
 
@@ -29,7 +29,7 @@ Outcomes = Callable[[Fault], list[FaultOutcome]]
 def campaign(
     s3: S3, gcs: GCS, toxiproxy: str, tmp_path_factory: pytest.TempPathFactory, ledger: Ledger, full: bool
 ) -> Iterator[Campaign]:
-    """The servers with a model of each shape, pulled undisturbed first."""
+    """Start the campaign: models of each shape on every server, pulled undisturbed first."""
     with ExitStack() as stack:
         work = tmp_path_factory.mktemp("campaign")
         forker = stack.enter_context(warm(tmp_path_factory.mktemp("warm")))
@@ -47,7 +47,7 @@ def campaign(
 
 
 def select_cases(fault: Fault, campaign: Campaign, *, full: bool) -> list[FaultCase]:
-    """All cases of a fault, or one."""
+    """Return all cases of a fault, or a single case in the short form."""
     places = list(product(fault.stores, fault.shapes))
     found = [
         FaultCase(fault, store, shape, nth)
@@ -55,14 +55,14 @@ def select_cases(fault: Fault, campaign: Campaign, *, full: bool) -> list[FaultC
         for nth in range(fault.variants(campaign.models[store, shape]))
     ]
     number = FAULTS.index(fault)
-    store, shape = places[number * 5 % len(places)]  # 5: each in its turn, for there are 1, 2, 3, 4 or 6
+    store, shape = places[number * 5 % len(places)]  # 5: reaches every place, as places number 1, 2, 3, 4 or 6
     here = [case for case in found if (case.store, case.shape) == (store, shape)]
     return found if full else [random.Random(number).choice(here)]
 
 
 @pytest.fixture(scope="module")
 def pending_outcomes(request: pytest.FixtureRequest, campaign: Campaign, full: bool) -> Iterator[Outcomes]:
-    """What came of a fault's cases: all chosen ones are under way at once, in the order of the tests."""
+    """Start the chosen cases in the order of the tests; return a function from fault to outcomes."""
     names = {item.name for item in request.session.items}
     chosen = [fault for fault in FAULTS if any(name.endswith(f"[{fault.name}]") for name in names)]
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -74,14 +74,14 @@ def pending_outcomes(request: pytest.FixtureRequest, campaign: Campaign, full: b
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.timeout(3600)  # it waits for its turn
+@pytest.mark.timeout(3600)  # includes the wait in the queue
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_the_model_is_right_or_the_failure_clean(fault: Fault, pending_outcomes: Outcomes, ledger: Ledger) -> None:
-    """Every byte and the receipt, or the documented exit code and nothing published; the next pull mends all."""
-    came = pending_outcomes(fault)
-    for outcome in came:
+    """The receipt and every byte are right, or the exit code is documented and nothing published; a next pull heals."""
+    outcomes = pending_outcomes(fault)
+    for outcome in outcomes:
         ledger.add_row(TITLE, outcome.report_row)
 
-    wrong = [str(outcome) for outcome in came if outcome.flaws]
+    wrong = [str(outcome) for outcome in outcomes if outcome.flaws]
     if wrong:
         pytest.fail("\n".join(wrong), pytrace=False)

@@ -1,4 +1,4 @@
-"""The campaigns' table."""
+"""Table of the campaigns: sums and formats."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from tests.faults.campaign_report import Ledger, Row
 
 
 def test_runs_of_a_fault_add_up_to_a_line_and_all_to_the_last_one(tmp_path: Path) -> None:
-    """Counts and bytes are summed, of memory it is the largest; people and programs read the same."""
+    """Counts and bytes are summed, memory is the largest; Markdown and JSON agree."""
     ledger = Ledger()
     ledger.add_row("Faults", Row("reset", 1, 1, 0, 0, 1_500_000, 80_000_000))
     ledger.add_row("Faults", Row("reset", 1, 0, 1, 0, 1_500_000, 90_000_000))
@@ -23,13 +23,13 @@ def test_runs_of_a_fault_add_up_to_a_line_and_all_to_the_last_one(tmp_path: Path
         ["stall", "2", "1", "0", "1", "0", "0"],
         ["**all**", "4", "2", "1", "1", "3.0 MB", "90.0 MB"],
     ]
-    assert all(len(row) == len(campaign_report.COLUMNS) for row in cells)  # nobody measured how soon a signal ends it
+    assert all(len(row) == len(campaign_report.COLUMNS) for row in cells)  # no signal column: not measured
     (first, _) = json.loads((tmp_path / "new" / "table.json").read_text())["Faults"]
     assert Row(**first) == ledger.campaign_rows("Faults")[0]
 
 
 def test_how_soon_a_signal_ends_it_is_told_where_it_was_measured() -> None:
-    """The median, and the most."""
+    """The last column has median and maximum seconds where measured."""
     ledger = Ledger()
     for seconds in (0.1, 0.3, 0.2):
         ledger.add_row("Kills", Row("SIGTERM", 1, 0, 1, 0, seconds=[seconds]))

@@ -1,4 +1,4 @@
-"""Pulls that meet on one volume: each says what is true, and what is there in the end is a whole model."""
+"""Concurrent pulls on a volume: every receipt is true, and a whole model remains."""
 
 import os
 import threading
@@ -25,13 +25,13 @@ MODEL_B = {"b.bin": tree.noise(200_000, 3), "shared/x.bin": tree.noise(100_000, 
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-PullArguments = tuple[str, str]  # a key, and what is told to `pull` as its destination
+PullArguments = tuple[str, str]  # key and destination
 PullTogether = Callable[..., list[Run]]
 
 
 @pytest.fixture
 def pull_together(modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Callable[[str], FaultProxy]) -> PullTogether:
-    """Start pulls, hold back the bytes of all until each waits for some or for another pull, and let them go."""
+    """Return a function that starts pulls, holds back all bodies until each has logged, and waits for the ends."""
     proxy = fault_proxy(s3_bucket.endpoint)
     return lambda pulls: _pull_together(modelfetch, s3_bucket, proxy, pulls)
 
@@ -55,7 +55,7 @@ def _has_logged(run: Running) -> bool:
 
 @pytest.fixture
 def stocked_bucket(s3_bucket: S3Bucket) -> S3Bucket:
-    """A bucket with two models and six files."""
+    """Return a bucket with two models and six files."""
     for prefix, files in (
         ("a/", MODEL_A),
         ("b/", MODEL_B),
@@ -67,7 +67,7 @@ def stocked_bucket(s3_bucket: S3Bucket) -> S3Bucket:
 
 
 def find_flaws(volume: Path, runs: Sequence[Run]) -> list[str]:
-    """What must not be after some pulls: a receipt that is not true, a failure unlike others, or no success."""
+    """Return the flaws after some pulls: false receipts, unexpected exit codes, no success at all."""
     found = []
     for path in sorted(volume.rglob(f"*{tree.RECEIPT}")):
         single = path.name != tree.RECEIPT
@@ -80,7 +80,7 @@ def find_flaws(volume: Path, runs: Sequence[Run]) -> list[str]:
 
 
 def report_runs(ledger: Ledger, fault: str, runs: Sequence[Run], flaws: Sequence[str]) -> None:
-    """Put what came of it into the table, and fail if that is wrong."""
+    """Add the outcome to the table; fail if flaws were found."""
     right = 0 if flaws else sum(run.code == 0 for run in runs)
     bad = len(runs) if flaws else 0
     ledger.add_row(TITLE, Row(fault, len(runs), right, len(runs) - right - bad, bad))
@@ -88,26 +88,26 @@ def report_runs(ledger: Ledger, fault: str, runs: Sequence[Run], flaws: Sequence
 
 
 def read_files(dest: Path) -> dict[str, bytes]:
-    """A directory's files without what a staging area may hold."""
+    """Return a directory's files without staging areas."""
     return {path: data for path, data in tree.read(dest).items() if tree.STAGING not in Path(path).parts}
 
 
 def repeat(*, full: bool) -> range:
-    """How often each is tried."""
+    """Return how often each test repeats."""
     return range(10 if full else 1)
 
 
 def test_six_files_come_into_one_directory(
     pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
-    """All at once, each with its receipt."""
+    """Six pulls into the same directory all succeed, each with its receipt."""
     for number in repeat(full=full):
         dest = tmp_path / str(number)
         runs = pull_together([(f"f{name}", f"{dest}/") for name in range(6)])
 
         wrong = find_flaws(dest, runs) + [run.stderr for run in runs if run.code != 0]
         expected = {f"f{name}": tree.noise(50_000, name) for name in range(6)}
-        wrong += [] if read_files(dest) == expected else [f"there is {sorted(read_files(dest))}"]
+        wrong += [] if read_files(dest) == expected else [f"found {sorted(read_files(dest))}"]
         report_runs(ledger, "six pulls into one directory", runs, wrong)
 
 
@@ -115,7 +115,7 @@ def test_six_files_come_into_one_directory(
 def test_two_models_meet_at_one_destination(
     pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool, stranger: bool
 ) -> None:
-    """One after the other; what is there in the end is one of them, and the other is gone."""
+    """Two pulls to the same destination run in turn; the last model remains, whole, and the other is removed."""
     if stranger and not full:
         pytest.skip("with --full")
     for number in repeat(full=full):
@@ -128,7 +128,7 @@ def test_two_models_meet_at_one_destination(
         wrong += (
             []
             if read_files(dest) in ({**MODEL_A, **mine}, {**MODEL_B, **mine})
-            else [f"there is {sorted(read_files(dest))}"]
+            else [f"found {sorted(read_files(dest))}"]
         )
         report_runs(ledger, "two models to one destination", runs, wrong)
 
@@ -144,7 +144,7 @@ def test_a_directory_meets_a_file_that_goes_into_it(
     full: bool,
     old: bool,
 ) -> None:
-    """Whoever comes second may fail, but what a receipt says is so, and a file that was pulled alone is not lost."""
+    """The second pull may fail, but receipts are true and a file pulled alone is not lost."""
     for number in repeat(full=full):
         dest = tmp_path / str(number)
         if old:
@@ -161,14 +161,14 @@ def test_a_directory_meets_a_file_that_goes_into_it(
 def test_a_directory_meets_a_file_of_its_name(
     pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
-    """One of them is there, and the other was told what is in the way."""
+    """A directory or a file remains, and the other pull reports the conflict."""
     for number in repeat(full=full):
         dest = tmp_path / str(number) / "m"
         runs = pull_together([("a/", str(dest)), ("f0", str(dest))])
 
-        there = read_files(dest) if dest.is_dir() else dest.read_bytes()
+        present = read_files(dest) if dest.is_dir() else dest.read_bytes()
         wrong = find_flaws(tmp_path / str(number), runs)
-        if (runs[0].code, there == MODEL_A) != (0, True) and (runs[1].code, there == tree.noise(50_000, 0)) != (
+        if (runs[0].code, present == MODEL_A) != (0, True) and (runs[1].code, present == tree.noise(50_000, 0)) != (
             0,
             True,
         ):
@@ -180,7 +180,7 @@ def test_a_directory_meets_a_file_of_its_name(
 def test_one_destination_by_two_names(
     pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool, which: str
 ) -> None:
-    """As two pods see it, one of them under a `subPath`: both names show the same model in the end."""
+    """Two mounts of the same destination, as two pods with a `subPath` see, show the same model in the end."""
     for number in repeat(full=full):
         volume, other = tmp_path / str(number) / "volume", tmp_path / str(number) / "other"
         tree.write(volume, {"m/mine.txt": b"mine"} if which == "destination" else {"x": b""})
@@ -199,7 +199,7 @@ def test_one_destination_by_two_names(
             wrong += (
                 []
                 if seen[0] == seen[1] in ({**MODEL_A, **mine}, {**MODEL_B, **mine})
-                else [f"there is {list(map(sorted, seen))}"]
+                else [f"found {list(map(sorted, seen))}"]
             )
         report_runs(ledger, "one destination by two names", runs, wrong)
 
@@ -207,7 +207,7 @@ def test_one_destination_by_two_names(
 def test_a_directory_that_is_mounted_elsewhere_stays_the_same_directory(
     stocked_bucket: S3Bucket, modelfetch: Cli, tmp_path: Path
 ) -> None:
-    """If it were exchanged, the mount would go on showing the old one, which is then removed."""
+    """A bind-mounted destination is not exchanged: the mount would keep the old directory, which is then removed."""
     dest, mount = tmp_path / "m", tmp_path / "mount ü"
     modelfetch.ok("pull", stocked_bucket.uri("a/"), dest, env=stocked_bucket.env)
     with ExitStack() as stack:
@@ -222,7 +222,7 @@ def test_a_directory_that_is_mounted_elsewhere_stays_the_same_directory(
 
 
 def test_a_reader_of_a_file_always_finds_one(stocked_bucket: S3Bucket, modelfetch: Cli, tmp_path: Path) -> None:
-    """The old one or the new one, whole, at every moment."""
+    """A reader finds the old or the new file, whole, at every moment."""
     dest = tmp_path / "m"
     stocked_bucket.put("m", MODEL_A["a.bin"])
     modelfetch.ok("pull", stocked_bucket.uri("m"), dest, env=stocked_bucket.env)

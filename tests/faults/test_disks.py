@@ -1,7 +1,7 @@
-"""The disk campaign: whatever a volume does to a pull, the right model or the old one, and the reason told.
+"""Disk campaign: for every fault of a volume, the new model or the old model, with the reason reported.
 
-`make test` tries one scene with each kind of fault; `make faults` tries all of them, and lets every call fail that a
-pull makes on its volume.
+`make test` tries each kind of fault in a single scenario; `make faults` tries all, and fails every system call of a
+pull on its volume.
 """
 
 import random
@@ -26,7 +26,7 @@ from tests.faults.disk_trial import DiskCase, DiskVerdict, TrialSource
 TITLE = "Disks"
 WORKERS = 2
 SEED = 4
-SHORT_CALL_COUNT = 10  # single calls that are let fail in the short form
+SHORT_CALL_COUNT = 10  # failing calls in the short form
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
@@ -35,14 +35,14 @@ MakeSource = Callable[[str], TrialSource]
 
 @pytest.fixture(scope="module")
 def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """Runs `modelfetch` without a start each time."""
+    """Run `modelfetch` without a start-up each time."""
     with warm(tmp_path_factory.mktemp("warm")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def local_source(tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> MakeSource:
-    """Scenes by name, with their sources on the local disk: no SDK is needed."""
+    """Return scenarios by name, with sources on the local disk: no SDK is needed."""
 
     @cache
     def ground(name: str) -> TrialSource:
@@ -59,7 +59,7 @@ def local_source(tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Make
 
 @pytest.fixture(scope="module")
 def remote_source(s3: S3, tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Iterator[MakeSource]:
-    """Scenes by name, each with its source in a bucket of its own."""
+    """Return scenarios by name, each with its source in a separate bucket."""
     with ExitStack() as stack:
 
         @cache
@@ -75,7 +75,7 @@ def remote_source(s3: S3, tmp_path_factory: pytest.TempPathFactory, forker: Warm
 
 
 def run_trials(trials: Sequence[Callable[[], DiskVerdict]], ledger: Ledger) -> None:
-    """Try all, two at a time; note what came of them, and fail if one went wrong."""
+    """Run all trials, two at a time; add the outcomes to the table, and fail on a flaw."""
     with ThreadPoolExecutor(WORKERS) as pool:
         verdicts = list(pool.map(lambda trial: trial(), trials))
     for verdict in verdicts:
@@ -92,7 +92,7 @@ def run_trials(trials: Sequence[Callable[[], DiskVerdict]], ledger: Ledger) -> N
 def case_trials(
     cases: Sequence[DiskCase], make_source: MakeSource, directory: Path, *, full: bool
 ) -> list[Callable[[], DiskVerdict]]:
-    """Each case on each of its scenes; in the short form on the first, and one case of each fault."""
+    """Return trials of each case in its scenarios; in the short form the first, and a single case of each fault."""
     if not full:
         cases = list({case.fault: case for case in reversed(cases) if case.in_short_form}.values())
     chosen = [(case, make_source(name)) for case in cases for name in (case.scenarios if full else case.scenarios[:1])]
@@ -105,7 +105,7 @@ def case_trials(
 def call_trials(
     select: Callable[[list[tuple[str, str, int]]], Sequence[FailingCall]], source: TrialSource, directory: Path
 ) -> list[Callable[[], DiskVerdict]]:
-    """Each strike at a pull of one scene, chosen from what such a pull calls."""
+    """Return trials of failing calls in a scenario, selected from the calls of an undisturbed pull."""
     if strace.missing():
         pytest.skip(strace.missing())
     calls = disk_syscalls.list_calls(source, directory / "listed")
@@ -119,21 +119,21 @@ def call_trials(
 def test_a_volume_that_is_odd_is_filled_or_the_reason_told(
     local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
-    """Foreign, locked, mounted, linked, oddly named, or with something in the way."""
+    """Foreign, read-only, mounted, linked or oddly named volumes are filled, or the pull reports the reason."""
     run_trials(case_trials(disk_layouts.CASES, local_source, tmp_path, full=full), ledger)
 
 
 def test_a_volume_without_room_keeps_the_old_model(
     remote_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
-    """Before the first byte where that can be known; what had come is removed, and the next pull finds room."""
+    """Lack of space is found before the first byte where possible; partial data is removed; the next pull succeeds."""
     run_trials(case_trials(disk_space.CASES, remote_source, tmp_path, full=full), ledger)
 
 
 def test_what_was_planted_on_a_volume_does_no_harm(
     local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
-    """Neither is anything outside written or removed, nor is a false receipt believed."""
+    """With planted entries, no outside file is written or removed, and no false receipt is trusted."""
     run_trials(case_trials(disk_planted_files.CASES, local_source, tmp_path, full=full), ledger)
 
 
@@ -141,7 +141,7 @@ def test_what_was_planted_on_a_volume_does_no_harm(
 def test_a_call_that_fails_once_is_a_failure_or_does_not_matter(
     local_source: MakeSource, tmp_path: Path, ledger: Ledger, name: str, *, full: bool
 ) -> None:
-    """Every call on every path; it is never a success without the model, nor a failure with it."""
+    """For every call on every path: no success without the model, no failure with a new model."""
     turn = EVERY_KIND.index(name)
     if not full and name != "mixed directory":
         pytest.skip("with --full")
@@ -156,7 +156,7 @@ def test_a_call_that_fails_once_is_a_failure_or_does_not_matter(
 def test_a_call_that_always_fails_ends_a_pull(
     local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
-    """Above all a flush: what may not be on the disk is not published."""
+    """Persistent failures end the pull; above all, nothing is published after a failed flush."""
     strikes = disk_syscalls.ALWAYS if full else [one for one in disk_syscalls.ALWAYS if one.call in ("fsync", "write")]
     for name in EVERY_KIND if full else ["file"]:
         run_trials(call_trials(lambda _: strikes, local_source(name), tmp_path / name.replace(" ", "-")), ledger)
@@ -165,7 +165,7 @@ def test_a_call_that_always_fails_ends_a_pull(
 def test_what_a_file_system_lacks_is_done_in_another_way(
     local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
-    """Old kernels, network and FUSE file systems cannot exchange, link or reserve."""
+    """Without exchange, link or fallocate (old kernels, network and FUSE file systems) the pull succeeds."""
     strikes = disk_syscalls.UNSUPPORTED if full else disk_syscalls.UNSUPPORTED[:1]
     for name in (*EVERY_KIND, "50 files") if full else ["directory"]:
         run_trials(call_trials(lambda _: strikes, local_source(name), tmp_path / name.replace(" ", "-")), ledger)

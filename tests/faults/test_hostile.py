@@ -1,6 +1,6 @@
-"""The hostile campaign: keys, replies and archives that mean harm, through the command line.
+"""Hostile campaign: hostile keys, responses and archives, through the command line.
 
-`make test` tries one case of each fault and store; `make faults` tries all.
+`make test` tries a case of each fault and store; `make faults` tries all.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,13 +21,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 @pytest.fixture(scope="module")
 def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """Runs `modelfetch` without a start each time."""
+    """Run `modelfetch` without a start-up each time."""
     with warm(tmp_path_factory.mktemp("warm")) as running:
         yield running
 
 
 def select_cases(cases: list[HostileCase], *, full: bool) -> list[HostileCase]:
-    """All cases, or the first of each fault and store that is fast."""
+    """Return all cases, or the first fast case of each fault and store."""
     if full:
         return cases
     firsts = {(case.fault, case.scheme): case for case in reversed(cases) if not case.full_form_only}
@@ -42,7 +42,7 @@ def select_cases(cases: list[HostileCase], *, full: bool) -> list[HostileCase]:
 def test_what_means_harm_does_none(
     cases: Callable[[], Iterator[HostileCase]], liar: Liar, forker: Warm, ledger: Ledger, full: bool, tmp_path: Path
 ) -> None:
-    """The right model, or the documented code with a word on why; nothing beside it, in little memory."""
+    """Hostile input gives the right model or a documented exit code with a reason; no stray file, little memory."""
     verdicts = []
     for number, case in enumerate(select_cases(list(cases()), full=full)):
         verdicts.append(try_hostile_case(case, liar, forker, tmp_path / str(number)))
@@ -52,7 +52,7 @@ def test_what_means_harm_does_none(
 
 
 def test_a_wrong_outcome_would_be_told(liar: Liar, forker: Warm, tmp_path: Path) -> None:
-    """A campaign that cannot fail is none."""
+    """The campaign can fail: wrong codes, contents, extra files and messages are found."""
     files = {"p/good": b"x"}
     right = HostileCase("f", "right", "file", files, (0,), model={"good": b"x"})
     assert try_hostile_case(right, liar, forker, tmp_path / "0").flaws == ()

@@ -1,7 +1,7 @@
-"""Whenever a pull is killed, readers find a whole model or none, and the next pull finishes the work.
+"""Kill campaign: after a killed pull, readers find a whole model or none, and the next pull finishes the work.
 
-The signals come at system calls (at each of them in the full form, `--full`) and at random moments of pulls from both
-stores. All that is random is seeded.
+Signals arrive at system calls (at each in the full form, `--full`) and at random moments of pulls from both
+stores. All random choices are seeded.
 """
 
 import random
@@ -25,34 +25,36 @@ from tests.faults.campaign_report import Ledger, Row
 from tests.faults.kill_trial import KillOutcome, KillPoint, KillSetup
 from tests.faults.scenarios import PreparedScenario, Scenario
 
-Call = tuple[str, int]  # a system call's name and its number among those of its thread
+Call = tuple[str, int]  # name of a system call and its number within the thread
 T = TypeVar("T")
 SEED = 4
 RENAME_CALLS = ("rename", "renameat", "renameat2")
-DATA_CALLS = ("pwrite64", "write", "ftruncate", "fallocate")  # what is true of one of them is true of the next
-DATA_CALL_COUNT = 8  # of them
-PACE = (64 * 1024, 0.002)  # bytes that a store sends at a time, and seconds in between
+DATA_CALLS = ("pwrite64", "write", "ftruncate", "fallocate")  # alike: a sample is enough
+DATA_CALL_COUNT = 8  # data calls in the full form
+PACE = (64 * 1024, 0.002)  # bytes per chunk, seconds between chunks
 CATCHABLE = (signal.SIGTERM, signal.SIGINT)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Choose the scenes: all of them in the full form."""
+    """Choose the scenarios: all in the full form."""
     full = bool(metafunc.config.option.full)
     if "local_setup" in metafunc.fixturenames:
         costly = metafunc.function is test_a_kill_while_an_earlier_one_is_mended_does_no_more_harm
         short = kill_scenarios.SHORT_LOCAL[:1] if costly else kill_scenarios.SHORT_LOCAL
-        chosen = [scene for scene in kill_scenarios.LOCAL if full or scene.name in short]
-        metafunc.parametrize("local_setup", chosen, indirect=True, ids=[scene.name for scene in chosen])
+        chosen = [scenario for scenario in kill_scenarios.LOCAL if full or scenario.name in short]
+        metafunc.parametrize("local_setup", chosen, indirect=True, ids=[scenario.name for scenario in chosen])
     if "remote" in metafunc.fixturenames:
-        chosen = [scene for scene in kill_scenarios.REMOTE if full or scene.name in kill_scenarios.SHORT_KILL_COUNTS]
-        metafunc.parametrize("remote", chosen, ids=[scene.name for scene in chosen])
+        chosen = [
+            scenario for scenario in kill_scenarios.REMOTE if full or scenario.name in kill_scenarios.SHORT_KILL_COUNTS
+        ]
+        metafunc.parametrize("remote", chosen, ids=[scenario.name for scenario in chosen])
 
 
 @pytest.fixture(scope="module")
 def local_setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> KillSetup:
-    """A scene with a source on the local disk: it needs no SDK, and its system calls come in the same order."""
+    """Return a scenario with a source on the local disk: no SDK, and system calls in a fixed order."""
     if strace.missing():
         pytest.skip(strace.missing())
     at = tmp_path_factory.mktemp("kills")
@@ -64,19 +66,19 @@ def local_setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def kill_targets(local_setup: KillSetup) -> list[Call]:
-    """The calls by which that scene's pull changes the disk."""
+    """Return the calls by which the scenario's pull changes the disk."""
     return kill_trial.list_kill_targets(local_setup)
 
 
 def seed_random(*words: str) -> random.Random:
-    """Chance, the same for the same test."""
+    """Return a random generator with a fixed seed per test."""
     return random.Random(" ".join((str(SEED), *words)))
 
 
 def run_trials(
     trial: Callable[[T], list[KillOutcome]], rows: Sequence[T], ledger: Ledger, threads: int = 2
 ) -> list[KillOutcome]:
-    """Try all, some at once; note what came of them, and fail if one went wrong."""
+    """Run all trials in threads; add the outcomes to the table, and fail on a flaw."""
     with ThreadPoolExecutor(threads) as pool:
         outcomes = [one for some in pool.map(trial, rows) for one in some]
     for outcome in outcomes:
@@ -90,7 +92,7 @@ def run_trials(
 def kill_local_pulls(
     setup: KillSetup, label: str, rows: Sequence[tuple[KillPoint, ...]], ledger: Ledger
 ) -> list[KillOutcome]:
-    """Strike down local pulls, each to a destination of its own."""
+    """Kill local pulls, each with a separate destination."""
     numbered = list(enumerate(rows))
     return run_trials(lambda row: kill_trial.kill_pulls(setup, f"{label}-{row[0]}", *row[1]), numbered, ledger)
 
@@ -98,7 +100,7 @@ def kill_local_pulls(
 def choose_calls(
     calls: Sequence[Call], chance: random.Random, *, full: bool, publishing: int, others: int
 ) -> list[Call]:
-    """The calls to strike at: all in full, save for most of those that only bring bytes; in short a few."""
+    """Return the calls to kill at: all in the full form except most data writes; in the short form a few."""
     renames = [call for call in calls if call[0] in RENAME_CALLS]
     data = [call for call in calls if call[0] in DATA_CALLS]
     rest = [call for call in calls if call not in renames and call not in data]
@@ -110,7 +112,7 @@ def choose_calls(
 def test_a_kill_at_any_system_call_leaves_a_whole_model_or_none_and_the_next_pull_mends_it(
     local_setup: KillSetup, kill_targets: list[Call], full: bool, ledger: Ledger
 ) -> None:
-    """What a receipt there says is so, all old or all new; in the end all is new, and nothing else is there."""
+    """Receipts are true and all files old or all new after the kill; in the end all are new, without leftovers."""
     chance = seed_random("kill", local_setup.prepared.scenario.name)
     chosen = choose_calls(kill_targets, chance, full=full, publishing=3, others=1)
 
@@ -122,7 +124,7 @@ def test_a_kill_at_any_system_call_leaves_a_whole_model_or_none_and_the_next_pul
 def test_a_kill_while_an_earlier_one_is_mended_does_no_more_harm(
     local_setup: KillSetup, kill_targets: list[Call], full: bool, ledger: Ledger
 ) -> None:
-    """Two or three in a row."""
+    """Two or three kills in a row do no more harm."""
     chance = seed_random("row", local_setup.prepared.scenario.name)
     chosen = [KillPoint(call=call) for call in choose_calls(kill_targets, chance, full=True, publishing=0, others=0)]
 
@@ -137,7 +139,7 @@ def test_a_kill_while_an_earlier_one_is_mended_does_no_more_harm(
 def test_a_signal_at_any_system_call_ends_it_in_order(
     local_setup: KillSetup, kill_targets: list[Call], full: bool, ledger: Ledger
 ) -> None:
-    """It says so, with the exit code of the signal, and leaves nothing half-published; more of them change nothing."""
+    """The pull reports the signal with its exit code and publishes nothing by half; repeated signals change nothing."""
     chance = seed_random("signal", local_setup.prepared.scenario.name)
     chosen = choose_calls(kill_targets, chance, full=full, publishing=1, others=0)
     chosen = chance.sample(chosen, min(len(chosen), 40))
@@ -151,7 +153,7 @@ def test_a_signal_at_any_system_call_ends_it_in_order(
 
 
 def test_signals_at_random_moments_end_it_in_order(local_setup: KillSetup, full: bool, ledger: Ledger) -> None:
-    """From the start-up on; in bursts, too."""
+    """Signals from start-up on, also in bursts, end a pull in order."""
     chance = seed_random("moment", local_setup.prepared.scenario.name)
     rows = [
         (KillPoint(chance.choice(CATCHABLE), seconds=chance.uniform(0, 0.7), count=chance.choice((1, 2, 50))),)
@@ -162,7 +164,7 @@ def test_signals_at_random_moments_end_it_in_order(local_setup: KillSetup, full:
 
 
 def prepare_on_store(scenario: Scenario, store: Store, directory: Path) -> PreparedScenario:
-    """A scene whose source is a bucket."""
+    """Prepare a scenario with its source in a bucket."""
     (directory / "home").mkdir(parents=True)
     return scenarios.prepare_scenario(scenario, store, Cli(directory / "home"), directory / "template", store.env)
 
@@ -174,7 +176,7 @@ def kill_paced_pull(
     kill_point: KillPoint,
     prepare_last_run: Callable[[], PreparedScenario] | None = None,
 ) -> list[KillOutcome]:
-    """Strike down a pull that takes its time, for the store sends slowly."""
+    """Kill a long pull: the proxy sends slowly."""
     with closing(FaultProxy(store.endpoint)) as proxy:
         proxy.add(**store.downloads(), times=None, trickle=PACE)
         bench = KillSetup(prepared, directory, store.env_at(proxy.url), proxy, ("--connections", "2"), prepare_last_run)
@@ -182,7 +184,7 @@ def kill_paced_pull(
 
 
 def time_undisturbed_pull(prepared: PreparedScenario, store: Store, directory: Path) -> float:
-    """Seconds that it takes if it is left alone."""
+    """Return the seconds of an undisturbed pull."""
     with closing(FaultProxy(store.endpoint)) as proxy:
         proxy.add(**store.downloads(), times=None, trickle=PACE)
         cli = KillSetup(prepared, directory).make_cli(directory)
@@ -199,10 +201,10 @@ def time_undisturbed_pull(prepared: PreparedScenario, store: Store, directory: P
 
 
 def choose_moments(scenario: Scenario, chance: random.Random, seconds: float, *, full: bool) -> list[KillPoint]:
-    """Half of them by what has arrived, half by the clock."""
+    """Return kill points, half by bytes arrived, half by time."""
     times = (kill_scenarios.KILL_COUNTS if full else kill_scenarios.SHORT_KILL_COUNTS)[scenario.name]
     signals = [signal.SIGKILL] * 14 + [*CATCHABLE] * full
-    least = 1 if full else scenario.size // 2  # in short, late enough for something to be resumed
+    least = 1 if full else scenario.size // 2  # in the short form late enough for a resumable block
     return [
         KillPoint(chance.choice(signals), seconds=chance.uniform(0, seconds))
         if number % 2
@@ -214,7 +216,7 @@ def choose_moments(scenario: Scenario, chance: random.Random, seconds: float, *,
 def test_a_pull_that_is_killed_at_a_random_moment_is_finished_by_the_next(
     store: Store, remote: Scenario, full: bool, ledger: Ledger, tmp_path: Path, record_property: Callable[..., None]
 ) -> None:
-    """What had arrived whole is not fetched again."""
+    """The next pull does not fetch journaled blocks again."""
     prepared, chance = prepare_on_store(remote, store, tmp_path), seed_random(store.scheme, remote.name)
     seconds = time_undisturbed_pull(prepared, store, tmp_path / "alone") if full else 1.5
     chosen = list(enumerate(choose_moments(remote, chance, seconds, full=full)))
@@ -232,18 +234,18 @@ def test_a_pull_that_is_killed_at_a_random_moment_is_finished_by_the_next(
 def test_an_object_that_changed_after_a_kill_is_fetched_from_its_start(
     store: Store, full: bool, ledger: Ledger, tmp_path: Path
 ) -> None:
-    """Nothing of what had arrived is mixed into it."""
-    scene = kill_scenarios.CHANGING
-    prepared, chance = prepare_on_store(scene, store, tmp_path), seed_random("changed", store.scheme)
-    changed = replace(prepared, scenario=replace(scene, new=kill_scenarios.CHANGED))
+    """Blocks of the old version are not mixed into the new version."""
+    scenario = kill_scenarios.CHANGING
+    prepared, chance = prepare_on_store(scenario, store, tmp_path), seed_random("changed", store.scheme)
+    changed = replace(prepared, scenario=replace(scenario, new=kill_scenarios.CHANGED))
 
     def change() -> PreparedScenario:
         store.put("m", kill_scenarios.CHANGED.files["m"])
         return changed
 
     def attempt(number: int) -> list[KillOutcome]:
-        store.put("m", scene.new.files["m"])
-        one = KillPoint(sent_bytes=chance.randrange(scene.size // 2, scene.size))
+        store.put("m", scenario.new.files["m"])
+        one = KillPoint(sent_bytes=chance.randrange(scenario.size // 2, scenario.size))
         return kill_paced_pull(prepared, store, tmp_path / str(number), one, change)
 
     outcomes = run_trials(attempt, range(10 if full else 1), ledger, threads=1)

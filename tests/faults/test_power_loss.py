@@ -1,6 +1,6 @@
-"""What must be on the disk before what: if the power fails, the disk has a beginning of these calls, not all of them.
+"""Order of flushes and renames: after a power failure the disk holds a prefix of the calls, not all.
 
-A pull is traced; nothing is cut off here. See also test_kills.py, where all that was written stays.
+The pull is traced; no power is cut. See also test_kills.py, where all written data stays.
 """
 
 from collections.abc import Iterator
@@ -18,27 +18,27 @@ from tests.faults.kill_trial import KillSetup
 from tests.faults.scenarios import Scenario
 
 pytestmark = pytest.mark.slow
-SCENARIOS = {scene.name: scene for scene in kill_scenarios.LOCAL}
+SCENARIOS = {scenario.name: scenario for scenario in kill_scenarios.LOCAL}
 CHOSEN_SCENARIOS = (
     "a file",
     "a directory, updated",
-    "a directory, updated beside strangers",
-    "fifty files, updated beside strangers",
+    "a directory, updated beside foreign files",
+    "fifty files, updated beside foreign files",
 )
 
 
 @dataclass
 class UnflushedPaths:
-    """What a power failure could cost.
+    """Paths at risk in a power failure.
 
     Attributes:
-        unflushed: files whose bytes, and directories whose entries, may not be on the disk yet.
+        unflushed: files whose bytes, and directories whose entries, may be missing from the disk.
     """
 
     unflushed: set[str] = field(default_factory=set)
 
     def record_call(self, call: Call, paths: tuple[str, ...]) -> None:
-        """One call is done, about these paths."""
+        """Record a completed call on these paths."""
         if call.name == "syncfs":
             self.unflushed.clear()
         elif call.name in ("fsync", "fdatasync"):
@@ -62,66 +62,66 @@ class UnflushedPaths:
         self.unflushed |= {parent_path(one), parent_path(other)}
 
     def unflushed_below(self, at: str) -> list[str]:
-        """What would be lost of a path, and of what is below it."""
+        """Return the unflushed paths at or below a path."""
         return sorted(path for path in self.unflushed if is_within(path, at))
 
 
 def parent_path(path: str) -> str:
-    """The directory that holds a path."""
+    """Return the parent directory of a path."""
     return Path(path).parent.as_posix()
 
 
 def is_within(path: str, top: str) -> bool:
-    """Whether a path is another one, or below it."""
+    """Tell whether `path` is `top` or below."""
     return Path(path).is_relative_to(top)
 
 
 def is_staged(path: str) -> bool:
-    """Whether it is in the staging area, where no reader looks."""
+    """Tell whether a path is in a staging area, unseen by readers."""
     return tree.STAGING in Path(path).parts
 
 
 @dataclass(frozen=True)
 class PullTrace:
-    """A pull that was left alone: each call with its paths in the volume."""
+    """An undisturbed pull: each call with its paths in the volume."""
 
     scenario: Scenario
     steps: list[tuple[Call, tuple[str, ...]]]
 
     @property
     def receipt_path(self) -> str:
-        """Where the receipt goes."""
+        """Return the path of the receipt."""
         return f"m{tree.RECEIPT}" if self.scenario.kind == "file" else f"m/{tree.RECEIPT}"
 
     def replay_calls(self) -> Iterator[tuple[Call, tuple[str, ...], UnflushedPaths]]:
-        """Each call, and what was unflushed before it."""
+        """Yield each call with the paths unflushed before the call."""
         disk = UnflushedPaths()
         for call, paths in self.steps:
             yield call, paths, disk
             disk.record_call(call, paths)
 
     def publishing_renames(self) -> list[tuple[str, str]]:
-        """The renames out of the staging area: from where, to where."""
+        """Return the renames out of the staging area: from, to."""
         renames = [paths for call, paths in self.steps if call.name.startswith("rename")]
         return [(paths[0], paths[1]) for paths in renames if is_staged(paths[0]) and not is_staged(paths[1])]
 
 
 @pytest.fixture(scope="module", params=CHOSEN_SCENARIOS)
 def trace(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PullTrace:
-    """What a pull does to the disk."""
+    """Trace the disk calls of a pull in a scenario."""
     if strace.missing():
         pytest.skip(strace.missing())
-    scene, at = SCENARIOS[request.param], tmp_path_factory.mktemp("power")
+    scenario, at = SCENARIOS[request.param], tmp_path_factory.mktemp("power")
     for name in ("source", "home"):
         (at / name).mkdir()
-    prepared = scenarios.prepare_scenario(scene, Folder(at / "source"), Cli(at / "home"), at / "template", {})
+    prepared = scenarios.prepare_scenario(scenario, Folder(at / "source"), Cli(at / "home"), at / "template", {})
     bench = KillSetup(prepared, at / "runs")
     calls = kill_trial.select_destination_calls(bench, kill_trial.trace_undisturbed_pull(bench))
-    return PullTrace(scene, [(call, call.below(bench.undisturbed_volume)) for call in calls])
+    return PullTrace(scenario, [(call, call.below(bench.undisturbed_volume)) for call in calls])
 
 
 def test_every_byte_is_flushed_before_it_is_published(trace: PullTrace) -> None:
-    """Each file with its mode and time, each directory with its entries: a power failure leaves none empty or torn."""
+    """Files with mode and time, and directories with entries, are flushed before the rename: no torn file remains."""
     published = 0
     for call, paths, disk in trace.replay_calls():
         if call.name.startswith("rename") and paths in trace.publishing_renames():
@@ -131,7 +131,7 @@ def test_every_byte_is_flushed_before_it_is_published(trace: PullTrace) -> None:
 
 
 def test_the_receipt_is_published_last(trace: PullTrace) -> None:
-    """And the old one goes first: what lies between has none."""
+    """The old receipt is removed first and the new receipt is published last: no receipt in between."""
     if not trace.scenario.piecemeal:
         assert [there for _, there in trace.publishing_renames()] == ["m"]
         return
@@ -146,14 +146,14 @@ def test_the_receipt_is_published_last(trace: PullTrace) -> None:
 
 
 def test_what_was_published_is_on_the_disk_before_its_receipt(trace: PullTrace) -> None:
-    """All but the staging area, which the next pull sweeps."""
+    """All paths are flushed before the receipt, except the staging area, which the next pull sweeps."""
     for call, paths, disk in trace.replay_calls():
         if call.name.startswith("rename") and paths[-1] == trace.receipt_path:
             assert [path for path in disk.unflushed if not is_staged(path)] == []
 
 
 def test_the_old_model_is_removed_when_the_new_one_is_on_the_disk(trace: PullTrace) -> None:
-    """The list of what is ours goes no sooner either."""
+    """Old files and the list of owned paths are removed only after the new model is flushed."""
     last = trace.publishing_renames()[-1]
     published = False
     for call, paths, disk in trace.replay_calls():
@@ -165,7 +165,7 @@ def test_the_old_model_is_removed_when_the_new_one_is_on_the_disk(trace: PullTra
 
 
 def test_what_is_ours_is_noted_before_the_first_change(trace: PullTrace) -> None:
-    """Else the next pull would take half of a model for a stranger's files."""
+    """The list of owned paths is flushed before the first change: else half a model would count as foreign files."""
     if not trace.scenario.piecemeal:
         return
     for call, paths, disk in trace.replay_calls():

@@ -1,4 +1,4 @@
-"""Whenever a push is killed, a pull gets a model whole or says that it cannot, and the next push mends it."""
+"""Kill campaign of pushes: after a killed push, a pull gets a whole model or fails, and the next push heals."""
 
 import random
 import threading
@@ -16,19 +16,19 @@ from testkit.faultproxy import FaultProxy
 from testkit.stores import Store
 from tests.faults.campaign_report import Ledger, Row
 
-RUN_SECONDS = 150  # for one run, on a busy machine
+RUN_SECONDS = 150  # of a run on a busy machine
 SEED = 4
 OLD_FILES = {"a.bin": tree.noise(200_000, 1), "b/c.bin": tree.noise(100_000, 2), "d.bin": b"1"}
 NEW_FILES = {"a.bin": tree.noise(200_000, 3), "b/c.bin": tree.noise(100_000, 4), "d.bin": b"2", "e/new.bin": b"new"}
-REQUEST_RANGE = (3, 10)  # a push makes more requests than that
-CLEAN_CODES = (65, 66, 75)  # not as its manifest says; nothing there yet; a push is under way
+REQUEST_RANGE = (3, 10)  # a push makes more requests
+CLEAN_CODES = (65, 66, 75)  # manifest mismatch; nothing pushed yet; a push in progress
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @dataclass(frozen=True)
 class PushScenario:
-    """What is pushed over what; a single file if there is one file and no directory in the target."""
+    """New files pushed over old files; a single file if the target has no trailing slash."""
 
     name: str
     old: Mapping[str, bytes]
@@ -45,7 +45,7 @@ PUSHES = [
 
 @dataclass(frozen=True)
 class PushSetup:
-    """Where one push is killed: its own part of the bucket, its own directory."""
+    """Prefix of the bucket, directory and proxy of a killed push."""
 
     push: PushScenario
     store: Store
@@ -54,21 +54,21 @@ class PushSetup:
 
     @property
     def target(self) -> str:
-        """Where it is pushed."""
+        """Return the URI to push to."""
         return self.store.uri(f"{self.home.name}/{self.push.target}")
 
     def start_push(self, cli: Cli, files: Mapping[str, bytes]) -> Running:
-        """Begin to push these files through the proxy."""
+        """Start a push of these files through the proxy."""
         at = tree.write(self.home / str(len(files)) / tree.sha256(b"".join(files.values())), files)
         return cli.start("push", at if self.push.target.endswith("/") else at / "m", self.target, env=self.proxy_env)
 
     @property
     def proxy_env(self) -> dict[str, str]:
-        """Variables that lead through the proxy."""
+        """Return the variables that point to the proxy."""
         return self.store.env_at(self.proxy.url)
 
     def pull_model(self, cli: Cli, name: str) -> tuple[int, dict[str, bytes]]:
-        """What a pull to a new place gets: its exit code, and what is there then."""
+        """Pull into a new directory; return the exit code and the files found."""
         dest = self.home / name
         run = cli("pull", self.target, dest / "m", env=self.store.env, timeout=RUN_SECONDS)
         found = {path.removeprefix("m/"): data for path, data in tree.read(dest).items()} if dest.exists() else {}
@@ -76,7 +76,7 @@ class PushSetup:
 
 
 def count_requests(push: PushScenario, store: Store, home: Path) -> int:
-    """How many requests such a push makes."""
+    """Return the number of requests of a push."""
     home.mkdir(parents=True)
     with closing(FaultProxy(store.endpoint)) as proxy:
         setup, cli = PushSetup(push, store, home, proxy), Cli(home)
@@ -87,7 +87,7 @@ def count_requests(push: PushScenario, store: Store, home: Path) -> int:
 
 
 def try_killed_push(push: PushScenario, store: Store, home: Path, request_number: int) -> tuple[str, str]:
-    """Kill a push when its nth request comes; what a pull got then, and what is wrong."""
+    """Kill a push at a request; return the result of the pull that follows, and the flaw if any."""
     home.mkdir(parents=True)
     with closing(FaultProxy(store.endpoint)) as proxy:
         setup, cli = PushSetup(push, store, home, proxy), Cli(home)
@@ -124,7 +124,7 @@ def _kill_push(setup: PushSetup, cli: Cli, request_number: int) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Choose the pushes: all of them in the full form."""
+    """Choose the scenarios: all in the full form."""
     if "push" in metafunc.fixturenames:
         chosen = PUSHES if metafunc.config.option.full else PUSHES[:1]
         metafunc.parametrize("push", chosen, ids=[push.name for push in chosen])
@@ -133,7 +133,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_a_pull_never_gets_half_of_what_a_killed_push_left(
     push: PushScenario, store: Store, full: bool, ledger: Ledger, tmp_path: Path
 ) -> None:
-    """The old model, the new one, or a reason; the next push is complete."""
+    """A pull gets the old model, the new model, or a reason; the next push is complete."""
     if full:
         chosen = range(1, count_requests(push, store, tmp_path / "alone") + 1)
     else:

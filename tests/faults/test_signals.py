@@ -1,6 +1,6 @@
-"""SIGTERM and SIGINT end a pull at once, whatever it waits for. How soon is a figure in the table.
+"""SIGTERM and SIGINT end a pull at once at every blocking point; the table states the seconds.
 
-Nothing else would end it while the test runs. Signals while files are moved and flushed are in test_kills.py.
+Nothing else would end the pull during the test. test_kills.py covers signals while files are moved and flushed.
 """
 
 import signal
@@ -19,13 +19,13 @@ from tests.faults.blocking_points import BLOCKING_POINTS, BlockedPull
 from tests.faults.campaign_report import Ledger, Row
 
 CATCHABLE = (signal.SIGTERM, signal.SIGINT)
-ROUNDS = 3  # in full
+ROUNDS = 3  # in the full form
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each wait with one of the signals; in full with both."""
+    """Pair each blocking point with a signal; in the full form with both."""
     full = bool(metafunc.config.option.full)
     rows = [
         pytest.param(waiting, signum, id=f"{signum.name}, {waiting}")
@@ -46,7 +46,7 @@ def test_a_signal_ends_it_whatever_it_waits_for(
     full: bool,
     ledger: Ledger,
 ) -> None:
-    """It says so in one line, and leaves nothing that passes for a model."""
+    """The pull reports the signal in a single line, and leaves no file that passes for a model."""
     s3_bucket.put("m", kill_scenarios.OLD_FILE.files["m"])
     for number in range(ROUNDS if full else 1):
         (at := tmp_path / str(number)).mkdir()
