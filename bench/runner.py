@@ -11,7 +11,7 @@ import time
 
 
 def run_command(timeout: float, cgroup: str, command: list[str]) -> dict[str, object]:
-    """Return wall and CPU seconds, the largest process's peak RSS in bytes, and the exit status (negative: a signal)."""
+    """Return wall and CPU seconds, the largest process's peak RSS in bytes, the exit status (negative: a signal)."""
     begun = time.perf_counter()
     pid = os.fork()
     if pid == 0:

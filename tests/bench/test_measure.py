@@ -26,7 +26,7 @@ def test_emptied_files_stay_without_their_bytes(tmp_path: Path) -> None:
 
 def test_memory_is_made_ready_for_what_a_run_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """As much memory as the files and a reserve is touched, and all but a page per block is free."""
-    monkeypatch.setattr(measure, "_SPARE", 200 * 1024**2)
+    monkeypatch.setattr(measure, "_SPARE_MEMORY", 200 * 1024**2)
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -20,7 +20,7 @@ OBJECT = StoredObject("model.bin", len(DATA), hashlib.sha256(DATA).hexdigest(), 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> rounds.BenchContext:
     """Return a bench whose tools copy a file; this process stands in for the server and gets no request."""
-    monkeypatch.setattr(measure, "_SPARE", 1024**2)
+    monkeypatch.setattr(measure, "_SPARE_MEMORY", 1024**2)
     source, log = tmp_path / "source", tmp_path / "access.log"
     source.write_bytes(DATA)
     log.touch()

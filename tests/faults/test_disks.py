@@ -79,14 +79,14 @@ def run_trials(trials: Sequence[Callable[[], DiskVerdict]], ledger: Ledger) -> N
     with ThreadPoolExecutor(WORKERS) as pool:
         verdicts = list(pool.map(lambda trial: trial(), trials))
     for verdict in verdicts:
-        if not verdict.skipped:
+        if not verdict.skip_reason:
             wrong = int(bool(verdict.flaws))
             right = int(not wrong and verdict.code == 0)
             ledger.add_row(TITLE, Row(verdict.fault, 1, right, 1 - right - wrong, wrong))
     assert [str(verdict) for verdict in verdicts if verdict.flaws] == []
-    made = [verdict for verdict in verdicts if not verdict.skipped]
+    made = [verdict for verdict in verdicts if not verdict.skip_reason]
     if not made:
-        pytest.skip("; ".join(sorted({verdict.skipped for verdict in verdicts})))
+        pytest.skip("; ".join(sorted({verdict.skip_reason for verdict in verdicts})))
 
 
 def case_trials(
