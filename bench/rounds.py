@@ -175,9 +175,9 @@ def _open_endpoint(bench: BenchContext, case: Case, place: Path) -> Iterator[str
         raise SkippedError("toxiproxy is built with Go, which is not here")
     folder = place / "toxiproxy"
     folder.mkdir()
-    with servers.toxiproxy(folder) as api, toxiproxy.stream(api, bench.server.endpoint) as line:
-        line.add("latency", latency=ROUND_TRIP)
-        line.add("bandwidth", rate=RATE)
+    with servers.run_toxiproxy(folder) as api, toxiproxy.open_stream(api, bench.server.endpoint) as line:
+        line.add_toxic("latency", latency=ROUND_TRIP)
+        line.add_toxic("bandwidth", rate=RATE)
         yield line.url.replace("http:", "https:")
 
 

@@ -74,15 +74,15 @@ def running_store(kind: str, directory: Path) -> Iterator[str]:
         print(f"building {program}, once: a minute or two", flush=True)
     directory.mkdir()
     if kind == "gcs":
-        with servers.fake_gcs(directory) as endpoint:
+        with servers.run_fake_gcs(directory) as endpoint:
             os.environ["STORAGE_EMULATOR_HOST"] = endpoint
             nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]  # google-auth is partly typed
             storage.Client(project="demo", credentials=nobody).create_bucket("models")
             print(f"STORAGE_EMULATOR_HOST={endpoint}")
             yield "gs"
         return
-    minio = servers.minio(directory, KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
-    with minio if kind == "minio" else servers.moto(directory) as endpoint:
+    minio = servers.run_minio(directory, KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
+    with minio if kind == "minio" else servers.run_moto(directory) as endpoint:
         os.environ.update(KEYS, AWS_ENDPOINT_URL_S3=endpoint)
         boto3.client("s3").create_bucket(Bucket="models")
         print(f"AWS_ENDPOINT_URL_S3={endpoint}")
@@ -115,7 +115,7 @@ def serving(path: Path, log: Path) -> Iterator[str]:
     port = servers.free_port()
     show(f"MODEL_PATH={path} modelserve --port {port} &")
     settings = {"MODEL_PATH": str(path), "MODELSERVE_DRAIN": "0"}  # nobody has to hear that it stops
-    with servers.running(
+    with servers.run_server(
         [str(BIN / "modelserve"), "--port", str(port)], f"http://127.0.0.1:{port}/readyz", log, settings
     ):
         print("ready")

@@ -1,4 +1,4 @@
-"""Archives made by hand, right or wrong in any way, and their unpacking under guard."""
+"""Archives built by hand, valid or malformed in any way, and guarded extraction."""
 
 import bz2
 import gzip
@@ -23,10 +23,10 @@ from modelfetch.archive import Budget, Member, extract_archive
 
 zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
-END = bytes(1024)
+END_OF_TAR = bytes(1024)
 
 
-def block(
+def tar_header(
     name: str | bytes,
     size: int = 0,
     kind: bytes = b"0",
@@ -37,7 +37,7 @@ def block(
     magic: bytes = b"ustar\00000",
     size_field: bytes = b"",
 ) -> bytes:
-    """Make a tar header, with a right checksum whatever else is wrong."""
+    """Return a tar header with a valid checksum, whatever else is wrong."""
     raw = name.encode() if isinstance(name, str) else name
     fields = [
         raw.ljust(100, b"\0"),
@@ -59,23 +59,23 @@ def block(
     return header[:148] + b"%06o\0 " % sum(header) + header[156:]
 
 
-def padded(data: bytes) -> bytes:
-    """Fill up to whole blocks."""
+def pad_to_block(data: bytes) -> bytes:
+    """Fill data up to whole blocks of 512 bytes."""
     return data + bytes(-len(data) % 512)
 
 
-def member(name: str | bytes, data: bytes = b"", kind: bytes = b"0", **fields: Any) -> bytes:
-    """Make a tar member: header and content."""
-    return block(name, len(data), kind, **fields) + padded(data)
+def tar_member(name: str | bytes, data: bytes = b"", kind: bytes = b"0", **fields: Any) -> bytes:
+    """Return a tar member: header and content."""
+    return tar_header(name, len(data), kind, **fields) + pad_to_block(data)
 
 
-def pax(*records: tuple[str, str | bytes], kind: bytes = b"x") -> bytes:
-    """Make an extended header."""
-    return member("PaxHeader", b"".join(record(*each) for each in records), kind)
+def pax_header(*records: tuple[str, str | bytes], kind: bytes = b"x") -> bytes:
+    """Return an extended header made of records."""
+    return tar_member("PaxHeader", b"".join(pax_record(*each) for each in records), kind)
 
 
-def record(key: str, value: str | bytes) -> bytes:
-    """Make a record of an extended header; its length counts its own digits."""
+def pax_record(key: str, value: str | bytes) -> bytes:
+    """Return a record of an extended header; the stated length counts its own digits."""
     rest = b" " + key.encode() + b"=" + (value.encode() if isinstance(value, str) else value) + b"\n"
     length = len(rest) + 1
     while len(str(length)) + len(rest) > length:
@@ -83,13 +83,13 @@ def record(key: str, value: str | bytes) -> bytes:
     return str(length).encode() + rest
 
 
-def tar(*members: bytes) -> bytes:
-    """Make a tar of raw members."""
-    return b"".join(members) + END
+def make_tar(*members: bytes) -> bytes:
+    """Return a tar of raw members."""
+    return b"".join(members) + END_OF_TAR
 
 
-def zip_of(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """Make a zip."""
+def make_zip(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Return a zip file of named contents."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", method) as archive:
         for name, data in members:
@@ -98,8 +98,8 @@ def zip_of(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> b
 
 
 @dataclass
-class Entry:
-    """A member of a hand-made zip: stored, a plain file and right, unless said otherwise."""
+class ZipEntry:
+    """Member of a hand-made zip: stored, a regular file and valid unless a field says otherwise."""
 
     name: bytes
     content: bytes = b""
@@ -122,8 +122,8 @@ class Entry:
         self.size = len(self.content) if self.size is None else self.size
         self.crc = zlib.crc32(self.content) if self.crc is None else self.crc
 
-    def local(self) -> bytes:
-        """Make the local header and what follows it."""
+    def local_record(self) -> bytes:
+        """Return the local header, the name and the packed content."""
         name = self.name if self.local_name is None else self.local_name
         flags = self.flags if self.local_flags is None else self.local_flags
         method = self.method if self.local_method is None else self.local_method
@@ -131,8 +131,8 @@ class Entry:
         sizes = (self.crc, len(self.packed), self.size)
         return struct.pack("<4s5H3L2H", b"PK\3\4", 45, flags, method, 0, 33, *sizes, len(name), 0) + name + self.packed
 
-    def central(self, offset: int) -> bytes:
-        """Make the entry of the central directory."""
+    def central_record(self, offset: int) -> bytes:
+        """Return the entry of the central directory."""
         assert self.packed is not None
         assert self.mode is not None
         offset = offset if self.offset is None else self.offset
@@ -141,48 +141,48 @@ class Entry:
         return start + struct.pack("<2H2L", 0, 0, self.mode << 16, offset) + self.name + self.extra
 
 
-def zip_raw(
-    *entries: Entry, comment: bytes = b"", count: int | None = None, gap: bytes = b"", middle: bytes = b""
+def make_raw_zip(
+    *entries: ZipEntry, comment: bytes = b"", count: int | None = None, gap: bytes = b"", middle: bytes = b""
 ) -> bytes:
-    """Make a zip by hand, with a gap before the central directory, or something between that and the end record."""
+    """Build a zip by hand, with bytes before the central directory or between the directory and the end record."""
     out, directory = b"", b""
     for entry in entries:
-        directory += entry.central(len(out))
-        out += entry.local()
+        directory += entry.central_record(len(out))
+        out += entry.local_record()
     count = len(entries) if count is None else count
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(directory), len(out + gap), len(comment))
     return out + gap + directory + middle + end + comment
 
 
-def zstd_with_checksum(data: bytes) -> bytes:
-    """Compress as the zstd command does."""
+def compress_zstd(data: bytes) -> bytes:
+    """Compress with a content checksum, as the zstd command does."""
     return bytes(zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1}))
 
 
-PACKERS: dict[str, Callable[[bytes], bytes]] = {
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": partial(gzip.compress, mtime=0),  # the same for the same content
     "bzip2": bz2.compress,
     "xz": lzma.compress,
-    "zstd": zstd_with_checksum,
+    "zstd": compress_zstd,
 }
 
 
-def packed(files: dict[str, bytes], how: str) -> bytes:
-    """Make an archive of files: `tar`, `gzip`, `bzip2`, `xz`, `zstd` for a packed tar, or `zip`."""
+def pack_files(files: dict[str, bytes], how: str) -> bytes:
+    """Pack files as `tar`, as a tar in `gzip`, `bzip2`, `xz` or `zstd`, or as `zip`."""
     if how == "zip":
-        return zip_of(*files.items())
+        return make_zip(*files.items())
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    return PACKERS.get(how, bytes)(out.getvalue())
+    return COMPRESSORS.get(how, bytes)(out.getvalue())
 
 
-def listing(root: Path) -> list[Member]:
-    """List a tree as it is on disk; fail on anything that must never be there."""
-    found = []
+def list_members(root: Path) -> list[Member]:
+    """List a tree as found on disk; fail on any file that must never be extracted."""
+    members = []
     for directory, names, files in os.walk(root):
         for name in (*names, *files):
             path = Path(directory, name)
@@ -198,19 +198,19 @@ def listing(root: Path) -> list[Member]:
             data = path.read_bytes() if path.is_file() else None
             link = os.readlink(path) if stat.S_ISLNK(mode) else None  # noqa: PTH115  Path would tidy it up
             sha256 = "" if data is None else hashlib.sha256(data).hexdigest()
-            found.append(Member(path.relative_to(root).as_posix(), len(data or b""), sha256, link))
-    return sorted(found, key=lambda each: each.path)
+            members.append(Member(path.relative_to(root).as_posix(), len(data or b""), sha256, link))
+    return sorted(members, key=lambda member: member.path)
 
 
-class Guarded:
-    """Unpacks into a directory of its own, and sees to it that nothing else changes."""
+class GuardedExtractor:
+    """Extracts into a fresh directory and checks that nothing else changes."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
         self.count = 0
 
     def __call__(self, archive: Any, name: str = "model.tar.gz", into: Path | None = None, **limits: float) -> Path:
-        """Unpack bytes or a stream, and return where; what it returned must be what the disk holds."""
+        """Extract bytes or a stream; return the directory, whose files must equal the returned members."""
         self.count += 1
         place = self.place / str(self.count)
         place.mkdir()
@@ -224,5 +224,5 @@ class Guarded:
         finally:
             assert {each.name for each in place.iterdir()} <= {"into"}
         assert stream.read() == b"", "the stream was not read to its end"
-        assert listing(into) == members
+        assert list_members(into) == members
         return into

@@ -1,4 +1,4 @@
-"""Who issues credentials, as clouds have them; each is a speaker for `testkit.liar`."""
+"""Credential issuers of the clouds, each a responder for `testkit.scripted_server`."""
 
 import json
 import re
@@ -11,16 +11,16 @@ from urllib.parse import parse_qs
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from testkit.liar import Answer, Asked, Speaker, as_json
-from testkit.stores import S3
+from testkit.scripted_server import Responder, ServerRequest, ServerResponse, json_response
+from testkit.stores import S3Server
 
 ROLE = "arn:aws:iam::123456789012:role/reader"
 WEB_IDENTITY = "AssumeRoleWithWebIdentity"
 
 
 @dataclass(frozen=True)
-class Keys:
-    """Keys of AWS that are good for a time, with when they say that it ends."""
+class TemporaryKeys:
+    """Temporary AWS keys and their stated expiry."""
 
     key: str
     secret: str
@@ -28,78 +28,82 @@ class Keys:
     ends: str
 
     def as_profile(self) -> str:
-        """As a file of credentials has them."""
+        """Format the keys as a shared credentials file."""
         named = {"aws_access_key_id": self.key, "aws_secret_access_key": self.secret, "aws_session_token": self.token}
         return "[default]\n" + "".join(f"{name}={value}\n" for name, value in named.items())
 
     def as_json(self, token: str = "SessionToken", **more: object) -> str:
-        """As programs and servers have them, which do not agree on the token's name."""
+        """Format the keys as programs and servers print them; they disagree on the token's name."""
         keys = {"AccessKeyId": self.key, "SecretAccessKey": self.secret, token: self.token, "Expiration": self.ends}
         return json.dumps({**keys, **more})
 
 
-def temporary(server: S3, minutes: float = 300) -> Keys:
-    """New keys from the server's own STS; `minutes` are what they are said to be good for."""
-    got = server.temporary_keys()
+def issue_temporary_keys(server: S3Server, minutes: float = 300) -> TemporaryKeys:
+    """Get new keys from the server's own STS; `minutes` is their stated lifetime."""
+    keys = server.temporary_keys()
     ends = f"{datetime.now(UTC) + timedelta(minutes=minutes):%Y-%m-%dT%H:%M:%SZ}"
-    return Keys(got["AccessKeyId"], got["SecretAccessKey"], got["SessionToken"], ends)
+    return TemporaryKeys(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], ends)
 
 
-def container(keys: Callable[[], Keys]) -> Speaker:
-    """What AWS_CONTAINER_CREDENTIALS_FULL_URI leads to in ECS and with EKS Pod Identity: at `/keys`."""
+def container_endpoint(keys: Callable[[], TemporaryKeys]) -> Responder:
+    """Respond at `/keys` as the AWS_CONTAINER_CREDENTIALS_FULL_URI of ECS and EKS Pod Identity."""
 
-    def speak(asked: Asked) -> Answer | None:
-        return Answer(body=keys().as_json("Token").encode()) if asked.path == "/keys" else None
+    def respond(request: ServerRequest) -> ServerResponse | None:
+        return ServerResponse(body=keys().as_json("Token").encode()) if request.path == "/keys" else None
 
-    return speak
+    return respond
 
 
-def sts(keys: Callable[[str], Keys | None]) -> Speaker:
-    """STS for web identities: asked for the keys of a token; it refuses those for which there are none."""
+def sts_endpoint(keys: Callable[[str], TemporaryKeys | None]) -> Responder:
+    """Respond as STS for web identities: `keys` maps a token to keys, None refuses the token."""
 
-    def speak(asked: Asked) -> Answer | None:
-        form = {name: values[0] for name, values in parse_qs(asked.body.decode()).items()}
+    def respond(request: ServerRequest) -> ServerResponse | None:
+        form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
         if form.get("Action") != WEB_IDENTITY:
             return None
-        got = keys(form["WebIdentityToken"])
-        if got is None:
-            said = "<Error><Code>InvalidIdentityToken</Code><Message>No such token.</Message></Error>"
-            return Answer(400, body=f"<ErrorResponse>{said}</ErrorResponse>".encode())
-        inner = "".join(f"<{name}>{value}</{name}>" for name, value in json.loads(got.as_json()).items())
+        issued = keys(form["WebIdentityToken"])
+        if issued is None:
+            error = "<Error><Code>InvalidIdentityToken</Code><Message>No such token.</Message></Error>"
+            return ServerResponse(400, body=f"<ErrorResponse>{error}</ErrorResponse>".encode())
+        inner = "".join(f"<{name}>{value}</{name}>" for name, value in json.loads(issued.as_json()).items())
         inner = f"<{WEB_IDENTITY}Result><Credentials>{inner}</Credentials></{WEB_IDENTITY}Result>"
-        return Answer(body=f"<{WEB_IDENTITY}Response>{inner}</{WEB_IDENTITY}Response>".encode())
+        return ServerResponse(body=f"<{WEB_IDENTITY}Response>{inner}</{WEB_IDENTITY}Response>".encode())
 
-    return speak
+    return respond
 
 
-def google(token: Callable[[], str], seconds: float = 3600) -> Speaker:
-    """Google's token endpoint at `/token`, and the metadata server of a machine or a GKE pod with an account."""
+def google_token_endpoint(token: Callable[[], str], seconds: float = 3600) -> Responder:
+    """Respond as Google's token endpoint at `/token` and as a metadata server with a service account."""
     accounts = "/computeMetadata/v1/instance/service-accounts"
 
-    def speak(asked: Asked) -> Answer | None:
-        if asked.path == "/token" or re.fullmatch(f"{accounts}/[^/]+/token", asked.path):
-            return _flavoured(as_json({"access_token": token(), "expires_in": seconds, "token_type": "Bearer"}))
-        if re.fullmatch(f"{accounts}/[^/]+/", asked.path):
-            return _flavoured(as_json({"email": "reader@p.iam.gserviceaccount.com", "scopes": [], "aliases": []}))
-        if asked.path == "/":
-            return _flavoured(Answer())
+    def respond(request: ServerRequest) -> ServerResponse | None:
+        if request.path == "/token" or re.fullmatch(f"{accounts}/[^/]+/token", request.path):
+            return _add_metadata_flavor(
+                json_response({"access_token": token(), "expires_in": seconds, "token_type": "Bearer"})
+            )
+        if re.fullmatch(f"{accounts}/[^/]+/", request.path):
+            return _add_metadata_flavor(
+                json_response({"email": "reader@p.iam.gserviceaccount.com", "scopes": [], "aliases": []})
+            )
+        if request.path == "/":
+            return _add_metadata_flavor(ServerResponse())
         return None
 
-    return speak
+    return respond
 
 
-def _flavoured(answer: Answer) -> Answer:
-    return Answer(answer.status, (*answer.headers, ("Metadata-Flavor", "Google")), answer.body)
+def _add_metadata_flavor(response: ServerResponse) -> ServerResponse:
+    return ServerResponse(response.status, (*response.headers, ("Metadata-Flavor", "Google")), response.body)
 
 
-def private_key() -> str:
-    """A fresh RSA key, as a service account's file has it."""
+def new_private_key() -> str:
+    """Return a fresh RSA key in the format of a service account's file."""
     key = rsa.generate_private_key(65537, 2048)
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def service_account(path: Path, token_uri: str, key: str) -> Path:
-    """Write a service account's key file."""
+def write_service_account(path: Path, token_uri: str, key: str) -> Path:
+    """Write the key file of a service account."""
     fields = {
         "type": "service_account",
         "project_id": "p",

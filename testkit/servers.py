@@ -1,6 +1,6 @@
-"""The real servers that the tests talk to, built once per user and started on free ports.
+"""Real servers for the tests, built once per user and started on free ports.
 
-`python -m testkit.servers build` builds them beforehand and prints where they are.
+`python -m testkit.servers build` builds them in advance and prints their paths.
 """
 
 import fcntl
@@ -24,7 +24,7 @@ READY_SECONDS = 60
 
 @dataclass(frozen=True)
 class Program:
-    """A Go program, at the version that the tests were written against."""
+    """Go program at the version that the tests were written against."""
 
     name: str
     module: str
@@ -32,8 +32,8 @@ class Program:
 
     @property
     def path(self) -> Path:
-        """Where it is, once built; the version is in the name, so that another one is built anew."""
-        return cache() / "bin" / f"{self.name}-{self.version}"
+        """Return the path once built; the version is in the name, so another version is built anew."""
+        return cache_dir() / "bin" / f"{self.name}-{self.version}"
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -48,61 +48,61 @@ class BuildError(Exception):
     """A server could not be built."""
 
 
-def cache() -> Path:
-    """The user's cache directory of these tests."""
+def cache_dir() -> Path:
+    """Return the user's cache directory of these tests."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelfetch-tests"
 
 
 def can_build() -> bool:
-    """Whether Go is there, and not switched off by MODELFETCH_TEST_SERVERS=embedded."""
+    """Return whether Go is installed and not disabled by MODELFETCH_TEST_SERVERS=embedded."""
     return shutil.which("go") is not None and os.environ.get("MODELFETCH_TEST_SERVERS") != "embedded"
 
 
-def build(program: Program) -> Path:
-    """Build a program unless that was done before; of two callers at once the second waits for the first.
+def build_program(program: Program) -> Path:
+    """Build a program unless already built; of two callers at once the second waits for the first.
 
     Raises:
         BuildError: `go install` failed.
     """
     program.path.parent.mkdir(parents=True, exist_ok=True)
-    with (cache() / f"{program.name}.lock").open("w") as lock:
+    with (cache_dir() / f"{program.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.path.exists():
-            _install(program)
+            _install_program(program)
     return program.path
 
 
-def _install(program: Program) -> None:
-    with tempfile.TemporaryDirectory(dir=cache()) as gobin:
+def _install_program(program: Program) -> None:
+    with tempfile.TemporaryDirectory(dir=cache_dir()) as gobin:
         env = {
             **os.environ,
             "GOBIN": gobin,
             "GOFLAGS": "-buildvcs=false",
             "CGO_ENABLED": "0",
-        }  # static: they run in an image too
+        }  # static: the programs run in an image too
         command = ["go", "install", f"{program.module}@{program.version}"]
         done = subprocess.run(
             command, env=env, cwd=gobin, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
         )
         if done.returncode:
             raise BuildError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-        (made,) = Path(gobin).iterdir()  # named after the last part of the module's path
-        made.rename(program.path)
+        (binary,) = Path(gobin).iterdir()  # named after the last part of the module's path
+        binary.rename(program.path)
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on."""
+    """Return a TCP port of 127.0.0.1 that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 @contextmanager
-def running(command: list[str], ready: str, log: Path, env: Mapping[str, str] | None = None) -> Iterator[None]:
-    """Run a server until the block ends; begins once `ready`, a URL, answers without an error.
+def run_server(command: list[str], ready: str, log: Path, env: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Run a server until the block ends; enter the block once `ready`, a URL, answers without an error.
 
     Raises:
-        RuntimeError: it stopped, or was not ready in time; with what it logged.
+        RuntimeError: the server stopped or was not ready in time; the message quotes its log.
     """
     # A test run that is killed must not leave its servers behind.
     leash = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
@@ -114,7 +114,7 @@ def running(command: list[str], ready: str, log: Path, env: Mapping[str, str] | 
             _wait_until_ready(process, ready, log)
             yield
         finally:
-            process.kill()  # it has nothing to save
+            process.kill()  # a test's server has nothing to save
             process.wait()
 
 
@@ -131,41 +131,41 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
 
 
 @contextmanager
-def minio(directory: Path, access_key: str, secret_key: str) -> Iterator[str]:
-    """A MinIO with its data below `directory`; gives its endpoint."""
+def run_minio(directory: Path, access_key: str, secret_key: str) -> Iterator[str]:
+    """Run MinIO with data below `directory` and yield the endpoint."""
     endpoint = f"127.0.0.1:{free_port()}"
     env = {"MINIO_ROOT_USER": access_key, "MINIO_ROOT_PASSWORD": secret_key, "MINIO_BROWSER": "off"}
-    command = [str(build(MINIO)), "server", "--address", endpoint, str(directory / "data")]
-    with running(command, f"http://{endpoint}/minio/health/ready", directory / "log", env):
+    command = [str(build_program(MINIO)), "server", "--address", endpoint, str(directory / "data")]
+    with run_server(command, f"http://{endpoint}/minio/health/ready", directory / "log", env):
         yield f"http://{endpoint}"
 
 
 @contextmanager
-def fake_gcs(directory: Path) -> Iterator[str]:
-    """A fake-gcs-server that keeps its objects in memory; gives its endpoint."""
+def run_fake_gcs(directory: Path) -> Iterator[str]:
+    """Run a fake-gcs-server with objects in memory and yield its endpoint."""
     port = free_port()
     address = f"127.0.0.1:{port}"
-    command = [str(build(FAKE_GCS)), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
+    command = [str(build_program(FAKE_GCS)), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
     command += ["-backend", "memory", "-public-host", address]
-    with running(command, f"http://{address}/_internal/healthcheck", directory / "log"):
+    with run_server(command, f"http://{address}/_internal/healthcheck", directory / "log"):
         yield f"http://{address}"
 
 
 @contextmanager
-def toxiproxy(directory: Path) -> Iterator[str]:
-    """A toxiproxy without proxies yet; gives the URL of its API."""
+def run_toxiproxy(directory: Path) -> Iterator[str]:
+    """Run a toxiproxy without proxies and yield the URL of its API."""
     port = free_port()
-    command = [str(build(TOXIPROXY)), "-host", "127.0.0.1", "-port", str(port)]
-    with running(command, f"http://127.0.0.1:{port}/version", directory / "log"):
+    command = [str(build_program(TOXIPROXY)), "-host", "127.0.0.1", "-port", str(port)]
+    with run_server(command, f"http://127.0.0.1:{port}/version", directory / "log"):
         yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
-def moto(directory: Path) -> Iterator[str]:
-    """Moto's S3 server, which needs no Go but checks no credentials; gives its endpoint."""
+def run_moto(directory: Path) -> Iterator[str]:
+    """Run moto's S3 server, which needs no Go but checks no credentials, and yield its endpoint."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with running(command, f"http://127.0.0.1:{port}/moto-api/", directory / "log"):
+    with run_server(command, f"http://127.0.0.1:{port}/moto-api/", directory / "log"):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -173,6 +173,6 @@ if __name__ == "__main__":
     if sys.argv[1:] != ["build"]:
         sys.exit("usage: python testkit/servers.py build")
     if not can_build():
-        sys.exit("there is no Go here: the tests will use moto's server, and skip what needs GCS")
+        sys.exit("no Go installed: the tests will use moto's server and skip tests of GCS")
     for each in (MINIO, FAKE_GCS, TOXIPROXY):
-        sys.stdout.write(f"{build(each)}\n")
+        sys.stdout.write(f"{build_program(each)}\n")

@@ -1,6 +1,6 @@
-"""What happens to the stream of bytes, below HTTP: toxiproxy in front of a server.
+"""Faults of the byte stream, below HTTP: toxiproxy in front of a server.
 
-Its toxics and their attributes: https://github.com/Shopify/toxiproxy#toxics
+Toxics and their attributes: https://github.com/Shopify/toxiproxy#toxics
 """
 
 import itertools
@@ -15,11 +15,11 @@ import urllib3
 _NUMBERS = itertools.count()
 
 
-class Stream:
+class ToxicStream:
     """A TCP proxy of a toxiproxy server.
 
     Attributes:
-        url: where it listens, for clients that speak HTTP.
+        url: address of the proxy, for HTTP clients.
     """
 
     def __init__(self, api: str, upstream: str) -> None:
@@ -28,37 +28,37 @@ class Stream:
         self._api = f"{api}/proxies"
         self._pool = urllib3.PoolManager()
         proxy = {"name": self._name, "listen": "127.0.0.1:0", "upstream": urlsplit(upstream).netloc}
-        self.url = f"http://{self._ask('POST', '', proxy)['listen']}"
+        self.url = f"http://{self._call_api('POST', '', proxy)['listen']}"
 
-    def add(self, kind: str, **attributes: int) -> None:
-        """Begin to spoil what the server sends, on open connections too; one toxic of a kind."""
+    def add_toxic(self, kind: str, **attributes: int) -> None:
+        """Break the server's data from now on, on open connections too; one toxic of a kind."""
         toxic = {"name": kind, "type": kind, "stream": "downstream", "attributes": attributes}
-        self._ask("POST", f"/{self._name}/toxics", toxic)
+        self._call_api("POST", f"/{self._name}/toxics", toxic)
 
-    def remove(self, kind: str) -> None:
-        """Stop it."""
-        self._ask("DELETE", f"/{self._name}/toxics/{kind}")
+    def remove_toxic(self, kind: str) -> None:
+        """Remove the toxic of one kind."""
+        self._call_api("DELETE", f"/{self._name}/toxics/{kind}")
 
-    def refuse(self) -> None:
-        """End all connections and refuse new ones."""
-        self._ask("POST", f"/{self._name}", {"enabled": False})
+    def refuse_connections(self) -> None:
+        """End all connections and refuse new connections."""
+        self._call_api("POST", f"/{self._name}", {"enabled": False})
 
-    def accept(self) -> None:
-        """Take connections again."""
-        self._ask("POST", f"/{self._name}", {"enabled": True})
+    def accept_connections(self) -> None:
+        """Accept new connections again after refusal."""
+        self._call_api("POST", f"/{self._name}", {"enabled": True})
 
-    def reset(self) -> None:
-        """Spoil nothing any more."""
-        for toxic in self._ask("GET", f"/{self._name}/toxics"):
-            self.remove(toxic["name"])
-        self.accept()
+    def remove_all_toxics(self) -> None:
+        """Remove all toxics and accept connections."""
+        for toxic in self._call_api("GET", f"/{self._name}/toxics"):
+            self.remove_toxic(toxic["name"])
+        self.accept_connections()
 
     def close(self) -> None:
-        """Remove it."""
-        self._ask("DELETE", f"/{self._name}")
+        """Remove the proxy from the server."""
+        self._call_api("DELETE", f"/{self._name}")
         self._pool.clear()
 
-    def _ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
+    def _call_api(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
         reply = self._pool.request(method, self._api + path, body=json.dumps(body) if body else None, retries=False)
         if reply.status >= 300:
             raise RuntimeError(f"toxiproxy: {method} {path}: {reply.data.decode()}")
@@ -66,10 +66,10 @@ class Stream:
 
 
 @contextmanager
-def stream(api: str, upstream: str) -> Iterator[Stream]:
-    """A proxy for as long as the block runs."""
-    made = Stream(api, upstream)
+def open_stream(api: str, upstream: str) -> Iterator[ToxicStream]:
+    """Provide a proxy for the duration of the block."""
+    stream = ToxicStream(api, upstream)
     try:
-        yield made
+        yield stream
     finally:
-        made.close()
+        stream.close()

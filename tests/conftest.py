@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from _pytest import runner
 
-from testkit import liar as liars
-from testkit import mounts, servers, web
-from testkit.cli import Cli
-from testkit.faultproxy import FaultProxy
-from testkit.stores import GCS, S3, Folder, GCSBucket, S3Bucket, Store
+from testkit import mounts, servers
+from testkit.cli_runner import CliRunner
+from testkit.fault_proxy import FaultProxy
+from testkit.https_server import HttpsServer, run_https_server
+from testkit.scripted_server import ScriptedServer, run_scripted_server
+from testkit.stores import GCSBucket, GCSServer, ModelFolder, S3Bucket, S3Server, Store
 
 # The campaigns work in threads while pytest goes from test to test. It would note each in os.environ, and whoever goes
 # through that meanwhile, as requests does for every request, fails.
@@ -53,11 +54,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     asked_for = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     try:
         if not GIVEN_S3 and asked_for & {"s3", *OF_EITHER}:
-            servers.build(servers.MINIO)
+            servers.build_program(servers.MINIO)
         if not GIVEN_GCS and asked_for & {"gcs", *OF_EITHER}:
-            servers.build(servers.FAKE_GCS)
+            servers.build_program(servers.FAKE_GCS)
         if "toxiproxy" in asked_for:
-            servers.build(servers.TOXIPROXY)
+            servers.build_program(servers.TOXIPROXY)
     except servers.BuildError as error:
         pytest.exit(f"{error}\nMODELFETCH_TEST_SERVERS=embedded does without.", returncode=3)
 
@@ -82,28 +83,28 @@ def _s3_server(directory: Path) -> tuple[AbstractContextManager[str], tuple[str,
     if GIVEN_S3:
         return nullcontext(GIVEN_S3), GIVEN_KEYS, "given"
     if servers.can_build():
-        return servers.minio(directory, *KEYS), KEYS, "minio"
-    return servers.moto(directory), KEYS, "moto"
+        return servers.run_minio(directory, *KEYS), KEYS, "minio"
+    return servers.run_moto(directory), KEYS, "moto"
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[S3]:
+def s3() -> Iterator[S3Server]:
     """A real S3 server: the one given, else MinIO, else moto's."""
     with tempfile.TemporaryDirectory(prefix="modelfetch-s3-") as directory:
         server, keys, kind = _s3_server(Path(directory))
-        with server as endpoint, closing(S3(endpoint, *keys, kind)) as handle:
+        with server as endpoint, closing(S3Server(endpoint, *keys, kind)) as handle:
             yield handle
 
 
 @pytest.fixture(scope="session")
-def gcs() -> Iterator[GCS]:
+def gcs() -> Iterator[GCSServer]:
     """A real GCS emulator: the one given, else fake-gcs-server."""
     if not (GIVEN_GCS or servers.can_build()):
         pytest.skip("fake-gcs-server needs Go to be built; or set MODELFETCH_TEST_GCS_ENDPOINT")
     with tempfile.TemporaryDirectory(prefix="modelfetch-gcs-") as directory:
-        server = nullcontext(GIVEN_GCS) if GIVEN_GCS else servers.fake_gcs(Path(directory))
+        server = nullcontext(GIVEN_GCS) if GIVEN_GCS else servers.run_fake_gcs(Path(directory))
         with server as endpoint:
-            handle = GCS(endpoint, "given" if GIVEN_GCS else "fake-gcs-server")
+            handle = GCSServer(endpoint, "given" if GIVEN_GCS else "fake-gcs-server")
             with closing(handle.client):
                 yield handle
 
@@ -113,51 +114,51 @@ def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a toxiproxy's API."""
     if not servers.can_build():
         pytest.skip("toxiproxy needs Go to be built")
-    with servers.toxiproxy(tmp_path_factory.mktemp("toxiproxy")) as api:
+    with servers.run_toxiproxy(tmp_path_factory.mktemp("toxiproxy")) as api:
         yield api
 
 
 @pytest.fixture(scope="session")
-def moto() -> Iterator[S3]:
+def moto() -> Iterator[S3Server]:
     """Moto's S3 server, which needs no Go: what `make demo` uses by default."""
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="modelfetch-moto-"))
-        url = stack.enter_context(servers.moto(Path(directory)))
-        yield stack.enter_context(closing(S3(url, *KEYS, "moto")))
+        url = stack.enter_context(servers.run_moto(Path(directory)))
+        yield stack.enter_context(closing(S3Server(url, *KEYS, "moto")))
 
 
 @pytest.fixture
-def s3_bucket(s3: S3) -> Iterator[S3Bucket]:
+def s3_bucket(s3: S3Server) -> Iterator[S3Bucket]:
     """A fresh bucket."""
     with s3.new_bucket() as bucket:
         yield bucket
 
 
 @pytest.fixture
-def s3_versioned(s3: S3) -> Iterator[S3Bucket]:
+def s3_versioned(s3: S3Server) -> Iterator[S3Bucket]:
     """A fresh bucket that keeps old versions."""
     with s3.new_bucket(versioned=True) as bucket:
         yield bucket
 
 
 @pytest.fixture
-def gcs_bucket(gcs: GCS) -> Iterator[GCSBucket]:
+def gcs_bucket(gcs: GCSServer) -> Iterator[GCSBucket]:
     """A fresh bucket."""
     with gcs.new_bucket() as bucket:
         yield bucket
 
 
 @pytest.fixture
-def gcs_versioned(gcs: GCS) -> Iterator[GCSBucket]:
+def gcs_versioned(gcs: GCSServer) -> Iterator[GCSBucket]:
     """A fresh bucket that keeps old versions."""
     with gcs.new_bucket(versioned=True) as bucket:
         yield bucket
 
 
 @pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     """An empty directory to pull from."""
-    return Folder(tmp_path_factory.mktemp("folder"))
+    return ModelFolder(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.fixture(params=["s3", "gcs"])
@@ -168,7 +169,7 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 @pytest.fixture
-def moto_bucket(moto: S3) -> Iterator[S3Bucket]:
+def moto_bucket(moto: S3Server) -> Iterator[S3Bucket]:
     """A fresh bucket of moto's."""
     with moto.new_bucket() as bucket:
         yield bucket
@@ -189,16 +190,16 @@ def versioned_store(request: pytest.FixtureRequest) -> Store:
 
 
 @pytest.fixture
-def https_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[web.Web]:
+def https_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpsServer]:
     """A web server with a certificate that nobody trusts unless told to."""
-    with web.serving(tmp_path_factory.mktemp("web")) as server:
+    with run_https_server(tmp_path_factory.mktemp("web")) as server:
         yield server
 
 
 @pytest.fixture
-def liar() -> Iterator[liars.Liar]:
+def scripted_server() -> Iterator[ScriptedServer]:
     """A server that says whatever the test wants."""
-    with liars.speaking() as server:
+    with run_scripted_server() as server:
         yield server
 
 
@@ -210,9 +211,9 @@ def fault_proxy() -> Iterator[Callable[..., FaultProxy]]:
 
 
 @pytest.fixture
-def modelfetch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+def modelfetch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CliRunner]:
     """The command line, run as a process in a clean environment."""
-    with closing(Cli(tmp_path_factory.mktemp("home"))) as cli:
+    with closing(CliRunner(tmp_path_factory.mktemp("home"))) as cli:
         yield cli
 
 
@@ -223,7 +224,7 @@ def tmpfs(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
         def mount(name: str, options: str = "size=64m") -> Path:
             try:
-                return stack.enter_context(mounts.tmpfs(tmp_path / name, options))
+                return stack.enter_context(mounts.mount_tmpfs(tmp_path / name, options))
             except mounts.CannotMountError as error:
                 pytest.skip(str(error))
 

@@ -1,6 +1,6 @@
-"""Puts a machine-learning model where an app needs it.
+"""Fetcher of machine-learning models from object storage.
 
-The command line, the environment, the exit codes and the receipt are the interface; the modules are not.
+The public interface: command line, environment, exit codes and receipt. The modules are private.
 """
 
 __version__ = "0.1.0"

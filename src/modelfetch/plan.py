@@ -1,7 +1,8 @@
-"""What is to be pulled: the objects of a source, filtered and vetted, with all that identifies this version of them."""
+"""Plan of a pull: the objects of a source, selected, vetted and pinned to one version."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -18,28 +19,91 @@ from modelfetch.sources.base import NOTHING, Listing, RemoteObject
 from modelfetch.uri import ModelURI
 
 
-class Plan(NamedTuple):
-    """The objects to fetch and what becomes of them.
+class Action(Enum):
+    """What a pull does with an object's bytes."""
+
+    COPY = "copy"
+    GUNZIP = "gunzip"  # stored with contentEncoding gzip: decoded after the transfer
+    EXTRACT = "extract"
+
+
+class PlannedObject(NamedTuple):  # a plan may hold a million
+    """An object to fetch, and what becomes of its bytes."""
+
+    remote: RemoteObject
+    action: Action = Action.COPY
+
+    @property
+    def key(self) -> str:
+        """Return the object's name in the store."""
+        return self.remote.key
+
+    @property
+    def path(self) -> str:
+        """Return the object's path below the model's directory."""
+        return self.remote.path
+
+    @property
+    def size(self) -> int | None:
+        """Return the stored size in bytes; None if unknown."""
+        return self.remote.size
+
+    @property
+    def published_size(self) -> int | None:
+        """Return the size in bytes of the published file; None if decoding or extraction changes the size."""
+        return self.remote.size if self.action is Action.COPY else None
+
+
+class PlanLimits(NamedTuple):
+    """Selection and budgets of a plan.
 
     Attributes:
-        uri: where they are.
-        objects: what to fetch; exactly one unless `directory`.
-        folders: empty directories to make.
-        directory: whether the model is a prefix or a directory.
-        archive: whether the one object is to be unpacked.
-        version: what pins all of it; empty if the server gives nothing that could.
-        manifests: those that a directory holds, its own or of a part of it; they are not fetched with it.
-        stated: the sha256 that manifests state of objects as they were pushed, by key.
-        signature: a directory's, whether it is fetched with it or not.
-        signed: the sha256 of objects that was signed, by key; none if no signature was to be verified.
+        extract: extract an archive.
+        include: globs of files to select from a directory; every file if empty.
+        exclude: globs of files to leave out.
+        max_bytes: largest total size in bytes; None for the free space.
+        max_files: largest number of files.
+    """
+
+    extract: bool = True
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    max_bytes: int | None = None
+    max_files: int = 1_000_000
+
+    def selects(self, path: str) -> bool:
+        """Return whether a directory's file is part of the model and passes the globs."""
+        if safe_paths.is_reserved_path(path) or safe_paths.is_manifest_path(path):
+            return False
+        return (not self.include or _matches_glob(path, self.include)) and not _matches_glob(path, self.exclude)
+
+    def selects_folder(self, path: str) -> bool:
+        """Return whether an empty folder is part of the model: never if files are selected by name."""
+        return not (self.include or safe_paths.is_reserved_path(path) or _matches_glob(path + "/", self.exclude))
+
+
+class Plan(NamedTuple):
+    """The objects to fetch, with everything that identifies this version of the model.
+
+    Attributes:
+        uri: address of the source.
+        objects: objects to fetch; exactly one unless `directory`.
+        folders: empty directories to create.
+        directory: whether the model is a prefix or directory.
+        version: version of the whole plan; empty if the store states none.
+        pinned_uri: address of exactly this version, where the store has such addresses, else the plain address.
+        manifests: manifests in a directory's listing, of the directory or of parts; not fetched with the model.
+        manifest_sha256: sha256 by key, as stated by manifests.
+        signature: signature in a directory's listing, selected or not.
+        signed_sha256: sha256 by key, as signed; empty if no signature was to be verified.
     """
 
     uri: ModelURI
-    objects: tuple[RemoteObject, ...]
+    objects: tuple[PlannedObject, ...]
     folders: tuple[str, ...]
     directory: bool
-    archive: bool
     version: str
+    pinned_uri: str = ""
     manifests: tuple[RemoteObject, ...] = ()
     manifest_sha256: Mapping[str, str] = NOTHING
     signature: RemoteObject | None = None
@@ -47,121 +111,108 @@ class Plan(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes to fetch, as far as is known."""
-        return sum(o.size or 0 for o in self.objects)
+        """Return the bytes to fetch; objects of unknown size count as 0."""
+        return sum(obj.size or 0 for obj in self.objects)
+
+    @property
+    def archive(self) -> bool:
+        """Return whether the model is one archive to extract."""
+        return not self.directory and self.objects[0].action is Action.EXTRACT
 
     @property
     def resume_key(self) -> str:
-        """Identifies the plan across runs: the same version of the same model, put together in the same way.
+        """Return a text that is equal in two runs if the second may resume the first.
 
-        Empty if nothing tells versions apart: what an earlier run brought may be of another one.
+        The key holds address, version and action. Empty if nothing identifies the version: earlier bytes may be of
+        another one.
         """
         if not self.version:
             return ""
         return f"{self.uri} {self.version} {'unpacked' if self.archive else 'as is'}"
 
     @property
-    def pinned(self) -> str:
-        """The address that names exactly this version, where the store has such addresses."""
-        if self.directory:
-            return str(self.uri)
-        pins = self.objects[0].pins
-        version = pins.get("x-amz-version-id") or pins.get("x-goog-generation")
-        return self.uri.pinned(version) if version else str(self.uri)
-
-    @property
     def fully_declared(self) -> bool:
-        """Whether manifests speak of every object."""
+        """Return whether manifests state a sha256 for every object."""
         return len(self.manifest_sha256) == len(self.objects)
 
-    def named(self, name: str) -> "Plan":
-        """The same plan for a single object that is to be a file of this name."""
+    def renamed_to(self, name: str) -> "Plan":
+        """Return the plan of a single object under another file name."""
         (single,) = self.objects
-        return self._replace(objects=(single._replace(path=name),))
+        return self._replace(objects=(single._replace(remote=single.remote._replace(path=name)),))
 
 
-def make_plan(
-    found: Listing,
-    uri: ModelURI,
-    *,
-    extract: bool,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    max_bytes: int | None,
-    max_files: int,
-) -> Plan:
-    """Decide what of a source is fetched.
+def make_plan(listing: Listing, uri: ModelURI, limits: PlanLimits) -> Plan:
+    """Select, vet and pin the objects of a listing.
 
     Raises:
-        NotFoundError: the patterns leave nothing.
-        UnsafeNameError: a key does not name the path it gives, or two clash.
-        BudgetError: it is more than allowed.
+        NotFoundError: the globs select nothing.
+        UnsafeNameError: a key does not name its path, or two keys clash.
+        BudgetError: more files or bytes than allowed.
         WrongBytesError: a single object is empty.
-        TransientError: a directory's first file is still to come.
+        TransientError: a directory holds only the manifest of a push under way.
     """
-    objects = found.objects
-    manifests = tuple(o for o in objects if found.directory and safe_paths.is_manifest_path(o.path))
-    if found.directory:
-        objects = tuple(sorted((o for o in objects if is_selected(o.path, include, exclude)), key=lambda o: o.path))
-        if not objects:
-            raise _none_left(found, uri)
-    folders = (
-        ()
-        if include
-        else tuple(f for f in found.folders if not safe_paths.is_reserved_path(f) and not _matches(f + "/", exclude))
-    )
-    _vet(objects, folders)
-    if len(objects) > max_files:
-        raise BudgetError(
-            f"{uri} has {len(objects)} files; {max_files} are allowed.", hint="Raise MODELFETCH_MAX_FILES."
-        )
-    size = sum(o.size or 0 for o in objects)
-    if max_bytes is not None and size > max_bytes:
-        raise BudgetError(f"{uri} has {size} bytes; {max_bytes} are allowed.", hint="Raise MODELFETCH_MAX_BYTES.")
-    if not found.directory and objects[0].size == 0:
+    remotes = listing.objects
+    if listing.directory:
+        remotes = tuple(sorted((obj for obj in remotes if limits.selects(obj.path)), key=lambda obj: obj.path))
+        if not remotes:
+            raise _none_selected_error(listing, uri)
+    folders = tuple(folder for folder in listing.folders if limits.selects_folder(folder))
+    _check_paths(remotes, folders)
+    _check_budget(remotes, uri, limits)
+    if not listing.directory and remotes[0].size == 0:
         raise WrongBytesError(f"{uri} is empty: 0 bytes.", hint="Upload the model again.")
     return Plan(
         uri=uri,
-        objects=objects,
+        objects=tuple(PlannedObject(obj, _choose_action(obj, listing, limits)) for obj in remotes),
         folders=folders,
-        directory=found.directory,
-        archive=extract and not found.directory and safe_paths.is_archive_name(objects[0].path),
-        version=_listing_version(objects, folders) if found.directory else objects[0].version,
-        manifests=manifests,
-        signature=next((o for o in found.objects if found.directory and o.path == safe_paths.SIGNATURE_NAME), None),
-    )
-
-
-def is_selected(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Whether a directory's file is one of the model's, and one of those that the patterns leave."""
-    ours = safe_paths.is_reserved_path(path) or safe_paths.is_manifest_path(path)
-    return not ours and (not include or _matches(path, include)) and not _matches(path, exclude)
-
-
-def _none_left(found: Listing, uri: ModelURI) -> ModelfetchError:
-    if all(o.path == safe_paths.MANIFEST_SUFFIX for o in found.objects):
-        return push_under_way_error(str(uri))
-    return NotFoundError(
-        f"None of the {len(found.objects)} files at {uri} is left to pull.", hint="Check --include and --exclude."
+        directory=listing.directory,
+        version=_choose_version(listing, remotes, folders),
+        pinned_uri=(listing.pinned_uri if listing.directory else remotes[0].pinned_uri) or str(uri),
+        manifests=tuple(obj for obj in listing.objects if listing.directory and safe_paths.is_manifest_path(obj.path)),
+        signature=next(
+            (obj for obj in listing.objects if listing.directory and obj.path == safe_paths.SIGNATURE_NAME), None
+        ),
     )
 
 
 def push_under_way_error(what: str) -> TransientError:
-    """The error for a directory that is only partly there."""
+    """Return the error for a directory that is stored in part."""
     return TransientError(
         f"{what} is not all there: a push is under way, or was interrupted.",
         hint="Wait for the push to end; if none is at work, push the model again.",
     )
 
 
-def _matches(path: str, patterns: Sequence[str]) -> bool:
-    """Whether the path or its last segment matches; `*` matches slashes too, as KServe has it."""
+def _choose_action(obj: RemoteObject, listing: Listing, limits: PlanLimits) -> Action:
+    """Extract a single archive; archives inside a directory stay as they are."""
+    if limits.extract and not listing.directory and safe_paths.is_archive_name(obj.path):
+        return Action.EXTRACT
+    return Action.GUNZIP if obj.gzip else Action.COPY
+
+
+def _choose_version(listing: Listing, remotes: Sequence[RemoteObject], folders: Sequence[str]) -> str:
+    """Prefer the set's own version; else a single object's, or a digest of the directory's listing."""
+    if listing.version:
+        return listing.version
+    return _listing_version(remotes, folders) if listing.directory else remotes[0].version
+
+
+def _none_selected_error(listing: Listing, uri: ModelURI) -> ModelfetchError:
+    if all(obj.path == safe_paths.MANIFEST_SUFFIX for obj in listing.objects):
+        return push_under_way_error(str(uri))
+    return NotFoundError(
+        f"None of the {len(listing.objects)} files at {uri} is left to pull.", hint="Check --include and --exclude."
+    )
+
+
+def _matches_glob(path: str, patterns: Sequence[str]) -> bool:
+    """Return whether a pattern matches the path or its last segment; `*` matches slashes too, as in KServe."""
     name = path.rpartition("/")[2]
     return any(fnmatchcase(path, pattern) or fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _vet(objects: Sequence[RemoteObject], folders: Sequence[str]) -> None:
-    paths = [o.path for o in objects]
+def _check_paths(objects: Sequence[RemoteObject], folders: Sequence[str]) -> None:
+    paths = [obj.path for obj in objects]
     safe_paths.check_paths(paths)
     files = set(paths)
     for folder in folders:
@@ -172,8 +223,20 @@ def _vet(objects: Sequence[RemoteObject], folders: Sequence[str]) -> None:
             )
 
 
+def _check_budget(objects: Sequence[RemoteObject], uri: ModelURI, limits: PlanLimits) -> None:
+    if len(objects) > limits.max_files:
+        raise BudgetError(
+            f"{uri} has {len(objects)} files; {limits.max_files} are allowed.", hint="Raise MODELFETCH_MAX_FILES."
+        )
+    size = sum(obj.size or 0 for obj in objects)
+    if limits.max_bytes is not None and size > limits.max_bytes:
+        raise BudgetError(
+            f"{uri} has {size} bytes; {limits.max_bytes} are allowed.", hint="Raise MODELFETCH_MAX_BYTES."
+        )
+
+
 def _listing_version(objects: Sequence[RemoteObject], folders: Sequence[str]) -> str:
-    """A directory has no version of its own: that of its files and folders, taken together."""
+    """Return the sha256 of versions, sizes and paths, for a directory without a version of its own."""
     total = hashlib.sha256()
     for obj in objects:
         total.update(f"{obj.version} {obj.size} {obj.path}\n".encode("utf-8", "surrogateescape"))

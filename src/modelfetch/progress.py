@@ -1,46 +1,46 @@
-"""How a pull tells what it does: a port; only the console knows what becomes of it."""
+"""Progress of a pull or push: the port through which all rooms report; the console decides about display."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told of a pull's events, from any thread."""
+    """Receiver of progress events; every method may be called from any thread."""
 
     def begin(self, what: str, total: int | None) -> None:
-        """Begin to move `total` bytes; `what` says which and where, as in "Fetching s3://b/k"."""
+        """Start a phase of `total` bytes; `label` names action and object, as in "Fetching s3://b/k"."""
         ...
 
     def advance(self, count: int) -> None:
-        """`count` more bytes are there; negative when they have to be fetched again."""
+        """Add `count` bytes to the phase; a negative count takes back bytes that must be fetched again."""
         ...
 
     def end(self) -> None:
-        """Every byte is there."""
+        """End the phase: every byte has arrived."""
         ...
 
     def note(self, message: str, **facts: object) -> None:
-        """Something worth knowing happened."""
+        """Report an event for information, with structured facts."""
         ...
 
     def warn(self, message: str, **facts: object) -> None:
-        """Something worth mending happened."""
+        """Report a problem that the user should fix, with structured facts."""
         ...
 
 
 class SilentProgress:
-    """Tells nobody."""
+    """Progress receiver that ignores all events."""
 
     def begin(self, what: str, total: int | None) -> None:
-        """See `Progress.begin`."""
+        """Ignore the start of a phase."""
 
     def advance(self, count: int) -> None:
-        """See `Progress.advance`."""
+        """Ignore a number of bytes."""
 
     def end(self) -> None:
-        """See `Progress.end`."""
+        """Ignore the end of a phase."""
 
     def note(self, message: str, **facts: object) -> None:
-        """See `Progress.note`."""
+        """Ignore an event for information."""
 
     def warn(self, message: str, **facts: object) -> None:
-        """See `Progress.warn`."""
+        """Ignore a report of a problem."""

@@ -1,7 +1,7 @@
-"""Names that may be written: a key of a store, a member of an archive.
+"""Safe paths: validation of names before use on disk, whether a store's key or a member of an archive.
 
-A name must name the path it gives. One that a file system, a shell or a reader would take for another is refused,
-never repaired: a repaired name can land on a file that another name owns.
+A name must name its path literally. Names that a file system, a shell or a reader would take for another name are
+refused, never repaired: a repaired name can land on a file that another name owns.
 """
 
 import re
@@ -10,54 +10,54 @@ from pathlib import PurePosixPath
 
 from modelfetch.errors import UnsafeNameError
 
-MAX_SEGMENT_BYTES = 255  # NAME_MAX of Linux and of every file system that volumes use
+MAX_SEGMENT_BYTES = 255  # NAME_MAX of Linux and of every file system used for volumes
 MAX_PATH_BYTES = 4095  # PATH_MAX of Linux without its NUL; the destination's own path comes on top
-MANIFEST_SUFFIX = ".modelfetch-manifest.json"  # the end of a manifest's name, after that of the directory or the object
+MANIFEST_SUFFIX = ".modelfetch-manifest.json"  # appended to the name of a directory or object
 MAX_KEY_BYTES = 1024  # of S3 and GCS
-MAX_DEPTH = 512  # a store's key of 1,024 bytes gets so far; code that walks a tree recursively fails near 1,000
+MAX_DEPTH = 512  # reachable by a key of 1,024 bytes; recursive tree walks fail near 1,000
 
 SIGNATURE_NAME = "model.sig"  # a directory's signature, by the convention of model_signing
 _ARCHIVE_SUFFIXES = (
     *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst"),
     ".zip",
 )
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
-_RESERVED = ".modelfetch"
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
+_RESERVED_PREFIX = ".modelfetch"
 _HINTS = {
     "key": "Leave it out with --exclude, or give the object another name.",
     "member": "Pack the archive again with plain relative names, or keep it as it is with --no-extract.",
 }
 
 
-def check_path(path: str, what: str = "key") -> None:
-    """Refuse a path that does not name what it seems to name, or that no file system can hold.
+def check_path(path: str, kind: str = "key") -> None:
+    """Refuse a path that does not name its location literally, or that no file system can hold.
 
     Args:
         path: relative, with `/` between segments and none at the end.
-        what: `key` or `member`, for the message and its hint.
+        kind: `key` or `member`, for the message and its hint.
 
     Raises:
         UnsafeNameError: the path is empty or absolute, has an empty, `.` or `..` segment, a control character, a
-            backslash, characters that UTF-8 cannot hold, or is too long or too deep.
+            backslash, characters outside UTF-8, or is too long or too deep.
     """
-    flaw = _flaw(path)
+    flaw = _find_flaw(path)
     if flaw:
-        raise UnsafeNameError(f"The {what} {quote_path(path)} {flaw}.", hint=_HINTS.get(what, ""))
+        raise UnsafeNameError(f"The {kind} {quote_path(path)} {flaw}.", hint=_HINTS.get(kind, ""))
 
 
-def check_paths(paths: Iterable[str], what: str = "key") -> None:
-    """Vet paths that are to stand beside each other.
+def check_paths(paths: Iterable[str], kind: str = "key") -> None:
+    """Refuse unsafe paths, and paths in conflict with each other.
 
-    Names that differ in case or Unicode form only are let through: whether they clash is known by the file system.
+    Names that differ only in case or Unicode form pass: clashes depend on the file system.
 
     Raises:
-        UnsafeNameError: as `vet`; or a path comes twice, or is both a file and the directory of another.
+        UnsafeNameError: as for `check_path`; or a path occurs twice, or is both a file and the directory of another.
     """
     files: set[str] = set()
     for path in paths:
-        check_path(path, what)
+        check_path(path, kind)
         if path in files:
-            raise UnsafeNameError(f"The {what} {quote_path(path)} comes twice.", hint=_HINTS.get(what, ""))
+            raise UnsafeNameError(f"The {kind} {quote_path(path)} comes twice.", hint=_HINTS.get(kind, ""))
         files.add(path)
     directories: set[str] = set()
     for path in files:
@@ -65,23 +65,23 @@ def check_paths(paths: Iterable[str], what: str = "key") -> None:
             if parent in directories:
                 break
             if parent in files:
-                clash = f"The {what} {quote_path(parent)} is a file, and {quote_path(path)} needs it to be a directory."
-                raise UnsafeNameError(clash, hint=_HINTS.get(what, ""))
+                clash = f"The {kind} {quote_path(parent)} is a file, and {quote_path(path)} needs it to be a directory."
+                raise UnsafeNameError(clash, hint=_HINTS.get(kind, ""))
             directories.add(parent)
 
 
 def is_reserved_path(path: str) -> bool:
-    """Whether the path lies in what an earlier pull left at the top of a directory: its receipt, its staging area."""
-    return path.startswith(_RESERVED)
+    """Return whether the path is reserved at the top of a directory for a receipt or a staging area."""
+    return path.startswith(_RESERVED_PREFIX)
 
 
 def is_manifest_path(path: str) -> bool:
-    """Whether the path is that of a manifest, which is part of no model."""
+    """Return whether the path is a manifest's; manifests are part of no model."""
     return path.endswith(MANIFEST_SUFFIX)
 
 
 def is_archive_name(name: str) -> bool:
-    """Whether a file's name promises an archive."""
+    """Return whether a file's name has an archive suffix."""
     return PurePosixPath(name).name.lower().endswith(_ARCHIVE_SUFFIXES)
 
 
@@ -94,20 +94,20 @@ def parent_paths(path: str) -> Iterable[str]:
 
 def quote_path(path: str) -> str:
     """Return a name for a message: quoted, one line, at most some 200 characters."""
-    most = 200
-    quoted = repr(path[: most + 1])
-    if len(path) <= most and len(quoted) <= most:
+    limit = 200
+    quoted = repr(path[: limit + 1])
+    if len(path) <= limit and len(quoted) <= limit:
         return quoted
-    begin, end = path[: most // 2], path[-most // 2 :]
-    while len(repr(begin)) > most // 2:  # one character may be shown as ten
-        begin = begin[:-1]
-    while len(repr(end)) > most // 2:
-        end = end[1:]
-    return f"{begin!r}…{end!r}"
+    head, tail = path[: limit // 2], path[-limit // 2 :]
+    while len(repr(head)) > limit // 2:  # repr may show a character as ten
+        head = head[:-1]
+    while len(repr(tail)) > limit // 2:
+        tail = tail[1:]
+    return f"{head!r}…{tail!r}"
 
 
-def _flaw(path: str) -> str:
-    """Say what is wrong with a path; nothing, if nothing is."""
+def _find_flaw(path: str) -> str:
+    """Return the reason why a path is unsafe, or an empty string for a safe path."""
     try:
         encoded = path.encode()
     except UnicodeEncodeError:
@@ -117,7 +117,7 @@ def _flaw(path: str) -> str:
     flaws = {
         "is empty": not path,
         "is absolute": path.startswith("/"),
-        "has a control character in it": _CONTROL.search(path),
+        "has a control character in it": _CONTROL_CHARACTERS.search(path),
         "has a backslash in it": "\\" in path,
         "has an empty segment": "" in segments,
         "has a '.' segment": "." in segments,

@@ -1,89 +1,137 @@
-"""SIGINT, SIGTERM and the alarm of `--timeout`: they end a pull at once, but not between two renames of one model.
+"""Signals: SIGINT, SIGTERM and the deadline of `--timeout` end a pull at once, but never between two renames.
 
-The first signal counts. Those that follow must not disturb the leaving: an impatient Ctrl-C would cut cleaning short.
+The first signal counts; later signals must not cut the clean-up short, as an impatient Ctrl-C would.
 """
 
-import contextlib
 import signal
 import sys
-from collections.abc import Iterator
-from types import FrameType
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 from modelfetch.errors import Interrupted
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM") if hasattr(signal, name)]  # not Windows
-_SOON = 0.01  # seconds
+_RETRY_SECONDS = 0.01
 
-_came: list[int] = []
-_held = False
-_over = False
+_current: ContextVar["SignalGuard | None"] = ContextVar("current signal guard", default=None)
 
 
-def install(*, held: bool = False) -> None:
-    """Let each of these signals raise Interrupted in the main thread; PID 1 of a container has no default handlers.
+class SignalGuard:
+    """Signal handlers of one command: each signal raises `Interrupted` in the main thread.
 
-    Args:
-        held: not before `release` is called, for nobody could tell of it yet.
+    PID 1 of a container has no default handlers. The context manager installs the handlers, and on exit restores the
+    earlier handlers and timer. Outside the main thread, where Python runs no handlers, nothing is installed.
     """
-    global _held, _over
-    _came.clear()
-    _held, _over = held, False
-    sys.unraisablehook = _lost
-    for number in _SIGNALS:
-        signal.signal(number, _arrived)
+
+    def __init__(self, *, held: bool = False) -> None:
+        """Create a guard without handlers.
+
+        Args:
+            held: whether signals wait for `release`, because no code can report them yet.
+        """
+        self._held = held
+        self._receive_signald: list[int] = []
+        self._done = False  # the interrupt was raised, or signals are ignored
+        self._handlers: dict[int, Any] = {}  # before this guard, by signal
+        self._unraisable_hook: Callable[[sys.UnraisableHookArgs], object] = sys.unraisablehook
+        self._timer: tuple[float, float] | None = None  # before this guard's deadline
+        self._token: Token[SignalGuard | None] | None = None
+
+    def __enter__(self) -> Self:
+        """Install the handlers and the hook for lost exceptions."""
+        self._token = _current.set(self)
+        if threading.current_thread() is threading.main_thread():
+            self._unraisable_hook, sys.unraisablehook = sys.unraisablehook, self._retry_unraisable
+            for number in _SIGNALS:
+                self._handlers[number] = signal.signal(number, self._receive_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Restore the handlers, the hook and the timer from before `__enter__`."""
+        self.ignore()
+        if self._timer is not None:
+            signal.setitimer(signal.ITIMER_REAL, *self._timer)
+        if self._handlers:
+            sys.unraisablehook = self._unraisable_hook
+        while self._handlers:
+            number, handler = self._handlers.popitem()
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self._token is not None:
+            _current.reset(self._token)
+
+    def release(self) -> None:
+        """Stop holding signals back.
+
+        Raises:
+            Interrupted: a signal was received meanwhile.
+        """
+        self._held = False
+        self._raise_interrupt()
+
+    def ignore(self) -> None:
+        """Ignore signals from now on: the command has ended, or reports its failure."""
+        self._done = True
+
+    def set_deadline(self, seconds: float) -> None:
+        """Raise `Interrupted` with SIGALRM after `seconds`, where the platform has timers."""
+        if self._handlers and hasattr(signal, "setitimer"):
+            self._start_timer(seconds)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Hold signals back during the block.
+
+        Raises:
+            Interrupted: at the end, if a signal was received; also instead of another error, which might be retried.
+        """
+        self._held = True
+        try:
+            yield
+        finally:
+            self.release()
+
+    def _receive_signal(self, signum: int, _: FrameType | None) -> None:
+        self._receive_signald.append(signum)
+        if not self._held:
+            self._raise_interrupt()
+
+    def _raise_interrupt(self) -> None:
+        if self._receive_signald and not self._done:
+            self._done = True
+            raise Interrupted(self._receive_signald[0])
+
+    def _retry_unraisable(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        """Raise `Interrupted` again after a destructor or callback has swallowed the first."""
+        if not isinstance(unraisable.exc_value, Interrupted):
+            self._unraisable_hook(unraisable)
+            return
+        self._done = False
+        if hasattr(signal, "setitimer"):
+            self._start_timer(_RETRY_SECONDS)
+
+    def _start_timer(self, seconds: float) -> None:
+        previous = signal.setitimer(signal.ITIMER_REAL, seconds)
+        self._timer = self._timer or previous
 
 
-def release() -> None:
-    """Hold signals back no longer.
-
-    Raises:
-        Interrupted: one has come meanwhile.
-    """
-    global _held  # noqa: PLW0603
-    _held = False
-    _raise()
-
-
-def ignore() -> None:
-    """Let none of them disturb the end."""
-    global _over  # noqa: PLW0603
-    _over = True
-
-
-@contextlib.contextmanager
+@contextmanager
 def deferred() -> Iterator[None]:
-    """Hold signals back while files are moved: what has begun to be published is published whole.
+    """Hold signals back while files are moved: a model whose publishing has begun is published whole.
+
+    Without a `SignalGuard`, signals keep their handlers.
 
     Raises:
-        Interrupted: at the end, if a signal came meanwhile; whatever else went wrong, nothing is to be tried again.
+        Interrupted: at the end, if a signal was received; also instead of another error, which might be retried.
     """
-    global _held  # noqa: PLW0603
-    _held = True
-    try:
+    guard = _current.get()
+    if guard is None:
         yield
-    finally:
-        release()
-
-
-def _arrived(signum: int, _: FrameType | None) -> None:
-    _came.append(signum)
-    if not _held:
-        _raise()
-
-
-def _raise() -> None:
-    global _over  # noqa: PLW0603
-    if _came and not _over:
-        _over = True
-        raise Interrupted(_came[0])
-
-
-def _lost(what: "sys.UnraisableHookArgs") -> None:
-    """An exception in a destructor or a callback goes nowhere: if it is ours, it is raised again where it is heard."""
-    global _over  # noqa: PLW0603
-    if not isinstance(what.exc_value, Interrupted):
-        sys.__unraisablehook__(what)
         return
-    _over = False
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, _SOON)
+    with guard.deferred():
+        yield

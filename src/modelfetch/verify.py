@@ -1,4 +1,4 @@
-"""Compares what is on disk with its receipt."""
+"""Verification of a published model on disk against its receipt."""
 
 import hashlib
 from pathlib import Path
@@ -9,32 +9,33 @@ from modelfetch.volume.receipt import FileEntry, Receipt
 
 
 def verify(path: Path) -> Receipt:
-    """Hash every file of the published model at `path`.
+    """Hash every file of the published model at `path`, and return its receipt.
 
     Raises:
-        NotFoundError: it has no receipt.
-        MismatchError: naming every file that is missing or differs.
+        NotFoundError: no receipt exists for `path`.
+        MismatchError: files are missing or differ; the message lists up to 20.
     """
     receipt = receipts.read_receipt(receipts.receipt_path(path, directory=path.is_dir()))
     base = path if path.is_dir() else path.parent
-    if wrong := mismatches(receipt, base):
+    if differences := find_mismatches(receipt, base):
         raise MismatchError(
-            f"{path} is not what was published: {'; '.join(wrong[:20])}{' …' if len(wrong) > 20 else ''}.",
+            f"{path} is not what was published: {'; '.join(differences[:20])}{' …' if len(differences) > 20 else ''}.",
             hint="Pull it again: what differs is replaced.",
         )
     return receipt
 
 
-def mismatches(receipt: Receipt, base: Path) -> list[str]:
-    """Every file below `base` that is not as its receipt says, with both values."""
-    wrong = [flaw for entry in receipt.files if (flaw := _flaw(base / entry.path, entry))]
+def find_mismatches(receipt: Receipt, base: Path) -> list[str]:
+    """Return every difference between the files below `base` and the receipt, with both values."""
+    found = [flaw for entry in receipt.files if (flaw := _find_flaw(base / entry.path, entry))]
     directory = not (len(receipt.files) == 1 and receipt.digest == f"sha256:{receipt.files[0].sha256}")
-    if not wrong and receipt.digest != receipts.model_digest(receipt.files, directory=directory):
-        wrong.append(f"the receipt's digest {receipt.digest} is not that of its files")
-    return wrong
+    if not found and receipt.digest != receipts.model_digest(receipt.files, directory=directory):
+        found.append(f"the receipt's digest {receipt.digest} is not that of its files")
+    return found
 
 
-def _flaw(path: Path, entry: FileEntry) -> str:
+def _find_flaw(path: Path, entry: FileEntry) -> str:
+    """Return the difference between a file and its entry, or an empty string if equal."""
     try:
         if entry.link is not None and path.readlink().as_posix() != entry.link:
             return f"{entry.path}: the link leads elsewhere"
@@ -44,7 +45,7 @@ def _flaw(path: Path, entry: FileEntry) -> str:
         if size != entry.size:
             return f"{entry.path}: expected {entry.size} bytes, got {size}"
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         return f"{entry.path}: {error.strerror}"
-    return "" if found == entry.sha256 else f"{entry.path}: expected sha256 {entry.sha256}, got {found}"
+    return "" if sha256 == entry.sha256 else f"{entry.path}: expected sha256 {entry.sha256}, got {sha256}"

@@ -1,14 +1,13 @@
-"""What can go wrong, for the process and for one request.
+"""Errors of modelserve: a failed start ends the process with an exit code, a refused request gets an HTTP status.
 
     StartError                    code  reason        the process ends with this code
     ├── NotFoundError               66  not_found     no model at MODEL_PATH
-    ├── WrongBytesError             65  wrong_bytes   damaged, not what the receipt says, or not a model
-    ├── UnfitError                  78  unfit         this image lacks what the model was made with
+    ├── WrongBytesError             65  wrong_bytes   damaged, contradicted by the receipt, or not a model
+    ├── UnfitError                  78  unfit         this image lacks a dependency of the model
     └── ConfigError                 78  config        a setting is wrong
-    RequestError                  4xx, 503            the answer to one request
+    RequestError                  4xx, 503            the answer to a single request
 
-Anything else that escapes is a bug: exit code 70 at the start, status 500 in a request. The codes are those of
-sysexits.h.
+Other exceptions are bugs: exit code 70 at start-up, status 500 in a request. The exit codes follow sysexits.h.
 """
 
 from collections.abc import Mapping
@@ -16,13 +15,13 @@ from typing import ClassVar
 
 
 class StartError(Exception):
-    """The model cannot be served; raised itself only for bugs.
+    """The model cannot be served; raised directly only for bugs.
 
     Attributes:
         code: exit code of the process.
         reason: stable identifier for machines.
-        message: what happened and why, one line.
-        hint: what to do next, one line; may be empty.
+        message: the failure and the cause, one line.
+        hint: the next step, one line; may be empty.
     """
 
     code: ClassVar[int] = 70
@@ -35,19 +34,19 @@ class StartError(Exception):
 
 
 class NotFoundError(StartError):
-    """There is no model where MODEL_PATH points."""
+    """No model exists at MODEL_PATH, or the file is unreadable."""
 
     code, reason = 66, "not_found"
 
 
 class WrongBytesError(StartError):
-    """The file is damaged, is not what its receipt says, or holds no model."""
+    """The file is damaged, contradicts the receipt, or holds no model."""
 
     code, reason = 65, "wrong_bytes"
 
 
 class UnfitError(StartError):
-    """The model is sound, but this environment lacks what it needs: a module, a class, a version."""
+    """The model is intact, but this environment lacks a module, a class or a version."""
 
     code, reason = 78, "unfit"
 
@@ -59,7 +58,7 @@ class ConfigError(StartError):
 
 
 class RequestError(Exception):
-    """One request cannot be answered; `message` goes to the client as `{"error": message}`."""
+    """A single request is refused; the client receives `message` as `{"error": message}`."""
 
     def __init__(self, message: str, *, status: int = 400, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)

@@ -1,34 +1,82 @@
-"""Prometheus metrics: of the app, of the model, and of the pull that brought it (read from the receipt).
+"""Prometheus metrics of the app, of the loaded model, and of the pull recorded in the receipt.
 
-No label holds anything that a client chose: routes are templates, unknown methods are `other`.
+Label values never come from a client: routes are templates, unknown methods are `other`.
 """
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
-    Info,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-from modelserve.model import Model
+from modelserve.receipt import Receipt
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
 
 
+class ModelInfo(NamedTuple):
+    """Exported facts of the loaded model.
+
+    Attributes:
+        load_seconds: duration of reading, checking and loading.
+        receipt: None for a model without a receipt; the metrics of the pull are then left out.
+    """
+
+    name: str
+    version: str
+    digest: str
+    source: str
+    load_seconds: float
+    receipt: Receipt | None
+
+
+class _ModelCollector(Collector):
+    """Collector of the current model's facts; a later model replaces the facts, and registers nothing."""
+
+    info: ModelInfo | None = None
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metric families of the current model; before the first load, yield nothing."""
+        return _collect_model(self.info) if self.info else ()
+
+
+def _collect_model(info: ModelInfo) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "modelserve_model_load_duration_seconds", "Reading, checking and loading the model", info.load_seconds
+    )
+    labels = {"name": info.name, "version": info.version, "digest": info.digest, "source": info.source}
+    yield InfoMetricFamily("modelserve_model", "The model that is served", labels)
+    if (receipt := info.receipt) is None:
+        return
+    for name, text, value in (
+        ("duration_seconds", "What the last pull of the model took", receipt.seconds),
+        ("bytes", "Size of the model as published", float(receipt.bytes)),
+        ("timestamp_seconds", "When the last pull of the model ended", receipt.finished.timestamp()),
+    ):
+        yield GaugeMetricFamily(f"modelfetch_pull_{name}", text, value)
+
+
 class Metrics:
-    """The metrics of one app."""
+    """Metrics of one app, in a registry private to the app."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which says nothing
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter, without information
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
+        self._model = _ModelCollector()
+        registry.register(self._model)
         self.inference_seconds = Histogram(
             "modelserve_inference_duration_seconds",
             "Reading rows, predicting and writing the answer, without the wait for a thread",
@@ -53,30 +101,16 @@ class Metrics:
         )
         self.ready = Gauge("modelserve_model_ready", "1 while predictions are answered and wanted", registry=registry)
 
-    def loaded(self, model: Model) -> None:
-        """Describe a loaded model and the pull that brought it."""
-        registry = self._registry
-        Gauge(
-            "modelserve_model_load_duration_seconds", "Reading, checking and loading the model", registry=registry
-        ).set(model.seconds)
-        Info("modelserve_model", "The model that is served", registry=registry).info(
-            {"name": model.name, "version": model.version, "digest": model.digest, "source": model.source}
-        )
-        if (receipt := model.receipt) is None:
-            return
-        for name, text, value in (
-            ("duration_seconds", "What the last pull of the model took", receipt.seconds),
-            ("bytes", "Size of the model as published", receipt.bytes),
-            ("timestamp_seconds", "When the last pull of the model ended", receipt.finished.timestamp()),
-        ):
-            Gauge(f"modelfetch_pull_{name}", text, registry=registry).set(value)
+    def set_model(self, info: ModelInfo) -> None:
+        """Export the facts of a newly loaded model in place of the previous model's."""
+        self._model.info = info
 
-    def http(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one HTTP request; `route` is the template of its path."""
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one HTTP request; `route` is the path template."""
         method = method if method in _METHODS else "other"
         self.http_seconds.labels(method, route, str(status)).observe(seconds)
 
-    def expose(self, accept: str) -> tuple[bytes, str]:
-        """All metrics in the format that the Accept header asks for, and its content type."""
+    def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """Render the metrics in the format of the Accept header; return the text and the content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type

@@ -1,6 +1,6 @@
-"""Receipts of modelfetch, schema 1, read: what was published, from where, and when.
+"""Reader of modelfetch receipts, schema 1: published files, source, version and time.
 
-A single file's receipt is `<file>.modelfetch.json`; a directory's is `.modelfetch.json` inside it.
+The receipt of a single file is `<file>.modelfetch.json`; the receipt of a directory is `.modelfetch.json` inside.
 """
 
 import json
@@ -16,8 +16,8 @@ SUFFIX = ".modelfetch.json"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A published file: its size in bytes and its sha256 in hexadecimal."""
+class FileEntry:
+    """Published file: size in bytes and sha256 in hexadecimal."""
 
     size: int
     sha256: str
@@ -25,32 +25,32 @@ class Entry:
 
 @dataclass(frozen=True)
 class Receipt:
-    """The part of a receipt that a server needs; `files` by path relative to the receipt's directory."""
+    """Receipt fields needed by a server; `files` by path relative to the directory of the receipt."""
 
     path: Path
     source: str
     version: str
     digest: str
-    files: dict[str, Entry]
+    files: dict[str, FileEntry]
     bytes: int
     seconds: float
     finished: datetime
     tool: str
 
 
-def find(file: Path) -> tuple[Receipt, Entry] | None:
-    """The receipt that speaks for `file`, and what it says of it; None if there is none.
+def find_receipt(file: Path) -> tuple[Receipt, FileEntry] | None:
+    """Find the receipt that lists `file`, and the entry in it; None without a receipt.
 
-    The file's own receipt comes first, then its directory's, then those of the directories above that list it.
+    Search order: the receipt of the file, of the directory, then of each directory above that lists the file.
 
     Raises:
-        WrongBytesError: the receipt is damaged or of another schema, or does not list the file that it stands beside.
+        WrongBytesError: the receipt is damaged, has an unknown schema, or lies beside the file without listing it.
     """
-    own = file.with_name(file.name + SUFFIX)
-    for path in (own, *(parent / SUFFIX for parent in file.parents)):
-        if not _exists(path):
+    file_receipt = file.with_name(file.name + SUFFIX)
+    for path in (file_receipt, *(parent / SUFFIX for parent in file.parents)):
+        if not _is_readable_file(path):
             continue
-        receipt = read(path)
+        receipt = read_receipt(path)
         if entry := receipt.files.get(file.relative_to(path.parent).as_posix()):
             return receipt, entry
         if path.parent == file.parent:
@@ -61,27 +61,27 @@ def find(file: Path) -> tuple[Receipt, Entry] | None:
     return None
 
 
-def _exists(path: Path) -> bool:
+def _is_readable_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a directory above that this user may not look into
+    except OSError:  # this user may not search a directory above
         return False
 
 
-def read(path: Path) -> Receipt:
+def read_receipt(path: Path) -> Receipt:
     """Read one receipt; unknown keys are ignored.
 
     Raises:
-        WrongBytesError: it cannot be read, or is of a schema that this version does not know.
+        WrongBytesError: the receipt is unreadable, damaged or of an unknown schema.
     """
     try:
-        return _decode(path, json.loads(path.read_bytes()))
+        return _parse_receipt(path, json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise WrongBytesError(f"The receipt {path} is damaged: {what}.", hint="Pull the model again.") from error
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise WrongBytesError(f"The receipt {path} is damaged: {reason}.", hint="Pull the model again.") from error
 
 
-def _decode(path: Path, data: dict[str, Any]) -> Receipt:
+def _parse_receipt(path: Path, data: dict[str, Any]) -> Receipt:
     if data["schema"] != SCHEMA:
         raise ValueError(f"its schema is {data['schema']!r}, and this version reads {SCHEMA}")
     return Receipt(
@@ -89,7 +89,7 @@ def _decode(path: Path, data: dict[str, Any]) -> Receipt:
         source=str(data["source"]),
         version=str(data["version"]),
         digest=str(data["digest"]),
-        files={str(f["path"]): Entry(int(f["size"]), str(f["sha256"])) for f in data["files"]},
+        files={str(f["path"]): FileEntry(int(f["size"]), str(f["sha256"])) for f in data["files"]},
         bytes=int(data["bytes"]),
         seconds=float(data["seconds"]),
         finished=datetime.fromisoformat(data["finished"]),

@@ -58,7 +58,7 @@ def test_from_the_store_to_a_prediction(store: "Store", images: Any, podman: Any
     forest = RandomForestClassifier(10, random_state=0).fit(data, target)
     joblib.dump(forest, tmp_path / "model.joblib")
     store.put("iris/v1/model.joblib", (tmp_path / "model.joblib").read_bytes())
-    pulled = podman.run(images.init, volume=volume, env={**store.env, **store.named("iris/v1/model.joblib"), **ENV})
+    pulled = podman.run(images.init, volume=volume, env={**store.env, **store.model_env("iris/v1/model.joblib"), **ENV})
     assert pulled.returncode == 0, pulled.stderr
 
     rows = data[::25].tolist()
@@ -76,7 +76,7 @@ def test_from_the_store_to_a_prediction(store: "Store", images: Any, podman: Any
 def test_a_damaged_model_is_not_served(store: "Store", images: Any, podman: Any, volume: Path) -> None:
     """A file that no longer is what the receipt says ends the app, and its log says why."""
     store.put("iris/v1/model.joblib", b"what was pulled")
-    pulled = podman.run(images.init, volume=volume, env={**store.env, **store.named("iris/v1/model.joblib"), **ENV})
+    pulled = podman.run(images.init, volume=volume, env={**store.env, **store.model_env("iris/v1/model.joblib"), **ENV})
     assert pulled.returncode == 0, pulled.stderr
     (volume / "iris/model.joblib").write_bytes(b"something else!")
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from testkit import keys, tree
+from testkit.file_tree import read_files, write_files
+from testkit.signing_keys import make_key_pair, sign_model
 
 if TYPE_CHECKING:
-    from testkit.faultproxy import FaultProxy
+    from testkit.fault_proxy import FaultProxy
     from testkit.stores import S3Bucket, Store
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800), pytest.mark.slow]
@@ -22,7 +23,7 @@ MODEL = b"a model of some bytes" * 1000
 def test_pulls_from_the_environment(store: "Store", images: Any, podman: Any, volume: Path) -> None:
     """Bucket, path and destination from a ConfigMap are enough: model and receipt are there, readable for any app."""
     store.put("iris/v1/model.joblib", MODEL)
-    env = {**store.env, **store.named("iris/v1/model.joblib"), "LOCAL_MODEL_PATH": "/mnt/models/iris/model.joblib"}
+    env = {**store.env, **store.model_env("iris/v1/model.joblib"), "LOCAL_MODEL_PATH": "/mnt/models/iris/model.joblib"}
 
     run = podman.run(images.init, volume=volume, env=env)
 
@@ -92,14 +93,14 @@ def test_sigterm_ends_it_as_process_one(
     """PID 1 has no default handlers: a pod deleted in the middle of a pull ends by itself, with nothing published."""
     s3_bucket.put("model.joblib", MODEL)
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(method="GET", path="model.joblib", stall_after=1000, stall_seconds=600, times=None)
+    proxy.add_rule(method="GET", path="model.joblib", stall_after=1000, stall_seconds=600, times=None)
     env = s3_bucket.env_at(proxy.url)
     detached = podman.run(
         images.init, s3_bucket.uri("model.joblib"), "/mnt/models/", volume=volume, env=env, flags=("--detach",)
     )
     container = detached.stdout.strip()
     try:
-        proxy.wait_for(lambda: proxy.sent("model.joblib"))
+        proxy.wait_for(lambda: proxy.sent_bytes("model.joblib"))
 
         podman("kill", "--signal=TERM", container)
 
@@ -131,10 +132,10 @@ def test_an_image_built_to_verify_does_and_the_default_one_says_how(
     s3_bucket: "S3Bucket", images: Any, build: Callable[..., str], podman: Any, volume: Path, tmp_path: Path
 ) -> None:
     """`--build-arg SIGN=1` adds what it needs, all compiled; without, the error names it before a byte is fetched."""
-    key = keys.pair(tmp_path)
-    model = tree.write(tmp_path / "model", {"model.joblib": MODEL})
-    keys.sign(model, key, model / "model.sig")
-    for name, data in tree.read(model).items():
+    key = make_key_pair(tmp_path)
+    model = write_files(tmp_path / "model", {"model.joblib": MODEL})
+    sign_model(model, key, model / "model.sig")
+    for name, data in read_files(model).items():
         s3_bucket.put(f"iris/{name}", data)
     (volume / "key.pub").write_bytes(key.public.read_bytes())
     pull = (s3_bucket.uri("iris"), "/mnt/models/iris", "--verify-signature", "--public-key", "/mnt/models/key.pub")

@@ -16,7 +16,7 @@ import rich
 ROOT = Path(__file__).parents[2]
 BOTOCORE = Path(botocore.__file__).parent
 PACKAGES = Path(rich.__file__).parents[1]
-ANSWERS = ROOT / "testkit/awsanswers.py"
+ANSWERS = ROOT / "testkit/botocore_snapshot.py"
 CALLED = re.compile(r"""(?:client_creator|create_nested_client)\(\s*(?:[\w.]+,\s*)?["']([\w-]+)["']""")
 TRACEBACK = """
 import sys

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modelfetch import errors
-from modelfetch.cli.settings import Settings, shown, variables
+from modelfetch.cli.settings import Settings, format_value, list_variables
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -27,8 +27,8 @@ def readme_tables() -> dict[str, str]:
 def _settings_table() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for field, info in Settings.model_fields.items():
-        names = ", ".join(f"`{name}`" for name in variables(field))
-        rows.append(f"| {names} | {_format_code(shown(field, info.default))} | {info.description} |")
+        names = ", ".join(f"`{name}`" for name in list_variables(field))
+        rows.append(f"| {names} | {_format_code(format_value(field, info.default))} | {info.description} |")
     return "\n".join(rows) + "\n"
 
 

@@ -12,11 +12,13 @@ import typer
 import yaml
 
 from modelfetch.cli import app as cli
-from modelfetch.cli import settings
-from modelserve import settings as app_settings
-from modelserve.app import create_app
-from modelserve.service import Service
-from testkit.cli import Cli
+from modelfetch.cli.settings import Settings, list_variables
+from modelserve.engine.inference import EngineLimits, InferenceEngine
+from modelserve.engine.repository import ModelSource
+from modelserve.http.app import create_app
+from modelserve.http.routes import RequestLimits
+from modelserve.process import settings as app_settings
+from testkit.cli_runner import CliRunner
 from tests.contract.tables import README, ROOT, readme_tables, table_pattern
 
 OTHER_PAGES = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
@@ -80,7 +82,7 @@ def test_every_subcommand_that_is_named_exists(page: Path) -> None:
     assert named <= set(COMMANDS)
 
 
-def test_help_and_readme_list_the_same_commands(modelfetch: Cli) -> None:
+def test_help_and_readme_list_the_same_commands(modelfetch: CliRunner) -> None:
     """The commands of `modelfetch --help` are those of the program and the README."""
     listed = re.findall(r"^  ([a-z]+)  ", modelfetch.ok("--help").stdout.partition("Commands:")[2], re.MULTILINE)
 
@@ -101,8 +103,8 @@ def test_every_flag_that_is_named_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_variable_that_is_named_exists(page: Path) -> None:
     """Every `MODELFETCH_*` or `MODELSERVE_*` in a page is read by either package."""
-    ours = {name for field in settings.Settings.model_fields for name in settings.variables(field)}
-    known = ours | set(map(app_settings.variable, app_settings.Settings.model_fields)) | set(NO_SETTINGS)
+    ours = {name for field in Settings.model_fields for name in list_variables(field)}
+    known = ours | set(map(app_settings.get_variable, app_settings.Settings.model_fields)) | set(NO_SETTINGS)
 
     assert set(re.findall(r"MODEL(?:FETCH|SERVE)_[A-Z0-9_]*", page.read_text(encoding="utf-8"))) - known == set()
 
@@ -153,7 +155,7 @@ def test_the_manifests_that_are_shown_are_those_of_k8s() -> None:
     """The README's ConfigMap and pod are excerpts of `k8s/base`, with variables that the code reads."""
     config, pod, kserve = (yaml.safe_load(block) for block in fenced_blocks(README, "yaml"))
     base = yaml.safe_load((ROOT / "k8s/base/deployment.yaml").read_text(encoding="utf-8"))["spec"]["template"]["spec"]
-    known = {name for field in settings.Settings.model_fields for name in settings.variables(field)}
+    known = {name for field in Settings.model_fields for name in list_variables(field)}
 
     assert set(config["data"]) - known == {"S3_BUCKET", "S3_MODEL_PATH"}
     for kind in ("initContainers", "containers"):
@@ -165,7 +167,7 @@ def test_the_manifests_that_are_shown_are_those_of_k8s() -> None:
     assert kserve["spec"]["container"]["name"] == "storage-initializer"
 
 
-def test_the_failure_that_is_shown_is_what_a_failure_says(modelfetch: Cli) -> None:
+def test_the_failure_that_is_shown_is_what_a_failure_says(modelfetch: CliRunner) -> None:
     """The README's line of JSON has the keys, code and reason of a real failure."""
     shown = json.loads(fenced_blocks(README, "json")[0])
 
@@ -178,7 +180,8 @@ def test_the_failure_that_is_shown_is_what_a_failure_says(modelfetch: Cli) -> No
 
 def test_the_routes_that_are_shown_are_served() -> None:
     """Every `GET /path` and `POST /path` of the README is a route of modelserve."""
-    app = create_app(Service(app_settings.Settings.model_validate({"MODEL_PATH": "model.joblib"})))
+    engine = InferenceEngine(ModelSource(Path("model.joblib")), EngineLimits(max_requests=1, threads=1))
+    app = create_app(engine, RequestLimits(max_body=1, max_rows=1, body_timeout=1), port=8000)
     served = {(method, path) for path, ways in app.openapi()["paths"].items() for method in ways}
     served |= {("get", "/"), ("get", app.docs_url)}
 

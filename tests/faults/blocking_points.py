@@ -10,9 +10,10 @@ from typing import Any
 
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.receipt import FileEntry, Receipt
-from testkit import archives, mounts, tree
-from testkit.cli import Cli, Running
-from testkit.faultproxy import FaultProxy
+from testkit import archives, mounts
+from testkit.cli_runner import CliRunner, RunningCommand
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import STAGING_NAME, random_bytes
 from testkit.stores import S3Bucket
 from tests.faults import kill_trial
 
@@ -34,7 +35,7 @@ class BlockedPull:
         stack: resources to close at the end.
     """
 
-    cli: Cli
+    cli: CliRunner
     bucket: S3Bucket
     make_proxy: Callable[..., FaultProxy]
     directory: Path
@@ -45,7 +46,7 @@ class BlockedPull:
         """Return the destination of the pull."""
         return self.directory / "volume" / "m"
 
-    def start_pull(self, endpoint: str, key: str = "m", **env: str) -> Running:
+    def start_pull(self, endpoint: str, key: str = "m", **env: str) -> RunningCommand:
         """Start a pull whose own timeouts are all far away."""
         far = {"MODELFETCH_RETRY_WAIT": LONG_DURATION, **self.bucket.env_at(endpoint), **env}
         return self.cli.start("pull", self.bucket.uri(key), self.destination, "--stall-timeout", LONG_DURATION, env=far)
@@ -53,24 +54,24 @@ class BlockedPull:
     def spoil_downloads(self, key: str = "m", **rule: Any) -> FaultProxy:
         """Return a fault proxy in front of the store with `rule` for every download of `key`."""
         proxy = self.make_proxy(self.bucket.endpoint)
-        proxy.add(times=None, **self.bucket.downloads(key), **rule)
+        proxy.add_rule(times=None, **self.bucket.download_filter(key), **rule)
         return proxy
 
 
-def block_at_startup(site: BlockedPull) -> Running:
+def block_at_startup(site: BlockedPull) -> RunningCommand:
     """Start-up: half a second of imports, during most of which Python has no signal handler."""
     running = site.start_pull(site.bucket.endpoint)
     running.wait_for(lambda: kill_trial.has_signal_handler(running.process.pid), WAIT_SECONDS)
     return running
 
 
-def block_on_dns(site: BlockedPull) -> Running:
+def block_on_dns(site: BlockedPull) -> RunningCommand:
     """DNS lookup at a name server without answers.
 
     Raises:
         CannotMountError: the machine's name server cannot be replaced here.
     """
-    mounts.run("unshare", "--mount", "true")
+    mounts.run_privileged("unshare", "--mount", "true")
     server = site.stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     try:
         server.bind((NAME_SERVER, 53))
@@ -84,7 +85,7 @@ def block_on_dns(site: BlockedPull) -> Running:
     return running
 
 
-def block_on_connect(site: BlockedPull) -> Running:
+def block_on_connect(site: BlockedPull) -> RunningCommand:
     """TCP connect to a server with a full backlog: an attempt lasts 10 s, and the next follows much later."""
     server = site.stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
     port = server.getsockname()[1]
@@ -104,69 +105,69 @@ def _is_connecting(pid: int) -> bool:
     return bool(waiting & set(_list_open_files(pid)))
 
 
-def block_on_metadata(site: BlockedPull) -> Running:
+def block_on_metadata(site: BlockedPull) -> RunningCommand:
     """Response to the SDK's first request."""
     proxy = site.make_proxy(site.bucket.endpoint)
-    proxy.add(times=None, mute=True)
+    proxy.add_rule(times=None, mute=True)
     running = site.start_pull(proxy.url)
-    proxy.wait_for(proxy.came, WAIT_SECONDS)
+    proxy.wait_for(proxy.matching_requests, WAIT_SECONDS)
     return running
 
 
-def block_between_attempts(site: BlockedPull) -> Running:
+def block_between_attempts(site: BlockedPull) -> RunningCommand:
     """Pause before the next attempt of the whole pull: the store answers 503."""
     proxy = site.make_proxy(site.bucket.endpoint)
-    proxy.add(times=None, status=503)
+    proxy.add_rule(times=None, status=503)
     running = site.start_pull(proxy.url)
     running.wait_for(lambda: any("Next try" in line["message"] for line in running.log), WAIT_SECONDS)
     return running
 
 
-def block_on_headers(site: BlockedPull) -> Running:
+def block_on_headers(site: BlockedPull) -> RunningCommand:
     """Response head of the model's download."""
     proxy = site.spoil_downloads(mute=True)
     running = site.start_pull(proxy.url)
-    proxy.wait_for(lambda: proxy.came(**site.bucket.downloads("m")), WAIT_SECONDS)
+    proxy.wait_for(lambda: proxy.matching_requests(**site.bucket.download_filter("m")), WAIT_SECONDS)
     return running
 
 
-def block_on_body(site: BlockedPull) -> Running:
+def block_on_body(site: BlockedPull) -> RunningCommand:
     """Rest of a download after its first bytes have arrived."""
     proxy = site.spoil_downloads(stall_after=50_000)
     running = site.start_pull(proxy.url)
-    proxy.wait_for(lambda: proxy.sent() >= 50_000, WAIT_SECONDS)
+    proxy.wait_for(lambda: proxy.sent_bytes() >= 50_000, WAIT_SECONDS)
     return running
 
 
-def block_on_retry_after(site: BlockedPull) -> Running:
+def block_on_retry_after(site: BlockedPull) -> RunningCommand:
     """Pause before the next request, as long as the store's Retry-After says."""
     proxy = site.spoil_downloads(status=503, headers={"Retry-After": "600"})
     running = site.start_pull(proxy.url)
-    proxy.wait_for(lambda: proxy.came(**site.bucket.downloads("m")), WAIT_SECONDS)
+    proxy.wait_for(lambda: proxy.matching_requests(**site.bucket.download_filter("m")), WAIT_SECONDS)
     return running
 
 
-def block_on_archive_body(site: BlockedPull) -> Running:
+def block_on_archive_body(site: BlockedPull) -> RunningCommand:
     """Rest of an archive: the first member is on the disk, the second is missing."""
-    data = archives.packed({"a": tree.noise(5_000_000), "b": tree.noise(9_000_000)}, "tar.gz")
+    data = archives.pack_files({"a": random_bytes(5_000_000), "b": random_bytes(9_000_000)}, "tar.gz")
     site.bucket.put("m.tar.gz", data)
     proxy = site.spoil_downloads("m.tar.gz", covers=10_000_000, stall_after=0)
     running = site.start_pull(proxy.url, "m.tar.gz")
-    running.wait_for(lambda: [*site.directory.rglob(f"{tree.STAGING}/*/tree/b")], WAIT_SECONDS)
+    running.wait_for(lambda: [*site.directory.rglob(f"{STAGING_NAME}/*/tree/b")], WAIT_SECONDS)
     return running
 
 
-def block_on_staging_lock(site: BlockedPull) -> Running:
+def block_on_staging_lock(site: BlockedPull) -> RunningCommand:
     """Staging lock held by another pull to the same destination."""
     proxy = site.spoil_downloads(stall_after=0)
     site.start_pull(proxy.url)
-    proxy.wait_for(lambda: proxy.came(**site.bucket.downloads("m")), WAIT_SECONDS)
+    proxy.wait_for(lambda: proxy.matching_requests(**site.bucket.download_filter("m")), WAIT_SECONDS)
     running = site.start_pull(proxy.url)
     running.wait_for(lambda: any("another pull" in line["message"] for line in running.log), WAIT_SECONDS)
     return running
 
 
-def block_on_hashing(site: BlockedPull) -> Running:
+def block_on_hashing(site: BlockedPull) -> RunningCommand:
     """Hashing of a large file by `verify`: busy, not blocked."""
     site.destination.parent.mkdir()
     with site.destination.open("wb") as file:
@@ -188,7 +189,7 @@ def _list_open_files(pid: int) -> list[str]:
     return found
 
 
-BLOCKING_POINTS: dict[str, Callable[[BlockedPull], Running]] = {
+BLOCKING_POINTS: dict[str, Callable[[BlockedPull], RunningCommand]] = {
     function.__name__.removeprefix("block_").replace("_", " "): function
     for function in (
         *(

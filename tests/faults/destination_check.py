@@ -8,7 +8,7 @@ from pathlib import Path
 from modelfetch.errors import ModelfetchError, WrongBytesError
 from modelfetch.verify import verify
 from modelfetch.volume import receipt as receipts
-from testkit import tree
+from testkit.file_tree import RECEIPT_NAME, STAGING_NAME, sha256_hex
 from tests.faults.scenarios import ModelVersion, PreparedScenario, Scenario, State
 
 
@@ -16,9 +16,9 @@ def read_state(root: Path) -> State:
     """Return every entry below a directory, without staging areas."""
     found = {}
     for here, folders, files in os.walk(root):
-        if tree.STAGING in folders:
-            folders.remove(tree.STAGING)
-        for name in {*folders, *files} - {tree.STAGING}:  # may be a symlink instead of a directory
+        if STAGING_NAME in folders:
+            folders.remove(STAGING_NAME)
+        for name in {*folders, *files} - {STAGING_NAME}:  # may be a symlink instead of a directory
             path = Path(here, name)
             found[path.relative_to(root).as_posix()] = _describe_entry(path)
     return found
@@ -39,13 +39,13 @@ def check_destination(prepared: PreparedScenario, volume: Path) -> tuple[str, li
     """Return the model visible at a destination ("old", "new", "none" or "a mixture") and the flaws found."""
     scenario, present = prepared.scenario, read_state(volume)
     receipt_paths = [
-        path for path, entry in present.items() if path.endswith(tree.RECEIPT) and entry.startswith("file")
+        path for path, entry in present.items() if path.endswith(RECEIPT_NAME) and entry.startswith("file")
     ]
     flaws = [flaw for path in receipt_paths for flaw in _check_receipt(volume / path)]
     flaws += [f"a stranger's {path} was touched" for path in scenario.foreign_files if path not in present]
-    if f"m/{tree.RECEIPT}" not in receipt_paths and f"m{tree.RECEIPT}" not in receipt_paths:
+    if f"m/{RECEIPT_NAME}" not in receipt_paths and f"m{RECEIPT_NAME}" not in receipt_paths:
         return "none", flaws + _check_without_receipt(prepared, present)
-    without_receipts = {path: entry for path, entry in present.items() if not path.endswith(tree.RECEIPT)}
+    without_receipts = {path: entry for path, entry in present.items() if not path.endswith(RECEIPT_NAME)}
     for name, model in (("old", scenario.old), ("new", scenario.new)):
         if model and without_receipts == _expected_volume(scenario, model):
             return name, flaws
@@ -64,11 +64,11 @@ def _check_receipt(receipt: Path) -> list[str]:
         return []  # an invalid receipt claims nothing
     for entry in content.files:
         path = receipt.parent / entry.path
-        if not path.is_file() or tree.sha256(path.read_bytes()) != entry.sha256:
+        if not path.is_file() or sha256_hex(path.read_bytes()) != entry.sha256:
             flaws.append(f"{receipt.name} lists {entry.path}, which is not so")
     try:
         verify(
-            receipt.parent if receipt.name == tree.RECEIPT else receipt.with_name(receipt.name[: -len(tree.RECEIPT)])
+            receipt.parent if receipt.name == RECEIPT_NAME else receipt.with_name(receipt.name[: -len(RECEIPT_NAME)])
         )
     except ModelfetchError as error:
         flaws.append(error.message)
@@ -77,7 +77,7 @@ def _check_receipt(receipt: Path) -> list[str]:
 
 def _expected_volume(scenario: Scenario, model: ModelVersion) -> State:
     """Return the expected state of a volume with this model, without receipts."""
-    others = {path: f"file 644 {tree.sha256(data)}" for path, data in scenario.foreign_files.items()}
+    others = {path: f"file 644 {sha256_hex(data)}" for path, data in scenario.foreign_files.items()}
     above = {str(parent) for path in others for parent in Path(path).parents} - {"."}
     others |= dict.fromkeys(above, "directory 755")
     if scenario.kind == "file":
@@ -103,9 +103,9 @@ def check_finished_pull(prepared: PreparedScenario, volume: Path) -> list[str]:
     name, flaws = check_destination(prepared, volume)
     if name != "new":
         flaws.append(f"after a pull that succeeded, the destination holds {name}")
-    leftovers = [path for area in volume.rglob(tree.STAGING) for path in area.rglob("*")]
+    leftovers = [path for area in volume.rglob(STAGING_NAME) for path in area.rglob("*")]
     orphans = [path for path in leftovers if path.is_dir() or path.suffix != ".lock" or path.lstat().st_size]
-    found = [path for path in read_state(volume) if path.endswith(tree.RECEIPT)]
+    found = [path for path in read_state(volume) if path.endswith(RECEIPT_NAME)]
     if len(found) != 1:
         flaws.append(f"the receipts are {found}")
     return flaws + [f"{path.relative_to(volume)} is left" for path in orphans]

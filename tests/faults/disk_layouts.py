@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from testkit import mounts, tree
+from testkit import mounts
+from testkit.file_tree import write_files
 from tests.faults.disk_scenarios import DIRECTORIES, EVERY_KIND
 from tests.faults.disk_trial import DiskCase, TrialVolume
 
@@ -89,7 +90,7 @@ def forbid_listing(trial: TrialVolume) -> None:
 def leave_foreign_staging_area(trial: TrialVolume) -> None:
     """Leave a staging area of another user, with a lock inside."""
     trial.lay_out()
-    tree.write(trial.staging_area, {"0123456789abcdef.lock": b""})
+    write_files(trial.staging_area, {"0123456789abcdef.lock": b""})
     change_owner(trial.staging_area, FOREIGN_UID)
     trial.drop_privileges()
     trial.heal = partial(shutil.rmtree, trial.staging_area)
@@ -99,7 +100,7 @@ def put_conflict(kind: str, trial: TrialVolume) -> None:
     """Put a foreign file or directory at a path of the model."""
 
     def put(template: Path) -> None:
-        tree.write(template, {"m/m/x" if kind == "directory" else "m": b"theirs"})
+        write_files(template, {"m/m/x" if kind == "directory" else "m": b"theirs"})
 
     def away() -> None:
         shutil.rmtree(trial.path)
@@ -140,7 +141,7 @@ def make_lost_and_found(trial: TrialVolume) -> None:
 
 def mount_new_ext4(trial: TrialVolume) -> None:
     """Mount a fresh ext4 file system at the destination."""
-    trial.stack.enter_context(mounts.ext4(trial.path / "m", trial.directory / "image", 16 << 20))
+    trial.stack.enter_context(mounts.mount_ext4(trial.path / "m", trial.directory / "image", 16 << 20))
     trial.replace_template(lambda template: (template / "m" / "lost+found").mkdir(mode=0o700, parents=True))
 
 
@@ -148,7 +149,7 @@ def lay_out_projected_volume(trial: TrialVolume) -> None:
     """Add the entries of a Kubernetes projected volume beside the model: symlinks to symlinks."""
 
     def put(template: Path) -> None:
-        tree.write(template / "m" / "..2026_11_21", {"ca.crt": b"theirs"})
+        write_files(template / "m" / "..2026_11_21", {"ca.crt": b"theirs"})
         (template / "m" / "..data").symlink_to("..2026_11_21")
         (template / "m" / "ca.crt").symlink_to("..data/ca.crt")
 
@@ -172,7 +173,7 @@ def point_to_symlink_loop(trial: TrialVolume) -> None:
 
 def mount_destination(trial: TrialVolume) -> None:
     """Mount the destination itself: its file system differs from that of the parent directory."""
-    trial.stack.enter_context(mounts.tmpfs(trial.path / "m", "size=8m"))
+    trial.stack.enter_context(mounts.mount_tmpfs(trial.path / "m", "size=8m"))
     trial.lay_out()
 
 
@@ -181,7 +182,7 @@ def bind_mount_destination(trial: TrialVolume) -> None:
     trial.path = trial.directory / "vo lüme"
     trial.lay_out()
     shutil.copytree(trial.path / "m", trial.directory / "real", symlinks=True)
-    trial.stack.enter_context(mounts.bound(trial.directory / "real", trial.path / "m"))
+    trial.stack.enter_context(mounts.bind_mount(trial.directory / "real", trial.path / "m"))
 
 
 def bind_mount_file(trial: TrialVolume) -> None:
@@ -189,13 +190,13 @@ def bind_mount_file(trial: TrialVolume) -> None:
     trial.lay_out()
     shutil.copy2(trial.path / "m", trial.directory / "real")
     mount = ExitStack()
-    mount.enter_context(mounts.bound(trial.directory / "real", trial.path / "m"))
+    mount.enter_context(mounts.bind_mount(trial.directory / "real", trial.path / "m"))
     heal_later(trial, mount.close)
 
 
 def mount_overlay(trial: TrialVolume) -> None:
     """Put the old model into a layer of the image: its directories cannot be renamed."""
-    trial.stack.enter_context(mounts.overlay(trial.path, trial.prepared.template, trial.directory / "upper"))
+    trial.stack.enter_context(mounts.mount_overlay(trial.path, trial.prepared.template, trial.directory / "upper"))
 
 
 def mount_noexec(trial: TrialVolume) -> None:
@@ -205,7 +206,7 @@ def mount_noexec(trial: TrialVolume) -> None:
 
 def mount_fat(trial: TrialVolume) -> None:
     """Use a file system without owners, links and case."""
-    trial.stack.enter_context(mounts.vfat(trial.path, trial.directory / "image", 16 << 20))
+    trial.stack.enter_context(mounts.mount_vfat(trial.path, trial.directory / "image", 16 << 20))
     trial.lay_out()
 
 
@@ -213,8 +214,8 @@ def make_file_immutable(trial: TrialVolume) -> None:
     """Make a file of the old model immutable."""
     trial.lay_out()
     last = max(path for path in (trial.path / "m", *trial.path.rglob("weights/0.bin")) if path.is_file())
-    mounts.run("chattr", "+i", str(last))
-    heal_later(trial, partial(mounts.run, "chattr", "-i", str(last)))
+    mounts.run_privileged("chattr", "+i", str(last))
+    heal_later(trial, partial(mounts.run_privileged, "chattr", "-i", str(last)))
 
 
 def set_umask(umask: int, trial: TrialVolume) -> None:

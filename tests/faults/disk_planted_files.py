@@ -8,12 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from modelfetch import uri
 from modelfetch.inspection import inspect_source
-from modelfetch.pull.pull import PullOptions
-from modelfetch.sources import Access
+from modelfetch.pull.options import PullOptions
+from modelfetch.sources import SourceOptions, parse_uri
 from modelfetch.volume import staging as stage
-from testkit import tree
+from testkit.file_tree import RECEIPT_NAME, write_files
 from tests.faults import destination_check
 from tests.faults.disk_trial import DiskCase, TrialVolume
 
@@ -25,7 +24,7 @@ WITHOUT_OLD_MODEL = ("new file", "new directory")
 
 def make_work_directory(trial: TrialVolume) -> Path:
     """Make the directory in which this destination's files are staged, and return its path."""
-    path = trial.staging_area / stage._ident("m")
+    path = trial.staging_area / stage._make_area_id("m")
     path.mkdir(parents=True)
     return path
 
@@ -34,7 +33,7 @@ def write_journal(trial: TrialVolume, files: Iterable[str]) -> Path:
     """Make a staging area with a resume journal of this very model, in which `files` are complete."""
     trial.lay_out()
     work = make_work_directory(trial)
-    plan = inspect_source(uri.parse_uri(trial.prepared.uri), Access(), PullOptions()).plan.resume_key
+    plan = inspect_source(parse_uri(trial.prepared.uri), SourceOptions(), PullOptions()).plan.resume_key
     lines: list[object] = [{"plan": plan}, *([file, 0, 0] for file in files)]
     (work / "parts.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return work
@@ -55,7 +54,7 @@ def plant_entry(path: Path, kind: str, outside: Path) -> None:
         case "FIFO":
             os.mkfifo(path)
         case "directory":
-            tree.write(path, {"sub/file": b"theirs"})
+            write_files(path, {"sub/file": b"theirs"})
         case "huge":
             with path.open("wb") as file:
                 file.truncate(HUGE_BYTES)
@@ -82,7 +81,7 @@ def replace_work_directory(kind: str, trial: TrialVolume) -> None:
     """Replace this destination's directory in the staging area."""
     trial.lay_out()
     trial.staging_area.mkdir()
-    plant_entry(trial.staging_area / stage._ident("m"), kind, trial.outside)
+    plant_entry(trial.staging_area / stage._make_area_id("m"), kind, trial.outside)
 
 
 def replace_staged_entry(name: str, kind: str, trial: TrialVolume) -> None:
@@ -95,7 +94,7 @@ def replace_lock(kind: str, trial: TrialVolume) -> None:
     """Replace the staging lock by an entry of another kind."""
     trial.lay_out()
     trial.staging_area.mkdir()
-    lock = trial.staging_area / f"{stage._ident('m')}.lock"
+    lock = trial.staging_area / f"{stage._make_area_id('m')}.lock"
     plant_entry(lock, kind, trial.outside)
     trial.heal = partial(remove_planted, lock)
 
@@ -154,13 +153,13 @@ def replace_receipt_by_directory(trial: TrialVolume) -> None:
 
 def locate_receipt(trial: TrialVolume, volume: Path) -> Path:
     """Return the path of a volume's receipt."""
-    return volume / f"m{tree.RECEIPT}" if trial.prepared.scenario.kind == "file" else volume / "m" / tree.RECEIPT
+    return volume / f"m{RECEIPT_NAME}" if trial.prepared.scenario.kind == "file" else volume / "m" / RECEIPT_NAME
 
 
 def edit_receipt(change: Callable[[dict[str, Any]], object], trial: TrialVolume) -> None:
     """Change the content of the receipt."""
     trial.lay_out()
-    (receipt,) = trial.path.rglob(f"*{tree.RECEIPT}")
+    (receipt,) = trial.path.rglob(f"*{RECEIPT_NAME}")
     content = json.loads(receipt.read_text())
     change(content)
     receipt.write_text(json.dumps(content))
@@ -173,7 +172,7 @@ def claim_outside_files(content: dict[str, Any]) -> None:
 
 def claim_new_version(files: Sequence[int], trial: TrialVolume) -> None:
     """Claim the version to be pulled in a receipt, for some of the old files or none."""
-    plan = inspect_source(uri.parse_uri(trial.prepared.uri), Access(), PullOptions()).plan
+    plan = inspect_source(parse_uri(trial.prepared.uri), SourceOptions(), PullOptions()).plan
 
     def claim(said: dict[str, Any]) -> None:
         said["source"], said["version"] = str(plan.uri), plan.version

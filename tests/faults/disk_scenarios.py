@@ -4,7 +4,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 
-from testkit import tree
+from testkit.file_tree import random_bytes
 from tests.faults.scenarios import ModelVersion, Scenario
 
 
@@ -21,12 +21,17 @@ class ZippedVersion(ModelVersion):
         return sink.getvalue()
 
 
-OLD = {"config.json": b"{1}", "gone/old.bin": tree.noise(50_000, 1), "weights/0.bin": tree.noise(300_000, 2)}
-NEW = {"config.json": b"{22}", "new/n.bin": b"n", "weights/0.bin": tree.noise(600_000, 3), "weights/1.bin": b"1" * 5000}
+OLD = {"config.json": b"{1}", "gone/old.bin": random_bytes(50_000, 1), "weights/0.bin": random_bytes(300_000, 2)}
+NEW = {
+    "config.json": b"{22}",
+    "new/n.bin": b"n",
+    "weights/0.bin": random_bytes(600_000, 3),
+    "weights/1.bin": b"1" * 5000,
+}
 MANY = {f"{number:02}.bin": b"%d" % number for number in range(50)}
-REPEATED = {f"{number}.bin": tree.noise(3000, number) * 70 for number in range(4)}  # compresses well
+REPEATED = {f"{number}.bin": random_bytes(3000, number) * 70 for number in range(4)}  # compresses well
 FOREIGN_FILES = {"m/mine.txt": b"mine", "m/weights/mine": b"mine"}
-FILE, OLD_FILE = ModelVersion({"m": tree.noise(700_000, 4)}), ModelVersion({"m": tree.noise(300_000, 5)})
+FILE, OLD_FILE = ModelVersion({"m": random_bytes(700_000, 4)}), ModelVersion({"m": random_bytes(300_000, 5)})
 
 SCENARIOS = {
     scenario.name: scenario
@@ -43,7 +48,7 @@ SCENARIOS = {
         Scenario("zip", "archive", ZippedVersion(NEW), old=ZippedVersion(OLD)),
         Scenario("tar.gz that grows", "archive", ModelVersion(REPEATED), old=ModelVersion(OLD)),
         Scenario("zip that grows", "archive", ZippedVersion(REPEATED), old=ZippedVersion(OLD)),
-        Scenario("large file", "file", ModelVersion({"m": tree.noise(12_000_000, 6)}), old=OLD_FILE),
+        Scenario("large file", "file", ModelVersion({"m": random_bytes(12_000_000, 6)}), old=OLD_FILE),
     )
 }
 EVERY_KIND = ("file", "directory", "mixed directory", "tar.gz", "zip")

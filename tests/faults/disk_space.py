@@ -56,16 +56,16 @@ def limit_inodes(trial: TrialVolume) -> None:
 def mount_small_destination(trial: TrialVolume) -> None:
     """Mount a small volume at the destination, on a large volume."""
     trial.stack.enter_context(
-        mounts.tmpfs(trial.path / "m", f"size={old_model_bytes(trial.prepared.scenario) + 100 * KIB}")
+        mounts.mount_tmpfs(trial.path / "m", f"size={old_model_bytes(trial.prepared.scenario) + 100 * KIB}")
     )
     trial.lay_out()
-    trial.heal = partial(mounts.run, "mount", "-o", "remount,size=16m", str(trial.path / "m"))
+    trial.heal = partial(mounts.run_privileged, "mount", "-o", "remount,size=16m", str(trial.path / "m"))
 
 
 def mount_large_destination(trial: TrialVolume) -> None:
     """Mount a large volume at the destination, on a small volume."""
-    trial.stack.enter_context(mounts.tmpfs(trial.path, "size=64k"))
-    trial.stack.enter_context(mounts.tmpfs(trial.path / "m", "size=16m"))
+    trial.stack.enter_context(mounts.mount_tmpfs(trial.path, "size=64k"))
+    trial.stack.enter_context(mounts.mount_tmpfs(trial.path / "m", "size=16m"))
     trial.lay_out()
 
 
@@ -94,10 +94,10 @@ def kill_earlier_pull(trial: TrialVolume) -> None:
     assert trial.proxy
     leave_just_enough(trial)
     much = max(map(len, trial.prepared.scenario.new.files.values())) // 2
-    trial.proxy.add(**trial.downloads, stall_after=much, times=None)
+    trial.proxy.add_rule(**trial.downloads, stall_after=much, times=None)
     running = trial.cli.start("pull", trial.prepared.uri, trial.path / "m", *trial.args, env=trial.env)
-    trial.proxy.wait_for(lambda: trial.proxy is not None and trial.proxy.sent() >= much)
-    running.signal(signal.SIGKILL, RUN_SECONDS)
+    trial.proxy.wait_for(lambda: trial.proxy is not None and trial.proxy.sent_bytes() >= much)
+    running.send_signal(signal.SIGKILL, RUN_SECONDS)
     trial.proxy.clear()
 
 
@@ -106,11 +106,11 @@ def fill_meanwhile(trial: TrialVolume) -> None:
     assert trial.proxy
     disk, scenario = trial.directory / "disk", trial.prepared.scenario
     trial.stack.enter_context(
-        mounts.tmpfs(disk, f"size={old_model_bytes(scenario) + new_model_bytes(scenario) + 16 * BLOCK}")
+        mounts.mount_tmpfs(disk, f"size={old_model_bytes(scenario) + new_model_bytes(scenario) + 16 * BLOCK}")
     )
     trial.path = disk / "volume"
     trial.lay_out()
-    trial.proxy.add(**trial.downloads, before=partial(fill_volume, disk / "theirs"), times=None)
+    trial.proxy.add_rule(**trial.downloads, before=partial(fill_volume, disk / "theirs"), times=None)
 
     def heal() -> None:
         assert trial.proxy

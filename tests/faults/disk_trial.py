@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from modelfetch.volume import receipt as receipts
-from testkit import mounts, tree
-from testkit.cli import Cli, Run
-from testkit.faultproxy import FaultProxy
+from testkit import mounts
+from testkit.cli_runner import CliRunner, Run
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import STAGING_NAME, write_files
 from testkit.stores import Store
-from testkit.warm import Warm
+from testkit.warm_process import WarmProcess
 from tests.faults import destination_check
 from tests.faults.scenarios import PreparedScenario, State
 
@@ -54,8 +55,8 @@ class TrialVolume:
     prepared: PreparedScenario
     directory: Path
     stack: ExitStack
-    cli: Cli
-    forker: Warm
+    cli: CliRunner
+    forker: WarmProcess
     path: Path = Path()
     destination: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
@@ -68,7 +69,7 @@ class TrialVolume:
 
     def __post_init__(self) -> None:
         self.path = self.directory / "volume"
-        tree.write(self.outside, OUTSIDE_FILES)
+        write_files(self.outside, OUTSIDE_FILES)
         self.outside_before: State = destination_check.read_state(self.outside)
 
     @property
@@ -80,7 +81,7 @@ class TrialVolume:
     def staging_area(self) -> Path:
         """Return the path of the staging area."""
         home = self.prepared.scenario.kind == "file" or not self.prepared.scenario.piecemeal
-        return (self.path if home else self.path / "m") / tree.STAGING
+        return (self.path if home else self.path / "m") / STAGING_NAME
 
     def replace_template(self, change: Callable[[Path], object]) -> None:
         """Change a copy of the template, and lay the copy out."""
@@ -100,12 +101,12 @@ class TrialVolume:
 
     def mount_tmpfs(self, options: str) -> None:
         """Mount a tmpfs as the volume, and lay out the template."""
-        self.stack.enter_context(mounts.tmpfs(self.path, options))
+        self.stack.enter_context(mounts.mount_tmpfs(self.path, options))
         self.lay_out()
 
     def remount(self, options: str) -> None:
         """Change the mount options of the volume."""
-        mounts.run("mount", "-o", f"remount,{options}", str(self.path))
+        mounts.run_privileged("mount", "-o", f"remount,{options}", str(self.path))
 
     def drop_privileges(self) -> None:
         """Run the pull as a user bound by owners and modes."""
@@ -150,18 +151,18 @@ class TrialSource:
     """A scenario and its source: the local disk, or a store behind a proxy per trial."""
 
     prepared: PreparedScenario
-    forker: Warm
+    forker: WarmProcess
     store: Store | None = None
 
     def make_volume(self, at: Path, stack: ExitStack) -> TrialVolume:
         """Make the volume and the command line of a trial."""
         (at / "home").mkdir(parents=True)
-        cli = stack.enter_context(closing(Cli(at / "home")))
+        cli = stack.enter_context(closing(CliRunner(at / "home")))
         cli.env = {name: value for name, value in cli.env.items() if not name.startswith(("COV", "COVERAGE_"))}
         if self.store is None:
             return TrialVolume(self.prepared, at, stack, cli, self.forker)
         proxy = stack.enter_context(closing(FaultProxy(self.store.endpoint)))
-        env, downloads = self.store.env_at(proxy.url), self.store.downloads()
+        env, downloads = self.store.env_at(proxy.url), self.store.download_filter()
         return TrialVolume(self.prepared, at, stack, cli, self.forker, env=env, proxy=proxy, downloads=downloads)
 
 
@@ -205,7 +206,7 @@ def run_trial(case: DiskCase, source: TrialSource, directory: Path) -> DiskVerdi
             for word in case.message_words
             if word not in failure_text(run)
         ]
-        if case.no_download and volume.proxy and (downloads := volume.proxy.came(**volume.downloads)):
+        if case.no_download and volume.proxy and (downloads := volume.proxy.matching_requests(**volume.downloads)):
             verdict.flaws.append(f"bytes were asked for: {downloads}")
         if case.must_heal:
             verdict.flaws += check_next_pull(volume)
@@ -242,7 +243,7 @@ def judge_pull(volume: TrialVolume, run: Run, codes: Sequence[int]) -> tuple[str
 
 def check_failure(run: Run) -> list[str]:
     """Return the parts missing from a failure report."""
-    if run.code not in DOCUMENTED_CODES or "Traceback" in run.said:
+    if run.code not in DOCUMENTED_CODES or "Traceback" in run.all_output:
         return [f"exit code {run.code} is none that is documented: {run.stderr}"]
     try:
         missing = [key for key in ("message", "hint") if not run.error.get(key)]
@@ -262,7 +263,7 @@ def check_file_times(volume: TrialVolume) -> list[str]:
 
 def count_staged_bytes(volume: Path) -> int:
     """Return the bytes of staging areas, as allocated on the disk."""
-    paths = [path for area in volume.rglob(tree.STAGING) for path in area.rglob("*")]
+    paths = [path for area in volume.rglob(STAGING_NAME) for path in area.rglob("*")]
     return sum(path.lstat().st_blocks * 512 for path in paths if not path.is_dir())
 
 

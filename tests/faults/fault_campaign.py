@@ -8,11 +8,12 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testkit import toxiproxy, tree
-from testkit.cli import Cli, Run
-from testkit.faultproxy import FaultProxy
-from testkit.stores import GCS, S3
-from testkit.warm import Warm
+from testkit import toxiproxy
+from testkit.cli_runner import CliRunner, Run
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import RECEIPT_NAME, STAGING_NAME, read_files, sha256_hex
+from testkit.stores import GCSServer, S3Server
+from testkit.warm_process import WarmProcess
 from tests.faults.campaign_report import Row
 from tests.faults.fault import RIGHT, Fault
 from tests.faults.network_route import NetworkRoute
@@ -78,10 +79,10 @@ class Campaign:
         thorough: pull once more after every pull, not only after a failure.
     """
 
-    servers: Mapping[str, S3 | GCS]
+    servers: Mapping[str, S3Server | GCSServer]
     models: Mapping[tuple[str, str], StoredModel]
     toxiproxy: str
-    warm: Warm
+    warm: WarmProcess
     directory: Path
     thorough: bool
     _peaks: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -124,11 +125,11 @@ class Campaign:
     def _run_trial(self, case: FaultCase, model: StoredModel, directory: Path) -> FaultOutcome:
         with ExitStack() as stack:
             proxy = stack.enter_context(closing(FaultProxy(model.store.endpoint)))
-            stream = stack.enter_context(toxiproxy.stream(self.toxiproxy, proxy.url))
+            stream = stack.enter_context(toxiproxy.open_stream(self.toxiproxy, proxy.url))
             (directory / "route").mkdir(parents=True)
             route = NetworkRoute(model, proxy, stream, directory / "route", case.variant)
             (directory / "home").mkdir()
-            cli = Cli(directory / "home")
+            cli = CliRunner(directory / "home")
             case.fault.inject(route)
             outcome = self._pull_through_fault(case, route, cli, directory)
             route.remove_faults()
@@ -139,7 +140,9 @@ class Campaign:
             outcome.refetched_bytes = max(0, outcome.refetched_bytes + _count_body_bytes(route) - model.size)
         return outcome
 
-    def _pull_through_fault(self, case: FaultCase, route: NetworkRoute, cli: Cli, directory: Path) -> FaultOutcome:
+    def _pull_through_fault(
+        self, case: FaultCase, route: NetworkRoute, cli: CliRunner, directory: Path
+    ) -> FaultOutcome:
         try:
             run, peak = self._run_pull(cli, route, directory, case.fault.env)
         except TimeoutError as error:
@@ -150,24 +153,26 @@ class Campaign:
         limit = self._peaks[case.store, case.shape] + PEAK_ALLOWANCE_BYTES
         if peak > limit:
             flaws.append(f"needed {peak} bytes of memory, undisturbed {limit - PEAK_ALLOWANCE_BYTES}")
-        return FaultOutcome(case, ended, flaws, _count_body_bytes(route), peak, run.said)
+        return FaultOutcome(case, ended, flaws, _count_body_bytes(route), peak, run.all_output)
 
-    def _pull_again(self, route: NetworkRoute, cli: Cli, directory: Path) -> list[str]:
+    def _pull_again(self, route: NetworkRoute, cli: CliRunner, directory: Path) -> list[str]:
         """Return the flaws of a pull without faults."""
         run, _ = self._run_pull(cli, route, directory, {})
         ended, flaws = _judge_run(run, route.model.editions[-1:], directory)
         if ended != RIGHT:
-            flaws.append(f"the next pull ended {ended}:\n{run.said}")
+            flaws.append(f"the next pull ended {ended}:\n{run.all_output}")
         return flaws
 
-    def _run_pull(self, cli: Cli, route: NetworkRoute, directory: Path, env: Mapping[str, str]) -> tuple[Run, int]:
+    def _run_pull(
+        self, cli: CliRunner, route: NetworkRoute, directory: Path, env: Mapping[str, str]
+    ) -> tuple[Run, int]:
         endpoint_env = route.model.store.env_at(route.stream.url)
         args = ("pull", route.model.uri, f"{directory / 'out'}/", "--output", "json")
         return self.warm(cli, *args, env={**PULL_ENV, **endpoint_env, **env, **route.env}, timeout=RUN_SECONDS)
 
 
 def _count_body_bytes(route: NetworkRoute) -> int:
-    return sum(request.sent for request in route.proxy.came(**route.model.match_downloads("")))
+    return sum(request.sent for request in route.proxy.matching_requests(**route.model.match_downloads("")))
 
 
 def _judge_run(run: Run, editions: list[Files], directory: Path) -> tuple[str, list[str]]:
@@ -185,17 +190,17 @@ def _judge_run(run: Run, editions: list[Files], directory: Path) -> tuple[str, l
 
 
 def _is_published(path: Path) -> bool:
-    return path.parts[0] not in ("home", "route") and tree.STAGING not in path.parts
+    return path.parts[0] not in ("home", "route") and STAGING_NAME not in path.parts
 
 
 def _check_published_model(run: Run, editions: list[Files], out: Path) -> list[str]:
-    found = tree.read(out) if out.exists() else {}
+    found = read_files(out) if out.exists() else {}
     if found not in editions:
         return [_describe_difference(found, editions[-1])]
-    (receipt,) = out.glob(f"*{tree.RECEIPT}")
+    (receipt,) = out.glob(f"*{RECEIPT_NAME}")
     receipt = json.loads(receipt.read_text())
     sums = {file["path"]: (file["size"], file["sha256"]) for file in receipt["files"]}
-    flaws = [] if sums == {n: (len(data), tree.sha256(data)) for n, data in found.items()} else ["the receipt lies"]
+    flaws = [] if sums == {n: (len(data), sha256_hex(data)) for n, data in found.items()} else ["the receipt lies"]
     return flaws if run.receipt == receipt else [*flaws, "the receipt printed is another than that published"]
 
 
@@ -207,6 +212,6 @@ def _describe_difference(found: Files, expected: Files) -> str:
 
 def _find_staged_leftovers(directory: Path) -> list[str]:
     """Return a flaw if staging areas hold files; an empty lock may stay."""
-    staged = [path for path in directory.rglob("*") if tree.STAGING in path.parts and path.is_file()]
+    staged = [path for path in directory.rglob("*") if STAGING_NAME in path.parts and path.is_file()]
     leftovers = [path for path in staged if path.suffix != ".lock" or path.stat().st_size]
     return [f"left in the staging area: {leftovers[:3]}"] if leftovers else []

@@ -3,8 +3,18 @@
 import os
 from collections.abc import Iterator
 
-from testkit import liar
-from testkit.liar import Honest, Item
+from testkit.scripted_server import (
+    ListedObject,
+    StoreResponders,
+    gcs_listing,
+    gcs_page,
+    gcs_store,
+    respond_always,
+    s3_listing,
+    s3_page,
+    s3_store,
+    serve_objects,
+)
 from tests.faults.hostile_trial import HostileCase
 
 GOOD = {"good": b"x"}
@@ -46,21 +56,23 @@ GOOD_NAMES = [
 
 def make_cases() -> Iterator[HostileCase]:
     """Yield every case of hostile keys."""
-    for scheme, store in (("s3", liar.s3_store), ("gs", liar.gcs_store)):
-        good = Item("p/good")
+    for scheme, store in (("s3", s3_store), ("gs", gcs_store)):
+        good = ListedObject("p/good")
         for name, flaw in BAD_NAMES:
             yield HostileCase(
                 "key that must not be written",
                 repr(name)[:40],
                 scheme,
-                store(good, Item(f"p/{name}")),
+                store(good, ListedObject(f"p/{name}")),
                 message_part=flaw,
             )
         for one, other, flaw in CLASHES:
-            items = store(good, Item(f"p/{one}"), Item(f"p/{other}"))
+            items = store(good, ListedObject(f"p/{one}"), ListedObject(f"p/{other}"))
             yield HostileCase("keys that clash", f"{one!r} and {other!r}", scheme, items, message_part=flaw)
         model = {**GOOD, **{name: name.encode() for name in GOOD_NAMES}}
-        items = store(*(Item(f"p/{name}", data) for name, data in model.items()), Item("p/.modelfetch.json"))
+        items = store(
+            *(ListedObject(f"p/{name}", data) for name, data in model.items()), ListedObject("p/.modelfetch.json")
+        )
         yield HostileCase("odd names, each of one file", "all at once", scheme, items, (0,), model=model)
         yield from _listing_cases(scheme, store)
     yield from _encoding_cases()
@@ -68,26 +80,35 @@ def make_cases() -> Iterator[HostileCase]:
     yield from _local_file_cases()
 
 
-def _listing_cases(scheme: str, store: Honest) -> Iterator[HostileCase]:
-    good = Item("p/good")
+def _listing_cases(scheme: str, store: StoreResponders) -> Iterator[HostileCase]:
+    good = ListedObject("p/good")
     for key in ("q/evil", "evil", "p", "pp/a", "../p/x"):
         fault = "key that was not asked for"
-        yield HostileCase(fault, repr(key), scheme, store(good, Item(key)), message_part=repr(key))
+        yield HostileCase(fault, repr(key), scheme, store(good, ListedObject(key)), message_part=repr(key))
     for size in (-1, "lots", "", None, "1e9", "9" * 5000):
-        yield HostileCase("size that is none", repr(size)[:20], scheme, store(good, Item("p/a", size=size)), (69,))
+        yield HostileCase(
+            "size that is none", repr(size)[:20], scheme, store(good, ListedObject("p/a", size=size)), (69,)
+        )
     for size in (2**63, 2**70):
-        yield HostileCase("size beyond all disks", str(size), scheme, store(good, Item("p/a", size=size)), (73,))
+        yield HostileCase(
+            "size beyond all disks", str(size), scheme, store(good, ListedObject("p/a", size=size)), (73,)
+        )
     for size in (0, 1, 3):
-        items = store(good, Item("p/a", b"yy", size=size))
+        items = store(good, ListedObject("p/a", b"yy", size=size))
         yield HostileCase("object of another size than listed", f"{size} for 2", scheme, items, (65, 75))
     for key in ("p//", "p/d//", "p/../", "p/./"):
-        yield HostileCase("marker that names no directory", repr(key), scheme, store(good, Item(key, b"")))
-    yield HostileCase("marker with content", "'p/'", scheme, store(good, Item("p/")), message_part="'p/'")
-    yield HostileCase("entry without a key", "no key", scheme, store(good, Item(None)), (69,))
+        yield HostileCase("marker that names no directory", repr(key), scheme, store(good, ListedObject(key, b"")))
+    yield HostileCase("marker with content", "'p/'", scheme, store(good, ListedObject("p/")), message_part="'p/'")
+    yield HostileCase("entry without a key", "no key", scheme, store(good, ListedObject(None)), (69,))
     yield HostileCase(
-        "entry without an ETag", "no ETag", scheme, store(good, Item("p/a", etag=None)), (0,), model={**GOOD, "a": b"x"}
+        "entry without an ETag",
+        "no ETag",
+        scheme,
+        store(good, ListedObject("p/a", etag=None)),
+        (0,),
+        model={**GOOD, "a": b"x"},
     )
-    excluded = store(good, Item("p/../../evil"), Item("p/a//b"))
+    excluded = store(good, ListedObject("p/../../evil"), ListedObject("p/a//b"))
     args = ("--exclude", "*evil*", "--exclude", "*//*")
     yield HostileCase("hostile key, excluded", "as the hint says", scheme, excluded, (0,), model=GOOD, args=args)
 
@@ -95,25 +116,25 @@ def _listing_cases(scheme: str, store: Honest) -> Iterator[HostileCase]:
 def _encoding_cases() -> Iterator[HostileCase]:
     """Yield cases that only a single store's encoding can express."""
     fault = "key that is no text"
-    good = Item("p/good")
+    good = ListedObject("p/good")
     yield HostileCase(
-        fault, "lone surrogate in JSON", "gs", liar.gcs_store(good, Item("p/\ud800")), message_part="UTF-8"
+        fault, "lone surrogate in JSON", "gs", gcs_store(good, ListedObject("p/\ud800")), message_part="UTF-8"
     )
-    yield HostileCase(fault, "%FF", "s3", liar.s3_store(good, Item("p/\udcff")), (65, 66))
+    yield HostileCase(fault, "%FF", "s3", s3_store(good, ListedObject("p/\udcff")), (65, 66))
     for key in ("p/../m", "./m", "a/.."):
-        single = [liar.objects("/b/", [Item(key), Item("m", b"other")])]
+        single = [serve_objects("/b/", [ListedObject(key), ListedObject("m", b"other")])]
         yield HostileCase("object behind a '..'", repr(key), "s3", single, (65,), source=key)
 
 
 def _page_cases() -> Iterator[HostileCase]:
-    fault, good = "listing without an end", [Item("p/good")]
+    fault, good = "listing without an end", [ListedObject("p/good")]
     ways: dict[str, str] = {
         "no token": "<IsTruncated>true</IsTruncated>",
         "same token": "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>",
     }
     for name, more in ways.items():
-        yield HostileCase(fault, name, "s3", [liar.s3_listing(liar.always(liar.s3_page(good, more)))], (69,))
-    again = liar.gcs_listing(liar.always(liar.gcs_page(good, nextPageToken="t")))
+        yield HostileCase(fault, name, "s3", [s3_listing(respond_always(s3_page(good, more)))], (69,))
+    again = gcs_listing(respond_always(gcs_page(good, nextPageToken="t")))
     yield HostileCase(fault, "same token", "gs", [again], (69,))
 
 

@@ -3,8 +3,7 @@
 import gzip
 from collections.abc import Iterator
 
-from testkit import liar
-from testkit.liar import Answer, Asked, Item, Speaker
+from testkit.scripted_server import ListedObject, Responder, ServerRequest, ServerResponse, respond_always, s3_page
 from tests.faults.hostile_trial import HostileCase
 
 XML, JSON = (("Content-Type", "application/xml"),), (("Content-Type", "application/json"),)
@@ -44,9 +43,9 @@ def make_cases() -> Iterator[HostileCase]:
     yield from _redirect_cases()
 
 
-def answer_always(answer: Answer) -> list[Speaker]:
+def answer_always(answer: ServerResponse) -> list[Responder]:
     """Answer every request with this response."""
-    return [liar.always(answer)]
+    return [respond_always(answer)]
 
 
 def _nonsense_cases() -> Iterator[HostileCase]:
@@ -56,7 +55,7 @@ def _nonsense_cases() -> Iterator[HostileCase]:
             "listing that is none",
             name,
             "s3",
-            answer_always(Answer(200, XML, body)),
+            answer_always(ServerResponse(200, XML, body)),
             codes,
             full_form_only=name != "html",
         )
@@ -64,7 +63,12 @@ def _nonsense_cases() -> Iterator[HostileCase]:
         codes = (66, 69, 75)
         long = name in ("html", "empty", "half", "text")
         yield HostileCase(
-            "listing that is none", name, "gs", answer_always(Answer(200, JSON, body)), codes, full_form_only=long
+            "listing that is none",
+            name,
+            "gs",
+            answer_always(ServerResponse(200, JSON, body)),
+            codes,
+            full_form_only=long,
         )
     for name, body in {
         "deep": b"[" * 100_000,
@@ -72,18 +76,25 @@ def _nonsense_cases() -> Iterator[HostileCase]:
         "list": b"[1]",
         "bytes": b"\xff\x9b2J",
     }.items():
-        yield HostileCase("error that is none", name, "gs", answer_always(Answer(400, JSON, body)), (69,))
+        yield HostileCase("error that is none", name, "gs", answer_always(ServerResponse(400, JSON, body)), (69,))
     for body in (
         b"<Error><Code><x/></Code></Error>",
         "<Error><Code>A\u202eB</Code><Message>\u009b2J</Message></Error>".encode(),
     ):
-        yield HostileCase("error that is none", repr(body)[:30], "s3", answer_always(Answer(400, XML, body)), (69,))
+        yield HostileCase(
+            "error that is none", repr(body)[:30], "s3", answer_always(ServerResponse(400, XML, body)), (69,)
+        )
     for name, (dtd, entity) in DTDS.items():
-        page = liar.s3_page([Item("p/a")], head=dtd).body
+        page = s3_page([ListedObject("p/a")], head=dtd).body
         assert isinstance(page, bytes)
         body = page.replace(b"<Key>p/a", b"<Key>p/" + entity.encode())
         yield HostileCase(
-            "XML with entities", name, "s3", answer_always(Answer(200, XML, body)), (65, 69, 75), full_form_only=True
+            "XML with entities",
+            name,
+            "s3",
+            answer_always(ServerResponse(200, XML, body)),
+            (65, 69, 75),
+            full_form_only=True,
         )
 
 
@@ -94,16 +105,23 @@ def _bomb_cases() -> Iterator[HostileCase]:
             yield b" " * 1_000_000
 
     fault = "listing that fills the memory"
-    yield HostileCase(fault, "endless", "s3", [lambda _: Answer(200, XML, endless(BEGIN))], (69,), full_form_only=True)
     yield HostileCase(
-        fault, "endless", "gs", [lambda _: Answer(200, JSON, endless(b'{"items": ['))], (69,), full_form_only=True
+        fault, "endless", "s3", [lambda _: ServerResponse(200, XML, endless(BEGIN))], (69,), full_form_only=True
+    )
+    yield HostileCase(
+        fault,
+        "endless",
+        "gs",
+        [lambda _: ServerResponse(200, JSON, endless(b'{"items": ['))],
+        (69,),
+        full_form_only=True,
     )
     packed = gzip.compress(b'{"items": [' + b" " * 300_000_000 + b"]}", 1)
-    swelling = Answer(200, (*JSON, ("Content-Encoding", "gzip")), packed)
+    swelling = ServerResponse(200, (*JSON, ("Content-Encoding", "gzip")), packed)
     yield HostileCase(fault, "gzip", "gs", answer_always(swelling), (69,), full_form_only=True)
 
-    def body(asked: Asked) -> Answer:
-        return Answer(405) if asked.method == "HEAD" else Answer(200, (), endless(b""))
+    def body(asked: ServerRequest) -> ServerResponse:
+        return ServerResponse(405) if asked.method == "HEAD" else ServerResponse(200, (), endless(b""))
 
     for source in ("m", "m.tar"):
         yield HostileCase(
@@ -114,13 +132,13 @@ def _bomb_cases() -> Iterator[HostileCase]:
 def _header_cases() -> Iterator[HostileCase]:
     for scheme, source in (("s3", "p/"), ("gs", "p/"), ("http", "m")):
         for name, headers in (("10,000", MANY_HEADERS), ("1 MB", LONG_HEADER)):
-            told = answer_always(Answer(200, headers, b"x"))
+            told = answer_always(ServerResponse(200, headers, b"x"))
             yield HostileCase("headers without bounds", name, scheme, told, (75,), source=source, full_form_only=True)
     hello = {"m": b"hello"}
     for length in INVALID_LENGTHS:
-        told = answer_always(Answer(200, (("Content-Length", length),), b"hello"))
+        told = answer_always(ServerResponse(200, (("Content-Length", length),), b"hello"))
         yield HostileCase("length that is none", length[:9], "http", told, (0, 75), model=hello, source="m")
-        tagged = answer_always(Answer(200, (("Content-Length", length), ("ETag", '"1"')), b"hello"))
+        tagged = answer_always(ServerResponse(200, (("Content-Length", length), ("ETag", '"1"')), b"hello"))
         yield HostileCase("length that is none", length[:9], "s3", tagged, (0, 65, 69, 75), model=hello, source="m")
     odd = {
         "Repr-Digest": "sha-256=:////:",
@@ -135,7 +153,7 @@ def _header_cases() -> Iterator[HostileCase]:
     for name, value in odd.items():
         for scheme in ("http", "s3"):
             base = (("ETag", '"1"'),) if name != "ETag" else ()
-            told = answer_always(Answer(200, (*base, (name, value)), b"hello"))
+            told = answer_always(ServerResponse(200, (*base, (name, value)), b"hello"))
             long = name == "Content-Range"
             yield HostileCase(
                 "header that is nonsense",
@@ -151,7 +169,9 @@ def _header_cases() -> Iterator[HostileCase]:
 
 def _redirect_cases() -> Iterator[HostileCase]:
     for to in ("file:///etc/passwd", "s3://b/m", "ftp://h/m", "http://[::1", "\x1b[2J", "/m"):
-        told = answer_always(Answer(302, (("Location", to),)))
+        told = answer_always(ServerResponse(302, (("Location", to),)))
         yield HostileCase("redirect to nowhere", repr(to), "http", told, (66, 69, 75, 78), source="m")
     for name in ("a%00b", "a%ffb", "%2e%2e", "a%5cb", "a%0ab", "a%c2%9bb"):
-        yield HostileCase("address that names no file", name, "http", answer_always(Answer(200, (), b"x")), source=name)
+        yield HostileCase(
+            "address that names no file", name, "http", answer_always(ServerResponse(200, (), b"x")), source=name
+        )

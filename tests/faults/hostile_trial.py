@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelfetch.errors import BUG_CODE
-from testkit import tree
-from testkit.cli import Cli, Run
-from testkit.liar import Answer, Asked, Liar, Speaker
-from testkit.warm import Warm
+from testkit.cli_runner import CliRunner, Run
+from testkit.file_tree import directory_digest, read_files, write_files
+from testkit.scripted_server import Responder, ScriptedServer, ServerRequest, ServerResponse
+from testkit.warm_process import WarmProcess
 from tests.faults.campaign_report import Row
 
 PEAK_LIMIT_BYTES = 256 * 1024**2  # 64 MiB for buffers, as much for a response, the rest for Python and an SDK
@@ -40,7 +40,7 @@ class HostileCase:
     fault: str
     name: str
     scheme: str
-    responses: Sequence[Speaker] | Files
+    responses: Sequence[Responder] | Files
     codes: tuple[int, ...] = (65,)
     message_part: str = ""
     model: Files = field(default_factory=dict)
@@ -72,15 +72,20 @@ class HostileVerdict:
         return f"{self.case}: exit code {self.code}: {'; '.join(self.flaws)}"
 
 
-def try_hostile_case(case: HostileCase, liar: Liar, forker: Warm, directory: Path) -> HostileVerdict:
+def try_hostile_case(
+    case: HostileCase, scripted_server: ScriptedServer, forker: WarmProcess, directory: Path
+) -> HostileVerdict:
     """Pull into a directory below `directory` and judge."""
     for folder in ("home", "source", "place"):
         (directory / folder).mkdir(parents=True)
     (directory / "place" / "theirs").write_bytes(b"theirs")
-    with closing(Cli(directory / "home")) as cli:
+    with closing(CliRunner(directory / "home")) as cli:
         try:
             run, peak = forker(
-                cli, *_make_arguments(case, liar, directory), env=_make_environment(case, liar), timeout=RUN_SECONDS
+                cli,
+                *_make_arguments(case, scripted_server, directory),
+                env=_make_environment(case, scripted_server),
+                timeout=RUN_SECONDS,
             )
         except TimeoutError as error:
             return HostileVerdict(case, -1, 0, (str(error),))
@@ -92,30 +97,30 @@ def try_hostile_case(case: HostileCase, liar: Liar, forker: Warm, directory: Pat
     return HostileVerdict(case, run.code, peak, tuple(flaws))
 
 
-def _make_arguments(case: HostileCase, liar: Liar, directory: Path) -> list[str]:
+def _make_arguments(case: HostileCase, scripted_server: ScriptedServer, directory: Path) -> list[str]:
     if isinstance(case.responses, Mapping):
-        tree.write(directory / "source", case.responses)
+        write_files(directory / "source", case.responses)
         source = f"{directory}/source/{case.source}"
     else:
-        liar.say(_answer_no_manifest, *case.responses)
-        source = f"{liar.url}/{case.source}" if case.scheme == "http" else f"{case.scheme}://b/{case.source}"
+        scripted_server.respond_with(_answer_no_manifest, *case.responses)
+        source = f"{scripted_server.url}/{case.source}" if case.scheme == "http" else f"{case.scheme}://b/{case.source}"
     return ["pull", source, f"{directory}/place/m", "--output", "json", *case.args]
 
 
-def _answer_no_manifest(asked: Asked) -> Answer | None:
-    return Answer(404, body=b"{}") if asked.path.endswith(MANIFEST) else None
+def _answer_no_manifest(asked: ServerRequest) -> ServerResponse | None:
+    return ServerResponse(404, body=b"{}") if asked.path.endswith(MANIFEST) else None
 
 
-def _make_environment(case: HostileCase, liar: Liar) -> dict[str, str]:
-    return {**liar.s3_env, **liar.gcs_env, "MODELFETCH_RETRIES": "1"}
+def _make_environment(case: HostileCase, scripted_server: ScriptedServer) -> dict[str, str]:
+    return {**scripted_server.s3_env, **scripted_server.gcs_env, "MODELFETCH_RETRIES": "1"}
 
 
 def _check_output(case: HostileCase, run: Run) -> list[str]:
     """Return the flaws of the output and the exit code."""
-    flaws = [] if run.code in case.codes else [f"expected {case.codes}, it said: {run.said[-500:]}"]
-    if run.code == BUG_CODE or "Traceback" in run.said:
-        flaws.append(f"a bug: {run.said[-1000:]}")
-    hidden = [char for char in run.said if not char.isprintable() and char != "\n"]
+    flaws = [] if run.code in case.codes else [f"expected {case.codes}, it said: {run.all_output[-500:]}"]
+    if run.code == BUG_CODE or "Traceback" in run.all_output:
+        flaws.append(f"a bug: {run.all_output[-1000:]}")
+    hidden = [char for char in run.all_output if not char.isprintable() and char != "\n"]
     if hidden:
         flaws.append(f"said {hidden[:5]!r}")
     if run.code > 0 and not flaws:
@@ -154,9 +159,9 @@ def _check_disk(case: HostileCase, run: Run, directory: Path) -> list[str]:
     if run.code != 0:
         published = single or {path for path in present if path.startswith("place/m/") and "/.modelfetch/" not in path}
         return [*flaws, *(f"{path} is published" for path in sorted(published))]
-    found = {"m": model.read_bytes()} if single else tree.read(model)
+    found = {"m": model.read_bytes()} if single else read_files(model)
     if found != dict(case.model):
         flaws.append(f"published {sorted(found)}, not {sorted(case.model)}, or with another content")
-    if not single and run.receipt["digest"] != tree.digest(case.model):
+    if not single and run.receipt["digest"] != directory_digest(case.model):
         flaws.append("the receipt is of something else")
     return flaws

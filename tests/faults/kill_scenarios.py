@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 
-from testkit import tree
+from testkit.file_tree import random_bytes
 from tests.faults.scenarios import ModelVersion, Scenario
 
-OLD = ModelVersion({"a.bin": tree.noise(3000, 1), "b/c.bin": tree.noise(3000, 2), "gone.txt": b"x", "gone/d.bin": b"y"})
-NEW = ModelVersion(
-    {"a.bin": tree.noise(3000, 3), "b/c.bin": b"new", "b/deep/er/e.bin": tree.noise(2000, 4), "f.bin": b"1"}
+OLD = ModelVersion(
+    {"a.bin": random_bytes(3000, 1), "b/c.bin": random_bytes(3000, 2), "gone.txt": b"x", "gone/d.bin": b"y"}
 )
-FIFTY = ModelVersion({f"{number:02}.bin": tree.noise(2000, number) for number in range(50)})
+NEW = ModelVersion(
+    {"a.bin": random_bytes(3000, 3), "b/c.bin": b"new", "b/deep/er/e.bin": random_bytes(2000, 4), "f.bin": b"1"}
+)
+FIFTY = ModelVersion({f"{number:02}.bin": random_bytes(2000, number) for number in range(50)})
 OLD_ARCHIVE = replace(OLD, links={"latest": "gone.txt"}, directories=frozenset({"b/empty"}))
 NEW_ARCHIVE = replace(
     NEW,
@@ -18,7 +20,7 @@ NEW_ARCHIVE = replace(
     executables=frozenset({"run.sh"}),
     directories=frozenset({"b/empty", "empty"}),
 )
-OLD_FILE, NEW_FILE = ModelVersion({"m": tree.noise(100_000, 5)}), ModelVersion({"m": tree.noise(9_000_000, 6)})
+OLD_FILE, NEW_FILE = ModelVersion({"m": random_bytes(100_000, 5)}), ModelVersion({"m": random_bytes(9_000_000, 6)})
 FOREIGN_FILES = {"m/theirs.txt": b"stays", "m/b/theirs.txt": b"stays, too"}
 
 LOCAL = [
@@ -45,9 +47,9 @@ SHORT_LOCAL = (  # the local scenarios of the short form
     "an archive",
 )
 
-LARGE = ModelVersion({"m": tree.noise(32_000_000, 7)})
-MANY = ModelVersion({f"{number:02}.bin": tree.noise(100_000, number) for number in range(50)})
-BIG_ARCHIVE = ModelVersion({f"{number}.bin": tree.noise(2_000_000, number) for number in range(6)})
+LARGE = ModelVersion({"m": random_bytes(32_000_000, 7)})
+MANY = ModelVersion({f"{number:02}.bin": random_bytes(100_000, number) for number in range(50)})
+BIG_ARCHIVE = ModelVersion({f"{number}.bin": random_bytes(2_000_000, number) for number in range(6)})
 REMOTE = [
     Scenario("a large object", "file", LARGE),
     Scenario("a large object, updated", "file", LARGE, old=OLD_FILE),
@@ -63,5 +65,5 @@ KILL_COUNTS = {
 }
 SHORT_KILL_COUNTS = {"a large object": 1, "fifty objects, updated": 1}
 
-CHANGING = Scenario("an object that changes", "file", ModelVersion({"m": tree.noise(16_000_000, 8)}), old=OLD_FILE)
-CHANGED = ModelVersion({"m": tree.noise(16_000_000, 9)})
+CHANGING = Scenario("an object that changes", "file", ModelVersion({"m": random_bytes(16_000_000, 8)}), old=OLD_FILE)
+CHANGED = ModelVersion({"m": random_bytes(16_000_000, 9)})

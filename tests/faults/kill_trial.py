@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelfetch.transfer.part_file import BLOCK_SIZE
-from testkit import strace, tree
-from testkit.cli import Cli, Run, Running
-from testkit.faultproxy import FaultProxy
-from testkit.strace import Call
+from testkit import strace
+from testkit.cli_runner import CliRunner, Run, RunningCommand
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import RECEIPT_NAME, STAGING_NAME
+from testkit.strace import SystemCall
 from tests.faults import destination_check
 from tests.faults.scenarios import PreparedScenario, Scenario
 
@@ -104,10 +105,10 @@ class KillSetup:
         """Return the volume of the undisturbed pull."""
         return self.directory / "undisturbed" / "volume"
 
-    def make_cli(self, home: Path) -> Cli:
+    def make_cli(self, home: Path) -> CliRunner:
         """Return a command line without coverage: a killed process writes none, and starts faster."""
         home.mkdir(parents=True)
-        cli = Cli(home)
+        cli = CliRunner(home)
         cli.env = {name: value for name, value in cli.env.items() if not name.startswith("COV")}
         cli.env |= {**self.env, "PYTHONHASHSEED": "0"}
         if (
@@ -117,21 +118,21 @@ class KillSetup:
         return cli
 
 
-def trace_undisturbed_pull(setup: KillSetup) -> list[Call]:
+def trace_undisturbed_pull(setup: KillSetup) -> list[SystemCall]:
     """Return the traced system calls of a pull without a kill, as far as disks are concerned."""
     volume = setup.undisturbed_volume
     cli, log = setup.make_cli(volume.parent), volume.parent / "strace"
-    cli.prefix += strace.command(log)
+    cli.prefix += strace.strace_command(log)
     dest = setup.prepared.lay_out_destination(volume)
     run = cli("pull", setup.prepared.uri, dest, *setup.flags, timeout=RUN_SECONDS)
     assert run.code == 0, run.stderr
     assert destination_check.check_finished_pull(setup.prepared, volume) == []
-    return strace.calls(log)
+    return strace.read_calls(log)
 
 
-def select_destination_calls(setup: KillSetup, calls: Sequence[Call]) -> list[Call]:
+def select_destination_calls(setup: KillSetup, calls: Sequence[SystemCall]) -> list[SystemCall]:
     """Select the calls that change the destination, flushes included."""
-    return [call for call in calls if call.changes and call.below(setup.undisturbed_volume)]
+    return [call for call in calls if call.changes_disk and call.paths_below(setup.undisturbed_volume)]
 
 
 def list_kill_targets(setup: KillSetup) -> list[tuple[str, int]]:
@@ -140,7 +141,7 @@ def list_kill_targets(setup: KillSetup) -> list[tuple[str, int]]:
     strace counts per thread: a number that another thread reaches sooner would hit the other thread's call, perhaps at
     start-up.
     """
-    first: dict[tuple[str, int], Call] = {}
+    first: dict[tuple[str, int], SystemCall] = {}
     for call in trace_undisturbed_pull(setup):
         first.setdefault((call.name, call.nth), call)
     return sorted((call.name, call.nth) for call in select_destination_calls(setup, list(first.values())))
@@ -167,13 +168,13 @@ def kill_pulls(setup: KillSetup, name: str, *kill_points: KillPoint) -> list[Kil
 
 
 def _run_killed_pull(
-    setup: KillSetup, cli: Cli, dest: Path, kill_point: KillPoint, log: Path
+    setup: KillSetup, cli: CliRunner, dest: Path, kill_point: KillPoint, log: Path
 ) -> tuple[Run, list[float]]:
     args = ("pull", setup.prepared.uri, dest, *setup.flags)
     if kill_point.call:
-        plain, cli.prefix = cli.prefix, [*cli.prefix, *strace.command(log, kill_point.strace_injection)]
+        plain, cli.prefix = cli.prefix, [*cli.prefix, *strace.strace_command(log, kill_point.strace_injection)]
         try:
-            run, seconds = cli(*args, timeout=RUN_SECONDS), strace.to_the_end(log, kill_point.signum.name)
+            run, seconds = cli(*args, timeout=RUN_SECONDS), strace.seconds_to_exit(log, kill_point.signum.name)
         finally:
             cli.prefix = plain
     else:
@@ -187,7 +188,7 @@ def _run_killed_pull(
     return run, [] if seconds is None or kill_point.signum == signal.SIGKILL else [seconds]
 
 
-def _wait_for_moment(setup: KillSetup, running: Running, kill_point: KillPoint) -> None:
+def _wait_for_moment(setup: KillSetup, running: RunningCommand, kill_point: KillPoint) -> None:
     while (
         kill_point.signum != signal.SIGKILL
         and running.process.poll() is None
@@ -198,7 +199,7 @@ def _wait_for_moment(setup: KillSetup, running: Running, kill_point: KillPoint) 
     while (
         kill_point.sent_bytes
         and setup.proxy
-        and setup.proxy.sent() < kill_point.sent_bytes
+        and setup.proxy.sent_bytes() < kill_point.sent_bytes
         and running.process.poll() is None
     ):
         time.sleep(0.005)
@@ -229,7 +230,7 @@ def _check_ending(run: Run, kill_point: KillPoint, visible: str, scenario: Scena
     return flaws
 
 
-def _run_last_pull(setup: KillSetup, cli: Cli, volume: Path, last: KillOutcome) -> None:
+def _run_last_pull(setup: KillSetup, cli: CliRunner, volume: Path, last: KillOutcome) -> None:
     """Run the pull to its end, and judge."""
     before = _count_sent_bytes(setup.proxy)
     last.journaled_bytes = count_journaled_bytes(volume, setup.prepared.scenario)
@@ -259,13 +260,13 @@ def _count_sent_bytes(proxy: FaultProxy | None) -> int:
     if proxy is None:
         return 0
     proxy.wait_for(lambda: all(request.done for request in list(proxy.requests)))
-    return proxy.sent()
+    return proxy.sent_bytes()
 
 
 def count_journaled_bytes(volume: Path, scenario: Scenario) -> int:
     """Return the bytes listed by the resume journals of a volume; 0 for archives, which cannot be resumed."""
     blocks = set()
-    for journal in volume.rglob(f"{tree.STAGING}/*/parts.jsonl") if scenario.kind != "archive" else ():
+    for journal in volume.rglob(f"{STAGING_NAME}/*/parts.jsonl") if scenario.kind != "archive" else ():
         for line in journal.read_text().splitlines():
             entry = _parse_line(line)
             if isinstance(entry, list) and len(entry) in (3, 4):
@@ -281,17 +282,17 @@ def _parse_line(line: str) -> object:
         return None
 
 
-def _find_killed_call(log: Path) -> Call | None:
+def _find_killed_call(log: Path) -> SystemCall | None:
     """Return the call at which a traced run was killed."""
-    return next((call for call in strace.calls(log) if call.cut), None) if log.exists() else None
+    return next((call for call in strace.read_calls(log) if call.cut), None) if log.exists() else None
 
 
-def _name_phase(prepared: PreparedScenario, volume: Path, visible: str, killed_call: Call | None) -> str:
+def _name_phase(prepared: PreparedScenario, volume: Path, visible: str, killed_call: SystemCall | None) -> str:
     """Return the phase of a pull at the kill."""
     packed = prepared.scenario.kind == "archive"
-    if killed_call and killed_call.below(volume):
-        return _name_phase_of_call(killed_call, killed_call.below(volume)[-1], visible, packed=packed)
-    staged = [path for area in volume.rglob(tree.STAGING) for path in area.iterdir() if path.is_dir()]
+    if killed_call and killed_call.paths_below(volume):
+        return _name_phase_of_call(killed_call, killed_call.paths_below(volume)[-1], visible, packed=packed)
+    staged = [path for area in volume.rglob(STAGING_NAME) for path in area.iterdir() if path.is_dir()]
     if visible == "new":
         return "clean-up" if staged else "done"
     if not staged:
@@ -301,11 +302,11 @@ def _name_phase(prepared: PreparedScenario, volume: Path, visible: str, killed_c
     return "unpacking" if packed else "transfer"
 
 
-def _name_phase_of_call(call: Call, path: str, visible: str, *, packed: bool) -> str:
+def _name_phase_of_call(call: SystemCall, path: str, visible: str, *, packed: bool) -> str:
     parts = Path(path).parts
     if visible == "new":
         return "clean-up"
-    if call.name.startswith("rename") or path.endswith(tree.RECEIPT) or tree.STAGING not in parts:
+    if call.name.startswith("rename") or path.endswith(RECEIPT_NAME) or STAGING_NAME not in parts:
         return "publishing"
     if parts[-1] in ("ours.new", "ours.json", "receipt.json"):
         return "publishing"

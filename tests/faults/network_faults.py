@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 from modelfetch.transfer.part_file import BLOCK_SIZE
-from testkit.faults import Request
+from testkit.fault_rules import Request
 from tests.faults.fault import (
     CHANGED,
     CREDENTIALS,
@@ -28,7 +28,7 @@ OTHER_VERSION = {"ETag": '"0123456789abcdef0123456789abcdef"', "X-Goog-Generatio
 
 
 def _limit_connection_bytes(route: NetworkRoute) -> None:
-    route.stream.add("limit_data", bytes=route.model.victim_size // 8 + 80_000)
+    route.stream.add_toxic("limit_data", bytes=route.model.victim_size // 8 + 80_000)
 
 
 def _shift_range(request: Request) -> None:
@@ -64,10 +64,10 @@ def _inject_five_faults(route: NetworkRoute) -> None:
 
 
 STREAM_FAULTS = (
-    Fault("connection refused", lambda route: route.stream.refuse(), (TRANSIENT,), env=ONE_RETRY),
+    Fault("connection refused", lambda route: route.stream.refuse_connections(), (TRANSIENT,), env=ONE_RETRY),
     Fault(
         "connection refused from midway on",
-        lambda route: route.spoil_downloads(before=route.stream.refuse),
+        lambda route: route.spoil_downloads(before=route.stream.refuse_connections),
         (TRANSIENT,),
         env=ONE_RETRY,
     ),
@@ -89,9 +89,11 @@ STREAM_FAULTS = (
         (TRANSIENT,),
         env={**ONE_RETRY, **SHORT_STALL_TIMEOUT},
     ),
-    Fault("latency", lambda route: route.stream.add("latency", latency=100, jitter=50)),
-    Fault("little bandwidth", lambda route: route.stream.add("bandwidth", rate=5000)),
-    Fault("small packets", lambda route: route.stream.add("slicer", average_size=2000, size_variation=1000, delay=0)),
+    Fault("latency", lambda route: route.stream.add_toxic("latency", latency=100, jitter=50)),
+    Fault("little bandwidth", lambda route: route.stream.add_toxic("bandwidth", rate=5000)),
+    Fault(
+        "small packets", lambda route: route.stream.add_toxic("slicer", average_size=2000, size_variation=1000, delay=0)
+    ),
 )
 BROKEN_RESPONSES = (
     spoil_downloads("reset before the headers", times=3, reset=True),
@@ -129,7 +131,9 @@ REFUSED_REQUESTS = (
     spoil_every_download("403 without end", CREDENTIALS, status=403),
     Fault(
         "access taken away midway",
-        lambda route: route.spoil_downloads(cut_after=60_000, before=lambda: route.proxy.add(status=403, times=None)),
+        lambda route: route.spoil_downloads(
+            cut_after=60_000, before=lambda: route.proxy.add_rule(status=403, times=None)
+        ),
         (CREDENTIALS,),
     ),
     *(spoil_downloads(f"{status} redirect", redirect=status) for status in (301, 302, 307, 308)),
@@ -193,7 +197,7 @@ METADATA_FAULTS = (
 EVERY_RESPONSE = (
     Fault(
         "every answer is an error page with 200",
-        lambda route: route.proxy.add(times=None, **HTML_RESPONSE),
+        lambda route: route.proxy.add_rule(times=None, **HTML_RESPONSE),
         (REFUSED, TRANSIENT),
         env=ONE_RETRY,
     ),

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from testkit.faultproxy import FaultProxy
-from testkit.faults import Rule
-from testkit.toxiproxy import Stream
+from testkit.fault_proxy import FaultProxy
+from testkit.fault_rules import FaultRule
+from testkit.toxiproxy import ToxicStream
 from tests.faults.stored_models import StoredModel
 
 
@@ -27,7 +27,7 @@ class NetworkRoute:
 
     model: StoredModel
     proxy: FaultProxy
-    stream: Stream
+    stream: ToxicStream
     directory: Path
     variant: int = 0
     env: dict[str, str | None] = field(default_factory=dict)
@@ -37,39 +37,39 @@ class NetworkRoute:
         """Remove all faults from the route."""
         for timer in self._timers:
             timer.join()
-        self.stream.reset()
+        self.stream.remove_all_toxics()
         self.proxy.clear()
         self.env.clear()
 
-    def spoil_downloads(self, **what: Any) -> Rule:
+    def spoil_downloads(self, **what: Any) -> FaultRule:
         """Spoil requests for the victim's bytes."""
-        return self.proxy.add(**{**self.model.match_downloads(), **what})
+        return self.proxy.add_rule(**{**self.model.match_downloads(), **what})
 
-    def spoil_metadata(self, **what: Any) -> Rule:
+    def spoil_metadata(self, **what: Any) -> FaultRule:
         """Spoil the first metadata request: for the object's state or for the listing."""
-        return self.proxy.add(**{**self.model.match_metadata_requests(), **what})
+        return self.proxy.add_rule(**{**self.model.match_metadata_requests(), **what})
 
     def spoil_stream(self, kind: str, requests: int, **attributes: int) -> None:
         """Spoil the TCP stream from the first download request until `requests` more have arrived."""
         added = threading.Event()
 
         def add() -> None:
-            self.stream.add(kind, **attributes)
+            self.stream.add_toxic(kind, **attributes)
             added.set()
 
         def remove() -> None:
             added.wait()
-            self.stream.remove(kind)
+            self.stream.remove_toxic(kind)
 
         self.spoil_downloads(before=add)
-        self.proxy.add(**self.model.match_downloads(""), nth=requests, before=remove)
+        self.proxy.add_rule(**self.model.match_downloads(""), nth=requests, before=remove)
 
     def refuse_connections(self, seconds: float) -> None:
         """Refuse connections for some seconds from the first download request on; open connections end."""
 
         def refuse() -> None:
-            self.stream.refuse()
-            self._timers.append(threading.Timer(seconds, self.stream.accept))
+            self.stream.refuse_connections()
+            self._timers.append(threading.Timer(seconds, self.stream.accept_connections))
             self._timers[-1].start()
 
         self.spoil_downloads(before=refuse)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from modelfetch.volume import publish
-from testkit import tree
-from testkit.cli import Cli
+from testkit.cli_runner import CliRunner
+from testkit.file_tree import sha256_hex, write_files
 
 State = dict[str, str]  # entry by path: a file with mode and sha256, a directory with mode, or a symlink
 
@@ -45,7 +45,7 @@ class ModelVersion:
     def expected_state(self) -> State:
         """Return the expected state on the disk."""
         found = {
-            path: f"file {'755' if path in self.executables else '644'} {tree.sha256(data)}"
+            path: f"file {'755' if path in self.executables else '644'} {sha256_hex(data)}"
             for path, data in self.files.items()
         }
         found |= {path: f"link {target}" for path, target in self.links.items()}
@@ -151,12 +151,12 @@ class PreparedScenario:
 
 
 def prepare_scenario(
-    scenario: Scenario, source: ModelSource, cli: Cli, directory: Path, env: Mapping[str, str]
+    scenario: Scenario, source: ModelSource, cli: CliRunner, directory: Path, env: Mapping[str, str]
 ) -> PreparedScenario:
     """Publish the scenario's old model into a template, and store the new model."""
     volume, uri = directory / "volume", source.uri(scenario.key)
     volume.mkdir(parents=True)
-    tree.write(volume, scenario.foreign_files)
+    write_files(volume, scenario.foreign_files)
     if scenario.empty_destination:
         (volume / "m").mkdir(exist_ok=True)
     if scenario.old:

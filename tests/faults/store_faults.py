@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from testkit.faults import Request
+from testkit.fault_rules import Request
 from testkit.stores import S3Bucket
 from tests.faults.fault import (
     CHANGED,
@@ -43,7 +43,7 @@ def _request_first_page(request: Request) -> None:
 def _spoil_second_page(route: NetworkRoute, times: int | None = 1, **second: Any) -> None:
     """Split the listing into pages of ten, with a fault at the second page."""
     if isinstance(route.model.store, S3Bucket):
-        route.model.store.let_anybody_read()
+        route.model.store.allow_anonymous_reads()
     route.spoil_metadata(rewrite=_request_small_pages)
     route.spoil_metadata(**{"rewrite": _request_small_pages, "times": times, **second})
     route.spoil_metadata(rewrite=_request_small_pages, times=None)
@@ -135,7 +135,7 @@ def _rotate_credentials(route: NetworkRoute) -> None:
 
     def revoke() -> None:
         _write_credentials(route, new)
-        route.proxy.add(query=f"X-Amz-Credential={old['AccessKeyId']}", status=403, body=EXPIRED_TOKEN, times=None)
+        route.proxy.add_rule(query=f"X-Amz-Credential={old['AccessKeyId']}", status=403, body=EXPIRED_TOKEN, times=None)
 
     route.env = {
         "AWS_SHARED_CREDENTIALS_FILE": str(file),

@@ -7,7 +7,7 @@ from functools import cache
 from urllib.parse import quote
 
 from modelfetch.transfer.part_file import BLOCK_SIZE
-from testkit import tree
+from testkit.file_tree import pack_tar_gz, random_bytes
 from testkit.stores import Store
 
 Files = Mapping[str, bytes]
@@ -25,12 +25,12 @@ def model_files(shape: str, edition: int = 0) -> Files:
     seed = edition * 1000
     match shape:
         case "object":
-            return {"large.bin": tree.noise(OBJECT_BYTES, seed)}
+            return {"large.bin": random_bytes(OBJECT_BYTES, seed)}
         case "archive":
-            return {f"{number:02}/member": tree.noise(MEMBER_BYTES, seed + number) for number in range(MEMBER_COUNT)}
+            return {f"{number:02}/member": random_bytes(MEMBER_BYTES, seed + number) for number in range(MEMBER_COUNT)}
         case _:
             return {
-                f"{number:02}/file": tree.noise(FILE_BYTES if number else 0, seed + number)
+                f"{number:02}/file": random_bytes(FILE_BYTES if number else 0, seed + number)
                 for number in range(FILE_COUNT)
             }
 
@@ -43,7 +43,7 @@ def stored_objects(shape: str, edition: int = 0) -> Files:
         case "object":
             return files
         case "archive":
-            return {"model.tar.gz": tree.tar_gz(files)}
+            return {"model.tar.gz": pack_tar_gz(files)}
         case _:
             return {f"dir/{name}": data for name, data in files.items()}
 
@@ -116,7 +116,7 @@ class StoredModel:
 
     def match_downloads(self, key: str | None = None) -> dict[str, str]:
         """Return the proxy's filter for downloads of an object, by default the victim."""
-        return self.store.downloads(self.victim if key is None else key)
+        return self.store.download_filter(self.victim if key is None else key)
 
     def match_metadata_requests(self) -> dict[str, str]:
         """Return the proxy's filter for the first metadata request: the object's state or the listing."""

@@ -11,8 +11,8 @@ from itertools import product
 
 import pytest
 
-from testkit.stores import GCS, S3, Store
-from testkit.warm import warm
+from testkit.stores import GCSServer, S3Server, Store
+from testkit.warm_process import start_warm_process
 from tests.faults.all_faults import FAULTS
 from tests.faults.campaign_report import Ledger
 from tests.faults.fault import Fault
@@ -27,13 +27,13 @@ Outcomes = Callable[[Fault], list[FaultOutcome]]
 
 @pytest.fixture(scope="module")
 def campaign(
-    s3: S3, gcs: GCS, toxiproxy: str, tmp_path_factory: pytest.TempPathFactory, ledger: Ledger, full: bool
+    s3: S3Server, gcs: GCSServer, toxiproxy: str, tmp_path_factory: pytest.TempPathFactory, ledger: Ledger, full: bool
 ) -> Iterator[Campaign]:
     """Start the campaign: models of each shape on every server, pulled undisturbed first."""
     with ExitStack() as stack:
         work = tmp_path_factory.mktemp("campaign")
-        forker = stack.enter_context(warm(tmp_path_factory.mktemp("warm")))
-        stores: dict[str, S3 | GCS] = {"s3": s3, "gcs": gcs}
+        forker = stack.enter_context(start_warm_process(tmp_path_factory.mktemp("warm")))
+        stores: dict[str, S3Server | GCSServer] = {"s3": s3, "gcs": gcs}
         shelf: dict[tuple[str, str], StoredModel] = {}
         for name, server in stores.items():
             bucket: AbstractContextManager[Store] = server.new_bucket()

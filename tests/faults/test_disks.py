@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from testkit import strace
-from testkit.cli import Cli
-from testkit.stores import S3, Folder
-from testkit.warm import Warm, warm
+from testkit.cli_runner import CliRunner
+from testkit.stores import ModelFolder, S3Server
+from testkit.warm_process import WarmProcess, start_warm_process
 from tests.faults import disk_layouts, disk_planted_files, disk_space, disk_syscalls, disk_trial, scenarios
 from tests.faults.campaign_report import Ledger, Row
 from tests.faults.disk_scenarios import EVERY_KIND, SCENARIOS
@@ -34,14 +34,14 @@ MakeSource = Callable[[str], TrialSource]
 
 
 @pytest.fixture(scope="module")
-def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProcess]:
     """Run `modelfetch` without a start-up each time."""
-    with warm(tmp_path_factory.mktemp("warm")) as running:
+    with start_warm_process(tmp_path_factory.mktemp("warm")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def local_source(tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> MakeSource:
+def local_source(tmp_path_factory: pytest.TempPathFactory, forker: WarmProcess) -> MakeSource:
     """Return scenarios by name, with sources on the local disk: no SDK is needed."""
 
     @cache
@@ -49,16 +49,17 @@ def local_source(tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Make
         at = tmp_path_factory.mktemp("local")
         (at / "source").mkdir()
         (at / "home").mkdir()
-        with closing(Cli(at / "home")) as cli:
+        with closing(CliRunner(at / "home")) as cli:
             return TrialSource(
-                scenarios.prepare_scenario(SCENARIOS[name], Folder(at / "source"), cli, at / "template", {}), forker
+                scenarios.prepare_scenario(SCENARIOS[name], ModelFolder(at / "source"), cli, at / "template", {}),
+                forker,
             )
 
     return ground
 
 
 @pytest.fixture(scope="module")
-def remote_source(s3: S3, tmp_path_factory: pytest.TempPathFactory, forker: Warm) -> Iterator[MakeSource]:
+def remote_source(s3: S3Server, tmp_path_factory: pytest.TempPathFactory, forker: WarmProcess) -> Iterator[MakeSource]:
     """Return scenarios by name, each with its source in a separate bucket."""
     with ExitStack() as stack:
 
@@ -67,7 +68,7 @@ def remote_source(s3: S3, tmp_path_factory: pytest.TempPathFactory, forker: Warm
             at = tmp_path_factory.mktemp("remote")
             (at / "home").mkdir()
             bucket = stack.enter_context(s3.new_bucket())
-            with closing(Cli(at / "home")) as cli:
+            with closing(CliRunner(at / "home")) as cli:
                 prepared = scenarios.prepare_scenario(SCENARIOS[name], bucket, cli, at / "template", bucket.env)
             return TrialSource(prepared, forker, bucket)
 
@@ -106,8 +107,8 @@ def call_trials(
     select: Callable[[list[tuple[str, str, int]]], Sequence[FailingCall]], source: TrialSource, directory: Path
 ) -> list[Callable[[], DiskVerdict]]:
     """Return trials of failing calls in a scenario, selected from the calls of an undisturbed pull."""
-    if strace.missing():
-        pytest.skip(strace.missing())
+    if strace.unavailable_reason():
+        pytest.skip(strace.unavailable_reason())
     calls = disk_syscalls.list_calls(source, directory / "listed")
     paths = sorted({path for _, path, _ in calls})
     return [

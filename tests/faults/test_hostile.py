@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from testkit.liar import Liar
-from testkit.warm import Warm, warm
+from testkit.scripted_server import ScriptedServer
+from testkit.warm_process import WarmProcess, start_warm_process
 from tests.faults import hostile_archives, hostile_keys, hostile_responses
 from tests.faults.campaign_report import Ledger
 from tests.faults.hostile_trial import HostileCase, try_hostile_case
@@ -20,9 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 
 @pytest.fixture(scope="module")
-def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProcess]:
     """Run `modelfetch` without a start-up each time."""
-    with warm(tmp_path_factory.mktemp("warm")) as running:
+    with start_warm_process(tmp_path_factory.mktemp("warm")) as running:
         yield running
 
 
@@ -40,22 +40,27 @@ def select_cases(cases: list[HostileCase], *, full: bool) -> list[HostileCase]:
     ids=["keys", "replies", "archives"],
 )
 def test_what_means_harm_does_none(
-    cases: Callable[[], Iterator[HostileCase]], liar: Liar, forker: Warm, ledger: Ledger, full: bool, tmp_path: Path
+    cases: Callable[[], Iterator[HostileCase]],
+    scripted_server: ScriptedServer,
+    forker: WarmProcess,
+    ledger: Ledger,
+    full: bool,
+    tmp_path: Path,
 ) -> None:
     """Hostile input gives the right model or a documented exit code with a reason; no stray file, little memory."""
     verdicts = []
     for number, case in enumerate(select_cases(list(cases()), full=full)):
-        verdicts.append(try_hostile_case(case, liar, forker, tmp_path / str(number)))
+        verdicts.append(try_hostile_case(case, scripted_server, forker, tmp_path / str(number)))
         ledger.add_row(TITLE, verdicts[-1].report_row)
 
     assert [str(verdict) for verdict in verdicts if verdict.flaws] == []
 
 
-def test_a_wrong_outcome_would_be_told(liar: Liar, forker: Warm, tmp_path: Path) -> None:
+def test_a_wrong_outcome_would_be_told(scripted_server: ScriptedServer, forker: WarmProcess, tmp_path: Path) -> None:
     """The campaign can fail: wrong codes, contents, extra files and messages are found."""
     files = {"p/good": b"x"}
     right = HostileCase("f", "right", "file", files, (0,), model={"good": b"x"})
-    assert try_hostile_case(right, liar, forker, tmp_path / "0").flaws == ()
+    assert try_hostile_case(right, scripted_server, forker, tmp_path / "0").flaws == ()
     for number, wrong in enumerate(
         [
             HostileCase("f", "code", "file", files),
@@ -64,4 +69,4 @@ def test_a_wrong_outcome_would_be_told(liar: Liar, forker: Warm, tmp_path: Path)
             HostileCase("f", "message", "file", {"p/a\\b": b"x"}, message_part="something else"),
         ]
     ):
-        assert try_hostile_case(wrong, liar, forker, tmp_path / f"wrong{number}").flaws
+        assert try_hostile_case(wrong, scripted_server, forker, tmp_path / f"wrong{number}").flaws

@@ -17,9 +17,9 @@ from typing import TypeVar
 import pytest
 
 from testkit import strace
-from testkit.cli import Cli
-from testkit.faultproxy import FaultProxy
-from testkit.stores import Folder, Store
+from testkit.cli_runner import CliRunner
+from testkit.fault_proxy import FaultProxy
+from testkit.stores import ModelFolder, Store
 from tests.faults import kill_scenarios, kill_trial, scenarios
 from tests.faults.campaign_report import Ledger, Row
 from tests.faults.kill_trial import KillOutcome, KillPoint, KillSetup
@@ -55,12 +55,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module")
 def local_setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> KillSetup:
     """Return a scenario with a source on the local disk: no SDK, and system calls in a fixed order."""
-    if strace.missing():
-        pytest.skip(strace.missing())
+    if strace.unavailable_reason():
+        pytest.skip(strace.unavailable_reason())
     at = tmp_path_factory.mktemp("kills")
     for name in ("source", "home"):
         (at / name).mkdir()
-    prepared = scenarios.prepare_scenario(request.param, Folder(at / "source"), Cli(at / "home"), at / "template", {})
+    prepared = scenarios.prepare_scenario(
+        request.param, ModelFolder(at / "source"), CliRunner(at / "home"), at / "template", {}
+    )
     return KillSetup(prepared, at / "runs")
 
 
@@ -166,7 +168,7 @@ def test_signals_at_random_moments_end_it_in_order(local_setup: KillSetup, full:
 def prepare_on_store(scenario: Scenario, store: Store, directory: Path) -> PreparedScenario:
     """Prepare a scenario with its source in a bucket."""
     (directory / "home").mkdir(parents=True)
-    return scenarios.prepare_scenario(scenario, store, Cli(directory / "home"), directory / "template", store.env)
+    return scenarios.prepare_scenario(scenario, store, CliRunner(directory / "home"), directory / "template", store.env)
 
 
 def kill_paced_pull(
@@ -178,7 +180,7 @@ def kill_paced_pull(
 ) -> list[KillOutcome]:
     """Kill a long pull: the proxy sends slowly."""
     with closing(FaultProxy(store.endpoint)) as proxy:
-        proxy.add(**store.downloads(), times=None, trickle=PACE)
+        proxy.add_rule(**store.download_filter(), times=None, trickle=PACE)
         bench = KillSetup(prepared, directory, store.env_at(proxy.url), proxy, ("--connections", "2"), prepare_last_run)
         return kill_trial.kill_pulls(bench, "struck", kill_point)
 
@@ -186,7 +188,7 @@ def kill_paced_pull(
 def time_undisturbed_pull(prepared: PreparedScenario, store: Store, directory: Path) -> float:
     """Return the seconds of an undisturbed pull."""
     with closing(FaultProxy(store.endpoint)) as proxy:
-        proxy.add(**store.downloads(), times=None, trickle=PACE)
+        proxy.add_rule(**store.download_filter(), times=None, trickle=PACE)
         cli = KillSetup(prepared, directory).make_cli(directory)
         begun = time.monotonic()
         cli.ok(

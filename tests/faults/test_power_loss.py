@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from testkit import strace, tree
-from testkit.cli import Cli
-from testkit.stores import Folder
-from testkit.strace import Call
+from testkit import strace
+from testkit.cli_runner import CliRunner
+from testkit.file_tree import RECEIPT_NAME, STAGING_NAME
+from testkit.stores import ModelFolder
+from testkit.strace import SystemCall
 from tests.faults import kill_scenarios, kill_trial, scenarios
 from tests.faults.kill_trial import KillSetup
 from tests.faults.scenarios import Scenario
@@ -37,7 +38,7 @@ class UnflushedPaths:
 
     unflushed: set[str] = field(default_factory=set)
 
-    def record_call(self, call: Call, paths: tuple[str, ...]) -> None:
+    def record_call(self, call: SystemCall, paths: tuple[str, ...]) -> None:
         """Record a completed call on these paths."""
         if call.name == "syncfs":
             self.unflushed.clear()
@@ -78,7 +79,7 @@ def is_within(path: str, top: str) -> bool:
 
 def is_staged(path: str) -> bool:
     """Tell whether a path is in a staging area, unseen by readers."""
-    return tree.STAGING in Path(path).parts
+    return STAGING_NAME in Path(path).parts
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,14 @@ class PullTrace:
     """An undisturbed pull: each call with its paths in the volume."""
 
     scenario: Scenario
-    steps: list[tuple[Call, tuple[str, ...]]]
+    steps: list[tuple[SystemCall, tuple[str, ...]]]
 
     @property
     def receipt_path(self) -> str:
         """Return the path of the receipt."""
-        return f"m{tree.RECEIPT}" if self.scenario.kind == "file" else f"m/{tree.RECEIPT}"
+        return f"m{RECEIPT_NAME}" if self.scenario.kind == "file" else f"m/{RECEIPT_NAME}"
 
-    def replay_calls(self) -> Iterator[tuple[Call, tuple[str, ...], UnflushedPaths]]:
+    def replay_calls(self) -> Iterator[tuple[SystemCall, tuple[str, ...], UnflushedPaths]]:
         """Yield each call with the paths unflushed before the call."""
         disk = UnflushedPaths()
         for call, paths in self.steps:
@@ -109,15 +110,17 @@ class PullTrace:
 @pytest.fixture(scope="module", params=CHOSEN_SCENARIOS)
 def trace(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PullTrace:
     """Trace the disk calls of a pull in a scenario."""
-    if strace.missing():
-        pytest.skip(strace.missing())
+    if strace.unavailable_reason():
+        pytest.skip(strace.unavailable_reason())
     scenario, at = SCENARIOS[request.param], tmp_path_factory.mktemp("power")
     for name in ("source", "home"):
         (at / name).mkdir()
-    prepared = scenarios.prepare_scenario(scenario, Folder(at / "source"), Cli(at / "home"), at / "template", {})
+    prepared = scenarios.prepare_scenario(
+        scenario, ModelFolder(at / "source"), CliRunner(at / "home"), at / "template", {}
+    )
     bench = KillSetup(prepared, at / "runs")
     calls = kill_trial.select_destination_calls(bench, kill_trial.trace_undisturbed_pull(bench))
-    return PullTrace(scenario, [(call, call.below(bench.undisturbed_volume)) for call in calls])
+    return PullTrace(scenario, [(call, call.paths_below(bench.undisturbed_volume)) for call in calls])
 
 
 def test_every_byte_is_flushed_before_it_is_published(trace: PullTrace) -> None:

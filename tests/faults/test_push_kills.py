@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from testkit import tree
-from testkit.cli import Cli, Running
-from testkit.faultproxy import FaultProxy
+from testkit.cli_runner import CliRunner, RunningCommand
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import STAGING_NAME, random_bytes, read_files, sha256_hex, write_files
 from testkit.stores import Store
 from tests.faults.campaign_report import Ledger, Row
 
 RUN_SECONDS = 150  # of a run on a busy machine
 SEED = 4
-OLD_FILES = {"a.bin": tree.noise(200_000, 1), "b/c.bin": tree.noise(100_000, 2), "d.bin": b"1"}
-NEW_FILES = {"a.bin": tree.noise(200_000, 3), "b/c.bin": tree.noise(100_000, 4), "d.bin": b"2", "e/new.bin": b"new"}
+OLD_FILES = {"a.bin": random_bytes(200_000, 1), "b/c.bin": random_bytes(100_000, 2), "d.bin": b"1"}
+NEW_FILES = {"a.bin": random_bytes(200_000, 3), "b/c.bin": random_bytes(100_000, 4), "d.bin": b"2", "e/new.bin": b"new"}
 REQUEST_RANGE = (3, 10)  # a push makes more requests
 CLEAN_CODES = (65, 66, 75)  # manifest mismatch; nothing pushed yet; a push in progress
 
@@ -57,9 +57,9 @@ class PushSetup:
         """Return the URI to push to."""
         return self.store.uri(f"{self.home.name}/{self.push.target}")
 
-    def start_push(self, cli: Cli, files: Mapping[str, bytes]) -> Running:
+    def start_push(self, cli: CliRunner, files: Mapping[str, bytes]) -> RunningCommand:
         """Start a push of these files through the proxy."""
-        at = tree.write(self.home / str(len(files)) / tree.sha256(b"".join(files.values())), files)
+        at = write_files(self.home / str(len(files)) / sha256_hex(b"".join(files.values())), files)
         return cli.start("push", at if self.push.target.endswith("/") else at / "m", self.target, env=self.proxy_env)
 
     @property
@@ -67,19 +67,19 @@ class PushSetup:
         """Return the variables that point to the proxy."""
         return self.store.env_at(self.proxy.url)
 
-    def pull_model(self, cli: Cli, name: str) -> tuple[int, dict[str, bytes]]:
+    def pull_model(self, cli: CliRunner, name: str) -> tuple[int, dict[str, bytes]]:
         """Pull into a new directory; return the exit code and the files found."""
         dest = self.home / name
         run = cli("pull", self.target, dest / "m", env=self.store.env, timeout=RUN_SECONDS)
-        found = {path.removeprefix("m/"): data for path, data in tree.read(dest).items()} if dest.exists() else {}
-        return run.code, {path: data for path, data in found.items() if not path.startswith(tree.STAGING)}
+        found = {path.removeprefix("m/"): data for path, data in read_files(dest).items()} if dest.exists() else {}
+        return run.code, {path: data for path, data in found.items() if not path.startswith(STAGING_NAME)}
 
 
 def count_requests(push: PushScenario, store: Store, home: Path) -> int:
     """Return the number of requests of a push."""
     home.mkdir(parents=True)
     with closing(FaultProxy(store.endpoint)) as proxy:
-        setup, cli = PushSetup(push, store, home, proxy), Cli(home)
+        setup, cli = PushSetup(push, store, home, proxy), CliRunner(home)
         for files in (push.old, push.new):
             proxy.clear()
             assert not files or setup.start_push(cli, files).finish(RUN_SECONDS).code == 0
@@ -90,7 +90,7 @@ def try_killed_push(push: PushScenario, store: Store, home: Path, request_number
     """Kill a push at a request; return the result of the pull that follows, and the flaw if any."""
     home.mkdir(parents=True)
     with closing(FaultProxy(store.endpoint)) as proxy:
-        setup, cli = PushSetup(push, store, home, proxy), Cli(home)
+        setup, cli = PushSetup(push, store, home, proxy), CliRunner(home)
         if push.old:
             assert setup.start_push(cli, push.old).finish(RUN_SECONDS).code == 0
         proxy.clear()
@@ -108,14 +108,14 @@ def try_killed_push(push: PushScenario, store: Store, home: Path, request_number
     return "failed", f"a pull ended with {between[0]} and {sorted(between[1])}"
 
 
-def _kill_push(setup: PushSetup, cli: Cli, request_number: int) -> None:
-    begun, victims = threading.Event(), list[Running]()
+def _kill_push(setup: PushSetup, cli: CliRunner, request_number: int) -> None:
+    begun, victims = threading.Event(), list[RunningCommand]()
 
     def strike() -> None:
         begun.wait(RUN_SECONDS)
         victims[0].process.kill()
 
-    setup.proxy.add(nth=request_number, before=strike)
+    setup.proxy.add_rule(nth=request_number, before=strike)
     victims.append(setup.start_push(cli, setup.push.new))
     begun.set()
     victims[0].finish(RUN_SECONDS)

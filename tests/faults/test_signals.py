@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from testkit import mounts, tree
-from testkit.cli import Cli
-from testkit.faultproxy import FaultProxy
+from testkit import mounts
+from testkit.cli_runner import CliRunner
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import RECEIPT_NAME
 from testkit.stores import S3Bucket
 from tests.faults import kill_scenarios
 from tests.faults.blocking_points import BLOCKING_POINTS, BlockedPull
@@ -37,7 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_a_signal_ends_it_whatever_it_waits_for(
-    modelfetch: Cli,
+    modelfetch: CliRunner,
     s3_bucket: S3Bucket,
     fault_proxy: Callable[..., FaultProxy],
     tmp_path: Path,
@@ -57,12 +58,12 @@ def test_a_signal_ends_it_whatever_it_waits_for(
             except mounts.CannotMountError as error:
                 pytest.skip(str(error))
             begun = time.monotonic()
-            last = running.signal(signum)
+            last = running.send_signal(signum)
             seconds = time.monotonic() - begun
         modelfetch.close()
 
         code = 128 + signum
         assert (last.code, last.error["code"], last.error["reason"]) == (code, code, "interrupted")
         assert "Traceback" not in last.stderr
-        assert waiting == "on hashing" or not [*at.rglob(f"*{tree.RECEIPT}"), *at.glob("volume/m")]
+        assert waiting == "on hashing" or not [*at.rglob(f"*{RECEIPT_NAME}"), *at.glob("volume/m")]
         ledger.add_row("Kills", Row(f"{signum.name}: {waiting}", 1, 0, 1, 0, seconds=[seconds]))

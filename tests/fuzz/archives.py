@@ -15,24 +15,24 @@ def _everything() -> bytes:
     """A tar with every kind of header and member."""
     long = "/".join(["long" * 7] * 3)
     short = _noise(60)
-    sized = archives.pax(("path", long), ("size", "70"), ("comment", "x")) + archives.block("x", 70)
-    return archives.tar(
-        archives.member("./", kind=b"5"),
-        archives.pax(("comment", "abc"), kind=b"g"),
-        sized + archives.padded(bytes(70)),
-        archives.member("././@LongLink", b"other/" + long.encode() + b"\0", b"L") + archives.member("x", short),
-        archives.member("l", kind=b"2", target=long) + archives.member("h", kind=b"1", target=long),
-        archives.member("run", b"#!/bin/sh", mode=0o4755),
-        archives.member("d", kind=b"5") + archives.member("d/up", kind=b"2", target="../run"),
+    sized = archives.pax_header(("path", long), ("size", "70"), ("comment", "x")) + archives.tar_header("x", 70)
+    return archives.make_tar(
+        archives.tar_member("./", kind=b"5"),
+        archives.pax_header(("comment", "abc"), kind=b"g"),
+        sized + archives.pad_to_block(bytes(70)),
+        archives.tar_member("././@LongLink", b"other/" + long.encode() + b"\0", b"L") + archives.tar_member("x", short),
+        archives.tar_member("l", kind=b"2", target=long) + archives.tar_member("h", kind=b"1", target=long),
+        archives.tar_member("run", b"#!/bin/sh", mode=0o4755),
+        archives.tar_member("d", kind=b"5") + archives.tar_member("d/up", kind=b"2", target="../run"),
     )
 
 
 def _zips() -> Iterator[bytes]:
     files = (("d/a", _noise(300)), ("b", b"text " * 50), ("empty", b""), ("e/", b""))
-    yield archives.zip_of(*files)
-    yield archives.zip_of(*files, method=12)
-    entry = archives.Entry
-    yield archives.zip_raw(
+    yield archives.make_zip(*files)
+    yield archives.make_zip(*files, method=12)
+    entry = archives.ZipEntry
+    yield archives.make_raw_zip(
         *(entry(b"good", b"x"), entry(b"l", b"good", 0o120777), entry(b"e/"), entry(b"d/x", b"content")),
         comment=b"comment",
     )
@@ -41,14 +41,14 @@ def _zips() -> Iterator[bytes]:
 def tars() -> list[bytes]:
     """Plain tars."""
     long = "long" * 20
-    return [_everything(), archives.packed({f"{long}/{long}": b"x" * 100, "ünï": b"y"}, "tar"), archives.tar()]
+    return [_everything(), archives.pack_files({f"{long}/{long}": b"x" * 100, "ünï": b"y"}, "tar"), archives.make_tar()]
 
 
 def seeds() -> list[bytes]:
     """Archives of every format, each with the byte that says how it is wrapped: see `wrapped`."""
     plain = [bytes([way]) + tar for tar in tars() for way in range(len(WAYS))]
     return plain + [
-        b"\0" + each for each in (*_zips(), *(archives.PACKERS[how](_everything()) for how in archives.PACKERS))
+        b"\0" + each for each in (*_zips(), *(archives.COMPRESSORS[how](_everything()) for how in archives.COMPRESSORS))
     ]
 
 
@@ -59,7 +59,7 @@ def wrapped(data: bytes) -> bytes:
     """The archive that the first byte makes of the rest: as it is, packed, with the checksums of its headers mended."""
     way = WAYS[data[0] % len(WAYS)] if data else ""
     plain = mended(data[1:]) if way.startswith("forged") else data[1:]
-    return archives.PACKERS.get(way.removeprefix("forged").strip(), bytes)(plain)
+    return archives.COMPRESSORS.get(way.removeprefix("forged").strip(), bytes)(plain)
 
 
 def mended(data: bytes) -> bytes:

@@ -11,20 +11,26 @@ from modelfetch.provenance.manifest import Manifest
 from modelfetch.volume import receipt
 from modelfetch.volume.receipt import ArchiveEntry, FileEntry, Receipt
 from testkit import archives as makers
-from testkit.liar import Item, gcs_page, s3_page
+from testkit.scripted_server import ListedObject, gcs_page, s3_page
 from tests.fuzz import archives
 
 CORPUS = Path(__file__).parent / "corpus"
 _SHA = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 _FILES = (FileEntry("a", 5, _SHA), FileEntry("d/b", 5, _SHA), FileEntry("l", 5, _SHA, "a"))
-_ITEMS = (Item("p/", b""), Item("p/a"), Item("p/d/e", b"xy"), Item("p/d/", b""), Item("p/ü", b""))
+_ITEMS = (
+    ListedObject("p/", b""),
+    ListedObject("p/a"),
+    ListedObject("p/d/e", b"xy"),
+    ListedObject("p/d/", b""),
+    ListedObject("p/ü", b""),
+)
 _PAX = b"m" * 2000
 
 
 def _streams() -> list[bytes]:
     deflated = zlib.compressobj(wbits=-15)
     packed = [gzip.compress(_PAX), deflated.compress(_PAX) + deflated.flush(), bz2.compress(_PAX), lzma.compress(_PAX)]
-    packed.append(makers.zstd_with_checksum(_PAX))
+    packed.append(makers.compress_zstd(_PAX))
     return [bytes([kind]) + data * times for kind, data in enumerate(packed) for times in (1, 2)]
 
 

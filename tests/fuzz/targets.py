@@ -19,9 +19,11 @@ import urllib3
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
-from modelfetch import plan, safe_paths, uri
-from modelfetch.archive.decompress import PIECE, codec, inflate
-from modelfetch.cli import console, settings
+from modelfetch import plan, safe_paths
+from modelfetch.archive.decompress import PIECE_BYTES, decompress_stream, load_codec
+from modelfetch.cli.failure_report import TERMINATION_LIMIT, report_error, write_termination_message
+from modelfetch.cli.redaction import Redactor
+from modelfetch.cli.settings import format_value, load_settings
 from modelfetch.errors import (
     ModelfetchError,
     NotFoundError,
@@ -32,15 +34,17 @@ from modelfetch.errors import (
 )
 from modelfetch.net.connection_pool import ConnectionPool, NetworkOptions
 from modelfetch.provenance import manifest
-from modelfetch.sources import Access, Listing, RemoteObject, open_source
-from modelfetch.sources.base import parse_number, parse_retry_after
+from modelfetch.sources import Listing, RemoteObject, SourceOptions, open_source, parse_uri
+from modelfetch.sources.base import SignedRequest, parse_number, parse_retry_after
 from modelfetch.sources.gcs.source import GCSSource
+from modelfetch.sources.gcs.spec import GCSOptions, pin_gcs_uri
 from modelfetch.sources.https import HTTPSource
 from modelfetch.sources.s3.source import S3Source
-from modelfetch.transfer.range_reader import _check_range
+from modelfetch.sources.s3.spec import S3Options, pin_s3_uri
+from modelfetch.transfer.range_reader import check_response, make_job
 from modelfetch.volume import receipt
 from modelfetch.volume.resume_journal import ResumeJournal
-from testkit.archives import Guarded
+from testkit.archives import GuardedExtractor
 from tests.fuzz import archives as wrappings
 
 Target = Callable[[bytes], None]
@@ -78,7 +82,7 @@ def unpacking(data: bytes) -> None:
     """An archive: what comes out is what is on the disk, within the budget; nothing comes to lie beside it."""
     with _place() as place:
         try:
-            root = Guarded(Path(place))(wrappings.wrapped(data), max_bytes=MAX_BYTES, max_files=50)
+            root = GuardedExtractor(Path(place))(wrappings.wrapped(data), max_bytes=MAX_BYTES, max_files=50)
         except WrongBytesError as error:
             _is_one_line(error)
             return
@@ -93,10 +97,10 @@ def inflating(data: bytes) -> None:
     pieces = iter([data[start : start + step] for start in range(1, len(data), step)])
     size = 0
     with suppress(WrongBytesError):
-        for piece in inflate(pieces, codec(kind)):
-            assert 0 < len(piece) <= PIECE
+        for piece in decompress_stream(pieces, load_codec(kind)):
+            assert 0 < len(piece) <= PIECE_BYTES
             size += len(piece)
-            if size > 100 * PIECE:
+            if size > 100 * PIECE_BYTES:
                 return
 
 
@@ -123,7 +127,7 @@ def naming(data: bytes) -> None:
 def addressing(data: bytes) -> None:
     """A URI: what is understood can be shown, named, and written down again."""
     try:
-        parsed = uri.parse_uri(_text(data))
+        parsed = parse_uri(_text(data))
     except UsageError as error:
         _has_hint(error)
         return
@@ -131,15 +135,16 @@ def addressing(data: bytes) -> None:
     str(parsed).encode()
     assert "/" not in parsed.name
     if parsed.version:
-        assert uri.parse_uri(parsed.pinned(parsed.version)) == parsed
+        pin = {"s3": pin_s3_uri, "gs": pin_gcs_uri}[parsed.scheme]
+        assert parse_uri(pin(parsed, parsed.version)) == parsed
 
 
 def ranging(data: bytes) -> None:
     """Headers of a reply: the range that was asked for, or an error that another try may heal."""
     text = data.decode("latin-1")
-    obj = RemoteObject("k", "k", 100, "v")
+    job = make_job(SignedRequest("https://h/k"), RemoteObject("k", "k", 100, "v"), 5, 10)
     with suppress(TransientError):
-        assert _check_range(text, obj, 5, 10) == 0
+        assert check_response(job, 206, {"content-range": text}) == 0
         assert re.fullmatch(r"bytes 0*5-0*9/(100|\*)", text)
     wait, size = parse_retry_after(text), parse_number(text)
     assert wait is None or wait >= 0
@@ -148,7 +153,7 @@ def ranging(data: bytes) -> None:
 
 @cache
 def _web() -> HTTPSource:
-    source = open_source(uri.parse_uri("https://h/m"), Access())
+    source = open_source(parse_uri("https://h/m"), SourceOptions())
     assert isinstance(source, HTTPSource)
     return source
 
@@ -215,20 +220,20 @@ def configuring(data: bytes) -> None:
     """A setting: a value that can be used, or what is wrong with it."""
     field = SETTINGS[data[0] % len(SETTINGS)] if data else SETTINGS[0]
     try:
-        value = getattr(settings.load({field: _text(data[1:])}), field)
+        value = getattr(load_settings({field: _text(data[1:])}), field)
     except UsageError as error:
         _has_hint(error)
         return
     if isinstance(value, float | int):
         assert isinstance(value, int) or math.isfinite(value) or field == "max_ratio"
         assert value < 2**63 + 1 or field in ("retries", "max_ratio")
-    settings.shown(field, value)
+    format_value(field, value)
 
 
 @cache
 def _s3() -> S3Source:
     os.environ.setdefault("AWS_REGION", "us-east-1")
-    source = open_source(uri.parse_uri("s3://b/p/"), Access(anonymous=True, endpoint="http://h.invalid"))
+    source = open_source(parse_uri("s3://b/p/"), S3Options(anonymous=True, endpoint="http://h.invalid"))
     assert isinstance(source, S3Source)
     return source
 
@@ -271,7 +276,7 @@ class _Canned(ConnectionPool):
 
 @cache
 def _gcs() -> tuple[GCSSource, _Canned]:
-    source = open_source(uri.parse_uri("gs://b/p/"), Access(emulator="http://h.invalid"))
+    source = open_source(parse_uri("gs://b/p/"), GCSOptions(emulator="http://h.invalid"))
     assert isinstance(source, GCSSource)
     source.pool = canned = _Canned()
     return source, canned
@@ -290,9 +295,7 @@ def _planned(find: Callable[[], Listing]) -> None:
         found = find()
         assert all(o.key.startswith("p/") and o.key[2:] == o.path for o in found.objects)
         assert all(_HEX.fullmatch(value) for o in found.objects for value in o.checksums.values())
-        wanted = plan.make_plan(
-            found, uri.parse_uri("s3://b/p/"), extract=True, include=(), exclude=(), max_bytes=None, max_files=100
-        )
+        wanted = plan.make_plan(found, parse_uri("s3://b/p/"), plan.PlanLimits(max_files=100))
     except ModelfetchError as error:
         _is_told_well(error)
         return
@@ -308,9 +311,9 @@ def telling(data: bytes) -> None:
     error = WrongBytesError(words[0], hint=words[1] if len(words) > 1 else "")
     with _place() as place:
         path = Path(place, "termination-log")
-        console.write_termination_message(path, console.failure(error, words[-1]))
+        write_termination_message(path, report_error(error, words[-1]), Redactor())
         left = path.read_bytes()
-    assert len(left) <= console.TERMINATION_LIMIT
+    assert len(left) <= TERMINATION_LIMIT
     assert isinstance(json.loads(left), dict)
     assert not set(map(chr, (*range(32), *range(127, 160), 0x202E, 0x200B, 0xFEFF))) & set(left.decode())
 

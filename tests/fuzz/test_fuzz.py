@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as some
 
 from modelfetch.archive.decompress import ForwardBuffer
-from modelfetch.archive.symlinks import resolve_links
+from modelfetch.archive.symlinks import resolve_symlinks
 from modelfetch.errors import ArchiveError, UnsafeNameError, WrongBytesError
 from modelfetch.safe_paths import check_path, check_paths
 from testkit import archives
-from testkit.archives import Guarded
+from testkit.archives import GuardedExtractor
 from tests.fuzz import archives as wrappings
 from tests.fuzz import mutations, seeds
 from tests.fuzz.targets import TARGETS, unpacking
@@ -126,7 +126,7 @@ def test_links_lead_where_the_kernel_follows_them(links: dict[str, str]) -> None
             (root / path).symlink_to(target)
         inside = {path: _inside(root, path) for path in links}
         try:
-            ends = resolve_links(links, files, directories)
+            ends = resolve_symlinks(links, files, directories)
         except ArchiveError:
             assert not all(inside.values())
         else:
@@ -174,14 +174,14 @@ def test_tars_of_any_members_are_unpacked_or_refused(made: list[Any], way: int) 
     for name, kind, data, target, mode in made:
         content = data if kind in (b"0", b"x", b"L", b"\0") else b""
         with suppress(UnicodeEncodeError, AssertionError):
-            raw += archives.member(name[:90], content, kind, target=target[:90], mode=mode)
-    unpacking(bytes([way]) + archives.tar(raw))
+            raw += archives.tar_member(name[:90], content, kind, target=target[:90], mode=mode)
+    unpacking(bytes([way]) + archives.make_tar(raw))
 
 
 @tried
 @given(
     some.dictionaries(plain, some.binary(max_size=2000), min_size=1, max_size=6),
-    some.sampled_from(sorted(archives.PACKERS)),
+    some.sampled_from(sorted(archives.COMPRESSORS)),
 )
 def test_good_archives_are_unpacked(files: dict[str, bytes], how: str) -> None:
     """All that names one file each, as it was packed."""
@@ -191,12 +191,12 @@ def test_good_archives_are_unpacked(files: dict[str, bytes], how: str) -> None:
         return
     for packing in (how, "tar", "zip"):
         with tempfile.TemporaryDirectory() as place:
-            root = Guarded(Path(place))(archives.packed(files, packing))
+            root = GuardedExtractor(Path(place))(archives.pack_files(files, packing))
             assert {path: (root / path).read_bytes() for path in files} == files
 
 
 entries = some.builds(
-    archives.Entry,
+    archives.ZipEntry,
     name=some.one_of(paths, plain).map(lambda name: name.encode(errors="surrogatepass")[:300]),
     content=some.binary(max_size=100),
     mode=some.sampled_from([None, 0, 0o100644, 0o100755, 0o40755, 0o120777, 0o20644, 0o10644, 0o104755]),
@@ -213,7 +213,7 @@ entries = some.builds(
 @given(some.lists(entries, max_size=4), some.binary(max_size=30), some.one_of(some.none(), some.integers(0, 65_535)))
 def test_zips_of_any_entries_are_unpacked_or_refused(made: list[Any], comment: bytes, count: int | None) -> None:
     """Whatever their headers say of each other."""
-    unpacking(b"\0" + archives.zip_raw(*made, comment=comment, count=count))
+    unpacking(b"\0" + archives.make_raw_zip(*made, comment=comment, count=count))
 
 
 @tried
@@ -224,7 +224,7 @@ def test_what_is_taken_is_what_python_unpacks(rng: random.Random) -> None:
     whole = wrappings.wrapped(data)
     with tempfile.TemporaryDirectory() as place:
         try:
-            root = Guarded(Path(place))(whole, max_bytes=2**22, max_files=50)
+            root = GuardedExtractor(Path(place))(whole, max_bytes=2**22, max_files=50)
         except WrongBytesError:
             return
         theirs = _by_python(whole)
@@ -257,12 +257,12 @@ def test_a_stream_gives_what_is_asked_for(data: bytes, cuts: list[int], sizes: l
     """However the pieces come."""
     at = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
     forward = ForwardBuffer(iter([data[start:end] for start, end in pairwise(at)]))
-    assert forward.peek(10) == data[:10]
-    taken = b"".join(forward.upto(size) for size in sizes)
+    assert forward.peek_bytes(10) == data[:10]
+    taken = b"".join(forward.read_up_to(size) for size in sizes)
     assert taken == data[: sum(sizes)]
-    assert taken + b"".join(forward.rest()) == data
+    assert taken + b"".join(forward.read_rest()) == data
     with pytest.raises(ArchiveError):
-        list(forward.exactly(1))
+        list(forward.read_exactly(1))
 
 
 @tried

@@ -4,11 +4,9 @@ from typing import Any
 
 import pytest
 
-from modelfetch import plan as plans
 from modelfetch.errors import BudgetError, ModelfetchError, NotFoundError, UnsafeNameError, WrongBytesError
-from modelfetch.plan import Plan
-from modelfetch.sources import Listing, RemoteObject
-from modelfetch.uri import parse_uri
+from modelfetch.plan import Plan, PlanLimits, make_plan
+from modelfetch.sources import Listing, RemoteObject, parse_uri
 
 URI = parse_uri("s3://b/m/")
 
@@ -30,8 +28,7 @@ def single(path: str, size: int | None = 1) -> Listing:
 
 def make(found: Listing, uri: str = "s3://b/m/", **options: Any) -> Plan:
     """The plan, by default of everything."""
-    defaults = {"extract": True, "include": (), "exclude": (), "max_bytes": None, "max_files": 1000}
-    return plans.make_plan(found, parse_uri(uri), **{**defaults, **options})
+    return make_plan(found, parse_uri(uri), PlanLimits(**{"max_files": 1000, **options}))
 
 
 def paths(plan: Plan) -> list[str]:
@@ -202,22 +199,27 @@ def test_plans_of_other_versions_or_shapes_have_other_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "pins", "pinned"),
-    [
-        ("s3://b/m", {"x-amz-version-id": "v1", "etag": "e"}, "s3://b/m?versionId=v1"),
-        ("s3://b/m", {"etag": "e"}, "s3://b/m"),
-        ("gs://b/m", {"x-goog-generation": "12"}, "gs://b/m#12"),
-        ("https://h/m?sig=x", {"etag": "e"}, "https://h/m"),
-    ],
+    ("pinned_uri", "shown"), [("s3://b/m?versionId=v1", "s3://b/m?versionId=v1"), ("", "s3://b/m")]
 )
-def test_the_pinned_address_names_the_version_where_the_store_can(uri: str, pins: dict[str, str], pinned: str) -> None:
-    """For the ConfigMap."""
-    assert make(Listing((obj("m")._replace(pins=pins),), directory=False), uri=uri).pinned == pinned
+def test_pinned_uri_is_the_plain_address_if_the_store_has_no_pins(pinned_uri: str, shown: str) -> None:
+    """The object's own pinned address is shown for the ConfigMap, else the address as given."""
+    found = Listing((obj("m")._replace(pinned_uri=pinned_uri),), directory=False)
+
+    assert make(found, uri="s3://b/m").pinned_uri == shown
+
+
+def test_version_and_pinned_uri_of_a_set_win_over_the_listings_digest() -> None:
+    """A directory whose store versions the whole set has that version and address."""
+    found = directory("a", "b")._replace(version="c0ffee", pinned_uri="toy://b/m/@c0ffee")
+
+    assert (make(found).version, make(found).pinned_uri) == ("c0ffee", "toy://b/m/@c0ffee")
+    assert make(directory("a", "b")).version.startswith("sha256:")
+    assert make(directory("a", "b")).pinned_uri == "s3://b/m/"
 
 
 def test_a_single_object_can_be_given_another_name() -> None:
     """That of the destination."""
     plan = make(single("m.bin"))
 
-    assert paths(plan.named("x")) == ["x"]
-    assert plan.named("x").version == plan.version
+    assert paths(plan.renamed_to("x")) == ["x"]
+    assert plan.renamed_to("x").version == plan.version

@@ -1,3 +1,5 @@
+"""Safe paths: literal names pass, all others are refused with a printable message and a hint."""
+
 import pytest
 
 from modelfetch import safe_paths
@@ -11,8 +13,8 @@ from modelfetch.errors import UnsafeNameError
         *("x" * 255, "/".join(["d" * 100] * 40), "/".join("d" * 512)),
     ],
 )
-def test_takes_names_that_name_the_path_they_give(path: str) -> None:
-    """An unusual name is no unsafe one."""
+def test_unusual_but_literal_names_pass(path: str) -> None:
+    """Dots, spaces, non-ASCII characters and longest names are safe."""
     safe_paths.check_path(path)
 
 
@@ -44,8 +46,8 @@ def test_takes_names_that_name_the_path_they_give(path: str) -> None:
         ("/".join("d" * 513), "is nested deeper than 512"),
     ],
 )
-def test_refuses_names_that_do_not(path: str, flaw: str) -> None:
-    """The message is one printable line that shows the name, and the hint is the way round it."""
+def test_unsafe_names_are_refused_with_a_hint(path: str, flaw: str) -> None:
+    """The message is a printable line with the name, and the hint offers `--exclude`."""
     with pytest.raises(UnsafeNameError) as caught:
         safe_paths.check_path(path)
 
@@ -56,30 +58,30 @@ def test_refuses_names_that_do_not(path: str, flaw: str) -> None:
     assert caught.value.code == 65
 
 
-def test_hint_for_a_member_names_no_extract() -> None:
-    """A member cannot be left out, an archive can be kept."""
+def test_hint_for_a_member_offers_no_extract() -> None:
+    """A member cannot be excluded, but the archive can be kept."""
     with pytest.raises(UnsafeNameError, match=r"member '\.\./a'") as caught:
         safe_paths.check_path("../a", "member")
 
     assert "--no-extract" in caught.value.hint
 
 
-def test_takes_many_names_that_stand_beside_each_other() -> None:
-    """Names that differ in case or Unicode form are for the file system to judge."""
+def test_names_that_differ_only_in_case_or_unicode_form_pass() -> None:
+    """The file system decides whether similar names clash."""
     safe_paths.check_paths(["m/a", "m/b", "m.x", "M/a", "n", "é", "e\u0301"])
 
 
 @pytest.mark.parametrize(
     "paths", [["m", "m"], ["m/a", "m/a/b"], ["m/a/b", "m/a"], ["m/a/b/c/d", "x", "m"], ["m", "m.x", "m/a"]]
 )
-def test_refuses_names_that_cannot_stand_beside_each_other(paths: list[str]) -> None:
-    """A path is one file or one directory."""
+def test_names_that_clash_are_refused(paths: list[str]) -> None:
+    """A path is either a file or a directory, and occurs once."""
     with pytest.raises(UnsafeNameError):
         safe_paths.check_paths(paths)
 
 
-def test_vets_every_one_of_many() -> None:
-    """One bad name is enough."""
+def test_single_unsafe_name_refuses_the_whole_list() -> None:
+    """Every path of the list is checked."""
     with pytest.raises(UnsafeNameError, match=r"'b/\.\./c'"):
         safe_paths.check_paths(["a", "b/../c"])
 
@@ -91,14 +93,14 @@ def test_vets_every_one_of_many() -> None:
         *(("a/.modelfetch.json", False), ("model.modelfetch.json", False), ("modelfetch", False), ("", False)),
     ],
 )
-def test_knows_what_an_earlier_pull_left(path: str, reserved: bool) -> None:
-    """Only at the top: further down such a name is somebody's file."""
+def test_reserved_paths_are_recognised_only_at_the_top(path: str, reserved: bool) -> None:
+    """Below the top, `.modelfetch` is the name of a user's file."""
     assert reserved == safe_paths.is_reserved_path(path)
 
 
 @pytest.mark.parametrize("char", ["x", "\udcff", "\u202e", "\U000e0041", "'", "\\", "\0", "日"])
-def test_a_name_is_shown_in_some_200_characters(char: str) -> None:
-    """However many of its own it has, and although one may be shown as ten."""
+def test_quoted_name_has_at_most_some_200_characters(char: str) -> None:
+    """The limit holds for any length, and for characters that repr shows as ten."""
     for count in (1, 20, 100, 199, 200, 201, 5000):
         shown = safe_paths.quote_path(char * count)
         assert len(shown) <= 210

@@ -9,29 +9,33 @@ from pathlib import Path
 
 import pytest
 
-from modelfetch import signals, uri
+from modelfetch import signals
 from modelfetch.errors import Interrupted
 from modelfetch.progress import SilentProgress
-from modelfetch.pull.pull import PullOptions, pull
-from modelfetch.sources import Access
+from modelfetch.pull.options import PullOptions
+from modelfetch.pull.pull import pull
+from modelfetch.signals import SignalGuard
+from modelfetch.sources import SourceOptions, parse_uri
 from modelfetch.verify import verify
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+
+
+@pytest.fixture
+def guard() -> Iterator[SignalGuard]:
+    """Install a guard for the test; pytest's own handlers return afterwards."""
+    with SignalGuard() as guard:
+        yield guard
 
 
 @pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """Ours during a test, pytest's own afterwards."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-    before, hook = {number: signal.getsignal(number) for number in numbers}, sys.unraisablehook
-    signals.install()
-    yield
-    sys.unraisablehook = hook
-    for number, handler in before.items():
-        signal.signal(number, handler)
+def _guarded(guard: SignalGuard) -> None:
+    """Run every test in this module under the guard."""
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGALRM])
-def test_a_signal_interrupts(signum: signal.Signals) -> None:
-    """It is raised where the main thread is, and no `except Exception` stops it."""
+@pytest.mark.parametrize("signum", NUMBERS)
+def test_signal_raises_interrupted_in_the_main_thread(signum: signal.Signals) -> None:
+    """`Interrupted` names the signal, and no `except Exception` catches it."""
     with pytest.raises(Interrupted) as caught:
         os.kill(os.getpid(), signum)
 
@@ -39,8 +43,8 @@ def test_a_signal_interrupts(signum: signal.Signals) -> None:
     assert not isinstance(caught.value, Exception)
 
 
-def test_a_signal_waits_until_the_deferring_block_is_done() -> None:
-    """It is not lost either."""
+def test_signal_waits_for_the_end_of_a_deferring_block() -> None:
+    """A signal during the block is raised after the block, not lost."""
     done = []
 
     def work() -> None:
@@ -53,8 +57,8 @@ def test_a_signal_waits_until_the_deferring_block_is_done() -> None:
     assert done == [True]
 
 
-def test_a_signal_goes_before_a_failure_that_might_be_tried_again() -> None:
-    """Who was asked to stop stops; and the signal is told once."""
+def test_signal_takes_precedence_over_a_retryable_error() -> None:
+    """After a signal, `Interrupted` replaces the block's own error, and is raised once."""
 
     def work() -> None:
         with signals.deferred():
@@ -67,8 +71,8 @@ def test_a_signal_goes_before_a_failure_that_might_be_tried_again() -> None:
         pass
 
 
-def test_the_first_signal_counts_and_those_that_follow_do_not_disturb_the_leaving() -> None:
-    """An impatient Ctrl-C would cut the cleaning short, or end in a traceback."""
+def test_first_signal_counts_and_later_signals_do_not_disturb_the_clean_up() -> None:
+    """A second Ctrl-C neither cuts the clean-up short nor ends in a traceback."""
     cleaned = []
 
     def leave() -> None:
@@ -84,36 +88,80 @@ def test_the_first_signal_counts_and_those_that_follow_do_not_disturb_the_leavin
     assert cleaned == [True]
 
 
-def test_a_signal_at_start_up_waits_until_somebody_can_tell_of_it() -> None:
-    """Which may be half a second: what is needed to tell must be loaded first."""
-    signals.install(held=True)
-    os.kill(os.getpid(), signal.SIGTERM)
+def test_signal_during_start_up_waits_for_release() -> None:
+    """A held guard keeps signals during the imports for the report, up to half a second."""
+    with SignalGuard(held=True) as held:
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted) as caught:
-        signals.release()
+        with pytest.raises(Interrupted) as caught:
+            held.release()
     assert caught.value.signum == signal.SIGTERM
 
 
-def test_no_signal_disturbs_the_end() -> None:
-    """What is to be said is said."""
-    signals.ignore()
+def test_ignored_signals_do_not_disturb_the_end(guard: SignalGuard) -> None:
+    """After `ignore`, a signal raises nothing: the failure report is complete."""
+    guard.ignore()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-class _Deaf:
+def test_new_guard_reacts_to_signals_after_an_interrupted_guard() -> None:
+    """Neither an interrupt nor `ignore` of a guard affects the next guard."""
+    for _ in range(2):
+        with SignalGuard() as guard:
+            with pytest.raises(Interrupted):
+                os.kill(os.getpid(), signal.SIGTERM)
+            guard.ignore()
+
+
+def test_guard_restores_handlers_and_hook(guard: SignalGuard) -> None:
+    """After an inner guard, the outer guard's handlers, hook and deferral are in place again."""
+    before = [signal.getsignal(number) for number in NUMBERS], sys.unraisablehook
+    with SignalGuard():
+        assert [signal.getsignal(number) for number in NUMBERS] != before[0]
+
+    assert ([signal.getsignal(number) for number in NUMBERS], sys.unraisablehook) == before
+    with pytest.raises(Interrupted), signals.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_deadline_raises_interrupted_and_ends_with_the_guard() -> None:
+    """The deadline arrives as SIGALRM; a guard removes an unused timer at its end."""
+    outer = signal.getitimer(signal.ITIMER_REAL)[0]
+    with SignalGuard() as guard:
+        guard.set_deadline(3600)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] <= outer
+
+    def exceed_deadline() -> None:
+        with SignalGuard() as guard:
+            guard.set_deadline(0.01)
+            wait_for_signal()
+
+    with pytest.raises(Interrupted) as caught:
+        exceed_deadline()
+    assert caught.value.signum == signal.SIGALRM
+
+
+def wait_for_signal() -> None:
+    """Sleep until a signal arrives, for at most half a minute."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+class SignallingDestructor:
+    """Object with a destructor that sends SIGTERM to this process."""
+
     def __del__(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_signal_that_nobody_could_hear_comes_again(capfd: pytest.CaptureFixture[str]) -> None:
-    """What is raised in a destructor goes nowhere; it is not printed either."""
-    deadline = time.monotonic() + 30
+def test_signal_lost_in_a_destructor_is_raised_again(capfd: pytest.CaptureFixture[str]) -> None:
+    """Python swallows errors of destructors; `Interrupted` is raised again soon, and not printed."""
 
     def wait() -> None:
-        lost = _Deaf()
+        lost = SignallingDestructor()
         del lost
-        while time.monotonic() < deadline:
-            time.sleep(0.001)
+        wait_for_signal()
 
     with pytest.raises(Interrupted) as caught:
         wait()
@@ -121,26 +169,29 @@ def test_a_signal_that_nobody_could_hear_comes_again(capfd: pytest.CaptureFixtur
     assert capfd.readouterr().err == ""
 
 
-def test_what_else_nobody_could_hear_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    """As Python does."""
+def test_other_errors_in_a_destructor_are_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """Errors other than `Interrupted` go to the hook from before the guard."""
 
     class Broken:
         def __del__(self) -> None:
             raise ValueError("a bug")
 
-    Broken()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+        with SignalGuard():
+            Broken()
 
     assert "a bug" in capfd.readouterr().err
 
 
-def test_a_signal_while_files_are_moved_leaves_the_model_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has begun to be published is published: every file, and the receipt."""
+def test_signal_while_files_are_moved_leaves_a_whole_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose publishing has begun is published with every file and the receipt."""
     source, dest = tmp_path / "source", tmp_path / "dest"
     for path in (source, dest):
         path.mkdir()
     for name in ("a", "b", "c"):
         (source / name).write_text(name)
-    (dest / "a stranger's").write_text("stays")  # so that the files are moved one by one
+    (dest / "foreign").write_text("stays")  # a foreign file forces moves entry by entry
     replace = Path.replace
 
     def interrupted_replace(path: Path, target: Path) -> Path:
@@ -150,7 +201,7 @@ def test_a_signal_while_files_are_moved_leaves_the_model_whole(tmp_path: Path, m
 
     monkeypatch.setattr(Path, "replace", interrupted_replace)
     with pytest.raises(Interrupted):
-        pull(uri.parse_uri(str(source)), str(dest), Access(), PullOptions(), SilentProgress())
+        pull(parse_uri(str(source)), str(dest), SourceOptions(), PullOptions(), SilentProgress())
 
     assert [entry.path for entry in verify(dest).files] == ["a", "b", "c"]
-    assert (dest / "a stranger's").exists()
+    assert (dest / "foreign").exists()

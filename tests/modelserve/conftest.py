@@ -1,4 +1,4 @@
-"""Models, receipts and servers for the tests of modelserve."""
+"""Fixtures of modelserve's tests: models, receipts and servers."""
 
 import hashlib
 import json
@@ -26,19 +26,18 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from modelserve import settings
-from modelserve.app import create_app
-from modelserve.server import Server, listen
-from modelserve.service import Service
+from modelserve.process.command import create_engine, create_server
+from modelserve.process.server import open_listener
+from modelserve.process.settings import read_settings
 
 ODD = Path(__file__).parent / "odd"
-sys.path.append(str(ODD))  # its models are pickled by reference
+sys.path.append(str(ODD))  # pickles refer to the module by name
 FINISHED = "2026-11-21T09:00:01Z"
 
 
 @pytest.fixture(autouse=True)
 def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of whoever runs the tests reaches them."""
+    """Remove the developer's settings from the environment."""
     for name in list(os.environ):
         if name.startswith(("MODEL_", "MODELSERVE_")):
             monkeypatch.delenv(name)
@@ -46,7 +45,7 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def receipt_for() -> Callable[..., Path]:
-    """Write the receipt that modelfetch leaves for a file, or for a directory and its files."""
+    """Write a receipt of modelfetch, for a file or for a directory with files."""
 
     def write(target: Path, *files: Path, **changes: Any) -> Path:
         base = target if files else target.parent
@@ -84,7 +83,7 @@ def receipt_for() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def iris(tmp_path_factory: pytest.TempPathFactory, receipt_for: Callable[..., Path]) -> Path:
-    """A random forest with string labels, fitted on an array, with its receipt."""
+    """Random forest with string labels, fitted on an array; with a receipt."""
     file = tmp_path_factory.mktemp("models") / "iris" / "model.joblib"
     file.parent.mkdir()
     data = load_iris()
@@ -96,7 +95,7 @@ def iris(tmp_path_factory: pytest.TempPathFactory, receipt_for: Callable[..., Pa
 
 @pytest.fixture(scope="session")
 def churn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline fitted on a data frame with numbers, missing numbers, strings, and a column that it drops."""
+    """Pipeline fitted on a data frame with numbers, missing numbers, strings and an unused column."""
     frame = pd.DataFrame(
         {
             "id": range(12),
@@ -118,7 +117,7 @@ def churn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A regression with two outputs, fitted on a data frame of numbers, that takes no missing values."""
+    """Regression with two outputs, fitted on a data frame of numbers; refuses missing values."""
     frame = pd.DataFrame({"rooms": [1.0, 2.0, 3.0], "area": [30.0, 50.0, 90.0]})
     file = tmp_path_factory.mktemp("models") / "house" / "model.pickle"
     file.parent.mkdir()
@@ -128,7 +127,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wait() -> Callable[[Callable[[], Any]], Any]:
-    """Poll until a condition holds, and give its value."""
+    """Poll until a condition is truthy, and return the value."""
 
     def poll(condition: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + 60
@@ -146,9 +145,10 @@ Serve = Callable[..., httpx.Client]
 
 def _serve_in_threads(stack: ExitStack, wait: Callable[..., Any]) -> Serve:
     def start(model: Path, *, ready: bool = True, **changes: Any) -> httpx.Client:
-        service = Service(settings.read(MODEL_PATH=model, port=0, **changes))
-        listener = listen("127.0.0.1", 0)
-        server = Server(create_app(service), service)
+        settings = read_settings(MODEL_PATH=model, port=0, **changes)
+        engine = create_engine(settings)
+        listener = open_listener("127.0.0.1", 0)
+        server = create_server(settings, engine)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         stack.callback(thread.join)
@@ -156,7 +156,8 @@ def _serve_in_threads(stack: ExitStack, wait: Callable[..., Any]) -> Serve:
         client = stack.enter_context(
             httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trust_env=False, timeout=60)
         )
-        wait(lambda: service.model or service.failure if ready else server.started)
+        repository = engine.repository
+        wait(lambda: repository.model or repository.failure if ready else server.started)
         return client
 
     return start
@@ -164,71 +165,71 @@ def _serve_in_threads(stack: ExitStack, wait: Callable[..., Any]) -> Serve:
 
 @pytest.fixture
 def serve(wait: Callable[..., Any]) -> Iterator[Serve]:
-    """Serve a model with a real uvicorn in a thread; gives a client of it."""
+    """Serve a model with a real uvicorn in a thread; return a client."""
     with ExitStack() as stack:
         yield _serve_in_threads(stack, wait)
 
 
 @pytest.fixture(scope="session")
 def serve_long(wait: Callable[..., Any]) -> Iterator[Serve]:
-    """Like `serve`, for the whole run."""
+    """Serve a model for the whole test session."""
     with ExitStack() as stack:
         yield _serve_in_threads(stack, wait)
 
 
 @pytest.fixture(scope="session")
 def iris_client(serve_long: Serve, iris: Path) -> httpx.Client:
-    """A client of the iris forest."""
+    """Client of a server with the iris forest."""
     return serve_long(iris)
 
 
 @pytest.fixture(scope="session")
 def churn_client(serve_long: Serve, churn: Path) -> httpx.Client:
-    """A client of the churn pipeline."""
+    """Client of a server with the churn pipeline."""
     return serve_long(churn)
 
 
 @pytest.fixture(scope="session")
 def house_client(serve_long: Serve, house: Path) -> httpx.Client:
-    """A client of the house regression."""
+    """Client of a server with the house regression."""
     return serve_long(house)
 
 
 @dataclass
 class App:
-    """A running `modelserve` and what it has logged."""
+    """Running `modelserve` process with the log file."""
 
     process: subprocess.Popen[str]
     log: Path
     client: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, timeout=60))
 
     def lines(self) -> list[dict[str, Any]]:
-        """Its log lines; the last may still be being written."""
+        """Return the complete log lines; an incomplete last line is left out."""
         return [json.loads(line) for line in self.log.read_text("utf-8").splitlines(keepends=True) if line[-1] == "\n"]
 
     def line(self, message: str) -> dict[str, Any] | None:
-        """The log line with this message, if it was written."""
+        """Return the first log line with this message, or None."""
         return next((line for line in self.lines() if line["message"] == message), None)
 
     def url(self, path: str) -> str:
-        """The URL of a path."""
+        """Return the URL of a path."""
         listening = self.line("listening")
         assert listening
         return f"http://127.0.0.1:{listening['port']}{path}"
 
     def get(self, path: str) -> httpx.Response:
-        """One GET."""
+        """Send one GET request for a path."""
         return self.client.get(self.url(path))
 
     def stop(self) -> int:
-        """SIGTERM, and the exit code."""
+        """Send SIGTERM, and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
 
 @pytest.fixture
 def launch(tmp_path: Path, wait: Callable[..., Any]) -> Iterator[Callable[..., App]]:
-    """Start `modelserve` as a process of its own; waits until it listens or has ended."""
+    """Start `modelserve` as a process, and wait until the process listens or ends."""
     apps: list[App] = []
 
     def start(model: Path, *flags: str, **environment: str) -> App:

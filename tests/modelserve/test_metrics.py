@@ -1,23 +1,24 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from modelserve import model, settings
-from modelserve.metrics import Metrics
+from modelserve.metrics import Metrics, ModelInfo
+from modelserve.receipt import Receipt
 
 
-def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Every sample by its name and its labels' values."""
+def parse_samples(text: str) -> dict[tuple[str, ...], float]:
+    """Parse samples by name and label values."""
     return {
         (s.name, *s.labels.values()): s.value for family in text_string_to_metric_families(text) for s in family.samples
     }
 
 
-def test_the_model_and_its_pull_are_exported(iris_client: httpx.Client, iris: Path) -> None:
-    """What the init container cannot be asked any more is read from its receipt."""
+def test_model_and_pull_are_exported(iris_client: httpx.Client, iris: Path) -> None:
+    """/metrics has the facts of the model, and of the pull recorded in the receipt."""
     answer = iris_client.get("/metrics")
-    said = samples(answer.text)
+    said = parse_samples(answer.text)
 
     digest = iris_client.get("/model").json()["digest"]
     assert answer.headers["content-type"].startswith("text/plain")
@@ -29,17 +30,17 @@ def test_the_model_and_its_pull_are_exported(iris_client: httpx.Client, iris: Pa
     assert said["modelserve_model_load_duration_seconds",] > 0
 
 
-def test_without_a_receipt_no_pull_is_exported(churn_client: httpx.Client) -> None:
-    """A pull that nobody saw has no numbers."""
+def test_no_pull_is_exported_without_a_receipt(churn_client: httpx.Client) -> None:
+    """Without a receipt /metrics has no modelfetch_pull series."""
     assert "modelfetch_pull" not in churn_client.get("/metrics").text
 
 
 def test_predictions_are_counted_by_outcome(iris_client: httpx.Client) -> None:
-    """Answers and refusals are told apart, and timed."""
-    before = samples(iris_client.get("/metrics").text)
+    """Accepted and refused predictions are counted apart, and timed."""
+    before = parse_samples(iris_client.get("/metrics").text)
     iris_client.post("/predict", json={"features": [5.1, 3.5, 1.4, 0.2]})
     iris_client.post("/predict", json={"features": [5.1]})
-    after = samples(iris_client.get("/metrics").text)
+    after = parse_samples(iris_client.get("/metrics").text)
 
     def grown(*key: str) -> float:
         return after[key] - before.get(key, 0)
@@ -51,8 +52,8 @@ def test_predictions_are_counted_by_outcome(iris_client: httpx.Client) -> None:
     assert grown("modelserve_http_request_duration_seconds_count", "POST", "/predict", "400") == 1
 
 
-def test_no_label_is_the_clients(iris_client: httpx.Client) -> None:
-    """Paths and methods that a client makes up make no new series."""
+def test_no_label_comes_from_a_client(iris_client: httpx.Client) -> None:
+    """Invented paths and methods create no new series; probes are not recorded."""
     iris_client.request("BREW", "/made-up/1")
     iris_client.post("/v1/models/made-up-2:predict")
     iris_client.get("/livez")
@@ -65,12 +66,35 @@ def test_no_label_is_the_clients(iris_client: httpx.Client) -> None:
     assert 'route="/v1/models/{name}:predict",status="404"' in text
 
 
-def test_openmetrics_is_given_to_who_asks_for_it(iris: Path) -> None:
-    """Prometheus asks for it first."""
+def test_openmetrics_is_rendered_on_request() -> None:
+    """An OpenMetrics Accept header, the first choice of Prometheus, selects OpenMetrics."""
     metrics = Metrics()
-    metrics.loaded(model.load(settings.read(MODEL_PATH=iris)))
+    metrics.set_model(ModelInfo("iris", "1", "sha256:0", "s3://models/iris", 0.1, receipt=None))
 
-    content, content_type = metrics.expose("application/openmetrics-text; version=1.0.0")
+    content, content_type = metrics.render_metrics("application/openmetrics-text; version=1.0.0")
 
     assert content_type.startswith("application/openmetrics-text")
     assert content.endswith(b"# EOF\n")
+
+
+def test_a_later_model_replaces_the_exported_facts() -> None:
+    """A second load in one process exports the new facts only, and registers no collector twice."""
+    pull = Receipt(
+        path=Path("r"), source="s3://a", version="1", digest="sha256:1", files={}, bytes=3, seconds=0.5,
+        finished=datetime.fromtimestamp(7, UTC), tool="modelfetch/1",
+    )  # fmt: skip
+    metrics = Metrics()
+    before = parse_samples(metrics.render_metrics("")[0].decode())
+    metrics.set_model(ModelInfo("iris", "1", "sha256:1", "s3://a", 0.1, receipt=pull))
+    first = parse_samples(metrics.render_metrics("")[0].decode())
+    metrics.set_model(ModelInfo("iris", "2", "sha256:2", "", 0.2, receipt=None))
+    second = parse_samples(metrics.render_metrics("")[0].decode())
+
+    assert not any(name.startswith(("modelserve_model_info", "modelfetch_pull")) for name, *_ in before)
+    assert first["modelserve_model_info", "sha256:1", "iris", "s3://a", "1"] == 1
+    assert (first["modelfetch_pull_bytes",], first["modelfetch_pull_timestamp_seconds",]) == (3, 7)
+    assert [key for key in second if key[0] == "modelserve_model_info"] == [
+        ("modelserve_model_info", "sha256:2", "iris", "", "2")
+    ]
+    assert second["modelserve_model_load_duration_seconds",] == 0.2
+    assert not any(name.startswith("modelfetch_pull") for name, *_ in second)

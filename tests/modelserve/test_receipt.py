@@ -3,31 +3,31 @@ from pathlib import Path
 
 import pytest
 
-from modelserve import receipt
 from modelserve.errors import WrongBytesError
+from modelserve.receipt import find_receipt
 
 Write = Callable[..., Path]
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A file in a directory of its own."""
+    """Create a file in a new directory."""
     path = tmp_path / "m" / "model.joblib"
     path.parent.mkdir()
     path.write_bytes(b"abc")
     return path
 
 
-def test_no_receipt_is_none(file: Path) -> None:
-    """A file that nobody fetched has none."""
-    assert receipt.find(file) is None
+def test_a_file_without_a_receipt_returns_none(file: Path) -> None:
+    """A file without receipts in the directories above returns None."""
+    assert find_receipt(file) is None
 
 
-def test_a_files_own_receipt_is_found(file: Path, receipt_for: Write) -> None:
-    """Everything a server needs is read."""
+def test_the_receipt_of_a_file_is_found(file: Path, receipt_for: Write) -> None:
+    """The receipt beside the file is found, with every field for a server."""
     receipt_for(file)
 
-    found = receipt.find(file)
+    found = find_receipt(file)
 
     assert found is not None
     said, entry = found
@@ -36,67 +36,67 @@ def test_a_files_own_receipt_is_found(file: Path, receipt_for: Write) -> None:
     assert (said.bytes, said.seconds, said.finished.isoformat()) == (3, 0.41, "2026-11-21T09:00:01+00:00")
 
 
-def test_a_directorys_receipt_is_found_from_below(file: Path, receipt_for: Write, tmp_path: Path) -> None:
-    """A file in a fetched directory is spoken for by the receipt of the directory, at any depth."""
+def test_the_receipt_of_a_directory_above_is_found(file: Path, receipt_for: Write, tmp_path: Path) -> None:
+    """The receipt of a fetched directory is found for files at every depth."""
     written = receipt_for(tmp_path, file)
 
-    found = receipt.find(file)
+    found = find_receipt(file)
 
     assert found is not None
     assert found[0].path == written
 
 
-def test_the_files_own_receipt_comes_first(file: Path, receipt_for: Write, tmp_path: Path) -> None:
-    """Of two receipts, the nearer one speaks."""
+def test_the_receipt_of_the_file_comes_before_the_directory(file: Path, receipt_for: Write, tmp_path: Path) -> None:
+    """With two receipts the receipt of the file is used."""
     receipt_for(tmp_path, file)
     own = receipt_for(file)
 
-    found = receipt.find(file)
+    found = find_receipt(file)
 
     assert found is not None
     assert found[0].path == own
 
 
-def test_a_receipt_further_up_that_does_not_list_the_file_says_nothing(
+def test_a_directory_receipt_without_the_file_is_skipped_further_up(
     file: Path, receipt_for: Write, tmp_path: Path
 ) -> None:
-    """A stranger's file below a fetched directory is just a file without a receipt."""
+    """A receipt further up that does not list the file is ignored."""
     other = tmp_path / "other"
     other.write_bytes(b"x")
     receipt_for(tmp_path, other)
 
-    assert receipt.find(file) is None
+    assert find_receipt(file) is None
 
 
-def test_a_receipt_beside_the_file_must_list_it(file: Path, receipt_for: Write) -> None:
-    """A file that is not part of what was fetched there is refused."""
+def test_a_receipt_beside_an_unlisted_file_is_refused(file: Path, receipt_for: Write) -> None:
+    """A directory receipt beside a file absent from the list is a WrongBytesError."""
     other = file.with_name("other")
     other.write_bytes(b"x")
     receipt_for(file.parent, other)
 
     with pytest.raises(WrongBytesError, match=r"the receipt .* does not list it"):
-        receipt.find(file)
+        find_receipt(file)
 
 
 def test_unknown_keys_are_ignored(file: Path, receipt_for: Write) -> None:
-    """Later versions may say more."""
+    """Keys of later modelfetch versions are ignored."""
     receipt_for(file, news={"a": 1})
 
-    assert receipt.find(file) is not None
+    assert find_receipt(file) is not None
 
 
-def test_another_schema_is_refused(file: Path, receipt_for: Write) -> None:
-    """What a later schema means is not guessed."""
+def test_an_unknown_schema_is_refused(file: Path, receipt_for: Write) -> None:
+    """A receipt of schema 2 is a WrongBytesError."""
     receipt_for(file, schema=2)
 
     with pytest.raises(WrongBytesError, match="its schema is 2, and this version reads 1"):
-        receipt.find(file)
+        find_receipt(file)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema": 1}', "[" * 100_000, '{"schema": 1, "files": 3}'])
 def test_a_damaged_receipt_is_refused(file: Path, text: str) -> None:
-    """A receipt that cannot be read is not the same as none."""
+    """An unreadable receipt is a WrongBytesError, and not treated as absent."""
     file.with_name("model.joblib.modelfetch.json").write_text(text)
 
     with pytest.raises(WrongBytesError, match="is damaged"):
-        receipt.find(file)
+        find_receipt(file)

@@ -28,7 +28,7 @@ def test_each_call_is_listed_with_what_it_is_about(tmp_path: Path) -> None:
     """A name is relative to the descriptor before it; what a link says is no path."""
     (tmp_path / "log").write_text(LOG)
 
-    calls = strace.calls(tmp_path / "log")
+    calls = strace.read_calls(tmp_path / "log")
 
     assert [(call.thread, call.name, call.nth, call.paths) for call in calls] == [
         (10, "openat", 1, ("/v/new file",)),
@@ -40,28 +40,28 @@ def test_each_call_is_listed_with_what_it_is_about(tmp_path: Path) -> None:
         (10, "openat", 2, ("/home/below",)),
         (11, "rename", 2, ("/v/c", "/v")),
     ]
-    assert [call.changes for call in calls] == [True, False, True, True, False, True, True, True]
+    assert [call.changes_disk for call in calls] == [True, False, True, True, False, True, True, True]
     assert [call.cut for call in calls] == [False] * 7 + [True]
-    assert calls[-1].below(Path("/v")) == ("c", ".")
-    assert calls[-2].below(Path("/v")) == ()
+    assert calls[-1].paths_below(Path("/v")) == ("c", ".")
+    assert calls[-2].paths_below(Path("/v")) == ()
 
 
 def test_a_signal_is_timed_to_the_end_of_the_last_thread(tmp_path: Path) -> None:
     """From the first of its kind."""
     (tmp_path / "log").write_text(LOG)
 
-    assert strace.to_the_end(tmp_path / "log", "SIGTERM") == pytest.approx(1.5)
-    assert strace.to_the_end(tmp_path / "log", "SIGINT") is None
+    assert strace.seconds_to_exit(tmp_path / "log", "SIGTERM") == pytest.approx(1.5)
+    assert strace.seconds_to_exit(tmp_path / "log", "SIGINT") is None
 
 
 def test_a_call_can_be_struck_at(tmp_path: Path) -> None:
     """The process dies before it, and the log tells at which one."""
-    if strace.missing():
-        pytest.skip(strace.missing())
+    if strace.unavailable_reason():
+        pytest.skip(strace.unavailable_reason())
     log, paths = tmp_path / "log", [str(tmp_path / name) for name in ("one", "two", "three")]
 
-    traced = strace.command(log, "?mkdir,mkdirat:signal=KILL:when=2")
+    traced = strace.strace_command(log, "?mkdir,mkdirat:signal=KILL:when=2")
     subprocess.run([*traced, "mkdir", *paths], check=False)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "one"]
-    assert [call.paths[0] for call in strace.calls(log) if call.cut] == paths[1:2]
+    assert [call.paths[0] for call in strace.read_calls(log) if call.cut] == paths[1:2]

@@ -6,19 +6,20 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from testkit import servers, tree
-from testkit.cli import Cli
-from testkit.stores import S3, Store, crc
-from testkit.web import Web
+from testkit import servers
+from testkit.cli_runner import CliRunner
+from testkit.file_tree import RECEIPT_NAME, directory_digest, read_files, write_files
+from testkit.https_server import HttpsServer
+from testkit.stores import S3Server, Store, crc_base64
 
 
 def test_a_store_gives_back_what_was_put(store: Store) -> None:
     """Each test has a bucket of its own, empty at first."""
-    assert store.names() == []
+    assert store.list_keys() == []
 
     store.put("a/b", b"one")
 
-    assert (store.names(), store.get("a/b")) == (["a/b"], b"one")
+    assert (store.list_keys(), store.get("a/b")) == (["a/b"], b"one")
     assert store.uri("a/b") == f"{store.scheme}://{store.bucket}/a/b"
 
 
@@ -32,7 +33,7 @@ def test_a_versioned_store_keeps_both_versions_apart(versioned_store: Store) -> 
     assert versioned_store.version("m") != first
 
 
-def test_moto_serves_without_go(moto: S3) -> None:
+def test_moto_serves_without_go(moto: S3Server) -> None:
     """The embedded server stores and gives back."""
     with moto.new_bucket() as bucket:
         bucket.put("m", b"one")
@@ -45,10 +46,10 @@ def test_moto_serves_without_go(moto: S3) -> None:
 )
 def test_checksums_are_those_of_the_standards(algorithm: str, known: str) -> None:
     """The check values of `123456789` from the catalogue of parametrised CRC algorithms."""
-    assert crc(algorithm, b"123456789") == known
+    assert crc_base64(algorithm, b"123456789") == known
 
 
-def test_the_web_server_serves_ranges_over_tls(https_server: Web) -> None:
+def test_the_web_server_serves_ranges_over_tls(https_server: HttpsServer) -> None:
     """With its authority trusted."""
     https_server.files["/m"] = b"0123456789"
     pool = urllib3.PoolManager(ca_certs=str(https_server.ca), retries=False)
@@ -64,12 +65,14 @@ def test_the_web_server_serves_ranges_over_tls(https_server: Web) -> None:
     pool.clear()
 
 
-def test_the_command_runs_without_the_developers_variables(modelfetch: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_runs_without_the_developers_variables(
+    modelfetch: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only what is needed to run at all is inherited."""
     monkeypatch.setenv("AWS_PROFILE", "of-the-developer")
     monkeypatch.setenv("MODELFETCH_SOURCE", "s3://of-the-developer/m")
 
-    names = Cli(modelfetch.home).env
+    names = CliRunner(modelfetch.home).env
 
     assert "AWS_PROFILE" not in names
     assert "MODELFETCH_SOURCE" not in names
@@ -78,24 +81,27 @@ def test_the_command_runs_without_the_developers_variables(modelfetch: Cli, monk
 def test_a_tree_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Receipts are no part of a model."""
     files = {"a/b": b"1", "c": b""}
-    tree.write(tmp_path, files | {tree.RECEIPT: b"{}", "c" + tree.RECEIPT: b"{}"})
+    write_files(tmp_path, files | {RECEIPT_NAME: b"{}", "c" + RECEIPT_NAME: b"{}"})
 
-    assert tree.read(tmp_path) == files
+    assert read_files(tmp_path) == files
 
 
 def test_a_trees_digest_is_what_a_shell_computes(tmp_path: Path) -> None:
     """`sha256sum` over the sorted paths, hashed again."""
     files = {"b/x": b"2", "a": b"1", "b-y": b"3"}
-    tree.write(tmp_path, files)
+    write_files(tmp_path, files)
     shell = "find * -type f | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-64"
 
-    assert tree.digest(files) == "sha256:" + subprocess.check_output(shell, shell=True, cwd=tmp_path, text=True).strip()
+    assert (
+        directory_digest(files)
+        == "sha256:" + subprocess.check_output(shell, shell=True, cwd=tmp_path, text=True).strip()
+    )
 
 
 def test_servers_are_built_once_however_many_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes at once: one runs `go install`, the other waits and finds it done."""
     fake_go = tmp_path / "bin" / "go"
-    tree.write(
+    write_files(
         tmp_path,
         {"bin/go": b'#!/bin/sh\necho run >> "$COUNT"\nsleep 0.3\ntouch "$GOBIN/$(basename "${2%@*}")"\n'},
     )

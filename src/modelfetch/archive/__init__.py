@@ -1,16 +1,17 @@
-"""Archives: recognised by their content, vetted member by member, unpacked while they arrive.
+"""Archives: format recognition by content, member checks, extraction while the archive streams.
 
-Whatever the archive, it is unpacked whole and faithfully, or an error says why not; nothing is written outside the
-directory it was given; memory does not grow with the size of what is packed.
+Extraction is complete and faithful or fails with an error; nothing is written outside the target directory; memory use
+does not grow with the size of the content.
 
-    extract.py   the whole: bytes in, files out
-    formats.py   recognition of a format by content
-    streams.py   bytes in order, and their decompression in bounded pieces
-    tarball.py   the members of a tar
-    zipped.py    the members of a zip
-    tree.py      the directory that is being filled
-    gunzip.py    a single file that is stored compressed
-    links.py     where a symbolic link leads
+    base.py            budget, extracted member, forward reader
+    extract.py         entry point: archive stream in, files out
+    formats.py         format recognition by magic bytes
+    decompress.py      forward-only streams, decompression in bounded pieces
+    tar.py             tar headers and members
+    zip.py             zip central directory and members
+    extraction_dir.py  target directory: checks and writes each member
+    symlinks.py        symlink resolution inside the archive
+    gunzip.py          a single object stored with gzip encoding
 """
 
 from modelfetch.archive.base import Budget, ForwardReader, Member

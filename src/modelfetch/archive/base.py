@@ -1,4 +1,4 @@
-"""The values that go into the unpacking of an archive, and come out of it."""
+"""Input and output values of archive extraction: budget, archive stream, extracted member."""
 
 from typing import NamedTuple, Protocol
 
@@ -6,59 +6,63 @@ from modelfetch.errors import BudgetError, DestinationError
 
 
 class Budget(NamedTuple):
-    """What an archive may take at most.
+    """Upper limits for the content of one archive.
 
     Attributes:
-        max_bytes: of file content.
-        max_files: members of any kind; directories that no member stands for count on their own.
-        max_ratio: bytes that come out of the decompression to bytes that went in; looked at from 64 KiB on.
-        full_disk: whether it is the disk that has no room for more bytes, and not somebody who allows no more.
+        max_bytes: bytes of file content.
+        max_files: members of any kind; implied directories (without a member of their own) count, too.
+        max_ratio: compression ratio: decompressed to compressed bytes; checked above 64 KiB of output.
+        limited_by_disk: `max_bytes` is the free space of the disk, not a limit set by the user.
     """
 
     max_bytes: int
     max_files: int
     max_ratio: float
-    full_disk: bool = False
+    limited_by_disk: bool = False
 
-    def check_bytes(self, size: int, what: str) -> None:
-        """Refuse content of more bytes than may be.
+    def check_bytes(self, size: int, subject: str) -> None:
+        """Refuse content larger than the budget; `subject` names the archive or object in the message.
 
         Raises:
-            BudgetError: more than allowed.
-            DestinationError: more than the disk has room for.
+            BudgetError: `size` exceeds the user's limit.
+            DestinationError: `size` exceeds the free space of the disk.
         """
         if size <= self.max_bytes:
             return
-        if self.full_disk:
+        if self.limited_by_disk:
             raise DestinationError(
-                f"{what} holds more than the {self.max_bytes} bytes that the destination's disk has free.",
+                f"{subject} holds more than the {self.max_bytes} bytes that the destination's disk has free.",
                 hint="Free some space, or give the volume a larger size.",
             )
         raise BudgetError(
-            f"{what} holds more than {self.max_bytes} bytes.",
+            f"{subject} holds more than {self.max_bytes} bytes.",
             hint="If it may be trusted, raise --max-bytes (MODELFETCH_MAX_BYTES).",
         )
 
 
 class Member(NamedTuple):
-    """One unpacked file.
+    """One extracted file or symlink.
 
     Attributes:
-        path: relative to the directory, with slashes.
-        size: in bytes; of a link, that of the file it leads to.
-        sha256: in hexadecimal; empty for a link to a directory.
-        link: the target, if this is a symbolic link: as the archive has it, without idle dots and slashes.
+        path: relative to the target directory, with slashes.
+        size: in bytes; for a symlink, the size of the resolved file.
+        sha256: in hexadecimal; empty for a symlink to a directory.
+        symlink_target: target as written in the archive, without redundant dots and slashes; None for a regular file.
     """
 
     path: str
     size: int
     sha256: str
-    link: str | None = None
+    symlink_target: str | None = None
 
 
 class ForwardReader(Protocol):
-    """An archive's bytes in order, as they arrive."""
+    """Archive bytes in order, while the transfer runs."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return at most `size` bytes, none only at the very end; a ModelfetchError if the transfer fails."""
+        """Return at most `size` bytes; an empty result means the end of the archive.
+
+        Raises:
+            ModelfetchError: the transfer failed.
+        """
         ...

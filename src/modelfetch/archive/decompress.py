@@ -1,4 +1,4 @@
-"""Bytes that come in order and once, and their decompression in bounded pieces."""
+"""Forward-only byte streams and their decompression in bounded pieces."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -8,17 +8,17 @@ from typing import Any, NamedTuple, Protocol
 from modelfetch.archive.base import ForwardReader
 from modelfetch.errors import ArchiveError, BudgetError, ModelfetchError
 
-# Bytes handed on at a time, and read at a time: large, for each step lets go of Python's lock, and to get it back waits
-# for a thread that downloads.
-PIECE = 512 * 1024
-_READ = 256 * 1024
-MAX_WINDOW_LOG = 27  # 128 MiB, the largest that zstd's own tools unpack unasked; `zstd --long` needs as much
+# Bytes per output piece and per read. Large pieces, because each step releases the GIL and then waits for a download
+# thread to return the lock.
+PIECE_BYTES = 512 * 1024
+_READ_BYTES = 256 * 1024
+MAX_WINDOW_LOG = 27  # 128 MiB: the largest window of the zstd tools by default, and the one of `zstd --long`
 MAX_XZ_MEMORY = 128 * 1024**2  # bytes; `xz -9` needs 65 MiB
-RATIO_FREE = 64 * 1024  # unpacked bytes from which a ratio means something
+RATIO_EXEMPT_BYTES = 64 * 1024  # decompressed bytes below which a compression ratio means nothing
 
 
 class Decompressor(Protocol):
-    """What the standard library's decompressors have in common, and those of isal and zstd with them."""
+    """Common interface of the decompressors of the standard library, isal and zstd."""
 
     @property
     def eof(self) -> bool: ...  # noqa: D102
@@ -30,32 +30,32 @@ class Decompressor(Protocol):
 
 
 class Codec(NamedTuple):
-    """A compression: its name, a decompressor for one member of a stream, and what that raises on bad input."""
+    """Compression format: name, factory of a decompressor for one stream member, its exceptions for bad input."""
 
     name: str
-    new: Callable[[], Decompressor]
+    new_decompressor: Callable[[], Decompressor]
     errors: tuple[type[Exception], ...]
 
 
-def codec(kind: str) -> Codec:
-    """Return the codec called `gzip`, `deflate`, `bzip2`, `xz` or `zstd`."""
-    # Each library is imported on demand: most pulls unpack nothing, and start-up is what they wait for.
-    match kind:
+def load_codec(name: str) -> Codec:
+    """Return the codec named `gzip`, `deflate`, `bzip2`, `xz` or `zstd`."""
+    # Each library is imported on demand: most pulls extract nothing, and start-up time dominates them.
+    match name:
         case "gzip" | "deflate":
             from isal import igzip_lib  # noqa: PLC0415
 
-            flag = igzip_lib.DECOMP_GZIP if kind == "gzip" else igzip_lib.DECOMP_DEFLATE
-            error: Any = igzip_lib.IsalError  # its stub takes the class for an instance
-            return Codec(kind, partial(igzip_lib.IgzipDecompressor, flag=flag), (error,))
+            flag = igzip_lib.DECOMP_GZIP if name == "gzip" else igzip_lib.DECOMP_DEFLATE
+            error: Any = igzip_lib.IsalError  # the stub declares the class as an instance
+            return Codec(name, partial(igzip_lib.IgzipDecompressor, flag=flag), (error,))
         case "bzip2":
             import bz2  # noqa: PLC0415
 
-            return Codec(kind, bz2.BZ2Decompressor, (OSError, ValueError))
+            return Codec(name, bz2.BZ2Decompressor, (OSError, ValueError))
         case "xz":
             import lzma  # noqa: PLC0415
 
             new = partial(lzma.LZMADecompressor, format=lzma.FORMAT_XZ, memlimit=MAX_XZ_MEMORY)
-            return Codec(kind, new, (lzma.LZMAError,))
+            return Codec(name, new, (lzma.LZMAError,))
         case _:
             if sys.version_info >= (3, 14):
                 from compression import zstd  # noqa: PLC0415
@@ -63,142 +63,150 @@ def codec(kind: str) -> Codec:
                 from backports import zstd  # noqa: PLC0415
 
             options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG}
-            return Codec(kind, partial(zstd.ZstdDecompressor, options=options), (zstd.ZstdError,))
+            return Codec(name, partial(zstd.ZstdDecompressor, options=options), (zstd.ZstdError,))
 
 
 class CompressedInput:
-    """The archive's own bytes: how many there were, and what broke off their stream."""
+    """Compressed bytes of the archive; counts the bytes read and keeps the error that ended the stream."""
 
     def __init__(self, stream: ForwardReader) -> None:
         self._stream = stream
-        self.size = 0
-        self.failure: ModelfetchError | None = None
+        self.bytes_read = 0
+        self.stream_error: ModelfetchError | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        while data := self._read():
-            self.size += len(data)
+        while data := self._read_piece():
+            self.bytes_read += len(data)
             yield data
 
-    def _read(self) -> bytes:
+    def _read_piece(self) -> bytes:
         try:
-            return self._stream.read(_READ)
+            return self._stream.read(_READ_BYTES)
         except ModelfetchError as error:
-            self.failure = error
+            self.stream_error = error
             raise
 
 
 class ForwardBuffer:
-    """A stream that is read forward only, from pieces of any size."""
+    """Forward-only reader over pieces of any size."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
-        self._rest = memoryview(b"")
+        self._buffered = memoryview(b"")
 
-    def peek(self, size: int) -> bytes:
-        """Return the next `size` bytes, fewer at the end, and leave them in the stream."""
-        head = bytes(self._rest)
+    def peek_bytes(self, size: int) -> bytes:
+        """Return the next `size` bytes without consuming them; fewer only at the end."""
+        head = bytes(self._buffered)
         while len(head) < size and (piece := next(self._pieces, b"")):
             head += piece
-        self._rest = memoryview(head)
+        self._buffered = memoryview(head)
         return head[:size]
 
-    def upto(self, size: int) -> bytes:
-        """Take `size` bytes; fewer only at the end."""
-        taken = bytes(self._some(size))
-        while len(taken) < size and (piece := self._some(size - len(taken))):
+    def read_up_to(self, size: int) -> bytes:
+        """Consume and return `size` bytes; fewer only at the end."""
+        taken = bytes(self._take_piece(size))
+        while len(taken) < size and (piece := self._take_piece(size - len(taken))):
             taken += piece
         return taken
 
-    def exactly(self, size: int) -> Iterator[memoryview]:
-        """Take `size` bytes in pieces; an ArchiveError if the stream ends before."""
+    def read_exactly(self, size: int) -> Iterator[memoryview]:
+        """Consume exactly `size` bytes, in pieces.
+
+        Raises:
+            ArchiveError: the stream ends early.
+        """
         while size:
-            piece = self._some(size)
+            piece = self._take_piece(size)
             if not piece:
                 raise ArchiveError("The archive ends in the middle of a member.")
             size -= len(piece)
             yield piece
 
-    def rest(self) -> Iterator[bytes]:
-        """Take all that is left."""
-        while piece := self._some(PIECE):
+    def read_rest(self) -> Iterator[bytes]:
+        """Consume all remaining bytes, in pieces."""
+        while piece := self._take_piece(PIECE_BYTES):
             yield bytes(piece)
 
-    def _some(self, most: int) -> memoryview:
-        if not self._rest:
-            self._rest = memoryview(next(self._pieces, b""))
-        piece, self._rest = self._rest[:most], self._rest[most:]
+    def _take_piece(self, limit: int) -> memoryview:
+        if not self._buffered:
+            self._buffered = memoryview(next(self._pieces, b""))
+        piece, self._buffered = self._buffered[:limit], self._buffered[limit:]
         return piece
 
 
-def inflate(packed: Iterator[bytes], codec: Codec, *, single: bool = False) -> Iterator[bytes]:
-    """Decompress a stream of one or more members into pieces of at most PIECE bytes.
+def decompress_stream(compressed: Iterator[bytes], codec: Codec, *, single_member: bool = False) -> Iterator[bytes]:
+    """Decompress a stream of one or more members into pieces of at most PIECE_BYTES.
 
-    Zeros after a member are padding, as gzip(1) and xz(1) have it; anything else after it must be another member.
+    Zeros after a member are padding, as for gzip(1) and xz(1); any other bytes must begin another member.
 
     Args:
-        packed: the stream, in pieces that are not empty.
-        codec: how it is compressed.
-        single: whether there must be one member only, and nothing after it.
+        compressed: the stream, in non-empty pieces.
+        codec: compression format of the stream.
+        single_member: require exactly one member and nothing after it.
 
     Raises:
-        ArchiveError: the stream is corrupt, ends too early, needs too much memory, or something follows it.
+        ArchiveError: the stream is corrupt, ends early, needs too much memory, or is followed by other bytes.
     """
-    data = next(packed, b"")
+    data = next(compressed, b"")
     first = True
     while data or first:
-        if single and not first:
+        if single_member and not first:
             raise ArchiveError(f"Something follows the end of a {codec.name} stream.")
-        decoder = codec.new()
-        while not decoder.eof:
-            if decoder.needs_input and not data:
-                data = next(packed, b"")
+        decompressor = codec.new_decompressor()
+        while not decompressor.eof:
+            if decompressor.needs_input and not data:
+                data = next(compressed, b"")
                 if not data:
                     raise ArchiveError(f"The {codec.name} stream ends too early.")
-            piece = _decompress(decoder, data, codec, first=first)
+            piece = _decompress_piece(decompressor, data, codec, first=first)
             data = b""
             if piece:
                 yield piece
-        data, first = _after_padding(decoder.unused_data, packed), False
+        data, first = _skip_padding(decompressor.unused_data, compressed), False
 
 
-def within_ratio(pieces: Iterator[bytes], packed: CompressedInput, most: float) -> Iterator[bytes]:
-    """Pass decompressed pieces on until they are `most` times what they were unpacked from; then a BudgetError."""
+def enforce_ratio(pieces: Iterator[bytes], source: CompressedInput, max_ratio: float) -> Iterator[bytes]:
+    """Pass decompressed pieces through while the compression ratio stays within the budget.
+
+    Raises:
+        BudgetError: more than RATIO_EXEMPT_BYTES came out, and more than `max_ratio` times the bytes of `source`.
+    """
     size = 0
     for piece in pieces:
         size += len(piece)
-        check_ratio(size, packed.size, most)
+        check_ratio(size, source.bytes_read, max_ratio)
         yield piece
 
 
-def check_ratio(unpacked: int, packed: int, most: float) -> None:
-    """Refuse an expansion beyond the budget.
+def check_ratio(decompressed: int, compressed: int, max_ratio: float) -> None:
+    """Refuse a compression ratio above the budget.
 
     Raises:
-        BudgetError: more than RATIO_FREE bytes came out, and more than `most` times what went in.
+        BudgetError: `decompressed` exceeds RATIO_EXEMPT_BYTES and `max_ratio` times `compressed`.
     """
-    if unpacked > RATIO_FREE and unpacked > most * packed:
+    if decompressed > RATIO_EXEMPT_BYTES and decompressed > max_ratio * compressed:
         raise BudgetError(
-            f"The archive expands more than {most:g} times.",
+            f"The archive expands more than {max_ratio:g} times.",
             hint="If it may be trusted, raise --max-ratio (MODELFETCH_MAX_RATIO).",
         )
 
 
-def _decompress(decoder: Decompressor, data: bytes, codec: Codec, *, first: bool) -> bytes:
+def _decompress_piece(decompressor: Decompressor, data: bytes, codec: Codec, *, first: bool) -> bytes:
     try:
-        return decoder.decompress(data, PIECE)
+        return decompressor.decompress(data, PIECE_BYTES)
     except codec.errors as error:
-        if "memory" in str(error).lower():  # the libraries have no type of their own for it
+        if "memory" in str(error).lower():  # the libraries have no exception type for this case
             raise ArchiveError(
                 f"Unpacking the {codec.name} stream needs more than 128 MiB of memory.",
                 hint="Pack it with a smaller window, as zstd and xz do up to level 19 and 9, without --long.",
             ) from error
-        where = "is corrupt" if first else "is corrupt, or something follows its end"
-        raise ArchiveError(f"The {codec.name} stream {where} ({error}).") from error
+        flaw = "is corrupt" if first else "is corrupt, or something follows its end"
+        raise ArchiveError(f"The {codec.name} stream {flaw} ({error}).") from error
 
 
-def _after_padding(data: bytes, packed: Iterator[bytes]) -> bytes:
-    """Return what comes after zeros; nothing, if nothing does."""
+def _skip_padding(data: bytes, compressed: Iterator[bytes]) -> bytes:
+    """Skip padding zeros and return the first bytes after them; empty at the end of the stream."""
     data = data.lstrip(b"\0")
-    while not data and (piece := next(packed, b"")):
+    while not data and (piece := next(compressed, b"")):
         data = piece.lstrip(b"\0")
     return data

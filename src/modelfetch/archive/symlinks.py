@@ -1,4 +1,4 @@
-"""Where symbolic links lead, worked out before any of them exists."""
+"""Symlink resolution inside the archive, before any symlink exists on disk."""
 
 from collections.abc import Container, Mapping
 from typing import NamedTuple
@@ -6,74 +6,75 @@ from typing import NamedTuple
 from modelfetch.errors import ArchiveError
 from modelfetch.safe_paths import quote_path
 
-MAX_HOPS = 40  # links that Linux follows for one name: path_resolution(7)
+MAX_HOPS = 40  # symlinks that Linux follows for one path: path_resolution(7)
 
 
 class _LinkTree(NamedTuple):
-    """The names that are to be, and what is known already: a link's end, and the links followed to it."""
+    """All paths of the archive by type, and the results so far: resolved path and number of hops by symlink."""
 
     links: Mapping[str, str]
     files: Container[str]
     directories: Container[str]
-    known: dict[str, tuple[str, int]]
+    resolved: dict[str, tuple[str, int]]
 
 
-def resolve_links(links: Mapping[str, str], files: Container[str], directories: Container[str]) -> dict[str, str]:
-    """Follow links as the kernel would, inside the tree that these names make up.
+def resolve_symlinks(links: Mapping[str, str], files: Container[str], directories: Container[str]) -> dict[str, str]:
+    """Resolve symlinks as the kernel would, inside the tree of these paths.
 
-    A lexical check is not enough: in `a/../b` the `..` is that of the directory that a link `a` leads to. Each link is
-    followed once, however many lead to it: a few kilobytes could keep a processor busy for hours otherwise.
+    A lexical check is not enough: in `a/../b`, `..` is the parent of the directory to which a symlink `a` leads. Each
+    symlink is resolved once, however many lead there: otherwise a few kilobytes could keep a processor busy for hours.
 
     Args:
-        links: the target of each link, relative.
-        files: what is a regular file.
-        directories: what is a directory; those that links stand in are among them.
+        links: relative target by symlink path.
+        files: paths of regular files.
+        directories: paths of directories, the parents of all symlinks included.
 
     Returns:
-        The file or directory that each link leads to, itself no link.
+        Resolved file or directory by symlink path; never a symlink.
 
     Raises:
-        ArchiveError: one leads out of the tree, to nothing, round in a circle, or to a directory it lies in.
+        ArchiveError: a symlink leads out of the tree, to a missing path, in a circle, or to a parent directory of the
+            symlink.
     """
     tree = _LinkTree(links, files, directories, {})
-    return {path: _follow(path, tree, MAX_HOPS)[0] for path in links}
+    return {path: _follow_link(path, tree, MAX_HOPS)[0] for path in links}
 
 
-def _follow(path: str, tree: _LinkTree, left: int) -> tuple[str, int]:
-    """Where a link leads, and how many were followed, with itself; `left` may be."""
-    if path in tree.known:
-        return tree.known[path]
-    if not left:
-        raise _refusal(path, tree, "leads round in a circle")
-    at, hops = path.rpartition("/")[0], 1
+def _follow_link(path: str, tree: _LinkTree, hops_left: int) -> tuple[str, int]:
+    """Return the resolved path of a symlink and the number of hops; `hops_left` bounds the recursion."""
+    if path in tree.resolved:
+        return tree.resolved[path]
+    if not hops_left:
+        raise _link_error(path, tree, "leads round in a circle")
+    position, hops = path.rpartition("/")[0], 1
     for segment in tree.links[path].split("/"):
-        if at in tree.files:
-            raise _refusal(path, tree, "leads to nothing in the archive")
-        at = _step(at, segment, path, tree)
-        if at in tree.links:
-            at, more = _follow(at, tree, left - 1)
-            hops += more
+        if position in tree.files:
+            raise _link_error(path, tree, "leads to nothing in the archive")
+        position = _resolve_segment(position, segment, path, tree)
+        if position in tree.links:
+            position, nested_hops = _follow_link(position, tree, hops_left - 1)
+            hops += nested_hops
     if hops > MAX_HOPS:
-        raise _refusal(path, tree, "leads round in a circle")
-    if not at or path.startswith(f"{at}/"):
-        raise _refusal(path, tree, "leads to a directory that it lies in")
-    tree.known[path] = at, hops
-    return at, hops
+        raise _link_error(path, tree, "leads round in a circle")
+    if not position or path.startswith(f"{position}/"):
+        raise _link_error(path, tree, "leads to a directory that it lies in")
+    tree.resolved[path] = position, hops
+    return position, hops
 
 
-def _step(at: str, segment: str, path: str, tree: _LinkTree) -> str:
-    """From a directory to what a segment of a link's target names there."""
+def _resolve_segment(directory: str, segment: str, link: str, tree: _LinkTree) -> str:
+    """Return the path of one segment of a symlink's target, seen from `directory`."""
     if segment in ("", "."):
-        return at
+        return directory
     if segment == "..":
-        if not at:
-            raise _refusal(path, tree, "leads out of the archive")
-        return at.rpartition("/")[0]
-    there = f"{at}/{segment}" if at else segment
-    if there not in tree.directories and there not in tree.files and there not in tree.links:
-        raise _refusal(path, tree, "leads to nothing in the archive")
-    return there
+        if not directory:
+            raise _link_error(link, tree, "leads out of the archive")
+        return directory.rpartition("/")[0]
+    entry_path = f"{directory}/{segment}" if directory else segment
+    if entry_path not in tree.directories and entry_path not in tree.files and entry_path not in tree.links:
+        raise _link_error(link, tree, "leads to nothing in the archive")
+    return entry_path
 
 
-def _refusal(path: str, tree: _LinkTree, flaw: str) -> ArchiveError:
+def _link_error(path: str, tree: _LinkTree, flaw: str) -> ArchiveError:
     return ArchiveError(f"The link {quote_path(path)} to {quote_path(tree.links[path])} {flaw}.")

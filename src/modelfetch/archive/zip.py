@@ -1,7 +1,7 @@
-"""The members of a zip: PKWARE's APPNOTE.TXT 6.3.10, as far as models need it.
+"""Zip members: the subset of PKWARE's APPNOTE.TXT 6.3.10 that models need.
 
-The standard library reads the central directory. The content is decompressed here, in bounded pieces: zipfile's own
-reader expands bzip2 without bound. Members that share bytes, the trick of the densest bombs, are refused.
+The standard library reads the central directory. Payloads are decompressed here, in bounded pieces, because the reader
+of zipfile expands bzip2 without bound. Members with overlapping bytes, the trick of the densest bombs, are refused.
 """
 
 import stat
@@ -13,99 +13,108 @@ from typing import BinaryIO, NamedTuple
 
 from isal import isal_zlib
 
-from modelfetch.archive.decompress import PIECE, ForwardBuffer, check_ratio, codec, inflate
+from modelfetch.archive.decompress import PIECE_BYTES, ForwardBuffer, check_ratio, decompress_stream, load_codec
 from modelfetch.archive.extraction_dir import ExtractionDir
 from modelfetch.errors import ArchiveError, BudgetError
 from modelfetch.safe_paths import MAX_PATH_BYTES, is_reserved_path, quote_path
 from modelfetch.volume.filesystem import disk_errors
 
-MAX_DIRECTORY = 64 * 1024**2  # bytes of the central directory: it is read into memory
+MAX_CENTRAL_DIRECTORY_BYTES = 64 * 1024**2  # the central directory is read into memory
 
 _STORED = 0
-_METHODS = {8: "deflate", 12: "bzip2", 93: "zstd"}  # not LZMA (14): a member can make it ask for 4 GiB of memory
-_ENCRYPTED = 0x1 | 0x40 | 0x2000  # flag bits: encrypted, strongly encrypted, masked directory
-_UTF8 = 0x800  # flag bit: the name is UTF-8
-_END = struct.Struct("<4s4H2LH")  # end of central directory: APPNOTE 4.3.16
-_END64 = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
-_LOCATOR64 = struct.Struct("<4sLQL")  # 4.3.15
-_LOCAL = struct.Struct("<4s5H3L2H")  # 4.3.7
-_TAIL = _END.size + 0xFFFF  # bytes in which the end record must start: the rest is the archive's comment
+_METHODS = {8: "deflate", 12: "bzip2", 93: "zstd"}  # not LZMA (14): a member can make the decompressor allocate 4 GiB
+_ENCRYPTED_FLAGS = 0x1 | 0x40 | 0x2000  # flag bits: encrypted, strongly encrypted, masked directory
+_UTF8_FLAG = 0x800  # flag bit: the name is UTF-8
+_END_RECORD = struct.Struct("<4s4H2LH")  # end of central directory: APPNOTE 4.3.16
+_ZIP64_END_RECORD = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
+_ZIP64_LOCATOR = struct.Struct("<4sLQL")  # 4.3.15
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # 4.3.7
+_TAIL_BYTES = _END_RECORD.size + 0xFFFF  # the end record must start within: at most the archive comment follows
 
 
-class _Directory(NamedTuple):
-    """What the end record says of the central directory: members, bytes, and where it starts."""
+class _CentralDirectory(NamedTuple):
+    """Central directory as the end-of-central-directory record describes: number of members, bytes, offset."""
 
     members: int
     size: int
-    start: int
+    offset: int
 
 
-def unpack_zip(data: ForwardBuffer, scratch: Path, tree: ExtractionDir) -> None:
-    """Keep the zip in `scratch` till its end has come, then unpack every member.
+def extract_zip(buffer: ForwardBuffer, scratch: Path, extraction_dir: ExtractionDir) -> None:
+    """Store the zip in `scratch` up to the end, then extract every member.
 
     Raises:
-        ArchiveError: it is damaged or misleading, encrypted, packed in a way we do not unpack, or a member must not be.
-        BudgetError: it says it holds more than it may; nothing has been unpacked then.
+        ArchiveError: the zip is damaged, ambiguous, encrypted or compressed by an unsupported method, or a member's
+            type is refused.
+        BudgetError: the central directory announces more than the budget allows; nothing has been extracted.
     """
     with disk_errors(scratch), scratch.open("w+b") as file:
         try:
-            for piece in data.rest():
+            for piece in buffer.read_rest():
                 file.write(piece)
-            _unpack(file, tree)
+            _extract_members(file, extraction_dir)
         finally:
             scratch.unlink()
 
 
-def _unpack(file: BinaryIO, tree: ExtractionDir) -> None:
+def _extract_members(file: BinaryIO, extraction_dir: ExtractionDir) -> None:
     size = file.seek(0, 2)
-    directory = _find_directory(file, size)
-    members = sorted(_list(file, directory, tree), key=lambda info: info.header_offset)
+    directory = _find_central_directory(file, size)
+    members = sorted(_list_members(file, directory, extraction_dir), key=lambda info: info.header_offset)
     total = sum(info.file_size for info in members)
-    tree.expect(size=total)
-    check_ratio(total, size, tree.budget.max_ratio)
-    ends = [info.header_offset for info in members[1:]] + [directory.start]
-    if members and members[-1].header_offset > directory.start:
+    extraction_dir.check_budget(size=total)
+    check_ratio(total, size, extraction_dir.budget.max_ratio)
+    limits = [info.header_offset for info in members[1:]] + [directory.offset]
+    if members and members[-1].header_offset > directory.offset:
         raise ArchiveError("The zip's central directory points behind itself.")
-    for info, end in zip(members, ends, strict=False):  # an empty zip has no member, yet an end
-        _place(info, file, end, tree)
+    for info, limit in zip(members, limits, strict=False):  # an empty zip has one limit and no member
+        _extract_member(info, file, limit, extraction_dir)
 
 
-def _find_directory(file: BinaryIO, size: int) -> _Directory:
-    file.seek(max(0, size - _TAIL))
+def _find_central_directory(file: BinaryIO, size: int) -> _CentralDirectory:
+    file.seek(max(0, size - _TAIL_BYTES))
     tail = file.read()
-    found = tail.rfind(b"PK\x05\x06")
-    if found < 0 or len(tail) - found < _END.size:
+    record_start = tail.rfind(b"PK\x05\x06")
+    if record_start < 0 or len(tail) - record_start < _END_RECORD.size:
         raise ArchiveError("The zip ends without its central directory: a part of it is missing.")
-    _, disk, disk_of_directory, here, count, length, start, comment = _END.unpack_from(tail, found)
-    if found + _END.size + comment != len(tail):
+    _, disk, directory_disk, disk_members, members, directory_size, directory_offset, comment_size = (
+        _END_RECORD.unpack_from(tail, record_start)
+    )
+    if record_start + _END_RECORD.size + comment_size != len(tail):
         raise ArchiveError("Something follows the end of the zip.")
-    at = size - len(tail) + found
-    directory, at = _zip64(file, at) or (_Directory(count, length, start), at)
-    if disk or disk_of_directory or here != count or directory.start + directory.size != at:
+    record_offset = size - len(tail) + record_start
+    directory, record_offset = _read_zip64_end_record(file, record_offset) or (
+        _CentralDirectory(members, directory_size, directory_offset),
+        record_offset,
+    )
+    if disk or directory_disk or disk_members != members or directory.offset + directory.size != record_offset:
         raise ArchiveError(
             "The zip's end record is damaged, or the zip is one of several parts, or stands behind others."
         )
     return directory
 
 
-def _zip64(file: BinaryIO, end: int) -> tuple[_Directory, int] | None:
-    """Read the large end record, if one stands before the small one at `end`; with it, where it starts."""
-    if end < _END64.size + _LOCATOR64.size:
+def _read_zip64_end_record(file: BinaryIO, end_offset: int) -> tuple[_CentralDirectory, int] | None:
+    """Read the zip64 end record in front of the end record at `end_offset`; return the directory and the offset read.
+
+    None if no zip64 locator precedes the end record.
+    """
+    if end_offset < _ZIP64_END_RECORD.size + _ZIP64_LOCATOR.size:
         return None
-    at = end - _LOCATOR64.size - _END64.size
-    file.seek(at)
-    record = _END64.unpack(file.read(_END64.size))
-    locator = _LOCATOR64.unpack(file.read(_LOCATOR64.size))
+    record_offset = end_offset - _ZIP64_LOCATOR.size - _ZIP64_END_RECORD.size
+    file.seek(record_offset)
+    record = _ZIP64_END_RECORD.unpack(file.read(_ZIP64_END_RECORD.size))
+    locator = _ZIP64_LOCATOR.unpack(file.read(_ZIP64_LOCATOR.size))
     if locator[0] != b"PK\x06\x07":
         return None
-    if record[0] != b"PK\x06\x06" or locator[2] != at or record[6] != record[7]:
+    if record[0] != b"PK\x06\x06" or locator[2] != record_offset or record[6] != record[7]:
         raise ArchiveError("The zip's 64-bit end record is damaged.")
-    return _Directory(*record[7:10]), at
+    return _CentralDirectory(*record[7:10]), record_offset
 
 
-def _list(file: BinaryIO, directory: _Directory, tree: ExtractionDir) -> list[zipfile.ZipInfo]:
-    tree.expect(members=directory.members)
-    if directory.size > MAX_DIRECTORY:
+def _list_members(file: BinaryIO, directory: _CentralDirectory, extraction_dir: ExtractionDir) -> list[zipfile.ZipInfo]:
+    extraction_dir.check_budget(members=directory.members)
+    if directory.size > MAX_CENTRAL_DIRECTORY_BYTES:
         raise BudgetError("The zip's central directory is larger than 64 MiB.")
     try:
         members = zipfile.ZipFile(file).infolist()
@@ -116,80 +125,88 @@ def _list(file: BinaryIO, directory: _Directory, tree: ExtractionDir) -> list[zi
     return members
 
 
-def _place(info: zipfile.ZipInfo, file: BinaryIO, end: int, tree: ExtractionDir) -> None:
-    """Unpack a member whose bytes lie between its local header and `end`."""
-    raw = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
-    full = raw.decode("utf-8", "surrogateescape")  # writers on Linux leave the flag out; what is not UTF-8 is refused
-    slash = full.endswith("/")
-    name = tree.admit(full, is_directory=slash or stat.S_ISDIR(info.external_attr >> 16))
-    kind = _kind(info, is_directory=slash)
-    start = _start(info, raw, file, end)
+def _extract_member(info: zipfile.ZipInfo, file: BinaryIO, limit: int, extraction_dir: ExtractionDir) -> None:
+    """Extract a member; local header and payload must end at or before offset `limit`."""
+    raw_name = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8_FLAG else "cp437")
+    # Writers on Linux omit the UTF-8 flag; names in other encodings are refused.
+    full_name = raw_name.decode("utf-8", "surrogateescape")
+    ends_with_slash = full_name.endswith("/")
+    name = extraction_dir.admit_member(
+        full_name, is_directory=ends_with_slash or stat.S_ISDIR(info.external_attr >> 16)
+    )
+    file_type = _check_member_type(info, is_directory=ends_with_slash)
+    payload_offset = _locate_payload(info, raw_name, file, limit)
     if not name or is_reserved_path(name):
         return
-    content = _content(info, start, file)
-    if kind == stat.S_IFDIR:
-        tree.directory(name)
-    elif kind == stat.S_IFLNK:
-        tree.symlink(name, b"".join(content).decode("utf-8", "surrogateescape"))
+    payload = _read_payload(info, payload_offset, file)
+    if file_type == stat.S_IFDIR:
+        extraction_dir.make_directory(name)
+    elif file_type == stat.S_IFLNK:
+        extraction_dir.add_symlink(name, b"".join(payload).decode("utf-8", "surrogateescape"))
     else:
-        tree.file(name, info.file_size, content, executable=bool(info.external_attr >> 16 & 0o111))
+        extraction_dir.write_file(name, info.file_size, payload, executable=bool(info.external_attr >> 16 & 0o111))
 
 
-def _kind(info: zipfile.ZipInfo, *, is_directory: bool) -> int:
-    """Return what a member is, as an S_IF constant: a regular file, a directory or a symbolic link."""
-    kind: int = stat.S_IFMT(info.external_attr >> 16) or (stat.S_IFDIR if is_directory else stat.S_IFREG)
+def _check_member_type(info: zipfile.ZipInfo, *, is_directory: bool) -> int:
+    """Return the type of a member as an S_IF constant: regular file, directory or symlink.
+
+    Raises:
+        ArchiveError: the member is of another type, encrypted, compressed by an unsupported method, a directory with
+            content, or a symlink with a target longer than a path.
+    """
+    file_type: int = stat.S_IFMT(info.external_attr >> 16) or (stat.S_IFDIR if is_directory else stat.S_IFREG)
     name = quote_path(info.orig_filename)
-    if info.flag_bits & _ENCRYPTED:
+    if info.flag_bits & _ENCRYPTED_FLAGS:
         raise ArchiveError(f"The member {name} is encrypted.")
     if info.compress_type != _STORED and info.compress_type not in _METHODS:
         raise ArchiveError(
             f"The member {name} is packed by method {info.compress_type}.",
             hint="Pack it with deflate or without compression, or keep it as it is with --no-extract.",
         )
-    if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+    if file_type not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
         raise ArchiveError(f"The member {name} is a device, a FIFO or a socket.")
-    if (is_directory and kind != stat.S_IFDIR) or (kind == stat.S_IFDIR and info.file_size):
+    if (is_directory and file_type != stat.S_IFDIR) or (file_type == stat.S_IFDIR and info.file_size):
         raise ArchiveError(f"The member {name} is a directory by its name or mode, but not by the rest.")
-    if kind == stat.S_IFLNK and info.file_size > MAX_PATH_BYTES:  # it is read into memory
+    if file_type == stat.S_IFLNK and info.file_size > MAX_PATH_BYTES:  # the target is read into memory
         raise ArchiveError(f"The member {name} is a link with a target of {info.file_size} bytes.")
-    return kind
+    return file_type
 
 
-def _start(info: zipfile.ZipInfo, raw: bytes, file: BinaryIO, end: int) -> int:
-    """Return where a member's content starts, after a look at its local header."""
+def _locate_payload(info: zipfile.ZipInfo, raw_name: bytes, file: BinaryIO, limit: int) -> int:
+    """Return the offset of a member's payload, after comparing the local header with the central directory."""
     file.seek(info.header_offset)
-    header = file.read(_LOCAL.size)
-    mark, _, flags, method, _, _, _, _, _, name_length, extra_length = _LOCAL.unpack(header)
-    same = mark == b"PK\x03\x04" and file.read(name_length) == raw and method == info.compress_type
-    if not same or flags & _ENCRYPTED:
+    header = file.read(_LOCAL_HEADER.size)
+    signature, _, flags, method, _, _, _, _, _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    consistent = signature == b"PK\x03\x04" and file.read(name_length) == raw_name and method == info.compress_type
+    if not consistent or flags & _ENCRYPTED_FLAGS:
         raise ArchiveError(
             f"The local header of {quote_path(info.orig_filename)} is not what the zip's directory says."
         )
-    start: int = info.header_offset + _LOCAL.size + name_length + extra_length
-    if start + info.compress_size > end:
+    payload_offset: int = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+    if payload_offset + info.compress_size > limit:
         raise ArchiveError(f"The member {quote_path(info.orig_filename)} overlaps what comes after it.")
-    return start
+    return payload_offset
 
 
-def _content(info: zipfile.ZipInfo, start: int, file: BinaryIO) -> Iterator[memoryview]:
-    """Yield a member's content, checked against its size before each piece and its CRC-32 after the last."""
-    pieces = _stored(file, start, info.compress_size)
+def _read_payload(info: zipfile.ZipInfo, payload_offset: int, file: BinaryIO) -> Iterator[memoryview]:
+    """Yield a member's decompressed payload; check the size before each piece and the CRC-32 after the last."""
+    pieces = _read_stored(file, payload_offset, info.compress_size)
     if info.compress_type != _STORED:
-        pieces = inflate(pieces, codec(_METHODS[info.compress_type]), single=True)
-    crc, left = 0, info.file_size
+        pieces = decompress_stream(pieces, load_codec(_METHODS[info.compress_type]), single_member=True)
+    crc, remaining = 0, info.file_size
     for piece in pieces:
-        crc, left = isal_zlib.crc32(piece, crc), left - len(piece)
-        if left < 0:
+        crc, remaining = isal_zlib.crc32(piece, crc), remaining - len(piece)
+        if remaining < 0:
             break
         yield memoryview(piece)
-    if left or crc != info.CRC:
+    if remaining or crc != info.CRC:
         raise ArchiveError(
             f"The member {quote_path(info.orig_filename)} does not have the size and CRC-32 it should have."
         )
 
 
-def _stored(file: BinaryIO, start: int, size: int) -> Iterator[bytes]:
-    file.seek(start)
-    while size and (piece := file.read(min(size, PIECE))):
+def _read_stored(file: BinaryIO, offset: int, size: int) -> Iterator[bytes]:
+    file.seek(offset)
+    while size and (piece := file.read(min(size, PIECE_BYTES))):
         size -= len(piece)
         yield piece

@@ -1,233 +1,225 @@
-"""The two faces of output on stderr: rich for a person, JSON lines for a log. And the termination message."""
+"""Console: events on stderr, as text with a progress bar for a person or as JSON lines for a log."""
 
-import json
 import os
 import re
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import quote, quote_plus
 
-from modelfetch.errors import ModelfetchError
+from modelfetch.cli.redaction import Redactor, escape_invisible
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-TERMINATION_LIMIT = 4096  # bytes that Kubernetes keeps of a termination message
-_EVERY_SECONDS, _EVERY_SHARE = 10.0, 0.1
+_REPORT_SECONDS, _REPORT_SHARE = 10.0, 0.1  # between two progress lines, whichever comes first
 _LEVELS = ("debug", "info", "warning", "error")
-# What looks like a secret: in a query, in a header, in JSON or a repr of it, in XML, in an address, in a key's file.
-_SECRETS = re.compile(
-    r"""(?ix)
-    ((?:X-(?:Amz|Goog)-[a-z-]+|AWSAccessKeyId|Signature|sig|token|client_secret|assertion|password|upload_id)=)
-    [^&\s'"\\]+
-    | ((?:Bearer|Basic)\s+) [^\s'"\\]+
-    | ((?:token|secret(?:_?access)?(?:_?key)?|private_?key|password|assertion)[\\'"]+\s*:\s*[\\'"]+) [^'"\\]+
-    | (<(?:SecretAccessKey|SessionToken|WebIdentityToken)>) [^<]+
-    | (://) [^\s/?\#'"\\@]+ (?=@)
-    | (-----BEGIN\ [A-Z\ ]*PRIVATE\ KEY-----) [\s\S]*? (?:-----END\ [A-Z\ ]*-----|\Z)
-    """
-)
-_SHORTEST = 6  # characters of a secret that is known: fewer would be found in everything
-_hidden: set[str] = set()
-_TITLE = 40  # columns
+_TITLE_COLUMNS = 40
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# What JSON need not escape, but a terminal obeys, or shows as nothing or in another order: Unicode TR36, 2.6 and 2.8.
-_UNSEEN = re.compile(
-    "[\x7f-\x9f\u00ad\u061c\u115f\u1160\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb"
-    "\U000e0000-\U000e007f]"
-)
 
 
-class Face(Protocol):
-    """What shows a pull's events."""
+class Renderer(Protocol):
+    """Output format of a console."""
 
-    def say(self, level: str, message: str, facts: dict[str, object]) -> None:
-        """Show one line."""
+    def write_message(self, level: str, message: str, facts: dict[str, object]) -> None:
+        """Write a message with further facts."""
         ...
 
-    def failed(self, failure: dict[str, object]) -> None:
-        """Show why it failed."""
+    def write_failure(self, report: dict[str, object]) -> None:
+        """Write the report of a failure."""
         ...
 
-    def begin(self, what: str, total: int | None) -> None:
-        """Show that a transfer begins."""
+    def start_transfer(self, title: str, total: int | None) -> None:
+        """Show the start of a transfer."""
         ...
 
-    def advance(self, count: int) -> None:
-        """Show that more bytes are there."""
+    def add_bytes(self, count: int) -> None:
+        """Show the progress of the transfer."""
         ...
 
-    def end(self) -> None:
-        """Leave the terminal as it was."""
+    def end_transfer(self) -> None:
+        """Remove the progress bar from the terminal."""
         ...
 
 
 class Console:
-    """Tells a person or a log what happens, at the level asked for, from any thread; a failure is its last word."""
+    """Thread-safe `Progress` for one command: writes events at or above a level; drops events once closed."""
 
-    def __init__(self, log_format: str = "auto", log_level: str = "info", progress: str = "auto") -> None:
-        """Choose the face: `auto` asks whether stderr is a terminal."""
-        person = sys.stderr.isatty()
-        text = log_format == "text" or (log_format == "auto" and person)
-        bar = progress == "bar" or (progress == "auto" and person and text and os.environ.get("TERM") != "dumb")
-        self._least = _LEVELS.index(log_level)
+    def __init__(
+        self,
+        log_format: str = "auto",
+        log_level: str = "info",
+        progress: str = "auto",
+        redactor: Redactor | None = None,
+    ) -> None:
+        """Choose the renderer; `auto` means text on a terminal and JSON lines elsewhere."""
+        redactor = redactor or Redactor()
+        terminal = sys.stderr.isatty()
+        text = log_format == "text" or (log_format == "auto" and terminal)
+        bar = progress == "bar" or (progress == "auto" and terminal and text and os.environ.get("TERM") != "dumb")
         lines = progress in ("auto", "lines")
-        self._face: Face = _Terminal(bar=bar, lines=lines and not bar) if text else _Log(lines=progress != "off")
-        self._turn = threading.RLock()  # a signal may interrupt the main thread where it holds it
-        self._over = False
+        self._min_level = _LEVELS.index(log_level)
+        self._renderer: Renderer = (
+            _TextRenderer(redactor, bar=bar, lines=lines and not bar)
+            if text
+            else _JsonRenderer(redactor, lines=progress != "off")
+        )
+        self._lock = threading.RLock()  # reentrant: a signal may interrupt the main thread that holds the lock
+        self._closed = False
 
     def begin(self, what: str, total: int | None) -> None:
-        """See `Progress.begin`."""
-        self._tell("info", lambda: self._face.begin(what, total))
+        """Show the start of a transfer; see `Progress.begin`."""
+        self._emit_event("info", lambda: self._renderer.start_transfer(what, total))
 
     def advance(self, count: int) -> None:
-        """See `Progress.advance`."""
-        self._tell("info", lambda: self._face.advance(count))
+        """Show the progress of a transfer; see `Progress.advance`."""
+        self._emit_event("info", lambda: self._renderer.add_bytes(count))
 
     def note(self, message: str, **facts: object) -> None:
-        """See `Progress.note`."""
-        self._tell("info", lambda: self._face.say("info", message, facts))
+        """Write a message of level info; see `Progress.note`."""
+        self._emit_event("info", lambda: self._renderer.write_message("info", message, facts))
 
     def warn(self, message: str, **facts: object) -> None:
-        """See `Progress.warn`."""
-        self._tell("warning", lambda: self._face.say("warning", message, facts))
-
-    def failed(self, failure: dict[str, object]) -> None:
-        """Show why it failed, whatever the level; what threads that still run have to say comes too late."""
-        with self._turn:
-            self._over = True
-            self._face.failed(failure)
+        """Write a message of level warning; see `Progress.warn`."""
+        self._emit_event("warning", lambda: self._renderer.write_message("warning", message, facts))
 
     def end(self) -> None:
-        """See `Progress.end`; leaves the terminal as it was."""
-        self._tell("error", self._face.end)
+        """Remove the progress bar; see `Progress.end`."""
+        self._emit_event("error", self._renderer.end_transfer)
 
-    def _tell(self, level: str, show: Callable[[], None]) -> None:
-        with self._turn:
-            if not self._over and self._least <= _LEVELS.index(level):
-                show()
+    def report_failure(self, report: dict[str, object]) -> None:
+        """Write a failure report, at every level and also on a closed console."""
+        with self._lock:
+            self._renderer.write_failure(report)
+
+    def close(self) -> None:
+        """Drop all later events: threads of a failed command may still run, and the failure report comes last."""
+        with self._lock:
+            self._closed = True
+
+    def _emit_event(self, level: str, write: Callable[[], None]) -> None:
+        with self._lock:
+            if not self._closed and self._min_level <= _LEVELS.index(level):
+                write()
 
 
-class _Log:
-    """JSON lines, with one on the progress every 10 s or 10 %."""
+class _JsonRenderer:
+    """JSON lines, with a progress line every 10 s or 10 %."""
 
-    def __init__(self, *, lines: bool) -> None:
-        self._meter = _Meter(self._progress) if lines else None
+    def __init__(self, redactor: Redactor, *, lines: bool) -> None:
+        self._redactor = redactor
+        self._meter = _ProgressMeter(self._write_progress) if lines else None
 
-    def say(self, level: str, message: str, facts: dict[str, object]) -> None:
-        _emit({"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", "level": level, "message": message, **facts})
+    def write_message(self, level: str, message: str, facts: dict[str, object]) -> None:
+        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+        self._write_line({"time": now, "level": level, "message": message, **facts})
 
-    def failed(self, failure: dict[str, object]) -> None:
-        _emit(failure)
+    def write_failure(self, report: dict[str, object]) -> None:
+        self._write_line(report)
 
-    def begin(self, what: str, total: int | None) -> None:
-        self.say("info", f"{what}.", {"total_bytes": total})
+    def start_transfer(self, title: str, total: int | None) -> None:
+        self.write_message("info", f"{title}.", {"total_bytes": total})
         if self._meter:
-            self._meter.begin(total)
+            self._meter.start_transfer(total)
 
-    def advance(self, count: int) -> None:
+    def add_bytes(self, count: int) -> None:
         if self._meter:
-            self._meter.advance(count)
+            self._meter.add_bytes(count)
 
-    def _progress(self, facts: dict[str, object]) -> None:
-        self.say("info", "progress", facts)
-
-    def end(self) -> None:
+    def end_transfer(self) -> None:
         pass
 
+    def _write_progress(self, facts: dict[str, object]) -> None:
+        self.write_message("info", "progress", facts)
 
-def _emit(line: dict[str, object]) -> None:
-    sys.stderr.write(_json(line) + "\n")
-    sys.stderr.flush()
-
-
-def _json(line: dict[str, object]) -> str:
-    """One line of JSON without secrets, and with nothing in it that does not show."""
-    return visible(redacted(json.dumps(line, ensure_ascii=False, default=str)))
+    def _write_line(self, fields: dict[str, object]) -> None:
+        sys.stderr.write(self._redactor.dump_json(fields) + "\n")
+        sys.stderr.flush()
 
 
-class _Meter:
-    """Counts bytes, and reports every 10 s or 10 %."""
+class _ProgressMeter:
+    """Byte counter that reports every 10 s or 10 %."""
 
     def __init__(self, report: Callable[[dict[str, object]], None]) -> None:
         self._report = report
         self._total: int | None = None
-        self._done = self._told_bytes = 0
-        self._start = self._told_at = time.monotonic()
+        self._done = self._reported_bytes = 0
+        self._started_at = self._reported_at = time.monotonic()
 
-    def begin(self, total: int | None) -> None:
-        self._total, self._done, self._told_bytes = total, 0, 0
-        self._start = self._told_at = time.monotonic()
+    def start_transfer(self, total: int | None) -> None:
+        self._total, self._done, self._reported_bytes = total, 0, 0
+        self._started_at = self._reported_at = time.monotonic()
 
-    def advance(self, count: int) -> None:
+    def add_bytes(self, count: int) -> None:
         self._done += count
         now = time.monotonic()
-        step = self._total is not None and self._done - self._told_bytes >= self._total * _EVERY_SHARE
-        if not step and now - self._told_at < _EVERY_SECONDS:
+        step = self._total is not None and self._done - self._reported_bytes >= self._total * _REPORT_SHARE
+        if not step and now - self._reported_at < _REPORT_SECONDS:
             return
-        self._told_at, self._told_bytes = now, self._done
-        rate = self._done / max(now - self._start, 1e-6)
+        self._reported_at, self._reported_bytes = now, self._done
+        rate = self._done / max(now - self._started_at, 1e-6)
         facts: dict[str, object] = {"bytes": self._done, "total_bytes": self._total, "bytes_per_second": round(rate)}
         if self._total:
             facts["percent"] = round(100 * self._done / self._total)
         self._report(facts)
 
 
-class _Terminal:
-    """Plain lines for a person, with a bar while bytes arrive."""
+class _TextRenderer:
+    """Plain lines for a person, with a progress bar during a transfer."""
 
-    def __init__(self, *, bar: bool, lines: bool) -> None:
-        from rich.console import Console as RichConsole  # noqa: PLC0415  60 ms that a log does not need
+    def __init__(self, redactor: Redactor, *, bar: bool, lines: bool) -> None:
+        from rich.console import Console as RichConsole  # noqa: PLC0415  60 ms that JSON lines do not need
 
+        self._redactor = redactor
         self._console: RichConsole = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-        self._bar = bar
-        self._meter = _Meter(self._progress) if lines else None
-        self._shown: RichProgress | None = None
+        self._with_bar = bar
+        self._meter = _ProgressMeter(self._write_progress) if lines else None
+        self._bar: RichProgress | None = None
         self._task: TaskID | None = None
 
-    def say(self, level: str, message: str, facts: dict[str, object]) -> None:  # noqa: ARG002  a person reads the message
+    def write_message(self, level: str, message: str, facts: dict[str, object]) -> None:  # noqa: ARG002  the message suffices a person
         style = "yellow" if level == "warning" else None
-        self._console.print(_plain(f"warning: {message}" if style else message), style=style, markup=False)
+        self._console.print(self._clean_text(f"warning: {message}" if style else message), style=style, markup=False)
 
-    def failed(self, failure: dict[str, object]) -> None:
-        self.end()
-        line = f"error: {failure['message']}{' ' if failure['hint'] else ''}{failure['hint']}"
-        self._console.print(_plain(line), style="bold red", markup=False)
+    def write_failure(self, report: dict[str, object]) -> None:
+        self.end_transfer()
+        line = f"error: {report['message']}{' ' if report['hint'] else ''}{report['hint']}"
+        self._console.print(self._clean_text(line), style="bold red", markup=False)
 
-    def begin(self, what: str, total: int | None) -> None:
-        self.end()
+    def start_transfer(self, title: str, total: int | None) -> None:
+        self.end_transfer()
         if self._meter:
-            self._meter.begin(total)
-        if self._bar:
-            self._shown = _bar(self._console)
-            self._task = self._shown.add_task(_short(_plain(what)), total=total)
-            self._shown.start()
+            self._meter.start_transfer(total)
+        if self._with_bar:
+            self._bar = _make_bar(self._console)
+            self._task = self._bar.add_task(_shorten_title(self._clean_text(title)), total=total)
+            self._bar.start()
 
-    def advance(self, count: int) -> None:
+    def add_bytes(self, count: int) -> None:
         if self._meter:
-            self._meter.advance(count)
-        if self._shown is not None and self._task is not None:
-            self._shown.advance(self._task, count)
+            self._meter.add_bytes(count)
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task, count)
 
-    def _progress(self, facts: dict[str, object]) -> None:
+    def end_transfer(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _write_progress(self, facts: dict[str, object]) -> None:
         share = f" ({facts['percent']} %)" if "percent" in facts else ""
         self._console.print(f"{facts['bytes']} bytes{share}", markup=False)
 
-    def end(self) -> None:
-        if self._shown is not None:
-            self._shown.stop()
-            self._shown = None
+    def _clean_text(self, text: str) -> str:
+        """Return text for a terminal: without secrets, and without control characters, which a terminal obeys."""
+        return escape_invisible(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", self._redactor.redact(text)))
 
 
-def _bar(console: "RichConsole") -> "RichProgress":
+def _make_bar(console: "RichConsole") -> "RichProgress":
     from rich.progress import (  # noqa: PLC0415  as above
         BarColumn,
         DownloadColumn,
@@ -247,75 +239,6 @@ def _bar(console: "RichConsole") -> "RichProgress":
     )
 
 
-def failure(error: ModelfetchError, source: str) -> dict[str, object]:
-    """What a machine is told of a failure."""
-    return report(error.code, error.reason, error.message, error.hint, source)
-
-
-def report(code: int, reason: str, message: str, hint: str, source: str) -> dict[str, object]:
-    """A failure as one flat object."""
-    one_line = [" ".join(text.split()) for text in (message, hint)]
-    return {
-        "level": "error",
-        "code": code,
-        "reason": reason,
-        "message": one_line[0],
-        "hint": one_line[1],
-        "source": source,
-    }
-
-
-def write_termination_message(path: Path, failure: dict[str, object]) -> None:
-    """Leave the reason where `kubectl describe pod` shows it: one line of JSON, 4 KiB at most.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    text = _json(failure)
-    while len(_encoded(text)) > TERMINATION_LIMIT:
-        longest = max(("message", "hint", "source"), key=lambda k: len(str(failure[k])))
-        kept = str(failure[longest])
-        failure = {**failure, longest: kept[: len(kept) * 3 // 4] + "…"}
-        text = _json(failure)
-    path.write_bytes(_encoded(text))
-
-
-def _encoded(text: str) -> bytes:
-    """JSON as UTF-8; what a file's name holds of other encodings as an escape that JSON reads."""
-    return text.encode(errors="backslashreplace")
-
-
-def _short(text: str) -> str:
-    """The end of a long text, where a model's name is: the bar beside it needs its room."""
-    return text if len(text) <= _TITLE else f"…{text[1 - _TITLE :]}"
-
-
-def _plain(text: str) -> str:
-    """Text for a terminal: no secrets, and no control characters, with which a name could command it."""
-    return visible(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", redacted(text)))
-
-
-def visible(text: str) -> str:
-    """The text with escapes, as JSON has them, for what would not show, or hide what does."""
-    return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
-
-
-def hide(secrets: Iterable[str]) -> None:
-    """Never show these, whatever the form in which a library may quote them."""
-    for secret in secrets:
-        for text in {secret, *secret.split(), repr(secret)[1:-1]}:
-            forms = {text, quote(text), quote_plus(text)}
-            _hidden.update(json.dumps(form, ensure_ascii=False)[1:-1] for form in forms if len(form) >= _SHORTEST)
-            _hidden.update(form for form in forms if len(form) >= _SHORTEST)
-
-
-def redacted(text: str) -> str:
-    """The text without what is known to be a secret, and without what looks like one."""
-    for secret in sorted(_hidden, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return _SECRETS.sub(lambda found: f"{next(filter(None, found.groups()))}***", text)
-
-
-def trace(error: BaseException) -> None:
-    """Print where an error came from; secrets left out."""
-    sys.stderr.write(redacted("".join(traceback.format_exception(error))))
+def _shorten_title(text: str) -> str:
+    """Return the end of a long text, where the model's name is; the bar beside the title needs its columns."""
+    return text if len(text) <= _TITLE_COLUMNS else f"…{text[1 - _TITLE_COLUMNS :]}"

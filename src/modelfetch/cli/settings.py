@@ -1,62 +1,59 @@
-"""The settings: the only reader of the environment. Flags beat environment beats defaults."""
+"""Settings: flag, environment variable and row of `modelfetch config` each. Flags beat variables beat defaults."""
 
-import difflib
 import json
 import os
 import re
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from modelfetch.cli.redaction import mask_credentials
 from modelfetch.errors import ConfigError, UsageError
 
 PREFIX = "MODELFETCH_"
-TERMINATION_LOG = Path("/dev/termination-log")
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?)b?", re.IGNORECASE)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)")
-_MOST_BYTES, _MOST_SECONDS = 2**63, 10 * 365 * 86_400  # sockets and timers take no more than some 290 years
+_MAX_SIZE, _MAX_SECONDS = 2**63, 10 * 365 * 86_400  # sockets and timers take at most some 290 years
 _UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600}
-# What Kubernetes injects for a Service called modelfetch: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
-_SERVICE_LINK = re.compile(r"(.+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)")
 
 
-def _bytes(value: object) -> object:
-    """Bytes from `64Mi`, `2GB` or a number: Kubernetes' and everyone's suffixes."""
+def _parse_size(value: object) -> object:
+    """Parse bytes from `64Mi`, `2GB` or a number, with Kubernetes' or SI suffixes."""
     if not isinstance(value, str):
         return value
-    found = _SIZE.fullmatch(value.strip())
-    if not found:
+    match = _SIZE.fullmatch(value.strip())
+    if not match:
         raise ValueError("write bytes, or a size such as 64Mi or 2GB")
-    number, unit, binary = found.groups()
+    number, unit, binary = match.groups()
     power = " kmgtpe".index(unit.lower() or " ")
     size = float(number) * (1024 if binary else 1000) ** power
-    if size > _MOST_BYTES:
+    if size > _MAX_SIZE:
         raise ValueError("that is more than any disk has")
     return int(size)
 
 
-def _seconds(value: object) -> object:
-    """Seconds from `30s`, `5m`, `1h`, `250ms` or a number."""
+def _parse_time(value: object) -> object:
+    """Parse seconds from `30s`, `5m`, `1h`, `250ms` or a number."""
     if not isinstance(value, str):
         return value
-    found = _TIME.fullmatch(value.strip().lower())
-    if not found:
+    match = _TIME.fullmatch(value.strip().lower())
+    if not match:
         raise ValueError("write seconds, or a time such as 30s or 5m")
-    seconds = float(found[1]) * _UNITS[found[2]]
-    if seconds > _MOST_SECONDS:
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > _MAX_SECONDS:
         raise ValueError("that is more than ten years")
     return seconds
 
 
-def _patterns(value: str | Sequence[str]) -> tuple[str, ...]:
-    """Globs from a comma-separated or a JSON list."""
+def _parse_patterns(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Parse globs from a comma-separated list or a JSON list."""
     if not isinstance(value, str):
-        return tuple(pattern for part in value for pattern in _patterns(part))
+        return tuple(pattern for part in value for pattern in _parse_patterns(part))
     if re.match(r"\s*\[\s*[\"\]]", value):  # a glob may begin with a bracket too
         try:
             return tuple(str(pattern) for pattern in json.loads(value))
@@ -65,7 +62,8 @@ def _patterns(value: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-def _hex_sha256(value: object) -> object:
+def _parse_sha256(value: object) -> object:
+    """Parse a sha256 in hexadecimal digits of either case, with or without `sha256:`."""
     if not isinstance(value, str):
         return value
     text = value.strip().lower().removeprefix("sha256:")
@@ -74,17 +72,17 @@ def _hex_sha256(value: object) -> object:
     return text
 
 
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_patterns)]
+Bytes = Annotated[int, BeforeValidator(_parse_size), Field(ge=1)]
+Seconds = Annotated[float, BeforeValidator(_parse_time), Field(gt=0)]
+Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_patterns)]
 
 
-def _named(name: str, *others: str) -> AliasChoices:
-    return AliasChoices(PREFIX + name.upper(), *others)
+def _variable_names(field: str, *others: str) -> AliasChoices:
+    return AliasChoices(PREFIX + field.upper(), *others)
 
 
 class Settings(BaseSettings):
-    """Every setting: a flag, an environment variable, a row of `modelfetch config`."""
+    """Every setting of every command; `description` is the text of `--help` and of the README's table."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -96,119 +94,145 @@ class Settings(BaseSettings):
     )
 
     source: str | None = Field(
-        None, validation_alias=_named("source"), description="The model's URI, if none is given as argument."
+        None, validation_alias=_variable_names("source"), description="URI of the model, unless given as an argument."
     )
     dest: str | None = Field(
         None,
-        validation_alias=_named("dest", "LOCAL_MODEL_PATH"),
-        description="Where the model goes, if not given as argument.",
+        validation_alias=_variable_names("dest", "LOCAL_MODEL_PATH"),
+        description="Destination, unless given as an argument.",
     )
-    retries: int = Field(3, ge=1, validation_alias=_named("retries"), description="Tries of a whole pull.")
+    retries: int = Field(
+        3, ge=1, validation_alias=_variable_names("retries"), description="Number of tries of a whole pull."
+    )
     retry_wait: Seconds = Field(
         10.0,
-        validation_alias=_named("retry_wait"),
-        description="Wait before the second try; then twice as long each time.",
+        validation_alias=_variable_names("retry_wait"),
+        description="Wait before the second try; doubled before each further try.",
     )
     stall_timeout: Seconds = Field(
-        30.0, validation_alias=_named("stall_timeout"), description="A connection without a byte for so long is dead."
+        30.0,
+        validation_alias=_variable_names("stall_timeout"),
+        description="Time without a byte after which a connection is dropped.",
     )
-    timeout: Seconds | None = Field(None, validation_alias=_named("timeout"), description="Time for everything.")
-    sha256: Annotated[str, BeforeValidator(_hex_sha256)] | None = Field(
+    timeout: Seconds | None = Field(
+        None, validation_alias=_variable_names("timeout"), description="Deadline for the whole command."
+    )
+    sha256: Annotated[str, BeforeValidator(_parse_sha256)] | None = Field(
         None,
-        validation_alias=_named("sha256"),
-        description="Pin: the object's sha256; for a directory, its receipt's digest.",
+        validation_alias=_variable_names("sha256"),
+        description="Pin: sha256 of the object; for a directory, the digest in its receipt.",
     )
     require_manifest: bool = Field(
         False,
-        validation_alias=_named("require_manifest"),
-        description="Pull nothing without the manifest that push writes.",
+        validation_alias=_variable_names("require_manifest"),
+        description="Refuse a source without the manifest that push writes.",
     )
-    extract: bool = Field(True, validation_alias=_named("extract"), description="Unpack an archive.")
+    extract: bool = Field(True, validation_alias=_variable_names("extract"), description="Extract an archive.")
     include: Patterns = Field(
         (),
-        validation_alias=_named("include", "STORAGE_ALLOW_PATTERNS"),
-        description="Globs of a directory's files to take.",
+        validation_alias=_variable_names("include", "STORAGE_ALLOW_PATTERNS"),
+        description="Pull only files that match (globs, for a directory).",
     )
     exclude: Patterns = Field(
         (),
-        validation_alias=_named("exclude", "STORAGE_IGNORE_PATTERNS"),
-        description="Globs of a directory's files to leave.",
+        validation_alias=_variable_names("exclude", "STORAGE_IGNORE_PATTERNS"),
+        description="Skip files that match (globs, for a directory).",
     )
     max_bytes: Bytes | None = Field(
-        None, validation_alias=_named("max_bytes"), description="Most bytes to publish; default: what is free."
+        None,
+        validation_alias=_variable_names("max_bytes"),
+        description="Limit on published bytes; default: the free space.",
     )
-    max_files: int = Field(1_000_000, ge=1, validation_alias=_named("max_files"), description="Most files to publish.")
+    max_files: int = Field(
+        1_000_000, ge=1, validation_alias=_variable_names("max_files"), description="Limit on published files."
+    )
     max_ratio: float = Field(
         1000.0,
         ge=1,
-        validation_alias=_named("max_ratio"),
-        description="Most bytes that one byte of an archive may become.",
+        validation_alias=_variable_names("max_ratio"),
+        description="Limit on an archive's expansion: bytes extracted per byte read.",
     )
-    memory: Bytes = Field(64 * 1024**2, validation_alias=_named("memory"), description="Memory for buffers.")
+    memory: Bytes = Field(64 * 1024**2, validation_alias=_variable_names("memory"), description="Memory for buffers.")
     connections: int | None = Field(
-        None, ge=1, le=64, validation_alias=_named("connections"), description="Parallel requests; default: as suits."
+        None,
+        ge=1,
+        le=64,
+        validation_alias=_variable_names("connections"),
+        description="Number of parallel requests; default: adaptive.",
     )
     anonymous: bool = Field(
         False,
-        validation_alias=_named("anonymous", "awsAnonymousCredential"),
-        description="Send no credentials: public buckets.",
+        validation_alias=_variable_names("anonymous", "awsAnonymousCredential"),
+        description="Send no credentials (public buckets).",
     )
     bearer_token: SecretStr | None = Field(
-        None, validation_alias=_named("bearer_token"), description="Token for https sources."
+        None, validation_alias=_variable_names("bearer_token"), description="Token for https sources."
     )
     recheck: bool = Field(
-        False, validation_alias=_named("recheck"), description="Hash what is there before calling it done."
+        False,
+        validation_alias=_variable_names("recheck"),
+        description="Hash the published files before the model counts as up to date.",
     )
     verify_signature: bool = Field(
         False,
-        validation_alias=_named("verify_signature"),
-        description="Publish nothing but what is signed; say by whom.",
+        validation_alias=_variable_names("verify_signature"),
+        description="Publish only a model signed by the given signer.",
     )
     public_key: Path | None = Field(
         None,
-        validation_alias=_named("public_key"),
-        description="By whom: the holder of this key (PEM, elliptic curve).",
+        validation_alias=_variable_names("public_key"),
+        description="Signer: holder of this public key (PEM, elliptic curve).",
     )
     certificate_chain: Patterns = Field(
         (),
-        validation_alias=_named("certificate_chain"),
-        description="By whom: a certificate that leads to these (PEM; the root must be among them).",
+        validation_alias=_variable_names("certificate_chain"),
+        description="Signer: holder of a certificate that chains to these (PEM, root included).",
     )
     identity: str | None = Field(
-        None, validation_alias=_named("identity"), description="By whom: this e-mail address or URI, through Sigstore."
+        None,
+        validation_alias=_variable_names("identity"),
+        description="Signer: this e-mail address or URI, certified by Sigstore.",
     )
     identity_provider: str | None = Field(
-        None, validation_alias=_named("identity_provider"), description="URL of who vouches for the identity."
+        None,
+        validation_alias=_variable_names("identity_provider"),
+        description="URL of the provider that vouches for the identity.",
     )
     trust_config: Path | None = Field(
         None,
-        validation_alias=_named("trust_config"),
-        description="Sigstore's trust configuration (JSON); default: the public instance's, fetched.",
+        validation_alias=_variable_names("trust_config"),
+        description="Sigstore trust configuration (JSON); default: the public instance's, downloaded.",
     )
-    sign: bool = Field(False, validation_alias=_named("sign"), description="Sign what is pushed.")
+    sign: bool = Field(False, validation_alias=_variable_names("sign"), description="Sign the pushed model.")
     private_key: Path | None = Field(
-        None, validation_alias=_named("private_key"), description="The key to sign with (PEM, elliptic curve)."
+        None,
+        validation_alias=_variable_names("private_key"),
+        description="Private key to sign with (PEM, elliptic curve).",
     )
     private_key_password: SecretStr | None = Field(
-        None, validation_alias=_named("private_key_password"), description="The private key's password, if it has one."
+        None,
+        validation_alias=_variable_names("private_key_password"),
+        description="Password of the private key, if encrypted.",
     )
     termination_log: Path | None = Field(
         None,
-        validation_alias=_named("termination_log"),
-        description="Where the reason of a failure goes; default: /dev/termination-log, if writable.",
+        validation_alias=_variable_names("termination_log"),
+        description="File for the failure report; default: /dev/termination-log, if writable.",
     )
     log_format: Literal["auto", "json", "text"] = Field(
-        "auto", validation_alias=_named("log_format"), description="auto: text on a terminal, else json."
+        "auto",
+        validation_alias=_variable_names("log_format"),
+        description="auto: text on a terminal, JSON lines otherwise.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", validation_alias=_named("log_level"), description="Least level to log."
+        "info", validation_alias=_variable_names("log_level"), description="Log this level and above."
     )
     progress: Literal["auto", "bar", "lines", "off"] = Field(
-        "auto", validation_alias=_named("progress"), description="auto: bar on a terminal, else lines."
+        "auto", validation_alias=_variable_names("progress"), description="auto: bar on a terminal, lines otherwise."
     )
 
 
-# What a flag takes, in the word that `--help` shows; the others are switches or choices.
+# Placeholder for a flag's value in `--help`; flags without a placeholder are switches or choices.
 METAVARS = {
     **dict.fromkeys(("retries", "max_files", "connections"), "COUNT"),
     **dict.fromkeys(("retry_wait", "stall_timeout", "timeout"), "TIME"),
@@ -220,199 +244,62 @@ METAVARS = {
     **dict.fromkeys(("identity", "identity_provider"), "TEXT"),
 }
 
-# Flags that would put a secret on the command line, where `ps` shows it.
+# Settings without a flag: a secret on the command line shows in `ps`; source and destination are arguments.
 WITHOUT_FLAG = frozenset({"bearer_token", "private_key_password", "source", "dest"})
 
-# What only `push` asks for.
-OF_PUSH = frozenset({"sign", "private_key", "private_key_password"})
+# Settings of `push` only.
+PUSH_ONLY = frozenset({"sign", "private_key", "private_key_password"})
 
 
-def load(given: Mapping[str, Any]) -> Settings:
-    """The settings: what was given as flags, else the environment's, else the defaults.
+def load_settings(flags: Mapping[str, Any]) -> Settings:
+    """Load the settings from flags, else from environment variables, else from the defaults.
 
     Raises:
-        UsageError: a flag's value makes no sense.
-        ConfigError: a variable's value makes no sense.
+        UsageError: a flag's value is invalid.
+        ConfigError: a variable's value is invalid.
     """
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         alias = str(first["loc"][0])
-        field = next((n for n in Settings.model_fields if n == alias or alias in variables(n)), alias)
+        field = next((n for n in Settings.model_fields if n == alias or alias in list_variables(n)), alias)
         reason = first["msg"].removeprefix("Value error, ")
-        secret = field in Settings.model_fields and _is_secret(field)
-        shown = "" if secret else f" {str(first['input'])[:80]!r}"
-        if given.get(field) is not None:
-            raise UsageError(
-                f"--{field.replace('_', '-')}{shown}: {reason}.", hint="See modelfetch pull --help."
-            ) from None
-        name = next((v for v in variables(field) if os.environ.get(v)), alias)
-        raise ConfigError(f"{name}{shown}: {reason}.", hint="Correct the variable, or unset it.") from None
+        secret = field in Settings.model_fields and is_secret(field)
+        value = "" if secret else f" {str(first['input'])[:80]!r}"
+        if flags.get(field) is not None:
+            raise UsageError(f"{flag_name(field)}{value}: {reason}.", hint="See modelfetch pull --help.") from None
+        name = next((v for v in list_variables(field) if os.environ.get(v)), alias)
+        raise ConfigError(f"{name}{value}: {reason}.", hint="Correct the variable, or unset it.") from None
 
 
-def termination_log() -> Path | None:
-    """Where the reason of a failure goes that comes before any flag is read: the cluster's file only if it is there."""
-    path = _get(f"{PREFIX}TERMINATION_LOG")
-    if path:
-        return Path(path)
-    return TERMINATION_LOG if os.access(TERMINATION_LOG, os.W_OK) else None
+def flag_name(field: str) -> str:
+    """Return the flag of a setting, as in `--retry-wait`."""
+    return f"--{field.replace('_', '-')}"
 
 
-def variables(field: str) -> list[str]:
-    """The environment variables that set a field, the first one ours."""
+def list_variables(field: str) -> list[str]:
+    """Return the environment variables of a setting, the `MODELFETCH_*` name first."""
     alias = Settings.model_fields[field].validation_alias
     assert isinstance(alias, AliasChoices)
     return [str(choice) for choice in alias.choices]
 
 
-def origin(field: str, given: Mapping[str, Any]) -> str:
-    """Where a setting's value came from."""
-    if given.get(field) is not None:
+def find_origin(field: str, flags: Mapping[str, Any]) -> str:
+    """Return the origin of a setting's value: `flag`, the variable's name, or `default`."""
+    if flags.get(field) is not None:
         return "flag"
-    return next((name for name in variables(field) if os.environ.get(name)), "default")
+    return next((name for name in list_variables(field) if os.environ.get(name)), "default")
 
 
-class Environment(NamedTuple):
-    """What else the environment says: the cloud's pairs, KServe's names, and what the SDKs leave to us.
-
-    Attributes:
-        pairs: bucket and path by scheme, as far as they are set.
-        in_cluster: whether this is a pod.
-        emulator: address of what stands in for Google Cloud Storage.
-        s3_endpoint: KServe's S3_ENDPOINT as a URL, unless AWS_ENDPOINT_URL is set.
-        s3_virtual_host: KServe's S3_USER_VIRTUAL_BUCKET.
-        s3_region: AWS_REGION, which every SDK of AWS reads but boto3.
-        verify: False if KServe's S3_VERIFY_SSL says so.
-        ca_bundle: the file of certificates to trust.
-    """
-
-    pairs: Mapping[str, tuple[str | None, str | None]]
-    in_cluster: bool
-    emulator: str | None
-    s3_endpoint: str | None
-    s3_virtual_host: bool
-    s3_region: str | None
-    verify: bool
-    ca_bundle: Mapping[str, str | None]
+def is_secret(field: str) -> bool:
+    """Return whether a setting's value is a secret."""
+    annotation = Settings.model_fields[field].annotation
+    return SecretStr in (annotation, *get_args(annotation))
 
 
-def environment() -> Environment:
-    """Read the environment; an empty variable is an unset one."""
-    emulator = _get("STORAGE_EMULATOR_HOST")
-    if emulator and "://" not in emulator:
-        emulator = f"http://{emulator}"
-    common = _get("REQUESTS_CA_BUNDLE") or _get("CURL_CA_BUNDLE") or _get("SSL_CERT_FILE")
-    return Environment(
-        pairs={"gs": (_get("GCS_BUCKET"), _get("GCS_MODEL_PATH")), "s3": (_get("S3_BUCKET"), _get("S3_MODEL_PATH"))},
-        in_cluster=_get("KUBERNETES_SERVICE_HOST") is not None,
-        emulator=emulator.rstrip("/") if emulator else None,
-        s3_endpoint=_kserve_endpoint(),
-        s3_virtual_host=_truthy(_get("S3_USER_VIRTUAL_BUCKET"), default=False),
-        s3_region=_get("AWS_REGION"),
-        verify=_truthy(_get("S3_VERIFY_SSL"), default=True),
-        ca_bundle={"s3": _get("AWS_CA_BUNDLE") or common, "gs": common, "https": common, "http": common, "file": None},
-    )
-
-
-def _get(name: str) -> str | None:
-    return os.environ.get(name) or None
-
-
-def _truthy(value: str | None, *, default: bool) -> bool:
-    return default if value is None else value.strip().lower() not in ("0", "false", "no", "off")
-
-
-def _kserve_endpoint() -> str | None:
-    host = _get("S3_ENDPOINT")
-    if not host or _get("AWS_ENDPOINT_URL") or _get("AWS_ENDPOINT_URL_S3"):
-        return None
-    if "://" in host:
-        return host
-    return f"{'https' if _truthy(_get('S3_USE_HTTPS'), default=True) else 'http'}://{host}"
-
-
-def source_and_dest(settings: Settings, environ: Environment) -> tuple[str, str]:
-    """The pair that the environment names.
-
-    Raises:
-        ConfigError: it names none, half a one, or two.
-    """
-    source = settings.source or _cloud_source(environ)
-    if not settings.dest:
-        raise ConfigError(
-            "The environment names no destination.",
-            hint="Set LOCAL_MODEL_PATH (or MODELFETCH_DEST), or give SOURCE DEST.",
-        )
-    return source, settings.dest
-
-
-def _cloud_source(environ: Environment) -> str:
-    named = {scheme: pair for scheme, pair in environ.pairs.items() if any(pair)}
-    if not named:
-        raise ConfigError(
-            "The environment names no model.",
-            hint="Set GCS_BUCKET and GCS_MODEL_PATH, or S3_BUCKET and S3_MODEL_PATH, or MODELFETCH_SOURCE;"
-            " and LOCAL_MODEL_PATH. Or give SOURCE DEST.",
-        )
-    if len(named) > 1:
-        raise ConfigError(
-            "Both GCS_* and S3_* name a model (GCS_BUCKET, S3_BUCKET).",
-            hint="Unset one pair, or set MODELFETCH_SOURCE.",
-        )
-    ((scheme, (bucket, path)),) = named.items()
-    cloud = {"gs": "GCS", "s3": "S3"}[scheme]
-    if not bucket or not path:
-        have, lack = ("BUCKET", "MODEL_PATH") if bucket else ("MODEL_PATH", "BUCKET")
-        raise ConfigError(f"{cloud}_{have} is set, but {cloud}_{lack} is not.", hint=f"Set {cloud}_{lack} too.")
-    bucket = bucket.removeprefix(f"{scheme}://").rstrip("/")
-    return f"{scheme}://{bucket}/{path.lstrip('/')}"
-
-
-def misspelt() -> list[tuple[str, str | None]]:
-    """Variables with our prefix that mean nothing, each with the nearest one that does."""
-    known = {name for field in Settings.model_fields for name in variables(field)}
-    unknown = [
-        name
-        for name in os.environ
-        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.fullmatch(name.removeprefix(PREFIX))
-    ]
-    ours = [name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)]  # the prefix makes all look alike
-    nearest = {name: difflib.get_close_matches(name.removeprefix(PREFIX), ours, n=1) for name in sorted(unknown)}
-    return [(name, PREFIX + near[0] if near else None) for name, near in nearest.items()]
-
-
-_SHOWN = ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_ROLE_ARN", "AWS_CA_BUNDLE", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "STORAGE_EMULATOR_HOST", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "S3_ENDPOINT", "S3_USE_HTTPS", "S3_VERIFY_SSL", "S3_USER_VIRTUAL_BUCKET")  # fmt: skip  # noqa: E501
-_SECRET = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN")
-_PASSWORD = re.compile(r"^(?:\w+://)?[^/?#@]*?:([^/?#]+)@")  # in an address, of a proxy or an endpoint
-_USER_INFO = re.compile(r"//[^/]*@")
-_PROXY_USER = re.compile(r"^(\w+://)?.*@")  # a proxy may be named without a scheme
-_QUERY = re.compile(r"^(https?://[^?]*)\?.*", re.IGNORECASE)  # of a signed URL
-
-
-def secrets() -> list[str]:
-    """The secrets that the environment holds: no output may show them."""
-    ours = [name for field in Settings.model_fields if _is_secret(field) for name in variables(field)]
-    named = [value for name in (*_SECRET, *ours) if (value := _get(name))]
-    return named + [found[1] for value in os.environ.values() if (found := _PASSWORD.match(value))]
-
-
-def _is_secret(field: str) -> bool:
-    return SecretStr in (Settings.model_fields[field].annotation, *get_args(Settings.model_fields[field].annotation))
-
-
-def effective(settings: Settings, given: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Rows of (setting, value, where it came from), with what the SDKs will read; secrets masked."""
-    rows = [(field, shown(field, getattr(settings, field)), origin(field, given)) for field in Settings.model_fields]
-    named = ("GCS_BUCKET", "GCS_MODEL_PATH", "S3_BUCKET", "S3_MODEL_PATH", *_SHOWN)
-    told = ((name, value) for name in named if (value := _get(name)))
-    rows += [(name, _masked(value, proxy=name.endswith("_PROXY")), "environment") for name, value in told]
-    rows += [(name, "**********", "environment") for name in _SECRET if _get(name)]
-    return rows
-
-
-def shown(field: str, value: object) -> str:
-    """A setting's value as a person writes it, with its unit; pydantic masks the secret ones."""
+def format_value(field: str, value: object) -> str:
+    """Format a setting's value with its unit, as a user writes the value; pydantic masks secret values."""
     match value:
         case None | ():
             return ""
@@ -427,10 +314,4 @@ def shown(field: str, value: object) -> str:
         case int() if METAVARS[field] == "SIZE" and value % 1024**2 == 0:
             return f"{value // 1024**2}Mi"
         case _:
-            return _masked(str(value))
-
-
-def _masked(value: str, *, proxy: bool = False) -> str:
-    """A value without what authorises: a user's name and password, and the query of a URL."""
-    value = _PROXY_USER.sub(r"\1***@", value) if proxy else _USER_INFO.sub("//***@", value)
-    return _QUERY.sub(r"\1?***", value)
+            return mask_credentials(str(value))

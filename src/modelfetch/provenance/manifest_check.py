@@ -1,123 +1,128 @@
-"""What manifests say of what is to be pulled: found, read and compared before the first byte of the model."""
+"""Check a plan against manifests: found, read and compared before the first byte of the model."""
 
 from collections.abc import Callable, Mapping
 
 from modelfetch import safe_paths
 from modelfetch.errors import CredentialsError, RefusedError, WrongBytesError
-from modelfetch.plan import Plan, push_under_way_error
+from modelfetch.plan import Plan, PlannedObject, push_under_way_error
 from modelfetch.provenance import manifest as manifests
 from modelfetch.provenance.manifest import SUFFIX, Manifest
 from modelfetch.sources import RemoteObject, Source
-from modelfetch.transfer import read_object
+from modelfetch.transfer.read_object import read_object
 from modelfetch.volume.receipt import FileEntry
 
 _HINT_NONE = "Push it with `modelfetch push`, or pull it without --require-manifest."
 
 
-def check_manifest(source: Source, wanted: Plan, chosen: Callable[[str], bool], *, required: bool) -> Plan:
-    """Read the manifests, compare names and sizes, and note what sha256 they state.
+def check_manifest(source: Source, plan: Plan, selects: Callable[[str], bool], *, required: bool) -> Plan:
+    """Read the manifests, compare names and sizes, and add the stated sha256 to the plan.
 
-    A directory's manifest is in its listing; so are those of models that stand within it. A single object's is asked
-    for; on the web only if it is required.
+    A directory's listing holds its manifest, and the manifests of models inside it. A single object's manifest is a
+    sidecar object; a web server is asked for one only if a manifest is required.
 
     Args:
-        source: where the model is.
-        wanted: what is to be pulled.
-        chosen: whether a directory's path is to be pulled, if it is there.
-        required: whether every object must be in a manifest.
+        source: store of the model.
+        plan: objects to fetch.
+        selects: whether a directory's path would be fetched.
+        required: refuse objects that no manifest lists.
+
+    Returns:
+        The plan with `manifest_sha256`.
 
     Raises:
-        MismatchError: what is there is not what a manifest says.
-        WrongBytesError: a manifest cannot be trusted, or there is none although it is required.
+        MismatchError: the stored objects differ from a manifest.
+        WrongBytesError: a manifest is damaged, or missing although required.
         TransientError: a push is under way.
         ModelfetchError: a manifest cannot be fetched.
     """
-    stated: dict[str, str] = {}
+    sha256_by_key: dict[str, str] = {}
     wrong: list[str] = []
-    for found in wanted.manifests if wanted.directory else find_sidecar_manifest(source, wanted, required=required):
-        there = _spoken_of(wanted, found)
-        manifest = _read(source, wanted, found) if there else None
-        if manifest and _is_of_version(manifest, wanted, required=required):
-            entries = _entries(manifest, found, chosen)
-            # What is stored with contentEncoding gzip may have been encoded by whoever copied it.
-            sizes = {path: None if obj.gzip else obj.size for path, obj in there.items()}
-            wrong += manifests.differences({path: f.size for path, f in entries.items()}, sizes)
-            wrong += _note(stated, there, entries)
+    found = plan.manifests if plan.directory else find_sidecar_manifest(source, plan, required=required)
+    for obj in found:
+        covered = _covered_objects(plan, obj)
+        manifest = _read_manifest(source, plan, obj) if covered else None
+        if manifest and _is_of_version(manifest, plan, required=required):
+            entries = _selected_entries(manifest, obj, selects)
+            # A gzip-encoded object may have been encoded by a later copy: only the decoded size counts.
+            sizes = {path: None if planned.remote.gzip else planned.size for path, planned in covered.items()}
+            wrong += manifests.differences({path: entry.size for path, entry in entries.items()}, sizes)
+            wrong += _add_sha256(sha256_by_key, covered, entries)
     if wrong:
-        raise manifests.mismatch_error(str(wanted.uri), wrong)
-    declared = wanted._replace(manifest_sha256=stated)
+        raise manifests.mismatch_error(str(plan.uri), wrong)
+    declared = plan._replace(manifest_sha256=sha256_by_key)
     if required and not declared.fully_declared:
-        part = f"{len(wanted.objects) - len(stated)} of the {len(wanted.objects)} files at " if stated else ""
-        raise WrongBytesError(f"There is no manifest of {part}{wanted.uri}.", hint=_HINT_NONE)
+        missing = len(plan.objects) - len(sha256_by_key)
+        part = f"{missing} of the {len(plan.objects)} files at " if sha256_by_key else ""
+        raise WrongBytesError(f"There is no manifest of {part}{plan.uri}.", hint=_HINT_NONE)
     return declared
 
 
-def find_sidecar_manifest(source: Source, wanted: Plan, *, required: bool) -> list[RemoteObject]:
-    """A single object's manifest, if there is one; on the web it is asked for only if it is required.
+def find_sidecar_manifest(source: Source, plan: Plan, *, required: bool) -> list[RemoteObject]:
+    """Return a single object's manifest in a list, or an empty list.
 
     Raises:
-        ModelfetchError: it cannot be asked for; a refusal counts only if it is required.
+        ModelfetchError: the store cannot be asked; a refusal counts only if a manifest is required.
     """
-    (single,) = wanted.objects
-    if wanted.uri.scheme in ("http", "https") and not required:
+    (single,) = plan.objects
+    if not source.has_sidecars and not required:
         return []
-    if wanted.uri.scheme in ("s3", "gs") and len((single.key + SUFFIX).encode()) > safe_paths.MAX_KEY_BYTES:
+    if source.max_key_bytes is not None and len((single.key + SUFFIX).encode()) > source.max_key_bytes:
         return []
     try:
-        found = source.sidecar(single, SUFFIX)
-    except (CredentialsError, RefusedError):  # S3 denies what is not there to who may not list
+        found = source.sidecar(single.remote, SUFFIX)
+    except (CredentialsError, RefusedError):  # S3 denies missing objects to callers without the right to list
         if required:
             raise
         return []
     return [found] if found else []
 
 
-def _base(found: RemoteObject) -> tuple[str, bool]:
-    """The path that a manifest speaks of, and whether it is a directory's."""
-    base = found.path.removesuffix(SUFFIX)
+def _split_base(manifest: RemoteObject) -> tuple[str, bool]:
+    """Return the path that a manifest covers, and whether that is a directory."""
+    base = manifest.path.removesuffix(SUFFIX)
     return base, not base or base.endswith("/")
 
 
-def _spoken_of(wanted: Plan, found: RemoteObject) -> dict[str, RemoteObject]:
-    """What is to be pulled of what a manifest speaks of."""
-    base, directory = _base(found)
-    return {o.path: o for o in wanted.objects if (o.path.startswith(base) if directory else o.path == base)}
+def _covered_objects(plan: Plan, manifest: RemoteObject) -> dict[str, PlannedObject]:
+    """Return the planned objects covered by a manifest, by path."""
+    base, directory = _split_base(manifest)
+    return {obj.path: obj for obj in plan.objects if (obj.path.startswith(base) if directory else obj.path == base)}
 
 
-def _read(source: Source, wanted: Plan, found: RemoteObject) -> Manifest:
-    base, directory = _base(found)
-    manifest = manifests.parse_manifest(
-        read_object.read_object(source, found, manifests.MAX_BYTES), found.key, directory=directory
-    )
+def _read_manifest(source: Source, plan: Plan, obj: RemoteObject) -> Manifest:
+    base, directory = _split_base(obj)
+    manifest = manifests.parse_manifest(read_object(source, obj, manifests.MAX_BYTES), obj.key, directory=directory)
     if not manifest.complete:
-        raise push_under_way_error(found.key.removesuffix(SUFFIX) if base else str(wanted.uri))
+        raise push_under_way_error(obj.key.removesuffix(SUFFIX) if base else str(plan.uri))
     return manifest
 
 
-def _is_of_version(manifest: Manifest, wanted: Plan, *, required: bool) -> bool:
-    """Whether a manifest is of the version that was asked for, if one was: it may have been pushed over since."""
-    if wanted.uri.version is None or manifest.version == wanted.version:
+def _is_of_version(manifest: Manifest, plan: Plan, *, required: bool) -> bool:
+    """Return whether a manifest describes the requested version: a later push may have replaced the manifest."""
+    if plan.uri.version is None or manifest.version == plan.version:
         return True
     if required:
         raise WrongBytesError(
-            f"The manifest of {wanted.uri} is of its version {safe_paths.quote_path(manifest.version)},"
-            f" not of {wanted.version}, which was asked for.",
+            f"The manifest of {plan.uri} is of its version {safe_paths.quote_path(manifest.version)},"
+            f" not of {plan.version}, which was asked for.",
             hint="Pull the version that was pushed last, or this one with --sha256 in place of --require-manifest.",
         )
     return False
 
 
-def _entries(manifest: Manifest, found: RemoteObject, chosen: Callable[[str], bool]) -> dict[str, FileEntry]:
-    """What a manifest says of the files that are to be pulled; a single object may have been renamed since."""
-    base, directory = _base(found)
+def _selected_entries(manifest: Manifest, obj: RemoteObject, selects: Callable[[str], bool]) -> dict[str, FileEntry]:
+    """Return the manifest's entries of selected files, by path; a single object may have been renamed since."""
+    base, directory = _split_base(obj)
     if not directory:
         return {base: manifest.files[0]}
-    return {base + f.path: f for f in manifest.files if chosen(base + f.path)}
+    return {base + entry.path: entry for entry in manifest.files if selects(base + entry.path)}
 
 
-def _note(stated: dict[str, str], there: Mapping[str, RemoteObject], entries: Mapping[str, FileEntry]) -> list[str]:
-    """Note the sha256 of what is there; return what another manifest says otherwise."""
-    new = {there[path].key: entry.sha256 for path, entry in entries.items() if path in there}
-    differing = sorted(key for key, sha256 in new.items() if stated.get(key, sha256) != sha256)
-    stated.update(new)
+def _add_sha256(
+    sha256_by_key: dict[str, str], covered: Mapping[str, PlannedObject], entries: Mapping[str, FileEntry]
+) -> list[str]:
+    """Add the sha256 of covered objects; return the contradictions to an earlier manifest."""
+    new = {covered[path].key: entry.sha256 for path, entry in entries.items() if path in covered}
+    differing = sorted(key for key, sha256 in new.items() if sha256_by_key.get(key, sha256) != sha256)
+    sha256_by_key.update(new)
     return [f"{safe_paths.quote_path(key)} is another file in another manifest" for key in differing]

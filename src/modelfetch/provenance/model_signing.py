@@ -27,7 +27,7 @@ ITSELF = "."  # how a signature calls the single file that it is of
 
 _METHOD, _ALGORITHM = "files", "sha256"  # what model_signing's command makes
 # What stands beside the files once they are pulled, and is no part of the model: other tools must not miss it.
-_BESIDE = (safe_paths.SIGNATURE_NAME, receipts.SUFFIX, safe_paths.MANIFEST_SUFFIX, ".modelfetch")
+_BESIDE = (safe_paths.SIGNATURE_NAME, receipts.RECEIPT_SUFFIX, safe_paths.MANIFEST_SUFFIX, ".modelfetch")
 _CURVES = "PEM, on the elliptic curve P-256, P-384 or P-521"
 _PUBLIC_KEY = "`openssl pkey -in PRIVATE_KEY -pubout` writes the one of a private key."
 _PRIVATE_KEY = (

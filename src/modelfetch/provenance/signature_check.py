@@ -7,7 +7,7 @@ from modelfetch.errors import SignatureError
 from modelfetch.plan import Plan
 from modelfetch.provenance.model_signing import ITSELF, MAX_BYTES, SUFFIX, SignatureVerifier
 from modelfetch.sources import RemoteObject, Source
-from modelfetch.transfer import read_object
+from modelfetch.transfer.read_object import read_object
 from modelfetch.volume.filesystem import disk_errors
 from modelfetch.volume.staging import StagingArea
 
@@ -36,8 +36,8 @@ def check_signature(
     """
     what = str(wanted.uri)
     found = _signature(source, wanted)
-    data = read_object.read_object(source, found, MAX_BYTES)
-    bundle = stage.work / "signature"
+    data = read_object(source, found, MAX_BYTES)
+    bundle = stage.work_directory / "signature"
     try:
         with disk_errors(bundle):
             bundle.write_bytes(data)
@@ -63,7 +63,7 @@ def _signature(source: Source, wanted: Plan) -> RemoteObject:
         found, where = wanted.signature, f"{str(wanted.uri).rstrip('/')}/{safe_paths.SIGNATURE_NAME}"
     else:
         (single,) = wanted.objects
-        found, where = source.sidecar(single, SUFFIX), single.key + SUFFIX
+        found, where = source.sidecar(single.remote, SUFFIX), single.key + SUFFIX
     if found is None:
         raise SignatureError(
             f"{wanted.uri} is not signed: there is no {where}.",

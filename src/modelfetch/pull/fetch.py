@@ -1,13 +1,17 @@
-"""Brings a plan's bytes into the staging area, verified: files side by side, or the members of an archive."""
+"""Fetch a plan's objects into the staging area, verified: copied, decoded or extracted, as the plan says."""
 
+import os
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from modelfetch import checksums, safe_paths
-from modelfetch.archive import Budget, extract_archive, gunzip_file
+from modelfetch.archive import Budget, ForwardReader, extract_archive, gunzip_file
 from modelfetch.checksums import Fingerprint
 from modelfetch.errors import (
+    ArchiveError,
     BudgetError,
     DestinationError,
     MismatchError,
@@ -15,7 +19,7 @@ from modelfetch.errors import (
     SignatureError,
     WrongBytesError,
 )
-from modelfetch.plan import Plan
+from modelfetch.plan import Action, Plan, PlannedObject
 from modelfetch.progress import Progress
 from modelfetch.provenance.signature_check import check_signed_files
 from modelfetch.sources import RemoteObject, Source
@@ -25,21 +29,21 @@ from modelfetch.transfer.range_reader import RangeReader
 from modelfetch.transfer.readahead import ReadAhead
 from modelfetch.volume import filesystem
 from modelfetch.volume.filesystem import disk_errors
+from modelfetch.volume.ownership import passes_symlink
 from modelfetch.volume.receipt import ArchiveEntry, FileEntry
-from modelfetch.volume.resume_journal import ResumeJournal
 from modelfetch.volume.staging import StagingArea
 
 
 class StagedModel(NamedTuple):
-    """What stands in the staging area.
+    """Content of the staging area after a fetch.
 
     Attributes:
-        files: every file.
-        checks: the names of the checks that every object passed.
-        bytes: of the objects as stored.
-        resumed: how many of them an earlier run had brought.
-        retries: requests that had to be repeated.
-        archive: what the files were unpacked from.
+        files: every file; a file that passed more checks than `checks` lists its own.
+        checks: names of the checks that every object passed.
+        bytes: bytes of the objects as stored.
+        resumed: bytes that an earlier run had fetched.
+        retries: repeated requests.
+        archive: the archive that the files were extracted from, if the model is one archive.
     """
 
     files: tuple[FileEntry, ...]
@@ -50,276 +54,375 @@ class StagedModel(NamedTuple):
     archive: ArchiveEntry | None = None
 
 
-def fetch(
+def fetch_model(
     source: Source,
-    wanted: Plan,
-    stage: StagingArea,
+    plan: Plan,
+    staging: StagingArea,
     budget: Budget,
     pin: str | None,
     limits: TransferLimits,
     progress: Progress,
 ) -> StagedModel:
-    """Bring what is wanted into the stage's tree; what arrives damaged is fetched once more from scratch.
+    """Fetch the planned objects into the staging tree; fetch damaged bytes once more from scratch.
+
+    Args:
+        source: store of the objects.
+        plan: objects and what becomes of their bytes.
+        staging: locked staging area.
+        budget: limits of the published files.
+        pin: the caller's sha256 of a single object.
+        limits: memory and connections.
+        progress: receives events.
 
     Raises:
-        WrongBytesError: it is damaged, hostile, not the pinned one, or too much.
+        WrongBytesError: damaged, hostile, not the pinned bytes, or over budget.
         DestinationError: no room, or the disk fails.
         ModelfetchError: the source fails.
     """
     try:
-        return _fetch(source, wanted, stage, budget, pin, limits, progress)
+        return _Fetch(source, plan, staging, budget, pin, limits, progress).run()
     except MismatchError as error:
         progress.warn(f"{error.message} Fetching it once more from scratch.", reason=error.reason)
-        stage.clear()
-        progress.begin(f"Fetching {wanted.uri} once more", wanted.size or None)
+        staging.clear()
+        progress.begin(f"Fetching {plan.uri} once more", plan.size or None)
     except (SignatureError, BudgetError, DestinationError):
-        stage.discard()
+        staging.discard()
         raise
     try:
-        again = _fetch(source, wanted, stage, budget, pin, limits, progress)
+        again = _Fetch(source, plan, staging, budget, pin, limits, progress).run()
     except (MismatchError, SignatureError, BudgetError, DestinationError):
-        stage.discard()
+        staging.discard()
         raise
     return again._replace(retries=again.retries + 1)
 
 
-def _fetch(
-    source: Source,
-    wanted: Plan,
-    stage: StagingArea,
-    budget: Budget,
-    pin: str | None,
-    limits: TransferLimits,
-    progress: Progress,
+class _Fetch:
+    """One attempt to fetch a plan: the context that its steps share."""
+
+    def __init__(
+        self,
+        source: Source,
+        plan: Plan,
+        staging: StagingArea,
+        budget: Budget,
+        pin: str | None,
+        limits: TransferLimits,
+        progress: Progress,
+    ) -> None:
+        self._plan = plan
+        self._staging = staging
+        self._budget = budget
+        self._pin = None if plan.directory else pin
+        self._limits = limits
+        self._journal = staging.open_journal(plan.resume_key)
+        self._reader = RangeReader(source, _meter_bytes(plan, self._within_free_space(), progress.advance))
+
+    def run(self) -> StagedModel:
+        """Extract the archives, then copy the other objects."""
+        try:
+            _require_room(self._plan, self._staging)
+            _make_folders(self._plan, self._staging)
+            archives = [obj.remote for obj in self._plan.objects if obj.action is Action.EXTRACT]
+            others = [obj for obj in self._plan.objects if obj.action is not Action.EXTRACT]
+            staged = [self._extract(archive, first=archive is archives[0]) for archive in archives]
+            if others:
+                staged.append(self._copy(others))
+            return _merge_staged(staged)._replace(retries=self._reader.retries)
+        finally:
+            self._reader.close()
+            self._journal.close()
+
+    def _copy(self, objects: Sequence[PlannedObject]) -> StagedModel:
+        """Download objects as files, decoding gzip-encoded ones."""
+        collected = _CopiedFiles()
+        actions = {obj.key: obj.action for obj in objects}
+
+        def on_file(obj: RemoteObject, received: Fingerprint, resumed: int) -> None:
+            decoded = []
+            if actions[obj.key] is Action.GUNZIP:
+                # Compared before decoding: damaged bytes may not be decodable.
+                checksums.compare_checksums(obj.key, received, size=obj.size, expected=obj.checksums)
+                decoded = [self._decode(obj)]
+            passed = self._verify(obj, received, [entry.sha256 for entry in decoded])
+            (entry,) = decoded or [FileEntry(obj.path, received.size, received.sha256)]
+            published = collected.add(obj.key, entry, received, passed, resumed)
+            self._budget.check_bytes(published, str(self._plan.uri))  # decoding makes a file larger
+
+        download(
+            self._reader,
+            [obj.remote for obj in objects],
+            self._staging.tree,
+            self._journal,
+            self._limits,
+            on_file,
+        )
+        return collected.summarise(self._plan, self._check_signed(collected.sha256_by_key))
+
+    def _extract(self, archive: RemoteObject, *, first: bool) -> StagedModel:
+        """Extract an archive while it downloads; as a stored file where its bytes must be checked or decoded first."""
+        streamed = not (archive.gzip or archive.size is None or not archive.ranges or self._plan.signed_sha256)
+        into = self._staging.tree if first else self._staging.layer
+        extract = self._extract_streamed if streamed else self._extract_stored
+        staged = extract(archive, into, first=first)
+        if not first:
+            _merge_layer(into, self._staging.tree)
+        return staged
+
+    def _extract_streamed(self, archive: RemoteObject, into: Path, *, first: bool) -> StagedModel:
+        """Extract while the archive downloads: no byte of the archive itself touches the disk."""
+        self._clear_target(into, first=first)
+        window = ReadAhead(self._reader, archive, self._limits)
+        try:
+            files = self._extract_window(window, archive, into)
+            passed = self._verify(archive, window.fingerprint())
+        except ModelfetchError:
+            self._staging.discard()  # no later run could resume the extraction
+            raise
+        finally:
+            window.close()
+        return _describe_extracted(files, archive, window.fingerprint(), passed)
+
+    def _extract_window(self, window: ReadAhead, archive: RemoteObject, into: Path) -> tuple[FileEntry, ...]:
+        try:
+            return self._extract_members(window, archive, into)
+        except WrongBytesError:
+            # A bad archive may be a good one that arrived damaged: the checksum over the remaining bytes tells.
+            while archive.checksums and window.read(1 << 20):
+                pass
+            if archive.checksums:
+                checksums.compare_checksums(
+                    archive.key, window.fingerprint(), size=archive.size, expected=archive.checksums
+                )
+            raise
+
+    def _extract_stored(self, archive: RemoteObject, into: Path, *, first: bool) -> StagedModel:
+        """Download the archive as a file first, verify, then extract: no unsigned member reaches the disk."""
+        arrivals: list[Fingerprint] = []
+        download(
+            self._reader,
+            [archive],
+            self._staging.tree,
+            self._journal,
+            self._limits,
+            lambda _, received, __: arrivals.append(received),
+        )
+        (received,) = arrivals
+        checksums.compare_checksums(archive.key, received, size=archive.size, expected=archive.checksums)
+        file = self._staging.work_directory / "archive"
+        with disk_errors(file):
+            (self._staging.tree / archive.path).replace(file)
+        self._clear_target(into, first=first)
+        try:
+            decoded = [self._decode_archive(file)] if archive.gzip else []
+            passed = self._verify(archive, received, decoded)
+            passed += self._check_signed({archive.key: [received.sha256, *decoded]})
+            with disk_errors(file), file.open("rb") as stream:
+                files = self._extract_members(stream, archive, into)
+        finally:
+            with disk_errors(file):
+                file.unlink(missing_ok=True)
+        return _describe_extracted(files, archive, received, passed)
+
+    def _extract_members(self, stream: ForwardReader, archive: RemoteObject, into: Path) -> tuple[FileEntry, ...]:
+        members = extract_archive(
+            stream, archive.path, into, scratch=self._staging.scratch, budget=self._within_free_space()
+        )
+        return tuple(FileEntry(m.path, m.size, m.sha256, m.symlink_target) for m in members)
+
+    def _clear_target(self, into: Path, *, first: bool) -> None:
+        if first:
+            self._staging.restart()
+            return
+        with disk_errors(into):
+            into.mkdir()
+
+    def _decode(self, obj: RemoteObject) -> FileEntry:
+        """Replace a gzip-encoded file by its decoded content."""
+        path = self._staging.tree / obj.path
+        plain = path.with_name(f".modelfetch-{threading.get_ident()}")
+        member = gunzip_file(path, plain, self._within_free_space())
+        with disk_errors(path):
+            plain.replace(path)
+        return FileEntry(obj.path, member.size, member.sha256)
+
+    def _decode_archive(self, file: Path) -> str:
+        """Replace a gzip-encoded archive by its decoded content; return the sha256 of that."""
+        sha256 = gunzip_file(file, self._staging.scratch, self._within_free_space()).sha256
+        with disk_errors(file):
+            self._staging.scratch.replace(file)
+        return sha256
+
+    def _verify(self, obj: RemoteObject, received: Fingerprint, decoded: Sequence[str] = ()) -> tuple[str, ...]:
+        """Compare an object with the store's checksums, a manifest's sha256 and the caller's pin.
+
+        Args:
+            obj: the object.
+            received: fingerprint of the stored bytes.
+            decoded: sha256 of the decoded bytes; manifest and pin may mean either form.
+
+        Returns:
+            Names of the passed checks.
+        """
+        passed = checksums.compare_checksums(obj.key, received, size=obj.size, expected=obj.checksums)
+        if received.size == 0 and obj.size is None:
+            raise WrongBytesError(f"{obj.key} is empty: 0 bytes.", hint="Upload the model again.")
+        if obj.key in self._plan.manifest_sha256:
+            checksums.check_manifest_sha256(obj.key, self._plan.manifest_sha256[obj.key], [received.sha256, *decoded])
+            passed = (*passed, "manifest")
+        if self._pin is None:
+            return passed
+        checksums.check_pin(obj.key, self._pin, [received.sha256, *decoded])
+        return (*passed, "pin")
+
+    def _check_signed(self, sha256_by_key: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+        """Compare objects, in stored or decoded form, with the signed sha256; return the name of the passed check."""
+        signed = self._plan.signed_sha256
+        if not signed:
+            return ()
+        here = {key: sha256_by_key[key] for key in signed if key in sha256_by_key}
+        check_signed_files(str(self._plan.uri), {key: signed[key] for key in here}, here, lambda _: True)
+        return ("signature",)
+
+    def _within_free_space(self) -> Budget:
+        """Return the budget, lowered to the free space of the disk."""
+        with disk_errors(self._staging.work_directory):
+            free = filesystem.free_space(self._staging.work_directory).bytes
+        return (
+            self._budget
+            if self._budget.max_bytes <= free
+            else self._budget._replace(max_bytes=free, limited_by_disk=True)
+        )
+
+
+class _CopiedFiles:
+    """Results of copied files; threads add to them."""
+
+    def __init__(self) -> None:
+        self.sha256_by_key: dict[str, list[str]] = {}
+        self._lock = threading.Lock()
+        self._entries: list[FileEntry] = []
+        self._checks: dict[str, tuple[str, ...]] = {}  # by path; not of empty files: no byte was asked for
+        self._bytes = 0
+        self._resumed = 0
+        self._published = 0
+
+    def add(self, key: str, entry: FileEntry, received: Fingerprint, passed: tuple[str, ...], resumed: int) -> int:
+        """Add a file; return the bytes of all published files."""
+        with self._lock:
+            self.sha256_by_key[key] = list({received.sha256: None, entry.sha256: None})
+            self._entries.append(entry)
+            if received.size:
+                self._checks[entry.path] = passed
+            self._bytes += received.size
+            self._resumed += resumed
+            self._published += entry.size
+            return self._published
+
+    def summarise(self, plan: Plan, more_checks: tuple[str, ...]) -> StagedModel:
+        """Return the files, with the checks that all passed apart from the checks of single files."""
+        empty = ("size", "manifest") if plan.fully_declared else ("size",)
+        common = _common_checks([*self._checks.values()] or [empty]) + more_checks
+        return StagedModel(
+            files=tuple(sorted(map(self._with_checks(common, more_checks), self._entries), key=lambda f: f.path)),
+            checks=common,
+            bytes=self._bytes,
+            resumed=self._resumed,
+            retries=0,
+        )
+
+    def _with_checks(self, common: tuple[str, ...], more_checks: tuple[str, ...]) -> Callable[[FileEntry], FileEntry]:
+        def add_checks(entry: FileEntry) -> FileEntry:
+            passed = self._checks.get(entry.path, ()) + more_checks
+            return entry._replace(checks=passed) if set(passed) > set(common) else entry
+
+        return add_checks
+
+
+def _common_checks(checks: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the checks that every file passed."""
+    different = set(checks)  # few, although there may be a million files
+    return tuple(name for name in checks[0] if all(name in passed for passed in different))
+
+
+def _merge_staged(parts: Sequence[StagedModel]) -> StagedModel:
+    """Combine extracted archives and copied files into one model."""
+    if len(parts) == 1:
+        return parts[0]
+    return StagedModel(
+        files=tuple(sorted((file for part in parts for file in part.files), key=lambda f: f.path)),
+        checks=_common_checks([part.checks for part in parts]),
+        bytes=sum(part.bytes for part in parts),
+        resumed=sum(part.resumed for part in parts),
+        retries=0,
+    )
+
+
+def _merge_layer(layer: Path, tree: Path) -> None:
+    """Move the members of a further archive into the tree.
+
+    Raises:
+        ArchiveError: two archives hold a member of one name, or one leads through a link of the other.
+    """
+    with disk_errors(tree):
+        for folder, subfolders, files in filesystem.walk_tree(layer):
+            links = [name for name in subfolders if (folder / name).is_symlink()]
+            for name in (*files, *links):
+                path = (folder / name).relative_to(layer).as_posix()
+                if os.path.lexists(tree / path) or passes_symlink(tree, path):
+                    shown = safe_paths.quote_path(path)
+                    raise ArchiveError(f"The member {shown} is in two archives.", hint="Pull the archives one by one.")
+                (tree / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).replace(tree / path)
+            for name in set(subfolders) - set(links):
+                (tree / (folder / name).relative_to(layer)).mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(layer)
+
+
+def _describe_extracted(
+    files: tuple[FileEntry, ...], archive: RemoteObject, received: Fingerprint, passed: tuple[str, ...]
 ) -> StagedModel:
-    journal = stage.open_journal(wanted.resume_key)
-    wire = RangeReader(source, _metered(wanted, _within(budget, stage), progress.advance))
-    try:
-        _require_room(wanted, stage)
-        _make_folders(wanted, stage)
-        if not wanted.archive:
-            return _files(wire, wanted, stage, journal, budget, pin, limits)
-        (packed,) = wanted.objects
-        if packed.gzip or packed.size is None or not packed.ranges or wanted.signed_sha256:
-            return _stored_archive(wire, wanted, stage, journal, budget, pin, limits)
-        return _streamed_archive(wire, wanted, stage, budget, pin, limits)
-    finally:
-        wire.close()
-        journal.close()
+    entry = ArchiveEntry(archive.path, received.size, received.sha256)
+    return StagedModel(files, passed, received.size, resumed=0, retries=0, archive=entry)
 
 
-def _require_room(wanted: Plan, stage: StagingArea) -> None:
-    """Refuse before the first byte what cannot fit; what an earlier run brought has its room already."""
-    with disk_errors(stage.work):
-        there = [(path.lstat(), path.is_file()) for path in stage.tree.rglob("*")]
-        free = filesystem.free_space(stage.work)
-    where = stage.work.parent.parent
-    taken = sum(state.st_blocks * 512 for state, is_file in there if is_file)
-    needed = sum(free.rounded(o.size or 0) for o in wanted.objects) - taken
+def _require_room(plan: Plan, staging: StagingArea) -> None:
+    """Refuse before the first byte a model that cannot fit; resumed bytes have their room already."""
+    with disk_errors(staging.work_directory):
+        staged = [(path.lstat(), path.is_file()) for path in staging.tree.rglob("*")]
+        free = filesystem.free_space(staging.work_directory)
+    where = staging.work_directory.parent.parent
+    allocated = sum(state.st_blocks * 512 for state, is_file in staged if is_file)
+    needed = sum(free.allocated_bytes(obj.size or 0) for obj in plan.objects) - allocated
     if needed > free.bytes:
         raise DestinationError(
-            f"{wanted.uri} has {wanted.size} bytes and needs {needed} on the disk; {free.bytes} are free at {where}.",
+            f"{plan.uri} has {plan.size} bytes and needs {needed} on the disk; {free.bytes} are free at {where}.",
             hint="Free some space, or give the volume a larger size.",
         )
-    paths = {*wanted.folders, *(o.path for o in wanted.objects)}
-    more = len(paths | {above for path in paths for above in safe_paths.parent_paths(path)}) - len(there)
-    if not wanted.archive and free.files is not None and more > free.files:
+    paths = {*plan.folders, *(obj.path for obj in plan.objects)}
+    inodes = len(paths | {above for path in paths for above in safe_paths.parent_paths(path)}) - len(staged)
+    if not plan.archive and free.files is not None and inodes > free.files:
         raise DestinationError(
-            f"{wanted.uri} needs {more} more files and directories; {where} has room for {free.files} (inodes).",
+            f"{plan.uri} needs {inodes} more files and directories; {where} has room for {free.files} (inodes).",
             hint="Remove some files, or make the volume with more inodes.",
         )
 
 
-def _within(budget: Budget, stage: StagingArea) -> Budget:
-    """The budget, if the disk has room for so much; else what it has room for."""
-    with disk_errors(stage.work):
-        free = filesystem.free_space(stage.work).bytes
-    return budget if budget.max_bytes <= free else budget._replace(max_bytes=free, full_disk=True)
-
-
-def _metered(wanted: Plan, budget: Budget, advance: Callable[[int], None]) -> Callable[[int], None]:
-    """Count what comes, where nobody has said how much it will be."""
-    if all(obj.size is not None for obj in wanted.objects):
-        return advance
-    came = 0
-
-    def count(more: int) -> None:
-        nonlocal came
-        came += more
-        budget.check_bytes(came, str(wanted.uri))
-        advance(more)
-
-    return count
-
-
-def _make_folders(wanted: Plan, stage: StagingArea) -> None:
-    for folder in wanted.folders:
+def _make_folders(plan: Plan, staging: StagingArea) -> None:
+    for folder in plan.folders:
         with disk_errors(folder):
-            (stage.tree / folder).mkdir(parents=True, exist_ok=True)
+            (staging.tree / folder).mkdir(parents=True, exist_ok=True)
 
 
-def _files(
-    wire: RangeReader,
-    wanted: Plan,
-    stage: StagingArea,
-    journal: ResumeJournal,
-    budget: Budget,
-    pin: str | None,
-    limits: TransferLimits,
-) -> StagedModel:
-    files: list[FileEntry] = []
-    checks: list[tuple[str, ...]] = []
-    sizes: list[tuple[int, int]] = []
-    came_as: dict[str, list[str]] = {}
-    single_pin = None if wanted.directory else pin
-    turn = threading.Lock()
-    published = 0
+def _meter_bytes(plan: Plan, budget: Budget, advance: Callable[[int], None]) -> Callable[[int], None]:
+    """Check the budget while bytes arrive, if an object's size is unknown beforehand."""
+    if all(obj.size is not None for obj in plan.objects):
+        return advance
+    received = 0
 
-    def arrived(obj: RemoteObject, came: Fingerprint, resumed: int) -> None:
-        nonlocal published
-        if obj.gzip:  # what arrived damaged may not be decodable
-            checksums.compare_checksums(obj.key, came, size=obj.size, expected=obj.checksums)
-        decoded = [_decode(stage, obj, budget)] if obj.gzip else []
-        forms = [entry.sha256 for entry in decoded]
-        made = _verified(wanted, obj, came, single_pin, forms)
-        with turn:
-            came_as[obj.key] = [came.sha256, *forms]
-            files.extend(decoded or [FileEntry(obj.path, came.size, came.sha256)])
-            published += files[-1].size
-            budget.check_bytes(published, str(wanted.uri))  # what is stored as gzip has grown
-            if came.size:  # nothing was asked for an empty file
-                checks.append(made)
-            sizes.append((came.size, resumed))
+    def count_bytes(count: int) -> None:
+        nonlocal received
+        received += count
+        budget.check_bytes(received, str(plan.uri))
+        advance(count)
 
-    download(wire, wanted.objects, stage.tree, journal, limits, arrived)
-    return StagedModel(
-        files=tuple(sorted(files, key=lambda f: f.path)),
-        checks=_common(checks or [("size", "manifest") if wanted.fully_declared else ("size",)])
-        + _attested(wanted, came_as),
-        bytes=sum(size for size, _ in sizes),
-        resumed=sum(resumed for _, resumed in sizes),
-        retries=wire.retries,
-    )
-
-
-def _verified(
-    wanted: Plan, obj: RemoteObject, came: Fingerprint, pin: str | None, decoded: Sequence[str] = ()
-) -> tuple[str, ...]:
-    """The checks that an object passed: those of the store, a manifest's and the caller's pin.
-
-    The latter two may be of the stored or of the decoded bytes.
-    """
-    made = checksums.compare_checksums(obj.key, came, size=obj.size, expected=obj.checksums)
-    if came.size == 0 and obj.size is None:
-        raise WrongBytesError(f"{obj.key} is empty: 0 bytes.", hint="Upload the model again.")
-    if obj.key in wanted.manifest_sha256:
-        checksums.check_manifest_sha256(obj.key, wanted.manifest_sha256[obj.key], [came.sha256, *decoded])
-        made = (*made, "manifest")
-    if pin is None:
-        return made
-    checksums.check_pin(obj.key, pin, [came.sha256, *decoded])
-    return (*made, "pin")
-
-
-def _attested(wanted: Plan, came_as: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """The check that objects, by key, are those that were signed, in their stored or their decoded form."""
-    if not wanted.signed_sha256:
-        return ()
-    check_signed_files(
-        str(wanted.uri), wanted.signed_sha256, {key: came_as[key] for key in wanted.signed_sha256}, lambda _: True
-    )
-    return ("signature",)
-
-
-def _common(checks: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The checks that were made of every file."""
-    return tuple(name for name in checks[0] if all(name in made for made in checks))
-
-
-def _decode(stage: StagingArea, obj: RemoteObject, budget: Budget) -> FileEntry:
-    """Replace a file by its gzip-decoded content."""
-    path = stage.tree / obj.path
-    plain = path.with_name(f".modelfetch-{threading.get_ident()}")
-    member = gunzip_file(path, plain, _within(budget, stage))
-    with disk_errors(path):
-        plain.replace(path)
-    return FileEntry(obj.path, member.size, member.sha256)
-
-
-def _streamed_archive(
-    wire: RangeReader, wanted: Plan, stage: StagingArea, budget: Budget, pin: str | None, limits: TransferLimits
-) -> StagedModel:
-    """Unpack while it downloads: nothing of the archive itself touches the disk."""
-    (packed,) = wanted.objects
-    stage.restart()
-    window = ReadAhead(wire, packed, limits)
-    try:
-        files = _unpack(window, packed, stage, budget)
-        made = _verified(wanted, packed, window.fingerprint(), pin)
-    except ModelfetchError:
-        stage.discard()  # no later run could go on with it
-        raise
-    finally:
-        window.close()
-    return _unpacked(files, packed, window.fingerprint(), made, wire.retries)
-
-
-def _unpack(window: ReadAhead, packed: RemoteObject, stage: StagingArea, budget: Budget) -> tuple[FileEntry, ...]:
-    try:
-        members = extract_archive(window, packed.path, stage.tree, scratch=stage.scratch, budget=_within(budget, stage))
-    except WrongBytesError:
-        # What looks like a bad archive may be a good one that arrived damaged: the rest of its bytes tells.
-        while packed.checksums and window.read(1 << 20):
-            pass
-        if packed.checksums:
-            checksums.compare_checksums(packed.key, window.fingerprint(), size=packed.size, expected=packed.checksums)
-        raise
-    return tuple(FileEntry(m.path, m.size, m.sha256, m.link) for m in members)
-
-
-def _stored_archive(
-    wire: RangeReader,
-    wanted: Plan,
-    stage: StagingArea,
-    journal: ResumeJournal,
-    budget: Budget,
-    pin: str | None,
-    limits: TransferLimits,
-) -> StagedModel:
-    """Fetch the archive as a file first: nothing unsigned is unpacked, or it cannot be read as it arrives.
-
-    The latter if its server has no ranges, or if it is stored in another encoding.
-    """
-    (packed,) = wanted.objects
-    arrivals: list[tuple[RemoteObject, Fingerprint, int]] = []
-    download(wire, [packed], stage.tree, journal, limits, lambda *arrival: arrivals.append(arrival))
-    ((_, came, _),) = arrivals
-    checksums.compare_checksums(packed.key, came, size=packed.size, expected=packed.checksums)
-    file = stage.work / "archive"
-    with disk_errors(file):
-        (stage.tree / packed.path).replace(file)
-    stage.restart()
-    try:
-        decoded = []
-        if packed.gzip:
-            decoded = [gunzip_file(file, stage.scratch, _within(budget, stage)).sha256]
-            with disk_errors(file):
-                stage.scratch.replace(file)
-        made = _verified(wanted, packed, came, pin, decoded)
-        made += _attested(wanted, {packed.key: [came.sha256, *decoded]})
-        with disk_errors(file), file.open("rb") as stream:
-            members = extract_archive(
-                stream, packed.path, stage.tree, scratch=stage.scratch, budget=_within(budget, stage)
-            )
-    finally:
-        with disk_errors(file):
-            file.unlink(missing_ok=True)
-    files = tuple(FileEntry(m.path, m.size, m.sha256, m.link) for m in members)
-    return _unpacked(files, packed, came, made, wire.retries)
-
-
-def _unpacked(
-    files: tuple[FileEntry, ...], packed: RemoteObject, came: Fingerprint, made: tuple[str, ...], retries: int
-) -> StagedModel:
-    archive = ArchiveEntry(packed.path, came.size, came.sha256)
-    return StagedModel(files, made, came.size, resumed=0, retries=retries, archive=archive)
+    return count_bytes

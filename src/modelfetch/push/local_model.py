@@ -15,7 +15,7 @@ from modelfetch.errors import (
     UnsafeNameError,
     WrongBytesError,
 )
-from modelfetch.sources import Access, RemoteObject, Source, open_source
+from modelfetch.sources import RemoteObject, Source, SourceOptions, open_source
 from modelfetch.uri import ModelURI
 
 _READ = 1024**2  # bytes hashed at a time
@@ -67,7 +67,7 @@ class LocalModel(NamedTuple):
             self.source.sign(file)
 
 
-def find_local_model(path: Path, access: Access) -> LocalModel:
+def find_local_model(path: Path) -> LocalModel:
     """What is to be pushed of a path: not what an earlier pull left there; every name such that a pull takes it.
 
     Raises:
@@ -75,7 +75,7 @@ def find_local_model(path: Path, access: Access) -> LocalModel:
         WrongBytesError: the file is empty, or a name cannot be pulled.
         ModelfetchError: it cannot be read.
     """
-    source = open_source(ModelURI("file", "", path.absolute().as_posix()), access)
+    source = open_source(ModelURI("file", "", path.absolute().as_posix()), SourceOptions())
     found = source.resolve()
     files = tuple(o for o in found.objects if not (found.directory and _is_ours(o.path)))
     if not files:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from modelfetch import checksums, safe_paths
-from modelfetch import plan as plans
 from modelfetch.checksums import Fingerprint
 from modelfetch.errors import BudgetError, DestinationError, MismatchError, NotFoundError, UsageError
+from modelfetch.plan import PlanLimits, make_plan
 from modelfetch.progress import Progress
 from modelfetch.provenance import manifest as manifests
 from modelfetch.provenance import model_signing
@@ -20,7 +20,7 @@ from modelfetch.provenance.model_signing import ModelSigner
 from modelfetch.push import local_model
 from modelfetch.push.local_model import LocalModel
 from modelfetch.push.pack import is_packable_name, pack_directory
-from modelfetch.sources import Access, RemoteObject, Store, open_source
+from modelfetch.sources import RemoteObject, SourceOptions, Store, find_spec, open_source
 from modelfetch.uri import ModelURI
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.filesystem import disk_errors
@@ -52,7 +52,7 @@ class PushedModel(NamedTuple):
 
 
 def push(
-    path: Path, uri: ModelURI, access: Access, progress: Progress, signer: ModelSigner | None = None
+    path: Path, uri: ModelURI, access: SourceOptions, progress: Progress, signer: ModelSigner | None = None
 ) -> PushedModel:
     """Upload the file or directory at `path` to `uri`, compare what the store has with what is here, leave a manifest.
 
@@ -76,7 +76,7 @@ def push(
         ModelfetchError: it cannot be uploaded.
     """
     _refuse(uri)
-    with _prepared(local_model.find_local_model(path, access), uri, access, progress) as model:
+    with _prepare_model(local_model.find_local_model(path), uri, progress) as model:
         target = _target(uri, model)
         store = open_source(target, access)
         assert isinstance(store, Store)
@@ -89,14 +89,14 @@ def push(
 def _refuse(uri: ModelURI) -> None:
     """Refuse a target that cannot be one."""
     hint = "A model can be pushed to s3://bucket/path or gs://bucket/path."
-    if uri.scheme not in ("s3", "gs"):
+    if not find_spec(uri).writable:
         raise UsageError(f"{uri} is no place in a bucket.", hint=hint)
     if uri.version:
         raise UsageError(f"The store gives what is pushed its version; {uri.version} cannot be asked for.", hint=hint)
 
 
 @contextlib.contextmanager
-def _prepared(model: LocalModel, uri: ModelURI, access: Access, progress: Progress) -> Iterator[LocalModel]:
+def _prepare_model(model: LocalModel, uri: ModelURI, progress: Progress) -> Iterator[LocalModel]:
     """The model as it is to be stored: a directory packed into a temporary file if the target is named like one."""
     if not model.directory or uri.is_directory or not is_packable_name(uri.name):
         yield model
@@ -106,7 +106,7 @@ def _prepared(model: LocalModel, uri: ModelURI, access: Access, progress: Progre
             archive = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelfetch-")), uri.name)
         progress.note(f"Packing the directory into {uri.name}.", files=len(model.files), bytes=model.size)
         pack_directory(model, archive)
-        yield local_model.find_local_model(archive, access)
+        yield local_model.find_local_model(archive)
 
 
 def _target(uri: ModelURI, model: LocalModel) -> ModelURI:
@@ -125,9 +125,7 @@ def _push_file(model: LocalModel, store: Store, progress: Progress, signer: Mode
         store.put(target.key + model_signing.SUFFIX, signer.sign(target.name, {model_signing.ITSELF: sent.sha256}))
     manifest = Manifest((FileEntry(target.name, model.size, sent.sha256),), version=stored.version)
     store.put(target.key + SUFFIX, manifest.to_json(directory=False).encode())
-    pinned = target.scheme == "gs" or "x-amz-version-id" in stored.pins
-    uri = target.pinned(stored.version) if pinned else str(target)
-    return PushedModel(uri, sent.sha256, stored.version, model.size, 1)
+    return PushedModel(stored.pinned_uri or str(target), sent.sha256, stored.version, model.size, 1)
 
 
 def _refuse_name(target: ModelURI) -> None:
@@ -201,9 +199,8 @@ def _require_own(model: LocalModel, store: Store, more: set[str]) -> None:
 
 def _version(model: LocalModel, files: Iterable[FileEntry], store: Store) -> str:
     """What a pull will call what it finds now."""
-    found = store.resolve()
-    most = len(found.objects)
-    there = plans.make_plan(found, store.uri, extract=False, include=(), exclude=(), max_bytes=None, max_files=most)
+    listing = store.resolve()
+    there = make_plan(listing, store.uri, PlanLimits(extract=False, max_files=len(listing.objects)))
     listed, ours = {o.path: o.size for o in there.objects}, {f.path: f.size for f in files}
     other = {path for path in {*listed, *ours} if listed.get(path) != ours.get(path)}
     other |= {*there.folders} - model.paths

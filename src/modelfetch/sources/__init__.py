@@ -1,48 +1,79 @@
-"""The stores that models come from; each is imported only when its scheme is asked for."""
+"""Sources: the stores that models come from. A new source is a folder here that registers a `SourceSpec`.
 
-import gc
+base.py            the interface: Source, Store, SourceSpec, RemoteObject, Listing; errors by HTTP status
+listing.py         checks of what a store lists, page by page
+bucket_uri.py      addresses of objects in buckets
+response_limit.py  bound on what an SDK reads of a response
+s3/ gcs/           object stores; their SDKs are imported only when one is opened
+https.py file.py   plain URLs and local paths
+"""
 
-from modelfetch.sources.base import Access, Listing, RemoteObject, SignedRequest, Source, Store
-from modelfetch.uri import ModelURI
+from modelfetch.errors import UsageError
+from modelfetch.sources.base import Listing, RemoteObject, SignedRequest, Source, SourceOptions, SourceSpec, Store
+from modelfetch.sources.file import SPEC as FILE
+from modelfetch.sources.gcs.spec import SPEC as GCS
+from modelfetch.sources.https import SPEC as HTTPS
+from modelfetch.sources.s3.spec import SPEC as S3
+from modelfetch.uri import FORMS, ModelURI, check_text, mask_uri, split_scheme
 
-__all__ = ["Access", "Listing", "RemoteObject", "SignedRequest", "Source", "Store", "open_source"]
+__all__ = [
+    "Listing",
+    "RemoteObject",
+    "SignedRequest",
+    "Source",
+    "SourceOptions",
+    "SourceSpec",
+    "Store",
+    "find_spec",
+    "mask_address",
+    "open_source",
+    "parse_uri",
+    "register",
+]
+
+_SPECS: dict[str, SourceSpec] = {}
 
 
-def open_source(uri: ModelURI, access: Access) -> Source:
-    """The store that the URI's scheme names; no request is made yet.
+def register(spec: SourceSpec) -> None:
+    """Make a kind of source known by its schemes; a scheme that is registered already is replaced."""
+    _SPECS.update(dict.fromkeys(spec.schemes, spec))
+
+
+for _spec in (S3, GCS, HTTPS, FILE):
+    register(_spec)
+
+
+def find_spec(uri: ModelURI) -> SourceSpec:
+    """Return the spec of the source that `parse_uri` found."""
+    return _SPECS[uri.scheme]
+
+
+def parse_uri(text: str) -> ModelURI:
+    """Parse an address with the parser of its scheme; an address without a scheme is a path.
 
     Raises:
-        ConfigError: its SDK is not installed or wrongly configured.
-        NoCredentialsError: it needs credentials and finds none.
+        UsageError: the scheme is unknown, the bucket or the path is missing, or the address is not valid text.
     """
-    try:
-        return _open(uri, access)
-    finally:
-        _end_of_start()
+    check_text(text)
+    scheme, _ = split_scheme(text)
+    spec = _SPECS.get(scheme or "file")
+    if spec is None:
+        raise UsageError(f"Unknown scheme {scheme}:// in {mask_address(text)!r}.", hint=FORMS)
+    return spec.parse(text)
 
 
-def _open(uri: ModelURI, access: Access) -> Source:
-    match uri.scheme:
-        case "s3":
-            from modelfetch.sources.s3.source import S3Source
-
-            return S3Source(uri, access)
-        case "gs":
-            from modelfetch.sources.gcs.source import GCSSource
-
-            return GCSSource(uri, access)
-        case "https" | "http":
-            from modelfetch.sources.https import HTTPSource
-
-            return HTTPSource(uri, access)
-        case "file":
-            from modelfetch.sources.file import FileSource
-
-            return FileSource(uri, access)
+def mask_address(text: str) -> str:
+    """Return an address for messages, valid or not, without user name, password and secret query."""
+    scheme, _ = split_scheme(text)
+    spec = _SPECS.get(scheme or "file")
+    return text if spec is FILE else mask_uri(text, secret_query=spec is None or spec.secret_query)
 
 
-def _end_of_start() -> None:
-    """Collect garbage from now on, but not among what the start has made: to look through that took an eighth of it."""
-    if not gc.isenabled():
-        gc.freeze()
-        gc.enable()
+def open_source(uri: ModelURI, options: SourceOptions | None = None) -> Source:
+    """Open the source that a URI's scheme names; makes no request.
+
+    Raises:
+        ConfigError: the SDK is not installed or wrongly configured.
+        NoCredentialsError: credentials are needed, and none were found.
+    """
+    return find_spec(uri).open(uri, options or SourceOptions())

@@ -1,10 +1,11 @@
-"""What every kind of store offers: find a model, state its version and checksums, authorise requests for its bytes."""
+"""The interface of a source: resolve an address, state versions and checksums, sign requests, explain refusals."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from modelfetch.errors import (
     ChangedError,
@@ -14,25 +15,27 @@ from modelfetch.errors import (
     RefusedError,
     TransientError,
 )
-from modelfetch.net.connection_pool import ConnectionPool, NetworkOptions
+from modelfetch.net.connection_pool import ConnectionPool, NetworkOptions, Response
 from modelfetch.uri import ModelURI
 
 NOTHING: Mapping[str, str] = MappingProxyType({})  # a default
-_MOST_DIGITS = 30  # Python refuses to read 4,300
+_MOST_DIGITS = 30  # of a number in a header; Python refuses to read 4,300
 
 
-class RemoteObject(NamedTuple):  # there may be a million
+class RemoteObject(NamedTuple):  # a listing may hold a million
     """One stored object.
 
     Attributes:
-        key: as the store spells it.
-        path: where it goes, relative to the model's directory.
-        size: in bytes as stored; None if the server does not say.
-        version: what pins it: a version id, a generation, an ETag.
-        pins: headers (in lower case) that a reply must repeat if it has them, or it is of another version.
+        key: name in the store, as the store spells it.
+        path: relative path below the model's directory.
+        size: bytes as stored; None if the server does not state the size.
+        version: version id, generation or ETag that pins the object; empty if the store has none.
+        pins: headers (names in lower case) that a response must repeat if it has them: a different value means a
+            different version.
         checksums: of the stored bytes, in hexadecimal by algorithm (crc32, crc32c, crc64nvme, md5, sha1, sha256).
-        gzip: whether the stored bytes are to be decoded on arrival (contentEncoding gzip on GCS).
+        gzip: decode the stored bytes after the transfer (contentEncoding gzip on GCS).
         ranges: whether the server is known to serve ranges.
+        pinned_uri: address of exactly this version; empty if the store has no such addresses.
     """
 
     key: str
@@ -43,140 +46,198 @@ class RemoteObject(NamedTuple):  # there may be a million
     checksums: Mapping[str, str] = NOTHING
     gzip: bool = False
     ranges: bool = True
+    pinned_uri: str = ""
 
 
 class Listing(NamedTuple):
-    """What a source holds: one object, or a directory's objects and its empty folders."""
+    """Content of a resolved address: one object, or a directory's objects and empty folders.
+
+    Attributes:
+        objects: exactly one unless `directory`.
+        directory: whether the address is a prefix or directory.
+        folders: empty folders, by relative path.
+        version: version of the whole set, if the store has one (a commit, an image digest); empty otherwise.
+        pinned_uri: address of exactly this version of the set; empty if the store has no such addresses.
+    """
 
     objects: tuple[RemoteObject, ...]
     directory: bool
     folders: tuple[str, ...] = ()
+    version: str = ""
+    pinned_uri: str = ""
 
 
 @dataclass(frozen=True)
 class SignedRequest:
-    """An authorised GET: both parts hold secrets and show neither."""
+    """An authorised GET. URL and headers hold secrets, so `repr` shows neither."""
 
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
-class Access:
-    """How to reach stores, beside what their SDKs read themselves.
+class SourceOptions:
+    """Options that every source understands; a source's own options extend them.
 
     Attributes:
-        connect: timeouts and certificates.
+        network: timeouts, certificates, connections.
         anonymous: send no credentials.
-        bearer_token: for https sources.
-        endpoint: of an S3-compatible store, if named in KServe's way.
-        virtual_host: address S3 buckets as host names.
-        region: of S3; if it is None, the SDK looks for it.
-        emulator: address of what stands in for Google Cloud Storage (STORAGE_EMULATOR_HOST).
-        write: whether credentials must allow writing.
-        max_listed: entries of a listing to take, chosen ones and others: they are kept in memory.
+        write: ask for credentials that may write.
+        max_listed: entries of a listing to accept, selected or not: the listing is kept in memory.
     """
 
-    connect: NetworkOptions = field(default_factory=NetworkOptions)
+    network: NetworkOptions = field(default_factory=NetworkOptions)
     anonymous: bool = False
-    bearer_token: str = field(default="", repr=False)
-    endpoint: str | None = None
-    virtual_host: bool = False
-    region: str | None = None
-    emulator: str | None = None
     write: bool = False
     max_listed: int = 1_000_000
 
+    @classmethod
+    def of(cls, options: "SourceOptions") -> Self:
+        """Return the options as this class, with defaults for whatever `options` does not have."""
+        if isinstance(options, cls):
+            return options
+        return cls(**{common.name: getattr(options, common.name) for common in fields(SourceOptions)})
 
-class Source(Protocol):
-    """A store, opened at one URI. Its methods may be called from several threads.
+
+class Source(ABC):
+    """A store, opened at one address. Methods may be called from several threads.
 
     Attributes:
-        uri: what it was opened at.
-        connect: how it is reached.
-        pool: connections that it has asked by, for whoever fetches bytes.
+        uri: address that the source was opened at.
+        network: timeouts and certificates.
+        pool: connections of the source's own requests, shared with the transfer engine.
+        max_key_bytes: longest key that the store accepts; None if unlimited.
+        has_sidecars: whether asking for `<key><suffix>` is cheap and harmless (not so on the web).
     """
 
-    uri: ModelURI
-    connect: NetworkOptions
-    pool: ConnectionPool
+    max_key_bytes: int | None = None
+    has_sidecars = True
 
+    def __init__(self, uri: ModelURI, network: NetworkOptions) -> None:
+        """Prepare connections; makes no request."""
+        self.uri = uri
+        self.network = network
+        self.pool = ConnectionPool(network)
+
+    @abstractmethod
     def resolve(self) -> Listing:
-        """List what is there, with sizes and versions.
+        """List the objects at the address, with sizes and versions.
 
         Raises:
             NotFoundError: no such bucket, object, version or prefix.
-            ModelfetchError: it cannot be asked.
+            ModelfetchError: the store cannot be asked.
         """
-        ...
 
+    @abstractmethod
     def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
-        """The object whose name is that of `obj` with a suffix, whatever its version; None if there is none.
+        """Return the object named `<key><suffix>`, in its newest version; None if no such object exists.
 
         Raises:
-            CredentialsError: it may not be asked for, or, to S3 without the right to list, is not there.
-            ModelfetchError: it cannot be asked for.
+            CredentialsError: access denied; S3 also denies missing objects to callers without the right to list.
+            ModelfetchError: the store cannot be asked.
         """
-        ...
+
+    @abstractmethod
+    def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:
+        """Return a GET request for the object, valid for some minutes and for every range.
+
+        Args:
+            obj: object to fetch.
+            renew: fetch new credentials first, after a refusal.
+        """
+
+    @abstractmethod
+    def explain_refusal(self, obj: RemoteObject, status: int) -> ModelfetchError:
+        """Return the error for a refused request, with the store's own reason."""
 
     def with_checksums(self, obj: RemoteObject) -> RemoteObject:
-        """The same object with its checksums, which a listing may lack."""
-        ...
+        """Return the object with the checksums that a listing lacks; by default the listing has all."""
+        return obj
 
-    def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:
-        """A request for the object's bytes, valid for some minutes; `renew` after a refusal fetches new credentials."""
-        ...
+    def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002  for sources that have some
+        """Return the checksums stated in the response headers of a whole object; by default none."""
+        return {}
 
-    def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """The checksums that a reply with the whole object states."""
-        ...
+    def open_range(self, request: SignedRequest, headers: Mapping[str, str]) -> Response:
+        """Send a signed request, with the `Range` header in `headers` if a part is wanted; by default over HTTP.
 
-    def explain_refusal(self, obj: RemoteObject, status: int) -> ModelfetchError:
-        """Why a request for the object's bytes was refused, asked through the SDK."""
-        ...
+        Raises:
+            ModelfetchError: the server was not reached, or did not begin to answer in time.
+        """
+        return self.pool.get(request.url, {**request.headers, **headers})
 
 
 @runtime_checkable
-class Store(Source, Protocol):
+class Store(Protocol):
     """A source that can be written to.
 
     Attributes:
-        crc: the name of the CRC that it compares uploads with.
+        crc: name of the CRC that the store compares uploads with.
     """
 
+    uri: ModelURI
     crc: str
 
+    def resolve(self) -> Listing:
+        """See `Source.resolve`."""
+        ...
+
     def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
-        """Store a file; what breaks on the way is sent again, in parts if it is large.
+        """Store a file; repeat broken requests, in parts if the file is large.
 
         Args:
-            path: the file.
-            key: the object's.
-            crc: the file's, in hexadecimal.
-            advance: told of bytes as they are sent; of a negative number when some have to be sent again.
+            path: local file.
+            key: object key.
+            crc: CRC of the file, in hexadecimal.
+            advance: called with the number of bytes sent; negative when bytes have to be sent again.
 
         Returns:
-            What is stored now, with its checksums.
+            The stored object, with its checksums.
 
         Raises:
-            MismatchError: other bytes arrived.
-            ModelfetchError: it cannot be stored.
+            MismatchError: the store received different bytes.
+            ModelfetchError: the object cannot be stored.
             OSError: the file cannot be read.
         """
         ...
 
     def put(self, key: str, data: bytes) -> None:
-        """Store a small object in one request; an empty one whose key ends with a slash is an empty directory's."""
+        """Store a small object in one request; an empty object whose key ends with a slash is an empty directory."""
         ...
 
 
+class SourceSpec(NamedTuple):
+    """Registration of one kind of source.
+
+    Attributes:
+        schemes: URI schemes, in lower case; `parse` decides which one a `ModelURI` shows.
+        parse: parse an address. Raises UsageError.
+        options_from_env: extend the common options with the source's own environment variables.
+        open: open an address; makes no request.
+        writable: whether `push` can write there.
+        secret_query: whether the query of an address may authorise, so that messages must not show it.
+    """
+
+    schemes: tuple[str, ...]
+    parse: Callable[[str], ModelURI]
+    options_from_env: Callable[[Mapping[str, str], SourceOptions], SourceOptions]
+    open: Callable[[ModelURI, SourceOptions], Source]
+    writable: bool = False
+    secret_query: bool = False
+
+
+def is_truthy(value: str | None, *, default: bool) -> bool:
+    """Read a boolean environment variable as KServe does; unset or empty is the default."""
+    return value.strip().lower() not in ("0", "false", "no", "off") if value else default
+
+
 def parse_number(text: str | None) -> int | None:
-    """A header's number; None for what is none, or has more digits than any size or offset."""
+    """Return the number in a header; None for anything else, or for more digits than a size or offset has."""
     return int(text) if text and text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header (RFC 9110, 10.2.3); dates are rare and count as none."""
+    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3); dates are rare and are ignored."""
     return float(value) if value and value.isdecimal() else None
 
 
@@ -185,7 +246,7 @@ _FINAL = (501, 505, 506, 508, 510, 511)
 
 
 def error_for_status(status: int, what: str, detail: str = "", *, wait: float | None = None) -> ModelfetchError:
-    """The error for an HTTP status (RFC 9110 and the registry of IANA), where the store gives no better reason."""
+    """Return the error for an HTTP status (RFC 9110, IANA registry), for stores that give no better reason."""
     said = f"{what}: HTTP {status}{f' ({detail})' if detail else ''}"
     match status:
         case 401 | 403:
@@ -205,5 +266,5 @@ def error_for_status(status: int, what: str, detail: str = "", *, wait: float | 
 
 
 def changed_error(what: str) -> ChangedError:
-    """The error for an object that is no longer the one that was found."""
+    """Return the error for an object that was replaced since the source was resolved."""
     return ChangedError(f"{what} was replaced while it was being read.", hint="Run again to get the new version.")

@@ -1,59 +1,103 @@
-"""Models behind a plain URL: length, version and checksum are what its headers say (RFC 9110, RFC 9530)."""
+"""Plain URLs as a source: length, version and checksum from response headers (RFC 9110, RFC 9530)."""
 
 import base64
 import binascii
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urlsplit
 
-from modelfetch.errors import ModelfetchError, NotFoundError, RefusedError
-from modelfetch.net.connection_pool import ConnectionPool
+from modelfetch.errors import ModelfetchError, NotFoundError, RefusedError, UsageError
 from modelfetch.net.retry import retry_request
 from modelfetch.sources.base import (
-    Access,
     Listing,
     RemoteObject,
     SignedRequest,
+    Source,
+    SourceOptions,
+    SourceSpec,
     error_for_status,
     parse_number,
     parse_retry_after,
 )
-from modelfetch.uri import ModelURI
+from modelfetch.uri import ModelURI, split_scheme
 
 _TOTAL = re.compile(r"bytes (?:[0-9]+-[0-9]+|\*)/([0-9]+)\Z")
 _REPR_DIGEST = re.compile(r"(sha-256|sha)=:([A-Za-z0-9+/=]+):")
 _HEAD_UNSUPPORTED = (400, 403, 405, 501)  # presigned URLs are signed for GET alone and refuse HEAD with 403
 
 
-class HTTPSource:
+@dataclass(frozen=True)
+class HTTPSOptions(SourceOptions):
+    """Options of plain URLs.
+
+    Attributes:
+        bearer_token: sent as `Authorization: Bearer …` (MODELFETCH_BEARER_TOKEN); empty for none.
+    """
+
+    bearer_token: str = field(default="", repr=False)
+
+
+def parse_https_uri(text: str) -> ModelURI:
+    """Parse `http(s)://host[:port]/path[?query]`; the fragment is dropped.
+
+    Raises:
+        UsageError: no host, no file name, or credentials in the URL.
+    """
+    scheme, _ = split_scheme(text)
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"Not a URL: {error}.", hint="Write https://host/path.") from error
+    if not parts.hostname:
+        raise UsageError("No host in the URL.", hint="Write https://host/path.")
+    if parts.username or parts.password:
+        raise UsageError("The URL holds credentials.", hint="Put a token into MODELFETCH_BEARER_TOKEN instead.")
+    name = unquote(parts.path).rpartition("/")[2]
+    if not name:
+        raise UsageError("The URL names no file: it ends with a slash.", hint="https sources are single files.")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    host = f"{host}:{port}" if port else host
+    url = parts._replace(scheme=scheme, fragment="").geturl()
+    return ModelURI(scheme, host, parts.path.lstrip("/"), url=url)
+
+
+def read_https_options(environ: Mapping[str, str], common: SourceOptions) -> HTTPSOptions:
+    """Read MODELFETCH_BEARER_TOKEN."""
+    return replace(HTTPSOptions.of(common), bearer_token=environ.get("MODELFETCH_BEARER_TOKEN", "").strip())
+
+
+class HTTPSource(Source):
     """One file at an http or https URL."""
 
-    def __init__(self, uri: ModelURI, access: Access) -> None:
-        """Take the URL; no request is made yet."""
-        self.uri = uri
-        self.connect = access.connect
-        self.pool = ConnectionPool(access.connect)
+    has_sidecars = False  # a stranger's server is asked for nothing but the file
+
+    def __init__(self, uri: ModelURI, options: SourceOptions) -> None:
+        """Keep the URL; makes no request."""
+        own = HTTPSOptions.of(options)
+        super().__init__(uri, own.network)
         self._headers = {"Accept-Encoding": "identity"}
-        if access.bearer_token and not access.anonymous:
-            self._headers["Authorization"] = f"Bearer {access.bearer_token}"
+        if own.bearer_token and not own.anonymous:
+            self._headers["Authorization"] = f"Bearer {own.bearer_token}"
 
     def resolve(self) -> Listing:
-        """See `Source.find`."""
-        return Listing((retry_request(self._stat),), directory=False)
+        """See `Source.resolve`; asks with a HEAD, or a GET of one byte."""
+        return Listing((retry_request(self._stat_object),), directory=False)
 
     def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:  # noqa: ARG002  there is one object
-        """See `Source.beside`: the suffix goes to the end of the path, before the query."""
+        """See `Source.sidecar`: the suffix goes to the end of the path, before the query."""
         try:
-            return retry_request(lambda: self._stat(suffix))
+            return retry_request(lambda: self._stat_object(suffix))
         except NotFoundError:
             return None
 
-    def _stat(self, suffix: str = "") -> RemoteObject:
-        status, headers = self._ask("HEAD", suffix, {})
+    def _stat_object(self, suffix: str = "") -> RemoteObject:
+        status, headers = self._send_request("HEAD", suffix, {})
         if status in _HEAD_UNSUPPORTED or (status == 200 and "content-length" not in headers):
-            status, headers = self._ask("GET", suffix, {"Range": "bytes=0-0"})
+            status, headers = self._send_request("GET", suffix, {"Range": "bytes=0-0"})
         if status not in (200, 206, 416):
-            raise self._error(status, headers)
+            raise self._explain_status(status, headers)
         total = _TOTAL.match(headers.get("content-range", ""))
         # The length of a part says nothing of the whole.
         size = (
@@ -74,19 +118,19 @@ class HTTPSource:
             ranges=status == 206 or headers.get("accept-ranges", "").lower() == "bytes",
         )
 
-    def _url(self, suffix: str) -> str:
+    def _sidecar_url(self, suffix: str) -> str:
         parts = urlsplit(self.uri.url)
         return parts._replace(path=parts.path + suffix).geturl()
 
-    def _ask(self, method: str, suffix: str, extra: dict[str, str]) -> tuple[int, Mapping[str, str]]:
-        reply = self.pool.request(method, self._url(suffix), {**self._headers, **extra})
+    def _send_request(self, method: str, suffix: str, extra: dict[str, str]) -> tuple[int, Mapping[str, str]]:
+        reply = self.pool.request(method, self._sidecar_url(suffix), {**self._headers, **extra})
         if method == "HEAD":
             reply.drain_conn()  # there is no body, but so the connection is free for the next request
         else:
             reply.close()  # a server that ignores Range would send the whole file now
         return reply.status, {name.lower(): value for name, value in reply.headers.items()}
 
-    def _error(self, status: int, headers: Mapping[str, str]) -> ModelfetchError:
+    def _explain_status(self, status: int, headers: Mapping[str, str]) -> ModelfetchError:
         if status in (404, 410):
             return NotFoundError(f"There is no {self.uri} (HTTP {status}).", hint="Check the address.")
         error = error_for_status(status, str(self.uri), wait=parse_retry_after(headers.get("retry-after")))
@@ -96,14 +140,10 @@ class HTTPSource:
             error.hint = "The redirect leads nowhere: check the address."
         return error
 
-    def with_checksums(self, obj: RemoteObject) -> RemoteObject:
-        """See `Source.complete`; the headers have said all."""
-        return obj
-
     def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:  # noqa: ARG002
-        """See `Source.authorise`."""
+        """See `Source.sign`: the bearer token, and If-Match with the ETag."""
         match = {"If-Match": obj.pins["etag"]} if "etag" in obj.pins else {}
-        return SignedRequest(self._url(obj.key.removeprefix(self.uri.key)), {**self._headers, **match})
+        return SignedRequest(self._sidecar_url(obj.key.removeprefix(self.uri.key)), {**self._headers, **match})
 
     def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """See `Source.checksums`: Repr-Digest, and x-goog-hash where Google's store is behind the URL."""
@@ -114,15 +154,18 @@ class HTTPSource:
             name, _, value = item.strip().partition("=")
             if name in ("crc32c", "md5"):
                 found[name] = value
-        return {name: decoded for name, value in found.items() if (decoded := _hex(value))}
+        return {name: decoded for name, value in found.items() if (decoded := _decode_base64(value))}
 
     def explain_refusal(self, obj: RemoteObject, status: int) -> ModelfetchError:  # noqa: ARG002
-        """See `Source.diagnose`."""
-        return self._error(status, {})
+        """See `Source.explain_refusal`."""
+        return self._explain_status(status, {})
 
 
-def _hex(value: str) -> str:
+def _decode_base64(value: str) -> str:
     try:
         return base64.b64decode(value, validate=True).hex()
     except (binascii.Error, ValueError):
         return ""
+
+
+SPEC = SourceSpec(("https", "http"), parse_https_uri, read_https_options, HTTPSource, secret_query=True)

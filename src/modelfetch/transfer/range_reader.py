@@ -1,18 +1,19 @@
-"""Reads ranges of one version of an object: every reply is checked, every break resumed where it happened."""
+"""Range reads pinned to one object version: validate each response, resume after a broken connection."""
 
 import contextlib
 import re
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from pathlib import Path
-from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
 
-from modelfetch.errors import ChangedError, ModelfetchError, RefusedError, TransientError
-from modelfetch.net.connection_pool import NETWORK_ERRORS, Response, explain_network_error
+from modelfetch.errors import ChangedError, ModelfetchError, TransientError
+from modelfetch.net.connection_pool import Response
 from modelfetch.net.http1 import PendingResponse, UnsupportedResponse
+from modelfetch.net.network_errors import NETWORK_ERRORS, explain_network_error
 from modelfetch.net.retry import request_attempts
 from modelfetch.sources.base import (
+    NOTHING,
     RemoteObject,
     SignedRequest,
     Source,
@@ -22,22 +23,118 @@ from modelfetch.sources.base import (
     parse_retry_after,
 )
 
-CHUNK = 256 * 1024  # bytes read at a time: what stays in a core's cache while it is hashed and written
-_PROGRESS = 64 * 1024  # bytes after which a broken request counts as a new one, not as one more failure
+CHUNK = 256 * 1024  # bytes per read: small enough to stay in a core's cache while hashed and written
+_PROGRESS = 64 * 1024  # bytes after which a broken request starts a new series of attempts
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)\Z")
+_EXPIRED = (400, 401, 403)  # short-lived credentials ran out; S3 says so with 400
 
-_Reader = Callable[[memoryview], int]  # fills a buffer as far as it can, and says how far; 0 at the end
+_ReadInto = Callable[[memoryview], int]  # fills the buffer as far as possible; returns the bytes read, 0 at the end
+
+
+class PartJob(NamedTuple):
+    """One range of one object version, as a picklable value: a worker process needs nothing else to fetch the bytes.
+
+    Attributes:
+        url: signed URL.
+        headers: signed headers, without `Range`.
+        key: object key, for messages.
+        path: relative path of the file that the bytes belong to.
+        size: bytes of the whole object; None if unknown.
+        offset: first byte of the range, in the object and in the file.
+        length: bytes of the range; None for all bytes up to the object's end.
+        pins: headers that a response must repeat if it has them.
+        gzip: whether the stored bytes are gzip-encoded, so that a stated length may be of either form.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    key: str
+    path: str
+    size: int | None
+    offset: int
+    length: int | None
+    pins: Mapping[str, str] = NOTHING
+    gzip: bool = False
+
+    @property
+    def end(self) -> int | None:
+        """Return the offset behind the last byte; None for the object's end."""
+        return None if self.length is None else self.offset + self.length
+
+    @property
+    def range_header(self) -> dict[str, str]:
+        """Return the `Range` header; empty for the whole object."""
+        if self.offset == 0 and self.end in (None, self.size):
+            return {}
+        return {"Range": f"bytes={self.offset}-{'' if self.end is None else self.end - 1}"}
+
+
+def make_job(request: SignedRequest, obj: RemoteObject, start: int, end: int | None) -> PartJob:
+    """Describe the range `[start, end)` of an object; `end` None means the object's end."""
+    length = None if end is None else end - start
+    # Plain dicts: a mapping proxy cannot be pickled.
+    headers, pins = dict(request.headers), dict(obj.pins)
+    return PartJob(request.url, headers, obj.key, obj.path, obj.size, start, length, pins, obj.gzip)
+
+
+def check_response(job: PartJob, status: int, headers: Mapping[str, str]) -> int:
+    """Check that a response with status 200 or 206 holds the range of the job's version.
+
+    The status alone proves nothing: some S3 servers answer a ranged GET with 200, ignore `If-Match`, or send a range
+    with status 200.
+
+    Args:
+        job: requested range.
+        status: status code, 200 or 206.
+        headers: response headers, names in lower case.
+
+    Returns:
+        Bytes to skip: the offset of the range if the body starts at the object's first byte, else 0.
+
+    Raises:
+        ChangedError: the response is of another version.
+        TransientError: the response holds a different range.
+    """
+    for name, value in job.pins.items():
+        if name in headers and _strip_validator(headers[name]) != _strip_validator(value):
+            raise changed_error(job.key)
+    if "content-range" in headers:
+        _check_range(job, headers["content-range"])
+        return 0
+    if status == 206:
+        raise TransientError(f"The server sent a part of {job.key} without saying which.", hint="Try again later.")
+    length = parse_number(headers.get("content-length"))
+    if None not in (job.size, length) and length != job.size and not job.gzip:
+        raise changed_error(job.key)
+    return job.offset
+
+
+def _check_range(job: PartJob, stated: str) -> None:
+    found = _CONTENT_RANGE.match(stated)
+    if found and job.size is not None and found[3] not in ("*", str(job.size)):
+        raise changed_error(job.key)
+    last = job.end - 1 if job.end is not None else None
+    if not found or parse_number(found[1]) != job.offset or (last is not None and parse_number(found[2]) != last):
+        raise TransientError(
+            f"The server sent other bytes of {job.key} than were asked for ({stated[:100]}).",
+            hint="A proxy in between may be broken.",
+        )
+
+
+def _strip_validator(value: str) -> str:
+    """Remove the weakness mark and quotes that proxies add to a validator or take away."""
+    return value.removeprefix("W/").strip('"')
 
 
 class Sink(Protocol):
-    """Where the bytes of a range go, in order."""
+    """Receiver of a range's bytes, in order."""
 
     def expect_checksums(self, checksums: Mapping[str, str]) -> None:
-        """Learn the whole object's checksums, from a reply that holds the whole object."""
+        """Take the checksums that a response states; empty unless the response holds the whole object."""
         ...
 
     def write(self, data: memoryview) -> None:
-        """Take the next bytes; others will be in their place afterwards."""
+        """Take the next bytes; the buffer is reused after the call."""
         ...
 
 
@@ -45,6 +142,7 @@ class MemorySink:
     """Sink that collects the bytes of one range in a buffer of fixed size."""
 
     def __init__(self, buffer: bytearray) -> None:
+        """Fill `buffer` from its start."""
         self._buffer = buffer
         self._filled = 0
 
@@ -57,56 +155,62 @@ class MemorySink:
         self._filled += len(data)
 
     def take(self) -> memoryview:
-        """What came; nothing of it is left here."""
+        """Return the collected bytes and release the buffer."""
         buffer, self._buffer = self._buffer, bytearray()
         return memoryview(buffer)[: self._filled]
 
 
-class TransferStopped(Exception):  # noqa: N818  no error: the pull has ended for another reason
-    """The pull is over; a thread that reads has nothing more to do."""
+class TransferStopped(Exception):  # noqa: N818  no error: the pull ended for a different reason
+    """Raised in a reading thread when the pull has ended elsewhere."""
 
 
 class RangeReader:
-    """One source's connections, shared by the threads of a pull."""
+    """Reads ranges of a source's objects, for several threads; repeats broken requests from the byte they reached."""
 
     def __init__(self, source: Source, advance: Callable[[int], None]) -> None:
-        """Take the source, and whom to tell of each piece that arrived, by its number of bytes."""
+        """Prepare to read from `source`.
+
+        Args:
+            source: signs requests and explains refusals.
+            advance: called with the number of bytes of each received piece.
+        """
         self.source = source
         self.retries = 0
-        self.bytes_received = 0  # bytes so far; threads add to it unlocked, for it only serves to compare rates
+        self.bytes_received = 0  # threads add to the number unlocked: only rates are compared
         self.advance = advance
         self._pool = source.pool
         self._stop = threading.Event()
         self._tries = request_attempts(self._stop)
         self._open: set[Response] = set()
-        self._pending: dict[tuple[str, int, int | None], tuple[SignedRequest, PendingResponse]] = {}
+        self._pending: dict[tuple[str, int, int | None], tuple[PartJob, PendingResponse]] = {}
 
     @property
     def closed(self) -> bool:
-        """Whether the pull is over, or has failed elsewhere."""
+        """Return whether the pull is over, or failed elsewhere."""
         return self._stop.is_set()
 
     def close(self) -> None:
-        """End every read at once, those that wait for bytes included."""
+        """End every read at once, also reads that wait for bytes."""
         self._stop.set()
-        for reply in list(self._open):
-            with contextlib.suppress(Exception):  # the other thread may be closing it too
-                reply.shutdown()
+        for response in list(self._open):
+            with contextlib.suppress(Exception):  # the reading thread may close the response too
+                response.shutdown()
         self._drop_pending()
         self._pool.close()
 
     def send_ahead(self, obj: RemoteObject, start: int, end: int | None) -> bool:
-        """Send the request for bytes that will be fetched soon; whether it has been.
+        """Send the request of a later `read_range` on an idle connection, if there is one.
 
-        It is not if no connection is idle. What goes wrong is for `fetch` to find.
+        Returns:
+            Whether the request was sent. Failures show in `read_range`, which sends the request again.
         """
         place = (obj.key, start, end)
         if place not in self._pending and self._pool.has_idle:
             with contextlib.suppress(ModelfetchError):
-                request = self.source.sign(obj)
-                asked = self._pool.send_ahead(request.url, {**request.headers, **_range_header(obj, start, end)})
-                if asked is not None:
-                    self._pending[place] = (request, asked)
+                job = make_job(self.source.sign(obj), obj, start, end)
+                pending = self._pool.send_ahead(job.url, {**job.headers, **job.range_header})
+                if pending is not None:
+                    self._pending[place] = (job, pending)
         if self.closed:
             self._drop_pending()
         return place in self._pending
@@ -114,15 +218,21 @@ class RangeReader:
     def _drop_pending(self) -> None:
         with contextlib.suppress(KeyError):
             while True:
-                _, (_, asked) = self._pending.popitem()
-                asked.close()
+                _, (_, pending) = self._pending.popitem()
+                pending.close()
 
     def read_range(self, obj: RemoteObject, start: int, end: int | None, sink: Sink) -> None:
-        """Write the bytes from `start` up to `end` (None: to the end of the object) into the sink.
+        """Write the bytes `[start, end)` of an object into a sink.
+
+        Args:
+            obj: object, with the pins of its version.
+            start: first byte.
+            end: offset behind the last byte; None for the object's end.
+            sink: receives the bytes.
 
         Raises:
-            TransientError: it broke off too often.
-            ModelfetchError: it was refused, or the object changed or went away.
+            TransientError: the connection broke too often.
+            ModelfetchError: refused, changed or deleted.
         """
         offset, done = start, False
         while not done:
@@ -146,7 +256,7 @@ class RangeReader:
     def _read_pieces(
         self, obj: RemoteObject, start: int, end: int | None, sink: Sink
     ) -> Generator[memoryview, None, None]:
-        with self._open_response(obj, start, end) as (read, checksums):
+        with self._open_range(obj, start, end) as (read, checksums):
             sink.expect_checksums(checksums)
             left = None if end is None else end - start
             buffer = memoryview(bytearray(CHUNK if left is None else min(CHUNK, left)))
@@ -164,82 +274,68 @@ class RangeReader:
                 _refuse_excess(read, obj)
 
     @contextlib.contextmanager
-    def _open_response(
-        self, obj: RemoteObject, start: int, end: int | None
-    ) -> Iterator[tuple[_Reader, dict[str, str]]]:
-        """An open body that stands at `start`, and the checksums stated with it if it is the whole object."""
-        scope = _range_header(obj, start, end)
-        asked, reply = self._take_pending(obj, start, end)
-        if asked.url.startswith("file:"):
-            with _open_file(asked.url, start) as read_file:
-                yield read_file, {}
-            return
-        if reply is None:
-            reply = self._pool.get(asked.url, {**asked.headers, **scope})
-        if reply.status in (400, 401, 403):  # short-lived credentials may have run out; S3 says so with 400
-            reply.close()
-            asked = self.source.sign(obj, renew=True)
-            reply = self._pool.get(asked.url, {**asked.headers, **scope})
-        self._open.add(reply)
+    def _open_range(self, obj: RemoteObject, start: int, end: int | None) -> Iterator[tuple[_ReadInto, dict[str, str]]]:
+        """Open a body positioned at `start`; yields the checksums that a response for the whole object states."""
+        job, response = self._send_job(obj, start, end)
+        self._open.add(response)
         try:
-            read = self._body_reader(reply, urlsplit(asked.url).netloc)
-            skip = self._check_response(reply, obj, start, end)
-            passed_over = memoryview(bytearray(min(CHUNK, skip)))
-            while skip:  # a server without ranges begins at the beginning
-                skip -= read(passed_over[:skip]) or skip
-            yield read, dict(self.source.checksums(reply.headers)) if reply.status == 200 and not scope else {}
+            read = self._guard_reads(response, urlsplit(job.url).netloc)
+            if response.status not in (200, 206):
+                raise self._explain_status(response, obj)
+            skip = check_response(job, response.status, response.headers)
+            discarded = memoryview(bytearray(min(CHUNK, skip)))
+            while skip:  # a server without ranges starts at the first byte
+                skip -= read(discarded[:skip]) or skip
+            whole = response.status == 200 and not job.range_header
+            yield read, dict(self.source.checksums(response.headers)) if whole else {}
         finally:
-            self._open.discard(reply)
-            reply.close()
+            self._open.discard(response)
+            response.close()
 
-    def _take_pending(self, obj: RemoteObject, start: int, end: int | None) -> tuple[SignedRequest, Response | None]:
-        """The request for a range, and the reply if it has been sent ahead and was answered."""
-        if (ahead := self._pending.pop((obj.key, start, end), None)) is not None:
-            request, asked = ahead
-            with contextlib.suppress(UnsupportedResponse, *NETWORK_ERRORS):
-                return request, asked.read_head()
-            if self._stop.is_set():
-                raise TransferStopped
-        return self.source.sign(obj), None
+    def _send_job(self, obj: RemoteObject, start: int, end: int | None) -> tuple[PartJob, Response]:
+        """Return the response to the request sent ahead, else to a new one; renew credentials that ran out."""
+        job, response = self._take_pending(obj, start, end) or self._open_job(obj, start, end)
+        if response.status in _EXPIRED:
+            response.close()
+            job, response = self._open_job(obj, start, end, renew=True)
+        return job, response
 
-    def _body_reader(self, reply: Response, host: str) -> _Reader:
+    def _open_job(
+        self, obj: RemoteObject, start: int, end: int | None, *, renew: bool = False
+    ) -> tuple[PartJob, Response]:
+        request = self.source.sign(obj, renew=renew)
+        job = make_job(request, obj, start, end)
+        return job, self.source.open_range(request, job.range_header)
+
+    def _take_pending(self, obj: RemoteObject, start: int, end: int | None) -> tuple[PartJob, Response] | None:
+        """Return the job and response of a request sent ahead; None if none was sent, or the response is unusable."""
+        sent = self._pending.pop((obj.key, start, end), None)
+        if sent is None:
+            return None
+        job, pending = sent
+        with contextlib.suppress(UnsupportedResponse, *NETWORK_ERRORS):
+            return job, pending.read_head()
+        if self._stop.is_set():
+            raise TransferStopped
+        return None
+
+    def _guard_reads(self, response: Response, host: str) -> _ReadInto:
+        """Return the body's `readinto` with network errors explained."""
+
         def read(buffer: memoryview) -> int:
             try:
-                return reply.readinto(buffer)
+                return response.readinto(buffer)
             except NETWORK_ERRORS as error:
                 if self._stop.is_set():
                     raise TransferStopped from error
-                raise explain_network_error(error, host, self.source.connect.stall_timeout) from error
+                raise explain_network_error(error, host, self.source.network.stall_timeout) from error
 
         return read
 
-    def _check_response(
-        self,
-        reply: Response,
-        obj: RemoteObject,
-        start: int,
-        end: int | None,
-    ) -> int:
-        """Trust no reply's status alone; returns how many bytes come before `start`."""
-        headers = reply.headers
-        if reply.status not in (200, 206):
-            raise self._refusal_error(reply, obj)
-        for name, value in obj.pins.items():
-            if name in headers and _strip_validator(headers[name]) != _strip_validator(value):
-                raise changed_error(obj.key)
-        if "content-range" in headers:  # some servers send a range with status 200
-            return _check_range(headers["content-range"], obj, start, end)
-        if reply.status == 206:
-            raise TransientError(f"The server sent a part of {obj.key} without saying which.", hint="Try again later.")
-        length = parse_number(headers.get("content-length"))
-        if None not in (obj.size, length) and length != obj.size and not obj.gzip:
-            raise changed_error(obj.key)
-        return start
-
-    def _refusal_error(self, reply: Response, obj: RemoteObject) -> ModelfetchError:
-        status = reply.status
-        wait = parse_retry_after(reply.headers.get("retry-after"))
-        reply.close()
+    def _explain_status(self, response: Response, obj: RemoteObject) -> ModelfetchError:
+        status = response.status
+        wait = parse_retry_after(response.headers.get("retry-after"))
+        response.close()
         if status == 416:
             return changed_error(obj.key)
         error = error_for_status(status, obj.key, wait=wait)
@@ -248,47 +344,10 @@ class RangeReader:
         return self.source.explain_refusal(obj, status)
 
 
-def _refuse_excess(read: _Reader, obj: RemoteObject) -> None:
-    """Where no length is stated, what is larger than the object that was found shows only at its end."""
-    more = 0
-    with contextlib.suppress(TransientError):  # all that was asked for is here
-        more = read(memoryview(bytearray(1)))
-    if more:
+def _refuse_excess(read: _ReadInto, obj: RemoteObject) -> None:
+    """Refuse an object that grew: without a stated length only a further byte shows the growth."""
+    excess = 0
+    with contextlib.suppress(TransientError):  # every requested byte has arrived
+        excess = read(memoryview(bytearray(1)))
+    if excess:
         raise changed_error(obj.key)
-
-
-def _strip_validator(value: str) -> str:
-    """A validator without what proxies add to it or take from it: weakness and quotes."""
-    return value.removeprefix("W/").strip('"')
-
-
-def _check_range(stated: str, obj: RemoteObject, start: int, end: int | None) -> int:
-    found = _CONTENT_RANGE.match(stated)
-    if found and obj.size is not None and found[3] not in ("*", str(obj.size)):
-        raise changed_error(obj.key)
-    last = end - 1 if end is not None else None
-    if not found or parse_number(found[1]) != start or (last is not None and parse_number(found[2]) != last):
-        raise TransientError(
-            f"The server sent other bytes of {obj.key} than were asked for ({stated[:100]}).",
-            hint="A proxy in between may be broken.",
-        )
-    return 0
-
-
-def _range_header(obj: RemoteObject, start: int, end: int | None) -> dict[str, str]:
-    """The header that asks for a part; none for the whole object."""
-    whole = start == 0 and (end is None or end == obj.size)
-    return {} if whole else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
-
-
-@contextlib.contextmanager
-def _open_file(url: str, start: int) -> Iterator[_Reader]:
-    path = Path(unquote(urlsplit(url).path))
-    try:
-        with path.open("rb", buffering=0) as file:
-            file.seek(start)
-            yield file.readinto
-    except OSError as error:
-        raise RefusedError(
-            f"{path} cannot be read: {error.strerror}.", hint="Check its owner and mode, and the disk it is on."
-        ) from error

@@ -1,4 +1,4 @@
-"""Where a model goes: a file, or a directory's content; and what is published there."""
+"""Destination of a model: a file or a directory, and the receipt already published at the path."""
 
 import os
 from pathlib import Path
@@ -8,86 +8,96 @@ from modelfetch import safe_paths
 from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.filesystem import disk_errors, is_mount, is_mounted_elsewhere, walk_tree
-from modelfetch.volume.receipt import SUFFIX, Receipt
-from modelfetch.volume.staging import AREA
+from modelfetch.volume.receipt import RECEIPT_SUFFIX, Receipt
+from modelfetch.volume.staging import STAGING_ROOT
 
-MOVE = "Move it away, or choose another destination."
+MOVE_HINT = "Move it away, or choose another destination."
 
 
 class Destination(NamedTuple):
-    """Where a model goes: a file, or a directory's content."""
+    """Destination of a model: the path of a file, or of a directory that holds the files."""
 
     path: Path
     directory: bool
 
     @property
     def base(self) -> Path:
-        """The directory that the receipt's paths are relative to."""
+        """Directory that the receipt's paths are relative to."""
         return self.path if self.directory else self.path.parent
 
     @property
-    def receipt(self) -> Path:
-        """Where the receipt goes."""
+    def receipt_path(self) -> Path:
+        """Path of the model's receipt, present or future."""
         return receipts.receipt_path(self.path, directory=self.directory)
 
     def staging_parent(self) -> Path:
-        """Where its staging area is: beside what can be exchanged by a rename, else inside."""
+        """Return the staging parent: the parent of an exchangeable destination, else the destination itself."""
         return self.path if self.directory and not is_exchangeable(self.path) else self.path.parent
 
     @property
     def staging_parents(self) -> tuple[Path, ...]:
-        """Where its staging area may have been at other times."""
+        """All directories where earlier pulls may have left a staging area."""
         return (self.path.parent, self.path) if self.directory else (self.path.parent,)
 
     @property
     def name(self) -> str:
-        """What identifies it within its home."""
+        """File name of the destination, unique within its staging parent."""
         return self.path.name
 
 
 def locate_destination(dest: str, name: str, *, directory: bool, archive: bool) -> Destination:
-    """Where a model goes, as `cp` would have it.
+    """Resolve the user's DEST to a destination by the rules of `cp`.
 
     Args:
-        dest: what the user gave; a link is followed.
-        name: the object's own file name.
+        dest: path given by the user; a symlink is followed.
+        name: file name of the object.
         directory: whether the model is a directory.
-        archive: whether it is an archive to be unpacked.
+        archive: whether the object is an archive to extract.
 
     Raises:
-        DestinationError: a file is where a directory must go, or the reverse; or it cannot be looked at.
-        UnsafeNameError: the name leaves no room for the receipt's, or is not UTF-8.
+        DestinationError: a file stands where a directory must go, or the reverse; or the path cannot be examined.
+        UnsafeNameError: the name is reserved, not UTF-8, or too long for the receipt's name beside the file.
     """
     with disk_errors(dest):
-        return _locate(dest, name, directory=directory, archive=archive)
+        return _resolve_destination(dest, name, directory=directory, archive=archive)
 
 
-def _locate(dest: str, name: str, *, directory: bool, archive: bool) -> Destination:
+def _resolve_destination(dest: str, name: str, *, directory: bool, archive: bool) -> Destination:
+    """Apply the rules of `cp` to a path, and refuse names reserved for receipts and staging areas."""
     path = Path(os.path.realpath(os.path.expanduser(dest)))  # noqa: PTH111  Path's own fails for unknown users
-    into = dest.endswith(("/", os.sep)) or path.is_dir()
-    if archive and not into and safe_paths.is_archive_name(path.name):
+    into_directory = dest.endswith(("/", os.sep)) or path.is_dir()
+    if archive and not into_directory and safe_paths.is_archive_name(path.name):
         path = path.parent
     if directory or archive:
-        if path.exists() and not path.is_dir():
-            raise DestinationError(f"{path} is a file where a directory must go.", hint=MOVE)
-        if path.name == AREA:
-            raise _own(path.name)
-        return Destination(path, directory=True)
-    if into and path.exists() and not path.is_dir():
-        raise DestinationError(f"{path} is a file where a directory must go.", hint=MOVE)
-    path = path / name if into else path
+        return _resolve_directory(path)
+    if into_directory and path.exists() and not path.is_dir():
+        raise DestinationError(f"{path} is a file where a directory must go.", hint=MOVE_HINT)
+    path = path / name if into_directory else path
     if path.is_dir():
-        raise DestinationError(f"{path} is a directory where a file must go.", hint=MOVE)
-    if len(os.fsencode(path.name + SUFFIX)) > safe_paths.MAX_SEGMENT_BYTES:
+        raise DestinationError(f"{path} is a directory where a file must go.", hint=MOVE_HINT)
+    if len(os.fsencode(path.name + RECEIPT_SUFFIX)) > safe_paths.MAX_SEGMENT_BYTES:
         raise UnsafeNameError(f"The file name {path.name} is too long for its receipt's.", hint="Name a shorter DEST.")
     if path.name != path.name.encode(errors="replace").decode():
         raise UnsafeNameError(f"The file name {path.name!r} is not valid UTF-8.", hint="Name another DEST.")
-    if path.name == AREA or path.name.endswith(SUFFIX):
-        raise _own(path.name)
+    if path.name == STAGING_ROOT or path.name.endswith(RECEIPT_SUFFIX):
+        raise _reserved_name_error(path.name)
     return Destination(path, directory=False)
 
 
-def _own(name: str) -> UnsafeNameError:
+def _resolve_directory(path: Path) -> Destination:
+    """Refuse a path that cannot be the directory of a model with its receipt."""
+    if path.exists() and not path.is_dir():
+        raise DestinationError(f"{path} is a file where a directory must go.", hint=MOVE_HINT)
+    if path.name == STAGING_ROOT:
+        raise _reserved_name_error(path.name)
+    if len(os.fsencode(path / RECEIPT_SUFFIX)) > safe_paths.MAX_PATH_BYTES:
+        shown = safe_paths.quote_path(str(path))
+        raise UnsafeNameError(f"The path {shown} is too long for its receipt's.", hint="Name a shorter DEST.")
+    return Destination(path, directory=True)
+
+
+def _reserved_name_error(name: str) -> UnsafeNameError:
+    """Return the error for a name reserved by modelfetch."""
     return UnsafeNameError(
         f"The name {safe_paths.quote_path(name)} is one of modelfetch's own: a receipt's, or the staging area's.",
         hint="Name another DEST.",
@@ -95,15 +105,15 @@ def _own(name: str) -> UnsafeNameError:
 
 
 def read_published(dest: Destination) -> Receipt | None:
-    """The receipt of what is there, if there is a readable one."""
+    """Return the receipt of the model published at the destination, or None without a readable receipt."""
     try:
-        return receipts.read_receipt(dest.receipt)
+        return receipts.read_receipt(dest.receipt_path)
     except ModelfetchError:
         return None
 
 
 def is_exchangeable(path: Path) -> bool:
-    """Whether a directory can be exchanged by a rename without touching what is not ours."""
+    """Return whether a directory can be replaced by one rename without touching foreign files."""
     if not path.exists():
         return True
     parent = path.parent
@@ -115,7 +125,7 @@ def is_exchangeable(path: Path) -> bool:
 
 
 def _is_working_directory(path: Path) -> bool:
-    """A shell that stands in it would be left in the old one."""
+    """Return whether the process works below `path`; after an exchange its shell would be left in the old directory."""
     try:
         return Path.cwd().resolve().is_relative_to(path)
     except OSError:
@@ -123,37 +133,39 @@ def _is_working_directory(path: Path) -> bool:
 
 
 def has_foreign_files(path: Path) -> bool:
-    """Whether there is anything that an earlier pull did not leave, or another one is at work there."""
-    known = read_published(Destination(path, directory=True))
-    ours = {f.path for f in known.files} if known else set()
+    """Return whether a directory holds foreign files, or the staging area of another pull."""
+    receipt = read_published(Destination(path, directory=True))
+    owned_paths = {f.path for f in receipt.files} if receipt else set()
     for entry in path.iterdir():
-        if entry.name == SUFFIX and not entry.is_dir():
+        if entry.name == RECEIPT_SUFFIX and not entry.is_dir():
             continue
-        single = entry.name in ours
-        if not single and not (entry.is_dir() and not entry.is_symlink() and holds_only_owned(entry, path, ours)):
+        if entry.name in owned_paths:
+            continue
+        if not (entry.is_dir() and not entry.is_symlink() and holds_only_owned(entry, path, owned_paths)):
             return True
     return False
 
 
-def holds_only_owned(folder: Path, base: Path, ours: set[str]) -> bool:
-    """Whether a directory holds files of ours and nothing else; what cannot be looked into is not ours."""
+def holds_only_owned(folder: Path, base: Path, owned_paths: set[str]) -> bool:
+    """Return whether a directory holds owned files and nothing else; an unreadable directory counts as foreign."""
     try:
-        return _holds_ours(folder, base, ours)
+        return _contains_only_owned(folder, base, owned_paths)
     except OSError:
         return False
 
 
-def _holds_ours(folder: Path, base: Path, ours: set[str]) -> bool:
-    found = False
-    for here, folders, files in walk_tree(folder):
-        links = [name for name in folders if (here / name).is_symlink()]
+def _contains_only_owned(folder: Path, base: Path, owned_paths: set[str]) -> bool:
+    """Compare every file and symlink with the owned paths; a directory that no owned path explains is foreign."""
+    holds_any = False
+    for directory, folders, files in walk_tree(folder):
+        links = [name for name in folders if (directory / name).is_symlink()]
         for name in (*files, *links):
-            found = True
-            if (here / name).relative_to(base).as_posix() not in ours:
+            holds_any = True
+            if (directory / name).relative_to(base).as_posix() not in owned_paths:
                 return False
         if not files and not folders:
-            emptied = here.relative_to(base).as_posix() + "/"
-            if not any(path.startswith(emptied) for path in ours):
+            prefix = directory.relative_to(base).as_posix() + "/"
+            if not any(path.startswith(prefix) for path in owned_paths):
                 return False
-            found = True  # a crash came between the last file's end and the directory's
-    return found
+            holds_any = True  # a crash left the directory after its last file was removed
+    return holds_any

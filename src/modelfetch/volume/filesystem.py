@@ -1,4 +1,4 @@
-"""The file system of the destination: what it says in plain words, what it has room for, and how it keeps a file."""
+"""The destination's file system: error texts, free space, mount points, and flushing to disk."""
 
 import contextlib
 import ctypes
@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError
 
-_FEW = 32  # files; above this, one syncfs is cheaper than an fsync each
-_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # what some file systems say of flushing a directory
-_OWNER = "Check the owner and mode of the destination; in Kubernetes set fsGroup or runAsUser."
+_MAX_SINGLE_FSYNCS = 32  # files; above, one syncfs is cheaper than an fsync each
+_FLUSH_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # from some file systems, for a directory
+_OWNER_HINT = "Check the owner and mode of the destination; in Kubernetes set fsGroup or runAsUser."
 _HINTS = {
     errno.ENOSPC: "Free some space, or give the volume a larger size (emptyDir.sizeLimit).",
     errno.EDQUOT: "Raise the quota, or free some space.",
     errno.EROFS: "Mount the volume writable for this container, or choose another destination.",
-    errno.EACCES: _OWNER,
-    errno.EPERM: _OWNER,
+    errno.EACCES: _OWNER_HINT,
+    errno.EPERM: _OWNER_HINT,
     errno.EIO: "The disk fails: look at the node's kernel log.",
     errno.EFBIG: "The file system cannot hold files of this size.",
     errno.ENOTDIR: "Something is a file where a directory must go: move it away, or choose another destination.",
@@ -39,19 +39,24 @@ _HINTS = {
 
 
 def explain_os_error(error: OSError, path: Path | str) -> ModelfetchError:
-    """The error for a failed operation on a file of the destination."""
-    where = error.filename or path
+    """Return the error for a failed operation on a file of the destination."""
+    name = error.filename or path
     if error.errno == errno.ENAMETOOLONG:
-        return UnsafeNameError(f"The name {where} is too long for the file system.", hint="Choose a shorter one.")
+        return UnsafeNameError(f"The name {name} is too long for the file system.", hint="Choose a shorter one.")
     if error.errno == errno.EILSEQ:
-        return UnsafeNameError(f"The file system does not take the name {where}.", hint="Leave it out with --exclude.")
+        return UnsafeNameError(f"The file system does not take the name {name}.", hint="Leave it out with --exclude.")
     hint = _HINTS.get(error.errno or 0, "Check the destination.")
-    return DestinationError(f"Cannot write {where}: {error.strerror or error}.", hint=hint)
+    return DestinationError(f"Cannot write {name}: {error.strerror or error}.", hint=hint)
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path | str) -> Iterator[None]:
-    """Turn what the operating system says into a DestinationError that names the path."""
+    """Convert an OSError into an error of this package that names the path.
+
+    Raises:
+        DestinationError: the operating system refused an operation.
+        UnsafeNameError: the file system cannot store the name.
+    """
     try:
         yield
     except OSError as error:
@@ -59,165 +64,167 @@ def disk_errors(path: Path | str) -> Iterator[None]:
 
 
 def make_directory(path: Path) -> list[Path]:
-    """Make a directory and those above it, with mode 0755 whatever the umask: others read the model.
+    """Create a directory and its missing parents with mode 0755, regardless of the umask: other users read the model.
 
     Returns:
-        Those made, the topmost first.
+        The directories created, the topmost first.
 
     Raises:
-        OSError: they cannot be made; none of them is left.
+        OSError: a directory cannot be created; the others are removed again.
     """
     missing = []
     while not path.is_dir():
         missing.append(path)
         path = path.parent
-    made: list[Path] = []
+    created: list[Path] = []
     try:
-        for one in reversed(missing):
+        for directory in reversed(missing):
             with contextlib.suppress(FileExistsError):
-                one.mkdir()
-                made.append(one)
-                one.chmod(0o755)
-            if not one.is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(one))
+                directory.mkdir()
+                created.append(directory)
+                directory.chmod(0o755)
+            if not directory.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
     except OSError:
-        for one in reversed(made):
+        for directory in reversed(created):
             with contextlib.suppress(OSError):
-                one.rmdir()
+                directory.rmdir()
         raise
-    return made
+    return created
 
 
 def walk_tree(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Every directory, with the names of its directories and of its other files; links are not followed.
+    """Yield every directory with the names of its subdirectories and of its other files; symlinks are not followed.
 
     Raises:
-        OSError: one cannot be read. `os.walk` alone passes over it in silence.
+        OSError: a directory cannot be read. `os.walk` alone skips unreadable directories silently.
     """
 
-    def fail(error: OSError) -> None:
+    def raise_error(error: OSError) -> None:
         raise error
 
-    for here, folders, files in os.walk(top, onerror=fail):
-        yield Path(here), folders, files
+    for directory, folders, files in os.walk(top, onerror=raise_error):
+        yield Path(directory), folders, files
 
 
 class FreeSpace(NamedTuple):
-    """What is free for this user on a file system.
+    """Free space of a file system, for this user.
 
     Attributes:
-        bytes: free.
-        block: bytes that a file takes at least, and whose multiples it takes.
-        files: how many more files and directories it can hold; None if it sets no limit.
+        bytes: free bytes.
+        block: allocation unit in bytes; every file takes a multiple.
+        files: how many more files and directories can be created; None for a file system without a limit.
     """
 
     bytes: int
     block: int
     files: int | None
 
-    def rounded(self, size: int) -> int:
-        """What a file of this size takes."""
+    def allocated_bytes(self, size: int) -> int:
+        """Return the bytes that a file of `size` bytes takes on disk."""
         return -(-size // self.block) * self.block
 
 
 def free_space(path: Path) -> FreeSpace:
-    """What is free on the file system of an existing path."""
+    """Return the free space of the file system that holds an existing path."""
     state = os.statvfs(path)
     return FreeSpace(state.f_bavail * state.f_frsize, state.f_frsize or 1, state.f_favail if state.f_files else None)
 
 
 def is_mount(path: Path) -> bool:
-    """Whether it is a mount point; a bind mount of the same file system shows only in the kernel's list."""
-    return path.is_mount() or any(mount.point == str(path) for mount in _mounts())
+    """Return whether a path is a mount point; the kernel's list alone shows bind mounts of the same file system."""
+    return path.is_mount() or any(mount.point == str(path) for mount in _read_mounts())
 
 
 def is_mounted_elsewhere(path: Path) -> bool:
-    """Whether a mount shows this very directory under another name: there it would go on showing the old one."""
-    here, mounts = path.stat(), _mounts()
-    device = _device(path, here, mounts)
+    """Return whether a mount shows this directory under another name, where a rename would leave the old content."""
+    state, mounts = path.stat(), _read_mounts()
+    device = _find_device(path, state, mounts)
     for mount in mounts:
         with contextlib.suppress(OSError):
-            # Of other file systems none is asked: one whose server is gone would not answer.
-            if mount.device == device and os.path.samestat(here, os.stat(mount.point)):  # noqa: PTH116  no Path is needed
+            # Mounts of other file systems are not examined: stat hangs if a file server is gone.
+            if mount.device == device and os.path.samestat(state, os.stat(mount.point)):  # noqa: PTH116  no Path is needed
                 return True
     return False
 
 
 class _Mount(NamedTuple):
-    """One line of proc_pid_mountinfo(5)."""
+    """One line of proc_pid_mountinfo(5), reduced to the fields used here."""
 
-    number: str
+    mount_id: str
     device: str
     point: str
 
 
-def _mounts() -> list[_Mount]:
-    """All mounts that can be seen from here; none but on Linux."""
+def _read_mounts() -> list[_Mount]:
+    """Return the mounts visible to this process; an empty list on systems other than Linux."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError:
         return []
-    found = []
+    mounts = []
     for line in filter(None, lines):
-        number, _, device, _, point, *_ = line.split(" ")
-        found.append(_Mount(number, device, re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)))
-    return found
+        mount_id, _, device, _, point, *_ = line.split(" ")
+        mounts.append(_Mount(mount_id, device, re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)))
+    return mounts
 
 
-def _device(path: Path, stat: os.stat_result, mounts: Sequence[_Mount]) -> str:
-    """The device of the mount that a path is on (on btrfs stat(2) tells of another), or else of the path."""
-    told = f"{os.major(stat.st_dev)}:{os.minor(stat.st_dev)}"
+def _find_device(path: Path, stat: os.stat_result, mounts: Sequence[_Mount]) -> str:
+    """Return the device of a path's mount, else of the path: on btrfs, stat(2) reports a device of no mount."""
+    reported = f"{os.major(stat.st_dev)}:{os.minor(stat.st_dev)}"
     if not mounts:
-        return told
+        return reported
     fd = os.open(path, os.O_PATH)
     try:
-        facts = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii")
+        fdinfo = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii")
     finally:
         os.close(fd)
-    number = re.search(r"^mnt_id:\s*(\d+)$", facts, re.MULTILINE)
-    return next((mount.device for mount in mounts if number and mount.number == number[1]), told)
+    mount_id = re.search(r"^mnt_id:\s*(\d+)$", fdinfo, re.MULTILINE)
+    return next((mount.device for mount in mounts if mount_id and mount.mount_id == mount_id[1]), reported)
 
 
-def write_flushed(path: Path, text: str) -> None:
-    """Write a small file with mode 0644, and flush it."""
+def write_and_flush(path: Path, text: str) -> None:
+    """Write a small file with mode 0644 and flush the content to disk."""
     path.write_text(text, encoding="utf-8")
     path.chmod(0o644)
     fsync_path(path)
 
 
-def flush_paths(paths: Sequence[Path], on: Path) -> None:
-    """Bring files and directories to the disk that `on` is on."""
-    if len(paths) > _FEW and _sync_file_system(on):
+def flush_paths(paths: Sequence[Path], volume: Path) -> None:
+    """Flush files and directories of one volume to disk; many paths by a single syncfs."""
+    if len(paths) > _MAX_SINGLE_FSYNCS and _sync_file_system(volume):
         return
     for path in paths:
         fsync_path(path)
 
 
 def start_writeback(fd: int, offset: int, length: int) -> None:
-    """Have the disk begin with bytes that will be flushed later, so that the flush finds little left to do.
+    """Start the writeback of bytes that will be flushed later, so that the flush finds little left to write.
 
-    sync_file_range(2) with SYNC_FILE_RANGE_WRITE; nothing where there is none. What fails now fails the flush too.
+    sync_file_range(2) with SYNC_FILE_RANGE_WRITE; no operation where unsupported. Errors are ignored: the later flush
+    reports the same failure.
     """
-    begin = getattr(_libc(), "sync_file_range", None)
-    if begin is not None:
-        begin(fd, ctypes.c_int64(offset), ctypes.c_int64(length), 2)
+    sync_file_range = getattr(_load_libc(), "sync_file_range", None)
+    if sync_file_range is not None:
+        sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), 2)
 
 
 @cache
-def _libc() -> ctypes.CDLL:
+def _load_libc() -> ctypes.CDLL:
+    """Load the C library once, with errno kept."""
     return ctypes.CDLL(None, use_errno=True)
 
 
 def _sync_file_system(path: Path) -> bool:
-    """syncfs(2), which reports write errors since Linux 5.8; False where there is none."""
-    syncfs = getattr(_libc(), "syncfs", None)
+    """Flush a whole file system with syncfs(2), which reports write errors since Linux 5.8; False where unsupported."""
+    syncfs = getattr(_load_libc(), "syncfs", None)
     if syncfs is None:
         return False
     fd = os.open(path, os.O_RDONLY)
     try:
         if syncfs(fd) == 0:
             return True
-        if ctypes.get_errno() == errno.ENOSYS:  # some sandboxes
+        if ctypes.get_errno() == errno.ENOSYS:  # in some sandboxes
             return False
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
     finally:
@@ -225,12 +232,12 @@ def _sync_file_system(path: Path) -> bool:
 
 
 def fsync_path(path: Path) -> None:
-    """Bring a file to the disk, or the names in a directory."""
+    """Flush a file's content, or a directory's entries, to disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno not in _NO_FLUSH or not path.is_dir():
+        if error.errno not in _FLUSH_UNSUPPORTED or not path.is_dir():
             raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(fd)

@@ -1,4 +1,8 @@
-"""What at a destination is ours, to be replaced, removed or used again; whatever else is there is a stranger's."""
+"""File ownership at the destination: files written by earlier pulls may be replaced; foreign files never.
+
+Owned paths come from the published receipt, from the claims of an interrupted publish (ours.json) and from the receipts
+of single files. All other files are foreign.
+"""
 
 import contextlib
 import json
@@ -8,66 +12,70 @@ from pathlib import Path
 
 from modelfetch import safe_paths
 from modelfetch.errors import DestinationError, UnsafeNameError
-from modelfetch.volume.destination import MOVE, Destination, holds_only_owned, read_published
+from modelfetch.volume.destination import MOVE_HINT, Destination, holds_only_owned, read_published
 from modelfetch.volume.filesystem import disk_errors, is_mount
-from modelfetch.volume.receipt import SUFFIX
+from modelfetch.volume.receipt import RECEIPT_SUFFIX
 from modelfetch.volume.resume_journal import ResumeJournal
 from modelfetch.volume.staging import StagingArea
 
 
-def restage_moved_files(stage: StagingArea, dest: Destination, plan: str) -> None:
-    """Move what a crash left at the destination without a receipt back into the stage, for its bytes are good still.
+def restage_moved_files(staging: StagingArea, dest: Destination, plan: str) -> None:
+    """Move files of an interrupted publish from the destination back into the staging area, to reuse their bytes.
 
     Args:
-        stage: with the journal of the pull that was cut short; what the journal does not tell of is left alone.
-        dest: where some of its files are already.
-        plan: what is pulled now.
+        staging: area with the journal of the interrupted pull; only files in the journal are moved.
+        dest: destination that already holds some of the files, without a receipt.
+        plan: resume key of the current pull; only a journal with the same key counts.
 
     Raises:
-        DestinationError: the disk fails.
+        DestinationError: a file cannot be moved.
     """
     if read_published(dest) is not None:
         return
-    journal = ResumeJournal(stage.work / "parts.jsonl", plan)
+    journal = ResumeJournal(staging.work_directory / "parts.jsonl", plan)
     with disk_errors(dest.path):
-        for path in _vetted(journal.files & set(_intended(stage))):
-            there, here = dest.base / path, stage.tree / path
-            if os.path.lexists(here) or passes_symlink(dest.base, path) or there.is_symlink() or not there.is_file():
+        for path in _drop_unsafe_paths(journal.files & set(_read_claims(staging))):
+            published, staged = dest.base / path, staging.tree / path
+            if os.path.lexists(staged) or passes_symlink(dest.base, path):
                 continue
-            here.parent.mkdir(parents=True, exist_ok=True)
-            there.replace(here)
+            if published.is_symlink() or not published.is_file():
+                continue
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            published.replace(staged)
 
 
-def check_conflicts(stage: StagingArea, dest: Destination, new: Iterable[str], folders: Iterable[str] = ()) -> set[str]:
-    """The paths at the destination that are ours to replace or remove.
+def check_conflicts(
+    staging: StagingArea, dest: Destination, new_paths: Iterable[str], folders: Iterable[str] = ()
+) -> set[str]:
+    """Refuse a destination where foreign files are in the way; return the owned paths, to be replaced or removed.
 
     Raises:
-        DestinationError: what we did not put there is where one of the new files or folders must go.
-        UnsafeNameError: the receipt's path is longer than the system takes, though the destination's is not.
+        DestinationError: a foreign file stands at the path of a new file or folder.
+        UnsafeNameError: the receipt's path is longer than the system allows, although the destination's is not.
     """
-    new = set(new)
+    new_paths = set(new_paths)
     with disk_errors(dest.path):
         if not dest.directory:
-            _refuse_part_of_a_directory(dest)
-            _refuse_mount(dest)
-        if dest.receipt.is_dir() and not dest.receipt.is_symlink():
-            raise DestinationError(f"{dest.receipt} is a directory where the receipt must go.", hint=MOVE)
-        ours = _ours(stage, dest, new)
-        _look_for_strangers(dest.base, new, ours, set(folders))
-    return ours
+            _refuse_part_of_directory(dest)
+            _refuse_mount_point(dest)
+        if dest.receipt_path.is_dir() and not dest.receipt_path.is_symlink():
+            raise DestinationError(f"{dest.receipt_path} is a directory where the receipt must go.", hint=MOVE_HINT)
+        owned_paths = _list_owned_paths(staging, dest, new_paths)
+        _refuse_foreign_files(dest.base, new_paths, owned_paths, set(folders))
+    return owned_paths
 
 
-def _refuse_part_of_a_directory(dest: Destination) -> None:
-    """A file of a model that was pulled as a directory is not replaced alone: its receipt would no longer be true."""
-    whole = read_published(Destination(dest.base, directory=True))
-    if whole and dest.path.exists() and dest.path.name in [f.path for f in whole.files]:
+def _refuse_part_of_directory(dest: Destination) -> None:
+    """Refuse to replace one file of a model pulled as a directory: the directory's receipt would become false."""
+    model = read_published(Destination(dest.base, directory=True))
+    if model and dest.path.exists() and dest.path.name in [f.path for f in model.files]:
         raise DestinationError(
             f"{dest.path} is part of the model that was pulled into {dest.base}.", hint="Choose another destination."
         )
 
 
-def _refuse_mount(dest: Destination) -> None:
-    """A file that is mounted alone, as by a `subPath`, can be written to, but not replaced."""
+def _refuse_mount_point(dest: Destination) -> None:
+    """Refuse a file that is a mount of its own, as by a `subPath`: writable, but not replaceable."""
     if is_mount(dest.path):
         raise DestinationError(
             f"{dest.path} is a mount point of its own: it cannot be replaced.",
@@ -75,56 +83,58 @@ def _refuse_mount(dest: Destination) -> None:
         )
 
 
-def _ours(stage: StagingArea, dest: Destination, new: Iterable[str]) -> set[str]:
-    """What earlier pulls put there: by their receipt, by the list of one cut short, by single files' receipts."""
-    old = read_published(dest)
-    listed = [f.path for f in old.files] if old else []
-    if old is None:  # where there is a receipt, the list is of a pull that had not begun to move, or was done
-        listed += _intended(stage)
+def _list_owned_paths(staging: StagingArea, dest: Destination, new_paths: Iterable[str]) -> set[str]:
+    """Return the paths owned by the published receipt, by claims left after a crash, or by a file's own receipt."""
+    receipt = read_published(dest)
+    paths = [f.path for f in receipt.files] if receipt else []
+    if receipt is None:  # beside a receipt, claims are stale: the publish had not started to move files, or was done
+        paths += _read_claims(staging)
     if dest.directory:
-        listed += [path for path in new if _has_own_receipt(dest.path / path)]
-    return set(_vetted(listed))
+        paths += [path for path in new_paths if _has_own_receipt(dest.path / path)]
+    return set(_drop_unsafe_paths(paths))
 
 
-def _intended(stage: StagingArea) -> list[str]:
-    """What a pull that was cut short while it moved files had listed as ours."""
+def _read_claims(staging: StagingArea) -> list[str]:
+    """Return the paths that an interrupted publish had claimed (ours.json)."""
     try:
-        listed = json.loads(stage.claims.read_text(encoding="utf-8"))
+        claims = json.loads(staging.claims.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    return [path for path in listed if isinstance(path, str)] if isinstance(listed, list) else []
+    return [path for path in claims if isinstance(path, str)] if isinstance(claims, list) else []
 
 
 def _has_own_receipt(path: Path) -> bool:
-    if not os.path.lexists(f"{path}{SUFFIX}"):  # few have one, and there may be many
+    """Return whether a file was pulled alone and has a receipt of its own."""
+    if not os.path.lexists(f"{path}{RECEIPT_SUFFIX}"):  # cheap test first: of many files few have a receipt
         return False
-    own = read_published(Destination(path, directory=False))
-    return own is not None and [f.path for f in own.files] == [path.name]
+    receipt = read_published(Destination(path, directory=False))
+    return receipt is not None and [f.path for f in receipt.files] == [path.name]
 
 
-def _vetted(paths: Iterable[str]) -> Iterator[str]:
-    """A receipt on a volume may have been written by anyone: what leads out of the directory is not ours."""
+def _drop_unsafe_paths(paths: Iterable[str]) -> Iterator[str]:
+    """Yield the paths that stay inside the directory; anyone may have written a receipt on a shared volume."""
     for path in paths:
         with contextlib.suppress(UnsafeNameError):
             safe_paths.check_path(path)
             yield path
 
 
-def _look_for_strangers(base: Path, new: set[str], ours: set[str], folders: set[str]) -> None:
-    above = {parent for path in new | folders for parent in safe_paths.parent_paths(path)}
-    for folder in sorted(folders | above):
-        at = base / folder
-        if os.path.lexists(at) and (at.is_symlink() or not at.is_dir()) and folder not in ours:
-            raise DestinationError(f"{at} is in the way, and modelfetch did not put it there.", hint=MOVE)
-    for path in sorted(new):
-        at = base / path
-        if at.is_dir() and not at.is_symlink():
-            if not holds_only_owned(at, base, ours):
-                raise DestinationError(f"{at} is a directory where a file must go.", hint=MOVE)
-        elif os.path.lexists(at) and path not in ours:
-            raise DestinationError(f"{at} is in the way, and modelfetch did not put it there.", hint=MOVE)
+def _refuse_foreign_files(base: Path, new_paths: set[str], owned_paths: set[str], folders: set[str]) -> None:
+    """Refuse foreign files at the new paths, at the new folders, and at their parent directories."""
+    parents = {parent for path in new_paths | folders for parent in safe_paths.parent_paths(path)}
+    for folder in sorted(folders | parents):
+        target = base / folder
+        if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()) and folder not in owned_paths:
+            raise DestinationError(f"{target} is in the way, and modelfetch did not put it there.", hint=MOVE_HINT)
+    for path in sorted(new_paths):
+        target = base / path
+        if target.is_dir() and not target.is_symlink():
+            if not holds_only_owned(target, base, owned_paths):
+                raise DestinationError(f"{target} is a directory where a file must go.", hint=MOVE_HINT)
+        elif os.path.lexists(target) and path not in owned_paths:
+            raise DestinationError(f"{target} is in the way, and modelfetch did not put it there.", hint=MOVE_HINT)
 
 
 def passes_symlink(base: Path, path: str) -> bool:
-    """Whether the way to a path leads through a link."""
+    """Return whether a parent directory of `path` below `base` is a symlink."""
     return any((base / parent).is_symlink() for parent in safe_paths.parent_paths(path))

@@ -1,8 +1,17 @@
-"""Puts a staged model in place: whole, flushed, the receipt last; what we did not write we do not delete.
+"""Publishing: move a staged model into place, complete and flushed, with the receipt last.
 
-A directory that holds nothing but what an earlier pull wrote is exchanged by one rename. Any other (a mount point, one
-with strangers' files, one whose parent cannot be written) is changed entry by entry: the old receipt goes first and the
-new one comes last, so that what lies between has none. Where the disk fails, what was done is taken back.
+Every path has one of three owners. Staged files belong to the staging area until moved into place. Owned paths were
+written by earlier pulls, and are replaced or removed. Foreign files are never deleted; a conflict stops the publish.
+
+A directory without foreign files is exchanged by one rename. Any other directory (a mount point, a directory with
+foreign files or under a read-only parent) is changed entry by entry:
+
+1. The claims (ours.json) are written: all owned and new paths, which the next run must tell from foreign files.
+2. The old receipt is removed: from now on a crash leaves no receipt, hence no model for readers.
+3. Replaced and obsolete files move into the staging area (aside), new files into place; directories are flushed.
+4. The new receipt is moved into place, then the claims are removed.
+
+If the disk fails, every step is rolled back.
 """
 
 import contextlib
@@ -18,179 +27,187 @@ from modelfetch import safe_paths, signals
 from modelfetch.errors import DestinationError
 from modelfetch.volume.destination import Destination, has_foreign_files, is_exchangeable
 from modelfetch.volume.file_transaction import FileTransaction
-from modelfetch.volume.filesystem import disk_errors, flush_paths, fsync_path, walk_tree, write_flushed
+from modelfetch.volume.filesystem import disk_errors, flush_paths, fsync_path, walk_tree, write_and_flush
 from modelfetch.volume.ownership import check_conflicts, passes_symlink
-from modelfetch.volume.receipt import SUFFIX, Receipt
+from modelfetch.volume.receipt import RECEIPT_SUFFIX, Receipt
 from modelfetch.volume.staging import StagingArea, lock_directory
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
-# What a directory says that cannot be moved (from an overlay's lower layer, say), or cannot be moved over.
-_NOT_MOVED = (errno.EXDEV, errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM)
-# What one says that is not ours to remove, holds something, or is gone.
-_KEPT = (errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR)
+# Errors of a directory that cannot be moved (in an overlay's lower layer, say) or moved over.
+_CANNOT_EXCHANGE = (errno.EXDEV, errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM)
+# Errors of a parent directory that stays: in use, not empty, not writable, or already gone.
+_CANNOT_REMOVE = (errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR)
 
 
-def publish(stage: StagingArea, dest: Destination, receipt: Receipt) -> None:
-    """Put what is in the stage's tree in place.
+def publish(staging: StagingArea, dest: Destination, receipt: Receipt) -> None:
+    """Move the model in the staging area's tree into place.
 
     Raises:
-        DestinationError: a stranger's file is in the way, or the disk fails. What was there is there still; or, if it
-            cannot be brought back, what is there has no receipt.
+        DestinationError: a foreign file is in the way, or the disk fails. The old model is still in place; or, if the
+            rollback failed, the destination has no receipt.
     """
     try:
         with disk_errors(dest.path):
-            _finish(stage.tree, receipt)
+            _set_modes_and_flush(staging.tree, receipt)
             with lock_directory(dest.base), signals.deferred():
-                if not _exchange(stage, dest, receipt):
-                    _move_entries(stage, dest, receipt)
+                if not _exchange_directory(staging, dest, receipt):
+                    _move_entries(staging, dest, receipt)
     except DestinationError:
-        stage.discard()
+        staging.discard()
         raise
 
 
-def _finish(tree: Path, receipt: Receipt) -> None:
-    """Give files and directories their modes and times, whatever the umask, and flush them."""
-    when = receipt.finished.timestamp()
+def _set_modes_and_flush(tree: Path, receipt: Receipt) -> None:
+    """Set modes and times of files and directories, regardless of the umask, and flush all to disk."""
+    mtime = receipt.finished.timestamp()
     tree.chmod(0o755)
     files = []
-    for here, folders, found in walk_tree(tree):
-        for path in (here / name for name in found):
+    for directory, folders, names in walk_tree(tree):
+        for path in (directory / name for name in names):
             mode = path.lstat().st_mode
             if not stat.S_ISLNK(mode):
                 path.chmod(0o755 if mode & 0o111 else 0o644)
-                os.utime(path, (when, when))
+                os.utime(path, (mtime, mtime))
                 files.append(path)
-        for path in (here / name for name in folders):
+        for path in (directory / name for name in folders):
             if not path.is_symlink():
                 path.chmod(0o755)
-    flush_paths([*files, *(here for here, _, _ in walk_tree(tree))], tree)
+    flush_paths([*files, *(directory for directory, _, _ in walk_tree(tree))], tree)
 
 
-def _exchange(stage: StagingArea, dest: Destination, receipt: Receipt) -> bool:
-    """Exchange the directory for the staged one; False, and nothing is changed, if that cannot be."""
-    if not dest.directory or stage.work.parent.parent == dest.path or not is_exchangeable(dest.path):
+def _exchange_directory(staging: StagingArea, dest: Destination, receipt: Receipt) -> bool:
+    """Exchange the directory for the staged tree; return False, with nothing changed, if a rename is not possible."""
+    if not dest.directory or staging.work_directory.parent.parent == dest.path or not is_exchangeable(dest.path):
         return False
-    write_flushed(stage.tree / SUFFIX, receipt.to_json() + "\n")
-    fsync_path(stage.tree)
+    write_and_flush(staging.tree / RECEIPT_SUFFIX, receipt.to_json() + "\n")
+    fsync_path(staging.tree)
     try:
-        _swap(stage.tree, dest.path, stage.scratch)
+        _swap_directories(staging.tree, dest.path, staging.scratch)
     except OSError as error:
-        if error.errno in _NOT_MOVED:
+        if error.errno in _CANNOT_EXCHANGE:
             return False
         raise
-    done = False
+    exchanged = False
     try:
-        if not stage.tree.exists() or not has_foreign_files(stage.tree):  # else another pull was faster
+        if not staging.tree.exists() or not has_foreign_files(staging.tree):  # else another pull was faster: swap back
             fsync_path(dest.path.parent)
-            done = True
+            exchanged = True
     finally:
-        if not done:
-            _swap(stage.tree, dest.path, stage.scratch)
-    return done
+        if not exchanged:
+            _swap_directories(staging.tree, dest.path, staging.scratch)
+    return exchanged
 
 
-def _swap(one: Path, other: Path, aside: Path) -> None:
-    """Exchange two directories, one of which may be missing. Done twice, it is undone."""
-    if not other.exists():
-        one.rename(other)
-    elif not one.exists():
-        other.rename(one)
-    elif not _rename_exchange(one, other):
-        other.rename(aside)  # for a moment there is none
+def _swap_directories(first: Path, second: Path, spare: Path) -> None:
+    """Exchange two directories, of which at most one may be missing; a second call restores the first state."""
+    if not second.exists():
+        first.rename(second)
+    elif not first.exists():
+        second.rename(first)
+    elif not _rename_exchange(first, second):
+        second.rename(spare)  # for a moment the path does not exist
         try:
-            one.rename(other)
+            first.rename(second)
         except OSError:
-            aside.rename(other)
+            spare.rename(second)
             raise
         with contextlib.suppress(OSError):
-            aside.rename(one)
+            spare.rename(first)
 
 
-def _rename_exchange(one: Path, other: Path) -> bool:
-    """Exchange two paths in one step; False where the kernel or the file system cannot."""
+def _rename_exchange(first: Path, second: Path) -> bool:
+    """Exchange two paths atomically; return False where the kernel or the file system lacks support."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
-    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
         return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENOTSUP):
+    error_number = ctypes.get_errno()
+    if error_number in (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENOTSUP):
         return False
-    raise OSError(number, os.strerror(number), str(other))
+    raise OSError(error_number, os.strerror(error_number), str(second))
 
 
-def _move_entries(stage: StagingArea, dest: Destination, receipt: Receipt) -> None:
-    """Move the files one by one; a crash leaves a list of what is ours, and no receipt."""
-    new = {f.path for f in receipt.files}
-    folders = [folder.as_posix() for folder in _folders(stage.tree)]
-    ours = check_conflicts(stage, dest, new, folders)
-    staged, noted, crashed = stage.work / "receipt.json", stage.work / "ours.new", stage.claims.exists()
-    write_flushed(staged, receipt.to_json() + "\n")  # before the first change: there may be no room for it
-    write_flushed(noted, json.dumps(sorted(ours | new)))
-    stage.replaced.mkdir()
-    noted.replace(stage.claims)
-    fsync_path(stage.work)
-    moves = FileTransaction(stage.replaced)
+def _move_entries(staging: StagingArea, dest: Destination, receipt: Receipt) -> None:
+    """Move the files into place separately; a crash leaves the claims (ours.json) and no receipt."""
+    new_paths = {f.path for f in receipt.files}
+    folders = [folder.as_posix() for folder in _list_folders(staging.tree)]
+    owned_paths = check_conflicts(staging, dest, new_paths, folders)
+    staged_receipt, staged_claims = staging.work_directory / "receipt.json", staging.work_directory / "ours.new"
+    had_claims = staging.claims.exists()
+    write_and_flush(staged_receipt, receipt.to_json() + "\n")  # before the first change: the disk may be full
+    write_and_flush(staged_claims, json.dumps(sorted(owned_paths | new_paths)))
+    staging.replaced_files.mkdir()
+    staged_claims.replace(staging.claims)
+    fsync_path(staging.work_directory)
+    transaction = FileTransaction(staging.replaced_files)
     try:
-        _change(stage, dest, moves, ours, new, folders)
-        moves.put(staged, dest.receipt)
+        _apply_changes(staging, dest, transaction, owned_paths, new_paths, folders)
+        transaction.put(staged_receipt, dest.receipt_path)
         fsync_path(dest.base)
     except BaseException:
-        if moves.rollback() and not crashed:
-            stage.claims.unlink(missing_ok=True)
+        if transaction.rollback() and not had_claims:
+            staging.claims.unlink(missing_ok=True)
         raise
     with contextlib.suppress(OSError):
-        stage.claims.unlink()
+        staging.claims.unlink()
 
 
-def _change(
-    stage: StagingArea, dest: Destination, moves: FileTransaction, ours: set[str], new: set[str], folders: Sequence[str]
+def _apply_changes(
+    staging: StagingArea,
+    dest: Destination,
+    transaction: FileTransaction,
+    owned_paths: set[str],
+    new_paths: set[str],
+    folders: Sequence[str],
 ) -> None:
-    """Turn the old model into the new one, all but the receipt."""
+    """Replace the old model by the new one, all but the receipt, and flush the result."""
     base = dest.base
-    moves.mkdir(base)
-    _withdraw(dest, moves, new)
-    for path in sorted(ours - new, reverse=True):
-        _remove(moves, base, path)
+    transaction.mkdir(base)
+    _remove_old_receipts(dest, transaction, new_paths)
+    for path in sorted(owned_paths - new_paths, reverse=True):
+        _remove_owned_file(transaction, base, path)
     for folder in folders:
-        moves.mkdir(base / folder)
-    for path in sorted(new):
-        moves.put(stage.tree / path, base / path)
-    flush_paths(_changed(base, ours | new, folders), base)
+        transaction.mkdir(base / folder)
+    for path in sorted(new_paths):
+        transaction.put(staging.tree / path, base / path)
+    flush_paths(_list_changed_directories(base, owned_paths | new_paths, folders), base)
 
 
-def _withdraw(dest: Destination, moves: FileTransaction, new: set[str]) -> None:
-    """Remove the receipt, and those of pulls of one of the new files alone: they will not be true any more."""
-    moves.remove(dest.receipt)
+def _remove_old_receipts(dest: Destination, transaction: FileTransaction, new_paths: set[str]) -> None:
+    """Remove the old receipt, and the receipts of new files that were pulled alone: all would become false."""
+    transaction.remove(dest.receipt_path)
     fsync_path(dest.base)
-    for path in sorted(new) if dest.directory else ():
-        alone = dest.base / f"{path}{SUFFIX}"
-        if f"{path}{SUFFIX}" not in new and os.path.lexists(alone):
-            moves.remove(alone)
-            fsync_path(alone.parent)
+    for path in sorted(new_paths) if dest.directory else ():
+        file_receipt = dest.base / f"{path}{RECEIPT_SUFFIX}"
+        if f"{path}{RECEIPT_SUFFIX}" not in new_paths and os.path.lexists(file_receipt):
+            transaction.remove(file_receipt)
+            fsync_path(file_receipt.parent)
 
 
-def _changed(base: Path, paths: Iterable[str], folders: Iterable[str]) -> list[Path]:
-    """The directories that hold these files and folders, up to the base, as far as they are there."""
-    found = {parent for path in (*paths, *folders) for parent in safe_paths.parent_paths(path)} | set(folders)
-    return [base, *(base / folder for folder in sorted(found) if (base / folder).is_dir())]
+def _list_changed_directories(base: Path, paths: Iterable[str], folders: Iterable[str]) -> list[Path]:
+    """Return the base and every existing directory with changed files or folders, for the flush."""
+    directories = {parent for path in (*paths, *folders) for parent in safe_paths.parent_paths(path)} | set(folders)
+    return [base, *(base / folder for folder in sorted(directories) if (base / folder).is_dir())]
 
 
-def _remove(moves: FileTransaction, base: Path, path: str) -> None:
-    """Remove one of our files, and the directories that it leaves empty; never through a link."""
+def _remove_owned_file(transaction: FileTransaction, base: Path, path: str) -> None:
+    """Remove an owned file and the parent directories left empty; never through a symlink."""
     if passes_symlink(base, path):
         return
-    moves.remove(base / path)
+    transaction.remove(base / path)
     for parent in safe_paths.parent_paths(path):
         try:
             (base / parent).rmdir()
         except OSError as error:
-            if error.errno not in _KEPT:
+            if error.errno not in _CANNOT_REMOVE:
                 raise
 
 
-def _folders(tree: Path) -> list[Path]:
-    found = []
-    for here, folders, _ in walk_tree(tree):
-        found += [(here / name).relative_to(tree) for name in folders if not (here / name).is_symlink()]
-    return sorted(found)
+def _list_folders(tree: Path) -> list[Path]:
+    """Return the directories of a staged tree, relative to its top, sorted."""
+    relative = []
+    for directory, names, _ in walk_tree(tree):
+        folders = (directory / name for name in names)
+        relative += [folder.relative_to(tree) for folder in folders if not folder.is_symlink()]
+    return sorted(relative)

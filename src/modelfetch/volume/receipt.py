@@ -1,7 +1,7 @@
-"""The receipt: the JSON file that is left beside a published model, its only tie to whoever reads the model.
+"""The receipt: the JSON file beside a published model, the only link between the fetcher and readers of the model.
 
-A single file's is `<file>.modelfetch.json`; a directory's is `.modelfetch.json` inside it. It is written last: where it
-stands, the model is whole.
+Path: `<file>.modelfetch.json` for a single file, `.modelfetch.json` inside a directory. Written last: a receipt on disk
+means that the model is complete.
 """
 
 import hashlib
@@ -17,28 +17,30 @@ from modelfetch import __version__
 from modelfetch.errors import NotFoundError, WrongBytesError
 
 SCHEMA = 1
-MOST_BYTES = 512 * 1024**2  # of a receipt: a million files with long names
-SUFFIX = ".modelfetch.json"
+MAX_RECEIPT_BYTES = 512 * 1024**2  # enough for a million files with long names
+RECEIPT_SUFFIX = ".modelfetch.json"
 
 
 class FileEntry(NamedTuple):
-    """One published file.
+    """One published file of a model.
 
     Attributes:
         path: relative to the receipt's directory, with slashes.
-        size: in bytes; of a link, that of the file it points to.
-        sha256: in hexadecimal; empty for a link to a directory.
-        link: the target, if this is a symbolic link that an archive held.
+        size: in bytes; for a symlink, the size of the target file.
+        sha256: in hexadecimal; empty for a symlink to a directory.
+        link: target of a symlink from an archive; None for a plain file.
+        checks: names of the checks passed by the file, if more than the receipt's `checks`.
     """
 
     path: str
     size: int
     sha256: str
     link: str | None = None
+    checks: tuple[str, ...] | None = None
 
 
 class ArchiveEntry(NamedTuple):
-    """The archive that the files came out of: its name, its size in bytes and its sha256 in hexadecimal."""
+    """The archive that the files were extracted from: name, size in bytes, and sha256 in hexadecimal."""
 
     name: str
     size: int
@@ -46,9 +48,23 @@ class ArchiveEntry(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What was published, from where, and what was checked; times in UTC, `seconds` of the whole pull.
+    """Record of a published model: source, version, files and checks made.
 
-    `signer` says whose signature was verified, if one was.
+    Attributes:
+        source: URI that was pulled.
+        version: version of the object or of the set.
+        digest: `sha256:` and the model's digest in hexadecimal.
+        files: every published file.
+        checks: names of the checks that every object passed.
+        bytes: size in bytes of the objects as stored.
+        resumed_bytes: bytes taken over from an interrupted pull.
+        seconds: duration of the whole pull.
+        retries: number of requests tried again.
+        started: start of the pull, in UTC.
+        finished: end of the pull, in UTC; the mtime of every published file.
+        archive: archive that the files were extracted from, if any.
+        signer: identity whose signature was verified, if any.
+        tool: name and version of the writer.
     """
 
     source: str
@@ -67,31 +83,31 @@ class Receipt(NamedTuple):
     tool: str = f"modelfetch/{__version__}"
 
     def to_json(self) -> str:
-        """The receipt as one line of JSON."""
+        """Return the receipt as one line of JSON."""
         data = {"schema": SCHEMA, "tool": self.tool, **self._asdict()}
-        data["files"] = [_told(f) for f in self.files]
+        data["files"] = [_drop_null_fields(f) for f in self.files]
         data["started"], data["finished"] = (f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in (self.started, self.finished))
-        data["archive"] = self.archive and _told(self.archive)
+        data["archive"] = self.archive and _drop_null_fields(self.archive)
         return json.dumps({name: value for name, value in data.items() if value is not None}, ensure_ascii=False)
 
 
-def _told(part: FileEntry | ArchiveEntry) -> dict[str, object]:
-    """What is known of it, by name."""
-    return {name: value for name, value in part._asdict().items() if value is not None}
+def _drop_null_fields(entry: FileEntry | ArchiveEntry) -> dict[str, object]:
+    """Return the fields of an entry that hold a value, by name."""
+    return {name: value for name, value in entry._asdict().items() if value is not None}
 
 
 def utc_now() -> datetime:
-    """The present in whole seconds, as receipts and the mtimes of published files have it."""
+    """Return the current time in whole seconds, the precision of receipts and of published files' mtimes."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 def receipt_path(dest: Path, *, directory: bool) -> Path:
-    """Where the receipt of the model at `dest` stands."""
-    return dest / SUFFIX if directory else dest.with_name(dest.name + SUFFIX)
+    """Return the path of the receipt of the model at `dest`."""
+    return dest / RECEIPT_SUFFIX if directory else dest.with_name(dest.name + RECEIPT_SUFFIX)
 
 
 def model_digest(files: Iterable[FileEntry], *, directory: bool) -> str:
-    """The digest of a model: a single file's sha256, or that of what `sha256sum` prints, sorted by path."""
+    """Return a model's digest: the sha256 of a single file, or of the output of `sha256sum`, sorted by path."""
     if not directory:
         (single,) = files
         return f"sha256:{single.sha256}"
@@ -103,14 +119,14 @@ def model_digest(files: Iterable[FileEntry], *, directory: bool) -> str:
 
 
 def read_receipt(path: Path) -> Receipt:
-    """Read a receipt.
+    """Read and validate a receipt.
 
     Raises:
-        NotFoundError: there is none.
-        WrongBytesError: it is damaged, or of a schema that this version does not know.
+        NotFoundError: no receipt exists at `path`.
+        WrongBytesError: the receipt is damaged, or of a schema unknown to this version.
     """
     try:
-        text = _text(path)
+        text = _read_regular_file(path)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(
             f"No receipt at {path}.", hint="modelfetch pull writes one; was this model pulled with it?"
@@ -118,27 +134,29 @@ def read_receipt(path: Path) -> Receipt:
     except (OSError, ValueError) as error:
         raise WrongBytesError(f"The receipt {path} cannot be read: {error}.", hint="Pull the model again.") from error
     try:
-        return _decode(json.loads(text))
+        return _decode_receipt(json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise WrongBytesError(f"The receipt {path} is damaged: {error}.", hint="Pull the model again.") from error
 
 
-def _text(path: Path) -> str:
-    """A file's content. Whoever may write to the volume may have put anything there: a FIFO without a writer, say."""
-    with open(path, encoding="utf-8", opener=_at_once) as file:
+def _read_regular_file(path: Path) -> str:
+    """Read a regular file of bounded size; anyone may write to the volume, even a FIFO without a writer."""
+    with open(path, encoding="utf-8", opener=_open_nonblocking) as file:
         state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):
             raise ValueError("it is no file")
-        if state.st_size > MOST_BYTES:
+        if state.st_size > MAX_RECEIPT_BYTES:
             raise ValueError(f"it has {state.st_size} bytes")
         return file.read()
 
 
-def _at_once(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Open a file without waiting for the writer of a FIFO."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _decode(data: dict[str, Any]) -> Receipt:
+def _decode_receipt(data: dict[str, Any]) -> Receipt:
+    """Convert the JSON object of a receipt, with the type of every field checked."""
     if data["schema"] != SCHEMA:
         raise ValueError(f"schema {data['schema']!r} is not {SCHEMA}")
     archive = data.get("archive")
@@ -146,7 +164,7 @@ def _decode(data: dict[str, Any]) -> Receipt:
         source=str(data["source"]),
         version=str(data["version"]),
         digest=str(data["digest"]),
-        files=tuple(_entry(f) for f in data["files"]),
+        files=tuple(_decode_entry(f) for f in data["files"]),
         checks=tuple(data["checks"]),
         bytes=int(data["bytes"]),
         resumed_bytes=int(data["resumed_bytes"]),
@@ -160,29 +178,37 @@ def _decode(data: dict[str, Any]) -> Receipt:
     )
 
 
-def _entry(data: dict[str, Any]) -> FileEntry:
-    link = data.get("link")
-    return FileEntry(_name(data["path"]), int(data["size"]), str(data["sha256"]), None if link is None else _name(link))
+def _decode_entry(data: dict[str, Any]) -> FileEntry:
+    """Convert the JSON object of one file."""
+    link, checks = data.get("link"), data.get("checks")
+    return FileEntry(
+        path=_check_path_text(data["path"]),
+        size=int(data["size"]),
+        sha256=str(data["sha256"]),
+        link=None if link is None else _check_path_text(link),
+        checks=None if checks is None else tuple(checks),
+    )
 
 
-def _name(value: object) -> str:
-    """What can be asked of a file system."""
+def _check_path_text(value: object) -> str:
+    """Validate a path from an untrusted receipt: text, no NUL, valid UTF-8."""
     if not isinstance(value, str) or "\0" in value:
         raise ValueError(f"{value!r} is no path")
-    value.encode()  # fails for what is not UTF-8
+    value.encode()  # fails for surrogates, which UTF-8 cannot hold
     return value
 
 
 def is_intact(receipt: Receipt, base: Path) -> bool:
-    """Whether every file below `base` has the size and the mtime that it was published with; reads no content."""
-    published = int(receipt.finished.timestamp()) * 1_000_000_000
+    """Return whether every file below `base` has the size and mtime of its publication; no content is read."""
+    mtime_ns = int(receipt.finished.timestamp()) * 1_000_000_000
     try:
-        return all(_is_published(base / f.path, f, published) for f in receipt.files)
+        return all(_is_unchanged(base / f.path, f, mtime_ns) for f in receipt.files)
     except OSError:
         return False
 
 
-def _is_published(path: Path, entry: FileEntry, mtime_ns: int) -> bool:
+def _is_unchanged(path: Path, entry: FileEntry, mtime_ns: int) -> bool:
+    """Return whether one file or symlink matches its entry by type, target, size and mtime."""
     if entry.link is not None and path.readlink().as_posix() != entry.link:
         return False
     if entry.link is not None and not entry.sha256:

@@ -1,10 +1,24 @@
-"""The staging area: a locked place on the destination's own file system, kept after a crash for the next run to resume.
+"""Staging area: a locked directory on the destination's own file system, kept after a crash for the next run to resume.
 
-`<home>/.modelfetch/` holds, for each destination, `<id>.lock` and `<id>/` with
+The staging root `.modelfetch/` lies in the staging parent: beside the destination, or inside a directory that cannot be
+exchanged by rename. For each destination the root holds a lock and a staging area, named by a hash of the
+destination's name:
 
-    tree/          the files as they arrive
-    parts.jsonl    what has arrived (journal.py)
-    ours.json      while files are moved one by one: every path that is ours to replace or remove
+    below the root     written by         content                                     at the next run after a crash
+    <id>.lock          lock_staging_area  empty; flock(2) is held for the whole pull  locked again
+    <id>/tree/         transfer, archive  the model under construction                files in the journal are resumed
+    <id>/parts.jsonl   resume_journal     blocks on disk, with their CRCs             read if the plan is the same
+    <id>/ours.json     publish            claims: owned paths, while files are moved  tells owned from foreign files
+    <id>/aside/        publish            replaced files, for the rollback            removed
+    <id>/ours.new      publish            claims, before the rename to ours.json      removed
+    <id>/receipt.json  publish            the new receipt, before its move            removed
+    <id>/scratch       archive, publish   temporary file; old directory during a swap removed
+    <id>/archive       pull               archive kept whole for checks and decoding  removed
+    <id>/layer/        pull               members of a further archive, then merged   removed
+    <id>/signature     provenance         signature bundle of the store               removed
+
+Any other file in an area is removed as soon as the area is locked. A published file no longer belongs to the staging
+area but to its receipt (see ownership.py).
 """
 
 import contextlib
@@ -25,119 +39,125 @@ try:
 except ImportError:  # Windows: no lock, the last of two pulls wins
     fcntl = None  # type: ignore[assignment]
 
-AREA = ".modelfetch"
+STAGING_ROOT = ".modelfetch"
 
 
 class StagingArea(NamedTuple):
-    """One destination's part of the staging area, locked."""
+    """Locked staging area of one destination."""
 
-    work: Path
+    work_directory: Path
 
     @property
     def tree(self) -> Path:
-        """Where the model is put together."""
-        return self.work / "tree"
+        """Directory in which the model is assembled."""
+        return self.work_directory / "tree"
 
     @property
     def scratch(self) -> Path:
-        """Room for a file that is not part of the model."""
-        return self.work / "scratch"
+        """Path for a temporary file outside the model."""
+        return self.work_directory / "scratch"
 
     @property
-    def replaced(self) -> Path:
-        """Where what is replaced is kept until all is done."""
-        return self.work / "aside"
+    def layer(self) -> Path:
+        """Directory for the members of a further archive, until merged into the tree."""
+        return self.work_directory / "layer"
+
+    @property
+    def replaced_files(self) -> Path:
+        """Directory that keeps replaced files until publishing is complete."""
+        return self.work_directory / "aside"
 
     @property
     def claims(self) -> Path:
-        """The list of paths that are ours while they are moved."""
-        return self.work / "ours.json"
+        """List of owned paths (ours.json), present while files are moved."""
+        return self.work_directory / "ours.json"
 
     def open_journal(self, plan: str) -> ResumeJournal:
-        """The journal of this plan; what an earlier run left of another, or of none that is certain, is removed."""
+        """Open the journal of this plan; remove leftovers of another plan, or of a plan without a resume key."""
         if not plan:
             self.clear()
-        journal = ResumeJournal(self.work / "parts.jsonl", plan)
+        journal = ResumeJournal(self.work_directory / "parts.jsonl", plan)
         if not journal.resumable:
             self.clear()
         with disk_errors(self.tree):
             self.tree.mkdir(exist_ok=True)
-            for left in [path for path in self.tree.rglob("*") if not path.is_dir() or path.is_symlink()]:
-                if not _is_own(left) or left.relative_to(self.tree).as_posix() not in journal.files:
-                    left.unlink()  # nothing of it had arrived
+            for leftover in [path for path in self.tree.rglob("*") if not path.is_dir() or path.is_symlink()]:
+                if not _is_private_file(leftover) or leftover.relative_to(self.tree).as_posix() not in journal.files:
+                    leftover.unlink()  # no byte had arrived
         journal.open()
         return journal
 
     def clear(self) -> None:
-        """Remove all but the intent."""
-        with disk_errors(self.work):
-            for path in (self.work / "parts.jsonl", self.scratch, self.replaced, self.tree):
-                _remove(path)
+        """Remove the journal, the tree and temporary files; the claims stay."""
+        with disk_errors(self.work_directory):
+            for path in (self.work_directory / "parts.jsonl", self.scratch, self.layer, self.replaced_files, self.tree):
+                _remove_path(path)
 
     def discard(self) -> None:
-        """Leave nothing of what cannot be used again, or of what has filled the disk; as far as that can be."""
+        """Clear the area, best effort, after a failure that no later run can resume or that filled the disk."""
         with contextlib.suppress(DestinationError):
             self.clear()
 
     def restart(self) -> None:
-        """Begin with an empty tree: what comes next cannot be resumed."""
+        """Start with an empty tree for a download that cannot be resumed."""
         self.clear()
         with disk_errors(self.tree):
             self.tree.mkdir()
 
     @property
     def resumable(self) -> bool:
-        """Whether there is something that the next run can use."""
-        return self.claims.exists() or (self.work / "parts.jsonl").exists()
+        """Whether the area holds a journal or claims for the next run."""
+        return self.claims.exists() or (self.work_directory / "parts.jsonl").exists()
 
 
 @contextlib.contextmanager
 def lock_staging_area(
-    home: Callable[[], Path], name: str, waiting: Callable[[], None], homes: Iterable[Path] = ()
+    choose_parent: Callable[[], Path], name: str, on_wait: Callable[[], None], possible_parents: Iterable[Path] = ()
 ) -> Iterator[StagingArea]:
-    """Lock the staging area of the destination `name` in `home`; what can be resumed stays there after a failure.
+    """Lock the staging area of the destination `name`; resumable files stay in the area after a failure.
 
     Args:
-        home: decides where the area is; asked again once the lock is held, for a pull before us may have changed it.
-        name: identifies the destination within its home.
-        waiting: called if another pull holds the lock.
-        homes: where the area may have been at other times: what a crash left there is swept, too.
+        choose_parent: returns the staging parent; called again under the lock, because an earlier pull may have changed
+            the answer.
+        name: identifies the destination within its staging parent.
+        on_wait: called if another pull holds the lock.
+        possible_parents: staging parents of earlier pulls, swept for leftovers of a crash.
 
     Raises:
-        DestinationError: the area cannot be made.
+        DestinationError: the area cannot be created.
     """
-    ident = _ident(name)
+    area_id = _make_area_id(name)
     while True:
         with disk_errors(name):
-            at = home()
-        with disk_errors(at):
-            area = _make_area(at)
-            lock = _lock(area / f"{ident}.lock", waiting)
-            if home() == at:
+            parent = choose_parent()
+        with disk_errors(parent):
+            root = _make_staging_root(parent)
+            lock = _acquire_lock(root / f"{area_id}.lock", on_wait)
+            if choose_parent() == parent:
                 break
-        _release(area, ident, lock)
-    stage = StagingArea(area / ident)
+        _release_lock(root, area_id, lock)
+    staging = StagingArea(root / area_id)
     try:
-        with disk_errors(stage.work):
-            _vet(stage.work)
-        yield stage
+        with disk_errors(staging.work_directory):
+            _keep_resumable_entries(staging.work_directory)
+        yield staging
     except BaseException:
-        if not stage.resumable:
-            _try_to_remove(stage.work)
+        if not staging.resumable:
+            _remove_if_possible(staging.work_directory)
         raise
     else:
-        _try_to_remove(stage.work)  # what is published is published: the next pull sweeps what is left
-        _sweep(area, ident)
-        for other in homes:
-            if other / AREA != area and _left(other, ident):
-                _sweep_one(other / AREA, ident)
+        _remove_if_possible(staging.work_directory)  # the model is published: the next pull sweeps leftovers
+        _sweep_other_areas(root, area_id)
+        for other_parent in possible_parents:
+            if other_parent / STAGING_ROOT != root and _has_leftover_area(other_parent, area_id):
+                _sweep_area(other_parent / STAGING_ROOT, area_id)
     finally:
-        _release(area, ident, lock)
+        _release_lock(root, area_id, lock)
 
 
 @contextlib.contextmanager
 def lock_directory(directory: Path) -> Iterator[None]:
-    """Hold off other pulls that publish into a directory; best effort, for what is not there cannot be locked."""
+    """Exclude other pulls that publish into a directory; best effort, because a missing directory cannot be locked."""
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):
             fd = os.open(directory, os.O_RDONLY)
@@ -147,121 +167,130 @@ def lock_directory(directory: Path) -> Iterator[None]:
         yield
 
 
-def has_leftovers(homes: Iterable[Path], name: str) -> bool:
-    """Whether a crash left something of this destination that can be swept: `staging` does, on leaving."""
-    return any(_left(home, _ident(name)) for home in homes)
+def has_leftovers(possible_parents: Iterable[Path], name: str) -> bool:
+    """Return whether a crash left a staging area of this destination; `lock_staging_area` sweeps leftovers on exit."""
+    return any(_has_leftover_area(parent, _make_area_id(name)) for parent in possible_parents)
 
 
-def _left(home: Path, ident: str) -> bool:
-    area = home / AREA
-    return os.access(area, os.W_OK | os.X_OK) and not area.is_symlink() and (area / ident).exists()
+def _has_leftover_area(parent: Path, area_id: str) -> bool:
+    """Return whether a writable staging root holds the area of this id."""
+    root = parent / STAGING_ROOT
+    return os.access(root, os.W_OK | os.X_OK) and not root.is_symlink() and (root / area_id).exists()
 
 
-def _ident(name: str) -> str:
+def _make_area_id(name: str) -> str:
+    """Return the id of a staging area: 16 hexadecimal digits of the name's sha256."""
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
-def _make_area(home: Path) -> Path:
-    area = home / AREA
-    make_directory(home)
+def _make_staging_root(parent: Path) -> Path:
+    """Create the staging root with mode 0755 and refuse a symlink in its place."""
+    root = parent / STAGING_ROOT
+    make_directory(parent)
     with contextlib.suppress(FileExistsError):
-        area.mkdir(mode=0o755)
-    if area.is_symlink() or not area.is_dir():
+        root.mkdir(mode=0o755)
+    if root.is_symlink() or not root.is_dir():
         raise DestinationError(
-            f"{area} is a link, or no directory.",
+            f"{root} is a link, or no directory.",
             hint="Remove it: staging must be on the destination's own file system.",
         )
-    return area
+    return root
 
 
-def _vet(work: Path) -> None:
-    """Make the directory, and keep of what is there only what can be resumed: others may write here, too."""
-    if work.is_symlink() or not work.is_dir():
-        _remove(work)
-        work.mkdir()
-    for path in list(work.iterdir()):
+def _keep_resumable_entries(work_directory: Path) -> None:
+    """Create the area, and keep only resumable entries of an earlier run: other users may write to the volume, too."""
+    if work_directory.is_symlink() or not work_directory.is_dir():
+        _remove_path(work_directory)
+        work_directory.mkdir()
+    for path in list(work_directory.iterdir()):
         is_tree = path.name == "tree" and path.is_dir() and not path.is_symlink()
-        if not is_tree and not (path.name in ("parts.jsonl", "ours.json") and _is_own(path)):
-            _remove(path)
+        if not is_tree and not (path.name in ("parts.jsonl", "ours.json") and _is_private_file(path)):
+            _remove_path(path)
 
 
-def _is_own(path: Path) -> bool:
-    """Whether it is a file and nothing else: neither a link nor a second name of a file elsewhere."""
+def _is_private_file(path: Path) -> bool:
+    """Return whether the path is a regular file without a second hard link elsewhere."""
     state = path.lstat()
     return stat.S_ISREG(state.st_mode) and state.st_nlink == 1
 
 
-def _lock(path: Path, waiting: Callable[[], None]) -> int:
+def _acquire_lock(path: Path, on_wait: Callable[[], None]) -> int:
+    """Open and lock the lock file; start again if the previous holder removed the file meanwhile."""
     while True:
         try:
-            fd = _open_lock(path)
-        except FileNotFoundError:  # the pull before us has just cleaned up
+            fd = _open_lock_file(path)
+        except FileNotFoundError:  # the previous pull has just removed the staging root
             path.parent.mkdir(mode=0o755, exist_ok=True)
             continue
         try:
-            _wait_for(fd, waiting)
+            _wait_for_lock(fd, on_wait)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), path.stat()):
                     return fd
         except BaseException:
             os.close(fd)
             raise
-        os.close(fd)  # its name was removed by the pull that we waited for
+        os.close(fd)  # the previous holder has removed the name
 
 
-def _open_lock(path: Path) -> int:
-    if path.is_symlink():  # none of ours
+def _open_lock_file(path: Path) -> int:
+    """Open the lock file, after removing a foreign symlink at its path."""
+    if path.is_symlink():  # foreign
         path.unlink(missing_ok=True)
     return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0), 0o644)
 
 
-def _wait_for(lock: int, waiting: Callable[[], None]) -> None:
+def _wait_for_lock(lock: int, on_wait: Callable[[], None]) -> None:
+    """Take the lock; call `on_wait` once if another pull holds the lock."""
     if fcntl is not None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            waiting()
+            on_wait()
             fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def _release(area: Path, ident: str, lock: int) -> None:
+def _release_lock(root: Path, area_id: str, lock: int) -> None:
+    """Remove the lock file, release the lock, and remove an empty staging root."""
     with contextlib.suppress(OSError):
-        (area / f"{ident}.lock").unlink()
+        (root / f"{area_id}.lock").unlink()
     with contextlib.suppress(OSError):
         os.close(lock)
     with contextlib.suppress(OSError):
-        area.rmdir()
+        root.rmdir()
 
 
-def _sweep(area: Path, own: str) -> None:
-    """Remove what crashed pulls to other destinations left, unless they are at it or have moved some files already."""
+def _sweep_other_areas(root: Path, own_id: str) -> None:
+    """Remove areas of crashed pulls to other destinations, except areas in use and areas with claims."""
     with contextlib.suppress(OSError):
-        for ident in {path.name.removesuffix(".lock") for path in area.iterdir()} - {own}:
-            if not (area / ident / "ours.json").exists():
-                _sweep_one(area, ident)
+        for area_id in {path.name.removesuffix(".lock") for path in root.iterdir()} - {own_id}:
+            if not (root / area_id / "ours.json").exists():
+                _sweep_area(root, area_id)
 
 
-def _sweep_one(area: Path, ident: str) -> None:
-    """Remove what a crashed pull left, unless it lives, or it cannot be removed."""
+def _sweep_area(root: Path, area_id: str) -> None:
+    """Remove the area of a crashed pull, unless the lock is held or the removal fails."""
     with contextlib.suppress(OSError):
-        lock = _open_lock(area / f"{ident}.lock")
+        lock = _open_lock_file(root / f"{area_id}.lock")
         try:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(area / ident)
-            (area / f"{ident}.lock").unlink()
+            _remove_path(root / area_id)
+            (root / f"{area_id}.lock").unlink()
         finally:
             os.close(lock)
-        area.rmdir()
+        root.rmdir()
 
 
-def _remove(path: Path) -> None:
+def _remove_path(path: Path) -> None:
+    """Remove a file, a symlink or a directory tree."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def _try_to_remove(path: Path) -> None:
+def _remove_if_possible(path: Path) -> None:
+    """Remove a path and ignore failures of the disk."""
     with contextlib.suppress(OSError):
-        _remove(path)
+        _remove_path(path)

@@ -1,4 +1,4 @@
-"""What an archive may take, and who says so when it is too much."""
+"""Budget of an archive: user limits and disk limits."""
 
 import pytest
 
@@ -9,11 +9,11 @@ from modelfetch.errors import BudgetError, DestinationError
 @pytest.mark.parametrize(
     ("full_disk", "error", "hint"), [(False, BudgetError, "MODELFETCH_MAX_BYTES"), (True, DestinationError, "space")]
 )
-def test_too_many_bytes_are_a_matter_of_the_budget_or_of_the_disk(
+def test_check_bytes_blames_the_user_limit_or_the_disk(
     *, full_disk: bool, error: type[BudgetError | DestinationError], hint: str
 ) -> None:
-    """65 for what somebody allowed, 73 for what there is room for."""
-    budget = Budget(max_bytes=10, max_files=1, max_ratio=1, full_disk=full_disk)
+    """Content above the user's limit is a BudgetError (65), above the free disk space a DestinationError (73)."""
+    budget = Budget(max_bytes=10, max_files=1, max_ratio=1, limited_by_disk=full_disk)
     budget.check_bytes(10, "m.tar")
 
     with pytest.raises(error, match=r"m\.tar holds more than (the )?10 bytes") as caught:

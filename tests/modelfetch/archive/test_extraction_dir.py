@@ -12,7 +12,7 @@ import pytest
 from modelfetch.errors import DestinationError, UnsafeNameError
 from modelfetch.safe_paths import MAX_PATH_BYTES
 
-UNPACK = """
+EXTRACT_SCRIPT = """
 import sys
 from pathlib import Path
 from modelfetch.archive import Budget, extract_archive
@@ -28,14 +28,14 @@ except ModelfetchError as error:
 """
 
 
-def unpack_under_strace(place: Path, archive: bytes, *options: str, max_bytes: int = 10**6) -> str:
-    """Unpack in a process whose system calls fail as the options say, and return what it prints."""
+def extract_under_strace(place: Path, archive: bytes, *options: str, max_bytes: int = 10**6) -> str:
+    """Extract in a process with injected system call failures, and return the output."""
     if shutil.which("strace") is None:
         pytest.skip("needs strace")
     (place / "into").mkdir()
     (place / "archive").write_bytes(archive)
     trace = ("strace", "-f", "-qq", "-o", str(place / "log"), *options)
-    command = [*trace, sys.executable, "-c", UNPACK, str(place), str(max_bytes)]
+    command = [*trace, sys.executable, "-c", EXTRACT_SCRIPT, str(place), str(max_bytes)]
     run = subprocess.run(command, capture_output=True, check=False, text=True)
     printed: str = run.stdout
     if "ptrace" in run.stderr:
@@ -46,11 +46,11 @@ def unpack_under_strace(place: Path, archive: bytes, *options: str, max_bytes: i
 
 
 @pytest.mark.parametrize("code", ["EPERM", "EMLINK", "EOPNOTSUPP"])
-def test_hard_link_becomes_a_copy_where_there_are_none(build: Any, tmp_path: Path, code: str) -> None:
-    """Some file systems have no hard links, others limit their number; the bytes are the same, the bits too."""
+def test_hard_link_is_copied_when_the_file_system_refuses_hard_links(build: Any, tmp_path: Path, code: str) -> None:
+    """Some file systems have no hard links, others limit their number; content and mode of the copy are equal."""
     archive = build.tar(build.member("good", b"x" * 1000, mode=0o755), build.member("d/copy", kind=b"1", target="good"))
 
-    printed = unpack_under_strace(tmp_path, archive, "-e", f"inject=link,linkat:error={code}")
+    printed = extract_under_strace(tmp_path, archive, "-e", f"inject=link,linkat:error={code}")
 
     assert "path='d/copy', size=1000" in printed
     assert (tmp_path / "into/d/copy").read_bytes() == b"x" * 1000
@@ -58,10 +58,10 @@ def test_hard_link_becomes_a_copy_where_there_are_none(build: Any, tmp_path: Pat
     assert not (tmp_path / "into/d/copy").samefile(tmp_path / "into/good")
 
 
-def test_copy_of_a_hard_link_costs_budget(build: Any, tmp_path: Path) -> None:
-    """It takes room as any file does."""
+def test_copied_hard_link_counts_towards_the_byte_budget(build: Any, tmp_path: Path) -> None:
+    """A copy in place of a hard link needs space like any file."""
     archive = build.tar(build.member("good", b"x" * 1000), build.member("copy", kind=b"1", target="good"))
-    printed = unpack_under_strace(tmp_path, archive, "-e", "inject=link,linkat:error=EPERM", max_bytes=1500)
+    printed = extract_under_strace(tmp_path, archive, "-e", "inject=link,linkat:error=EPERM", max_bytes=1500)
     assert printed.startswith("BudgetError 65")
 
 
@@ -78,44 +78,46 @@ def test_copy_of_a_hard_link_costs_budget(build: Any, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_failing_disk_is_no_corrupt_archive(build: Any, tmp_path: Path, code: str, calls: str, path: str) -> None:
-    """Code 73, with the file, the cause and a way out."""
+def test_disk_failure_exits_73_with_the_path(build: Any, tmp_path: Path, code: str, calls: str, path: str) -> None:
+    """A failed write is a DestinationError with file and cause, not a corrupt archive."""
     link = build.member("l", kind=b"2", target="good")
     hard = build.member("h", kind=b"1", target="good")
     archive = build.tar(build.member("d/", kind=b"5"), build.member("good", b"x" * 1000), link, hard)
 
     inject = ("-P", str(tmp_path / path), "-e", f"inject={calls}:error={code}")
-    printed = unpack_under_strace(tmp_path, archive, *inject)
+    printed = extract_under_strace(tmp_path, archive, *inject)
 
     assert printed.startswith("DestinationError 73")
     assert path in printed
 
 
 @pytest.mark.parametrize(("code", "calls"), [("ENOSPC", "write"), ("EIO", "read"), ("EACCES", "openat")])
-def test_failing_scratch_is_no_corrupt_archive(build: Any, tmp_path: Path, code: str, calls: str) -> None:
-    """A zip is kept on the disk meanwhile; what was kept is gone afterwards."""
+def test_scratch_file_failure_exits_73_and_removes_the_file(build: Any, tmp_path: Path, code: str, calls: str) -> None:
+    """A failure of the zip's scratch file is a DestinationError; the scratch file is removed."""
     archive = build.packed({"good": os.urandom(200_000)}, "zip")
     inject = ("-P", str(tmp_path / "scratch"), "-e", f"inject={calls}:error={code}")
-    assert unpack_under_strace(tmp_path, archive, *inject).startswith("DestinationError 73")
+    assert extract_under_strace(tmp_path, archive, *inject).startswith("DestinationError 73")
     assert not (tmp_path / "scratch").exists()
 
 
-@pytest.mark.parametrize("how", ["tar", "zip"])
-def test_file_larger_than_the_system_allows_is_refused(build: Any, unpacked: Any, how: str) -> None:
-    """A limit of the process, met by the scratch file or by the member."""
-    whole = build.packed({"good": os.urandom(300_000)}, how)
+@pytest.mark.parametrize("archive_format", ["tar", "zip"])
+def test_file_over_the_size_limit_of_the_process_is_a_destination_error(
+    build: Any, extract: Any, archive_format: str
+) -> None:
+    """RLIMIT_FSIZE is reached by the scratch file (zip) or by the member (tar)."""
+    archive = build.packed({"good": os.urandom(300_000)}, archive_format)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
         with pytest.raises(DestinationError, match="File too large"):
-            unpacked(whole)
+            extract(archive)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
+    """Mount a file system of one megabyte."""
     disk = tmp_path / "disk"
     disk.mkdir()
     command: list[str | Path] = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=100", "tmpfs", disk]
@@ -125,69 +127,69 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.parametrize("how", ["tar", "gzip", "bzip2", "xz", "zstd", "zip"])
-def test_full_disk_is_no_corrupt_archive(build: Any, unpacked: Any, small_disk: Path, how: str) -> None:
-    """No room for the bytes, or for the number of files."""
+@pytest.mark.parametrize("archive_format", ["tar", "gzip", "bzip2", "xz", "zstd", "zip"])
+def test_full_disk_is_a_destination_error(build: Any, extract: Any, small_disk: Path, archive_format: str) -> None:
+    """Space and inodes of the disk run out."""
     for files in ({"good": os.urandom(2_000_000)}, {str(number): b"" for number in range(200)}):
         into = small_disk / str(len(files))
         into.mkdir()
         with pytest.raises(DestinationError, match="No space left") as caught:
-            unpacked(build.packed(files, how), into=into)
+            extract(build.packed(files, archive_format), into=into)
         assert caught.value.hint
         shutil.rmtree(into)
 
 
 @pytest.mark.parametrize("name", ["MODEL.bin", "d", "d/MODEL.bin"])
-def test_names_that_the_file_system_cannot_keep_apart_are_refused(
-    build: Any, unpacked: Any, tmp_path: Path, name: str
-) -> None:
-    """What is there already was not made under this name: on a volume that ignores case it was `model.bin`."""
+def test_existing_path_is_refused_as_a_name_clash(build: Any, extract: Any, tmp_path: Path, name: str) -> None:
+    """An existing path without a member of the same name means a volume that ignores case."""
     into = tmp_path / "into"
     (into / name).parent.mkdir(parents=True)
     (into / name).write_bytes(b"theirs")
-    whole = build.packed({"model.bin": b"x", "d/model.bin": b"x", "MODEL.bin": b"y", "d/MODEL.bin": b"y"}, "tar")
+    archive = build.packed({"model.bin": b"x", "d/model.bin": b"x", "MODEL.bin": b"y", "d/MODEL.bin": b"y"}, "tar")
     if name == "d/MODEL.bin":
-        whole = build.tar(build.member("d/MODEL.bin", b"y"))
+        archive = build.tar(build.member("d/MODEL.bin", b"y"))
         with pytest.raises(UnsafeNameError, match="cannot keep 'd' and"):
-            unpacked(whole, into=into)
+            extract(archive, into=into)
     elif name == "d":
         with pytest.raises(UnsafeNameError, match="cannot keep 'd' and 'what is there'"):
-            unpacked(whole, into=into)
+            extract(archive, into=into)
     else:
         with pytest.raises(UnsafeNameError, match=r"cannot keep 'MODEL.bin' and 'model.bin' apart"):
-            unpacked(whole, into=into)
+            extract(archive, into=into)
     assert (into / name).read_bytes() == b"theirs"
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("é", "e\u0301"), ("\ufb01n", "fin"), ("straße", "STRASSE"), ("\u017f", "s")]
 )
-def test_clash_of_unicode_forms_names_both(build: Any, unpacked: Any, tmp_path: Path, one: str, other: str) -> None:
-    """APFS ignores the form, others the case of more than ASCII."""
+def test_clash_of_unicode_forms_names_both_paths(
+    build: Any, extract: Any, tmp_path: Path, one: str, other: str
+) -> None:
+    """APFS ignores the Unicode form, other file systems the case beyond ASCII."""
     into = tmp_path / "into"
     into.mkdir()
     (into / other).write_bytes(b"theirs")
     with pytest.raises(UnsafeNameError) as caught:
-        unpacked(build.packed({one: b"x", other: b"y"}, "tar"), into=into)
+        extract(build.packed({one: b"x", other: b"y"}, "tar"), into=into)
     assert repr(one) in caught.value.message
     assert repr(other) in caught.value.message
 
 
-def test_nothing_is_written_through_a_link_that_stands_in_the_way(build: Any, unpacked: Any, tmp_path: Path) -> None:
-    """Files are created anew, always."""
+def test_existing_symlink_is_refused_and_not_followed(build: Any, extract: Any, tmp_path: Path) -> None:
+    """Files are always created anew, never written through a symlink."""
     (tmp_path / "outside").write_bytes(b"theirs")
     into = tmp_path / "into"
     into.mkdir()
     (into / "good").symlink_to(tmp_path / "outside")
     with pytest.raises(UnsafeNameError):
-        unpacked(build.packed({"good": b"ours"}, "tar"), into=into)
+        extract(build.packed({"good": b"ours"}, "tar"), into=into)
     assert (tmp_path / "outside").read_bytes() == b"theirs"
 
 
-def test_name_too_long_below_the_destination_is_refused_by_its_own_name(build: Any, unpacked: Any) -> None:
-    """What the archive may hold can still be too long for where it goes."""
+def test_path_too_long_below_the_destination_is_refused(build: Any, extract: Any) -> None:
+    """A valid member path can exceed PATH_MAX below the destination's own path."""
     name = "/".join([*["d" * 200] * 20, "e" * 70])
-    assert len(name) <= MAX_PATH_BYTES < len(f"{unpacked.place}/{name}")
+    assert len(name) <= MAX_PATH_BYTES < len(f"{extract.place}/{name}")
     with pytest.raises(UnsafeNameError, match="too long for the destination's file system") as caught:
-        unpacked(build.packed({name: b"x"}, "tar"))
+        extract(build.packed({name: b"x"}, "tar"))
     assert len(caught.value.message) < 400

@@ -7,20 +7,29 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from testkit import tree
-from testkit.cli import Cli
-from testkit.faultproxy import FaultProxy
-from testkit.stores import S3Bucket, Store, crc
+from testkit.cli_runner import CliRunner
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import (
+    MANIFEST_NAME,
+    RECEIPT_NAME,
+    directory_digest,
+    pack_tar_gz,
+    random_bytes,
+    read_files,
+    sha256_hex,
+    write_files,
+)
+from testkit.stores import S3Bucket, Store, crc_base64
 
 Proxied = Callable[[str], FaultProxy]
-DATA = tree.noise(100_000)
+DATA = random_bytes(100_000)
 MODEL = {"config.json": b"{}", "empty": b"", "weights/0.bin": DATA}
 
 
 # --- config --------------------------------------------------------------------------------------------------------
 
 
-def test_config_tells_every_setting_and_where_it_is_from(modelfetch: Cli) -> None:
+def test_config_tells_every_setting_and_where_it_is_from(modelfetch: CliRunner) -> None:
     """Default, variable or flag; the variables of the SDKs too."""
     env = {"MODELFETCH_RETRIES": "5", "S3_BUCKET": "models", "AWS_REGION": "eu-west-1"}
 
@@ -36,7 +45,7 @@ def test_config_tells_every_setting_and_where_it_is_from(modelfetch: Cli) -> Non
     assert "eu-west-1" in rows["AWS_REGION"]
 
 
-def test_config_masks_secrets(modelfetch: Cli) -> None:
+def test_config_masks_secrets(modelfetch: CliRunner) -> None:
     """They are set, and that is all that is said."""
     secrets = ("MODELFETCH_BEARER_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
     env = {**{name: f"secret-of-{name}" for name in secrets}, "HTTPS_PROXY": "http://me:secret-of-proxy@proxy:3128"}
@@ -44,7 +53,7 @@ def test_config_masks_secrets(modelfetch: Cli) -> None:
     for flags in ([], ["--output", "json"]):
         run = modelfetch.ok("config", *flags, env=env)
 
-        assert "secret-of" not in run.said
+        assert "secret-of" not in run.all_output
         assert "AWS_SECRET_ACCESS_KEY" in run.stdout
         assert "proxy:3128" in run.stdout
 
@@ -52,7 +61,9 @@ def test_config_masks_secrets(modelfetch: Cli) -> None:
 # --- inspect -------------------------------------------------------------------------------------------------------
 
 
-def test_inspect_tells_what_is_there_without_fetching_it(modelfetch: Cli, store: Store, fault_proxy: Proxied) -> None:
+def test_inspect_tells_what_is_there_without_fetching_it(
+    modelfetch: CliRunner, store: Store, fault_proxy: Proxied
+) -> None:
     """Version, size and checksums of an object; not a byte of it."""
     store.put("m", DATA)
     proxy = fault_proxy(store.endpoint)
@@ -62,11 +73,11 @@ def test_inspect_tells_what_is_there_without_fetching_it(modelfetch: Cli, store:
     name = "crc32" if store.scheme == "s3" else "crc32c"
     assert run.receipt["version"] == store.version("m")
     assert str(len(DATA)) in run.stdout
-    assert base64.b64decode(crc(name, DATA)).hex() in run.stdout
-    assert proxy.came(**store.downloads("m")) == []
+    assert base64.b64decode(crc_base64(name, DATA)).hex() in run.stdout
+    assert proxy.matching_requests(**store.download_filter("m")) == []
 
 
-def test_inspect_lists_a_directory(modelfetch: Cli, store: Store) -> None:
+def test_inspect_lists_a_directory(modelfetch: CliRunner, store: Store) -> None:
     """Every file with its size, for a person and for a machine."""
     for name, data in MODEL.items():
         store.put(f"d/{name}", data)
@@ -78,7 +89,7 @@ def test_inspect_lists_a_directory(modelfetch: Cli, store: Store) -> None:
     assert {file["path"]: file["size"] for file in found["files"]} == {n: len(d) for n, d in MODEL.items()}
 
 
-def test_inspect_fails_as_pull_does(modelfetch: Cli, store: Store) -> None:
+def test_inspect_fails_as_pull_does(modelfetch: CliRunner, store: Store) -> None:
     """The same codes and lines."""
     run = modelfetch("inspect", store.uri("none"), env=store.env)
 
@@ -89,15 +100,15 @@ def test_inspect_fails_as_pull_does(modelfetch: Cli, store: Store) -> None:
 
 
 def test_a_file_that_was_pushed_can_be_pulled_by_what_push_prints(
-    modelfetch: Cli, versioned_store: Store, tmp_path: Path
+    modelfetch: CliRunner, versioned_store: Store, tmp_path: Path
 ) -> None:
     """The pinned URI and the sha256 for the ConfigMap."""
-    data = tree.noise(20_000_000)
+    data = random_bytes(20_000_000)
     (tmp_path / "m.bin").write_bytes(data)
 
     pushed = modelfetch.ok("push", tmp_path / "m.bin", versioned_store.uri("dir/m.bin"), env=versioned_store.env)
-    uri = versioned_store.pinned("dir/m.bin", versioned_store.version("dir/m.bin"))
-    pin = tree.sha256(data)
+    uri = versioned_store.pinned_uri("dir/m.bin", versioned_store.version("dir/m.bin"))
+    pin = sha256_hex(data)
     versioned_store.put("dir/m.bin", b"another")
 
     assert uri in pushed.stdout
@@ -106,22 +117,22 @@ def test_a_file_that_was_pushed_can_be_pulled_by_what_push_prints(
     assert (tmp_path / "back").read_bytes() == data
 
 
-def test_a_directory_that_was_pushed_can_be_pulled(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+def test_a_directory_that_was_pushed_can_be_pulled(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """Its digest is the pin; what an earlier pull left in it is not uploaded."""
-    tree.write(tmp_path / "d", MODEL | {tree.RECEIPT: b"{}", ".modelfetch/x": b"1"})
+    write_files(tmp_path / "d", MODEL | {RECEIPT_NAME: b"{}", ".modelfetch/x": b"1"})
 
     pushed = modelfetch.ok("push", tmp_path / "d", store.uri("models/d/"), env=store.env)
     run = modelfetch.ok("pull", store.uri("models/d/"), tmp_path / "back", "--output", "json", env=store.env)
 
-    assert [key for key in store.names() if "/.modelfetch" in key] == ["models/d/" + tree.MANIFEST]
-    assert tree.read(tmp_path / "back") == MODEL
-    assert run.receipt["digest"] == tree.digest(MODEL)
-    assert tree.digest(MODEL).removeprefix("sha256:") in pushed.stdout
+    assert [key for key in store.list_keys() if "/.modelfetch" in key] == ["models/d/" + MANIFEST_NAME]
+    assert read_files(tmp_path / "back") == MODEL
+    assert run.receipt["digest"] == directory_digest(MODEL)
+    assert directory_digest(MODEL).removeprefix("sha256:") in pushed.stdout
 
 
-def test_what_is_pushed_has_a_checksum_of_the_whole(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_what_is_pushed_has_a_checksum_of_the_whole(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """Also if it goes up in parts: a later pull can check every byte."""
-    (tmp_path / "m").write_bytes(tree.noise(20_000_000))
+    (tmp_path / "m").write_bytes(random_bytes(20_000_000))
 
     modelfetch.ok("push", tmp_path / "m", s3_bucket.uri("m"), env=s3_bucket.env)
     run = modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "back", "--output", "json", env=s3_bucket.env)
@@ -129,7 +140,7 @@ def test_what_is_pushed_has_a_checksum_of_the_whole(modelfetch: Cli, s3_bucket: 
     assert {"crc64nvme", "crc32c", "crc32", "sha256", "sha1", "md5"} & set(run.receipt["checks"])
 
 
-def test_push_says_what_is_wrong(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+def test_push_says_what_is_wrong(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """A file that is not there, a bucket that is not there."""
     (tmp_path / "m").write_bytes(b"x")
 
@@ -144,10 +155,10 @@ def test_push_says_what_is_wrong(modelfetch: Cli, store: Store, tmp_path: Path) 
 # --- verify --------------------------------------------------------------------------------------------------------
 
 
-def test_verify_checks_the_disk_against_the_receipt(modelfetch: Cli, tmp_path: Path) -> None:
+def test_verify_checks_the_disk_against_the_receipt(modelfetch: CliRunner, tmp_path: Path) -> None:
     """A file, a directory, an unpacked archive; without any network."""
-    tree.write(tmp_path / "from", MODEL)
-    (tmp_path / "from.tar.gz").write_bytes(tree.tar_gz(MODEL))
+    write_files(tmp_path / "from", MODEL)
+    (tmp_path / "from.tar.gz").write_bytes(pack_tar_gz(MODEL))
     names = {"from/config.json": "file", "from": "dir", "from.tar.gz": "unpacked"}
     for source, dest in names.items():
         modelfetch.ok("pull", tmp_path / source, tmp_path / dest)
@@ -156,9 +167,9 @@ def test_verify_checks_the_disk_against_the_receipt(modelfetch: Cli, tmp_path: P
         modelfetch.ok("verify", tmp_path / dest)
 
 
-def test_verify_names_every_difference(modelfetch: Cli, tmp_path: Path) -> None:
+def test_verify_names_every_difference(modelfetch: CliRunner, tmp_path: Path) -> None:
     """65: a byte that changed, and a file that is gone; mtimes are no difference."""
-    tree.write(tmp_path / "from", MODEL)
+    write_files(tmp_path / "from", MODEL)
     modelfetch.ok("pull", tmp_path / "from", tmp_path / "d")
     (tmp_path / "d" / "weights" / "0.bin").write_bytes(DATA[:-1] + b"x")
     (tmp_path / "d" / "config.json").unlink()
@@ -172,7 +183,7 @@ def test_verify_names_every_difference(modelfetch: Cli, tmp_path: Path) -> None:
     assert "empty" not in run.error["message"]
 
 
-def test_verify_without_a_receipt(modelfetch: Cli, tmp_path: Path) -> None:
+def test_verify_without_a_receipt(modelfetch: CliRunner, tmp_path: Path) -> None:
     """66: there is nothing to check against."""
     (tmp_path / "m").write_bytes(b"x")
 
@@ -181,13 +192,13 @@ def test_verify_without_a_receipt(modelfetch: Cli, tmp_path: Path) -> None:
     assert (run.code, run.error["reason"]) == (66, "not_found")
 
 
-def test_the_digest_can_be_checked_with_a_shell(modelfetch: Cli, tmp_path: Path) -> None:
+def test_the_digest_can_be_checked_with_a_shell(modelfetch: CliRunner, tmp_path: Path) -> None:
     """`sha256sum` and nothing else."""
-    tree.write(tmp_path / "from", MODEL)
+    write_files(tmp_path / "from", MODEL)
     modelfetch.ok("pull", tmp_path / "from", tmp_path / "d")
     shell = "find * -type f | LC_ALL=C sort | xargs sha256sum | sha256sum"
 
     printed = subprocess.check_output(shell, shell=True, cwd=tmp_path / "d", text=True)
 
-    digest = json.loads((tmp_path / "d" / tree.RECEIPT).read_text())["digest"]
+    digest = json.loads((tmp_path / "d" / RECEIPT_NAME).read_text())["digest"]
     assert digest == f"sha256:{printed.split()[0]}"

@@ -10,25 +10,27 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from testkit import issuers, liar, servers, tree
-from testkit.cli import Cli
-from testkit.faultproxy import FaultProxy
-from testkit.faults import Request
-from testkit.issuers import Keys
+from testkit import issuers, servers
+from testkit.cli_runner import CliRunner
+from testkit.fault_proxy import FaultProxy
+from testkit.fault_rules import Request
+from testkit.file_tree import random_bytes, read_files
+from testkit.https_server import HttpsServer
+from testkit.issuers import TemporaryKeys
+from testkit.scripted_server import ScriptedServer, ServerRequest, ServerResponse, run_scripted_server
 from testkit.stores import GCSBucket, S3Bucket, Store
-from testkit.web import Web
 
 Proxied = Callable[..., FaultProxy]
 Environment = dict[str, str | None]
-DATA = tree.noise(3_000_000)
+DATA = random_bytes(3_000_000)
 CUT = 1_000_000
 S3_EXPIRED = b"<?xml version='1.0'?><Error><Code>ExpiredToken</Code><Message>It has expired.</Message></Error>"
 
 
 @pytest.fixture
-def issuer() -> Iterator[liar.Liar]:
+def issuer() -> Iterator[ScriptedServer]:
     """Who issues credentials."""
-    with liar.speaking() as server:
+    with run_scripted_server() as server:
         yield server
 
 
@@ -48,8 +50,8 @@ class Revocation:
 
     def arm(self, store: Store, key: str, status: int, body: bytes) -> None:
         """Cut the first download, and refuse what comes after it with the old credentials."""
-        self.proxy.add(when=self._is_old, status=status, body=body, times=None)
-        self.proxy.add(**store.downloads(key), cut_after=CUT, before=self._revoke)
+        self.proxy.add_rule(when=self._is_old, status=status, body=body, times=None)
+        self.proxy.add_rule(**store.download_filter(key), cut_after=CUT, before=self._revoke)
 
     def _revoke(self) -> None:
         self.revoked = identity(self.proxy.requests[-1])
@@ -80,15 +82,15 @@ def require_sts(bucket: S3Bucket) -> None:
 class Source:
     """Where a run finds AWS credentials; the test may rotate them."""
 
-    def __init__(self, bucket: S3Bucket, home: Path, issuer: liar.Liar) -> None:
+    def __init__(self, bucket: S3Bucket, home: Path, issuer: ScriptedServer) -> None:
         """Begin with keys of the store's own STS."""
         self.bucket, self.home, self.issuer = bucket, home, issuer
-        self.keys = issuers.temporary(bucket.server)
+        self.keys = issuers.issue_temporary_keys(bucket.server)
         self.token = "a-token-of-the-cluster"
 
     def rotate(self) -> None:
         """Issue others from now on."""
-        self.keys = issuers.temporary(self.bucket.server)
+        self.keys = issuers.issue_temporary_keys(self.bucket.server)
         self.token = "another-token-of-the-cluster"
         for name, text in (
             ("keys", self.keys.as_profile()),
@@ -109,7 +111,7 @@ class Source:
             f"[profile role]\nrole_arn = {issuers.ROLE}\nsource_profile = base\n"
             f"[profile base]\naws_access_key_id = {store.access_key}\naws_secret_access_key = {store.secret_key}\n"
         )
-        self.issuer.say(issuers.container(lambda: self.keys), issuers.sts(self._of_token))
+        self.issuer.respond_with(issuers.container_endpoint(lambda: self.keys), issuers.sts_endpoint(self._of_token))
         return {
             "AWS_ENDPOINT_URL_S3": store.endpoint,
             "AWS_REGION": "us-east-1",
@@ -127,13 +129,13 @@ class Source:
             }[kind],
         }
 
-    def _of_token(self, token: str) -> Keys | None:
+    def _of_token(self, token: str) -> TemporaryKeys | None:
         return self.keys if token == self.token else None
 
 
 @pytest.mark.parametrize("kind", ["file", "program", "role", "container", "web identity"])
 def test_keys_that_are_taken_away_midway_are_looked_for_anew(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path, kind: str
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path, kind: str
 ) -> None:
     """S3 says 400 then; the pull goes on at its byte with those that there are now. A rotated token file is re-read."""
     require_sts(s3_bucket)
@@ -147,30 +149,35 @@ def test_keys_that_are_taken_away_midway_are_looked_for_anew(
 
     assert (tmp_path / "m").read_bytes() == DATA
     assert len(revocation.used()) == 2
-    assert revocation.proxy.sent("/m$") < len(DATA) + CUT // 2
+    assert revocation.proxy.sent_bytes("/m$") < len(DATA) + CUT // 2
     assert run.receipt["retries"] >= 1
 
 
 def test_keys_that_are_about_to_end_are_renewed_before_each_request(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path
 ) -> None:
     """By their own clock, before anybody refuses them."""
     require_sts(s3_bucket)
     s3_bucket.put("d/1", b"1")
     s3_bucket.put("d/2", b"2")
-    issuer.say(issuers.container(lambda: issuers.temporary(s3_bucket.server, minutes=1)))
+    issuer.respond_with(issuers.container_endpoint(lambda: issuers.issue_temporary_keys(s3_bucket.server, minutes=1)))
     proxy = fault_proxy(s3_bucket.endpoint)
     env = {"AWS_ENDPOINT_URL_S3": proxy.url, "AWS_REGION": "us-east-1"}
 
     env["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{issuer.url}/keys"
     modelfetch.ok("pull", s3_bucket.uri("d/"), tmp_path / "d", env=env)
 
-    assert tree.read(tmp_path / "d") == {"1": b"1", "2": b"2"}
-    assert len({identity(request) for request in proxy.came(**s3_bucket.downloads())}) == 2
+    assert read_files(tmp_path / "d") == {"1": b"1", "2": b"2"}
+    assert len({identity(request) for request in proxy.matching_requests(**s3_bucket.download_filter())}) == 2
 
 
 def test_who_issues_keys_is_trusted_as_the_store_is(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, https_server: Web, issuer: liar.Liar, tmp_path: Path
+    modelfetch: CliRunner,
+    s3_bucket: S3Bucket,
+    fault_proxy: Proxied,
+    https_server: HttpsServer,
+    issuer: ScriptedServer,
+    tmp_path: Path,
 ) -> None:
     """SSL_CERT_FILE holds for STS too, which the SDK by itself does not know."""
     require_sts(s3_bucket)
@@ -183,16 +190,16 @@ def test_who_issues_keys_is_trusted_as_the_store_is(
 
     assert (untrusted.code, untrusted.error["reason"]) == (69, "refused")
     assert sts.url.removeprefix("https://") in untrusted.error["message"]
-    assert sts.came("POST")
+    assert sts.matching_requests("POST")
 
 
 # --- Google's tokens ------------------------------------------------------------------------------------------------
 
 
-def google_env(kind: str, home: Path, issuer: liar.Liar, store: str) -> Environment:
+def google_env(kind: str, home: Path, issuer: ScriptedServer, store: str) -> Environment:
     """The variables of a service account's key, or of a machine with one, for a store that is no emulator."""
     if kind == "key":
-        path = issuers.service_account(home / "key.json", f"{issuer.url}/token", issuers.private_key())
+        path = issuers.write_service_account(home / "key.json", f"{issuer.url}/token", issuers.new_private_key())
         return {"API_ENDPOINT_OVERRIDE": store, "GOOGLE_APPLICATION_CREDENTIALS": str(path)}
     there = issuer.url.removeprefix("http://")
     metadata = {"NO_GCE_CHECK": None, "GCE_METADATA_HOST": there, "GCE_METADATA_IP": there}
@@ -201,12 +208,17 @@ def google_env(kind: str, home: Path, issuer: liar.Liar, store: str) -> Environm
 
 @pytest.mark.parametrize("kind", ["key", "machine"])
 def test_a_token_that_is_taken_away_midway_is_asked_for_anew(
-    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path, kind: str
+    modelfetch: CliRunner,
+    gcs_bucket: GCSBucket,
+    fault_proxy: Proxied,
+    issuer: ScriptedServer,
+    tmp_path: Path,
+    kind: str,
 ) -> None:
     """The pull goes on at its byte; whoever issues tokens never gets one to see."""
     gcs_bucket.put("m", DATA)
     tokens = iter(["first-token", "second-token", "third-token"])
-    issuer.say(issuers.google(lambda: next(tokens)))
+    issuer.respond_with(issuers.google_token_endpoint(lambda: next(tokens)))
     revocation = Revocation(fault_proxy(gcs_bucket.endpoint))
     revocation.arm(gcs_bucket, "m", 401, b'{"error": {"message": "revoked", "code": 401}}')
 
@@ -215,22 +227,22 @@ def test_a_token_that_is_taken_away_midway_is_asked_for_anew(
 
     assert (tmp_path / "m").read_bytes() == DATA
     assert revocation.used() == ["first-token", "second-token"]
-    assert revocation.proxy.sent("/m$") < len(DATA) + CUT // 2
-    assert [asked for asked in issuer.asked if "authorization" in asked.headers] == []
+    assert revocation.proxy.sent_bytes("/m$") < len(DATA) + CUT // 2
+    assert [asked for asked in issuer.requests if "authorization" in asked.headers] == []
 
 
 def test_a_long_pull_outlives_a_moment_without_who_issues_its_tokens(
-    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path
+    modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path
 ) -> None:
     """503 twice, when the token has just been taken away: that is no refusal."""
     gcs_bucket.put("m", DATA)
     replies = iter(["first-token", None, None, "second-token"])
 
-    def speak(asked: liar.Asked) -> liar.Answer | None:
+    def speak(asked: ServerRequest) -> ServerResponse | None:
         token = next(replies) if asked.path == "/token" else None
-        return issuers.google(lambda: token or "")(asked) if token else liar.Answer(503, body=b"{}")
+        return issuers.google_token_endpoint(lambda: token or "")(asked) if token else ServerResponse(503, body=b"{}")
 
-    issuer.say(speak)
+    issuer.respond_with(speak)
     revocation = Revocation(fault_proxy(gcs_bucket.endpoint))
     revocation.arm(gcs_bucket, "m", 401, b"{}")
 
@@ -242,14 +254,14 @@ def test_a_long_pull_outlives_a_moment_without_who_issues_its_tokens(
 
 
 def test_a_token_that_the_store_has_never_taken_is_asked_for_anew(
-    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path
+    modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path
 ) -> None:
     """Once, before anything is known of the model."""
     gcs_bucket.put("m", b"model")
     tokens = iter(["first-token", "second-token", "third-token"])
-    issuer.say(issuers.google(lambda: next(tokens)))
+    issuer.respond_with(issuers.google_token_endpoint(lambda: next(tokens)))
     proxy = fault_proxy(gcs_bucket.endpoint)
-    proxy.add(status=401, body=b'{"error": {"message": "revoked", "code": 401}}')
+    proxy.add_rule(status=401, body=b'{"error": {"message": "revoked", "code": 401}}')
 
     modelfetch.ok(
         "pull", gcs_bucket.uri("m"), tmp_path / "m", env=google_env("key", modelfetch.home, issuer, proxy.url)
@@ -260,7 +272,9 @@ def test_a_token_that_the_store_has_never_taken_is_asked_for_anew(
     assert set(sent[1:]) == {"Bearer second-token"}
 
 
-def test_credentials_of_another_cloud_are_refused(modelfetch: Cli, issuer: liar.Liar, tmp_path: Path) -> None:
+def test_credentials_of_another_cloud_are_refused(
+    modelfetch: CliRunner, issuer: ScriptedServer, tmp_path: Path
+) -> None:
     """78, before anything is sent to the store."""
     env = google_env("key", modelfetch.home, issuer, "http://store.invalid")
     key = Path(str(env["GOOGLE_APPLICATION_CREDENTIALS"]))
@@ -273,11 +287,11 @@ def test_credentials_of_another_cloud_are_refused(modelfetch: Cli, issuer: liar.
 
 
 def test_the_project_that_pays_is_named_to_the_store(
-    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path
+    modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path
 ) -> None:
     """GOOGLE_CLOUD_QUOTA_PROJECT, for buckets whose readers pay: with every request, bytes included."""
     gcs_bucket.put("m", b"model")
-    issuer.say(issuers.google(lambda: "token"))
+    issuer.respond_with(issuers.google_token_endpoint(lambda: "token"))
     proxy = fault_proxy(gcs_bucket.endpoint)
     env = {**google_env("key", modelfetch.home, issuer, proxy.url), "GOOGLE_CLOUD_QUOTA_PROJECT": "payer"}
 
@@ -301,7 +315,7 @@ def late(kind: str, bucket: Store, port: int) -> Environment:
 
 @pytest.mark.parametrize("kind", ["s3", "gcs"])
 def test_a_metadata_server_that_comes_up_late_is_waited_for_in_a_cluster(
-    modelfetch: Cli, request: pytest.FixtureRequest, tmp_path: Path, kind: str
+    modelfetch: CliRunner, request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
     """It takes some seconds in a new pod. Anywhere else nothing is waited for: 77 at once."""
     bucket: Store = request.getfixturevalue(f"{kind}_bucket")
@@ -314,11 +328,11 @@ def test_a_metadata_server_that_comes_up_late_is_waited_for_in_a_cluster(
     in_cluster = {**env, "KUBERNETES_SERVICE_HOST": "10.0.0.1", "MODELFETCH_RETRIES": "50"}
     running = modelfetch.start("pull", bucket.uri("m"), tmp_path / "m", env=in_cluster)
     running.wait_for(lambda: running.log)
-    with liar.speaking(port) as server:
+    with run_scripted_server(port) as server:
         if isinstance(bucket, S3Bucket):
-            server.say(issuers.container(partial(issuers.temporary, bucket.server)))
+            server.respond_with(issuers.container_endpoint(partial(issuers.issue_temporary_keys, bucket.server)))
         else:
-            server.say(issuers.google(lambda: "token"))
+            server.respond_with(issuers.google_token_endpoint(lambda: "token"))
         run = running.finish()
 
     assert (elsewhere.code, elsewhere.error["reason"], len(elsewhere.log)) == (77, "no_credentials", 1)
@@ -358,7 +372,7 @@ def at(kind: str, url: str) -> Environment:
 @pytest.mark.parametrize("command", ["pull", "inspect"])
 @pytest.mark.parametrize("kind", ["s3", "gcs"])
 def test_a_public_bucket_is_not_asked_anonymously_unless_told_so(
-    modelfetch: Cli, request: pytest.FixtureRequest, fault_proxy: Proxied, tmp_path: Path, kind: str, command: str
+    modelfetch: CliRunner, request: pytest.FixtureRequest, fault_proxy: Proxied, tmp_path: Path, kind: str, command: str
 ) -> None:
     """Without credentials 77, and not one request is made; `--anonymous` is what it takes."""
     bucket = public(kind, request)
@@ -377,14 +391,19 @@ def test_a_public_bucket_is_not_asked_anonymously_unless_told_so(
 
 @pytest.mark.parametrize("kind", ["s3", "gcs"])
 def test_anonymous_sends_no_credentials_even_if_there_are_some(
-    modelfetch: Cli, request: pytest.FixtureRequest, fault_proxy: Proxied, issuer: liar.Liar, tmp_path: Path, kind: str
+    modelfetch: CliRunner,
+    request: pytest.FixtureRequest,
+    fault_proxy: Proxied,
+    issuer: ScriptedServer,
+    tmp_path: Path,
+    kind: str,
 ) -> None:
     """Nor are they looked for: a program that fails is not even run, a token not asked for."""
     bucket = public(kind, request)
     proxy = fault_proxy(bucket.endpoint)
     config = modelfetch.home / "config"
     config.write_text(f"[default]\ncredential_process = touch {modelfetch.home / 'was-run'}\n")
-    issuer.say(issuers.google(lambda: "token"))
+    issuer.respond_with(issuers.google_token_endpoint(lambda: "token"))
     env = {
         **google_env("key", modelfetch.home, issuer, proxy.url),
         **at(kind, proxy.url),
@@ -396,8 +415,8 @@ def test_anonymous_sends_no_credentials_even_if_there_are_some(
     if kind == "s3":
         modelfetch.ok("pull", bucket.uri("d/m"), tmp_path / "m", env={**env, **bucket.env, **at(kind, proxy.url)})
 
-    assert tree.read(tmp_path / "d") == {"m": b"model"}
+    assert read_files(tmp_path / "d") == {"m": b"model"}
     assert proxy.requests
     assert [one for one in proxy.requests if identity(one) or "authorization" in one.headers] == []
-    assert issuer.asked == []
+    assert issuer.requests == []
     assert not (modelfetch.home / "was-run").exists()

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from testkit import tree
-from testkit.cli import Cli
+from testkit.cli_runner import CliRunner
+from testkit.file_tree import random_bytes, read_files
 from testkit.stores import S3Bucket, Store
 
 MODEL = {
     "config.json": b"{}",
     "empty": b"",
-    "weights/0.bin": tree.noise(70_000, 1),
-    "weights/deep/1.bin": tree.noise(3, 2),
+    "weights/0.bin": random_bytes(70_000, 1),
+    "weights/deep/1.bin": random_bytes(3, 2),
 }
 
 
@@ -23,7 +23,7 @@ def fill(store: Store, prefix: str, files: dict[str, bytes]) -> None:
         store.put(prefix + name, data)
 
 
-def test_pairs_are_pulled_in_order(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_pairs_are_pulled_in_order(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """As KServe and Seldon call an image: SRC DEST SRC DEST."""
     fill(s3_bucket, "", {"a": b"1", "d/b": b"2"})
 
@@ -38,11 +38,11 @@ def test_pairs_are_pulled_in_order(modelfetch: Cli, s3_bucket: S3Bucket, tmp_pat
         env=s3_bucket.env,
     )
 
-    assert ((tmp_path / "a").read_bytes(), tree.read(tmp_path / "d")) == (b"1", {"b": b"2"})
+    assert ((tmp_path / "a").read_bytes(), read_files(tmp_path / "d")) == (b"1", {"b": b"2"})
     assert [receipt["source"] for receipt in run.receipts] == [s3_bucket.uri("a"), run.receipts[1]["source"]]
 
 
-def test_the_first_pair_that_fails_ends_the_run(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_the_first_pair_that_fails_ends_the_run(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """With its code; what was published before it stays, what comes after it is not begun."""
     s3_bucket.put("a", b"1")
 
@@ -62,38 +62,40 @@ def test_the_first_pair_that_fails_ends_the_run(modelfetch: Cli, s3_bucket: S3Bu
 
 
 @pytest.mark.parametrize("dest", ["LOCAL_MODEL_PATH", "MODELFETCH_DEST"])
-def test_a_config_map_names_bucket_and_path(modelfetch: Cli, store: Store, tmp_path: Path, dest: str) -> None:
+def test_a_config_map_names_bucket_and_path(modelfetch: CliRunner, store: Store, tmp_path: Path, dest: str) -> None:
     """GCS_BUCKET and GCS_MODEL_PATH, or S3_BUCKET and S3_MODEL_PATH; no argument at all."""
     store.put("bankchurn/model.joblib", b"model")
 
-    env = {**store.env, **store.named("bankchurn/model.joblib"), dest: str(tmp_path / "m")}
+    env = {**store.env, **store.model_env("bankchurn/model.joblib"), dest: str(tmp_path / "m")}
     modelfetch.ok("pull", env=env)
 
     assert (tmp_path / "m").read_bytes() == b"model"
 
 
-def test_modelfetch_source_goes_before_bucket_and_path(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_modelfetch_source_goes_before_bucket_and_path(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
     """The order of the contract."""
     fill(s3_bucket, "", {"a": b"1", "b": b"2"})
 
-    env = {**s3_bucket.named("a"), "MODELFETCH_SOURCE": s3_bucket.uri("b"), "MODELFETCH_DEST": str(tmp_path / "m")}
+    env = {**s3_bucket.model_env("a"), "MODELFETCH_SOURCE": s3_bucket.uri("b"), "MODELFETCH_DEST": str(tmp_path / "m")}
     modelfetch.ok("pull", env={**s3_bucket.env, **env})
 
     assert (tmp_path / "m").read_bytes() == b"2"
 
 
-def test_arguments_go_before_the_environment(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_arguments_go_before_the_environment(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """Flags beat environment."""
     fill(s3_bucket, "", {"a": b"1", "b": b"2"})
 
-    env = {**s3_bucket.env, **s3_bucket.named("a"), "LOCAL_MODEL_PATH": str(tmp_path / "a")}
+    env = {**s3_bucket.env, **s3_bucket.model_env("a"), "LOCAL_MODEL_PATH": str(tmp_path / "a")}
     modelfetch.ok("pull", s3_bucket.uri("b"), tmp_path / "b", env=env)
 
     assert (tmp_path / "b").read_bytes() == b"2"
     assert not (tmp_path / "a").exists()
 
 
-def test_an_empty_variable_is_an_unset_one(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_an_empty_variable_is_an_unset_one(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """ConfigMaps and Compose files set what they do not use to nothing."""
     s3_bucket.put("m", b"model")
     unused = ("S3_BUCKET", "S3_MODEL_PATH", "GCS_BUCKET", "GCS_MODEL_PATH", "MODELFETCH_SOURCE", "MODELFETCH_SHA256")
@@ -101,7 +103,7 @@ def test_an_empty_variable_is_an_unset_one(modelfetch: Cli, s3_bucket: S3Bucket,
 
     empty = dict.fromkeys(unused + more, "")
     modelfetch.ok(
-        "pull", env={**s3_bucket.env, **empty, **s3_bucket.named("m"), "LOCAL_MODEL_PATH": str(tmp_path / "m")}
+        "pull", env={**s3_bucket.env, **empty, **s3_bucket.model_env("m"), "LOCAL_MODEL_PATH": str(tmp_path / "m")}
     )
 
     assert (tmp_path / "m").read_bytes() == b"model"
@@ -120,7 +122,7 @@ def test_an_empty_variable_is_an_unset_one(modelfetch: Cli, s3_bucket: S3Bucket,
     ],
 )
 def test_an_unclear_environment_is_a_config_error_that_names_the_variables(
-    modelfetch: Cli, tmp_path: Path, env: dict[str, str], named: list[str]
+    modelfetch: CliRunner, tmp_path: Path, env: dict[str, str], named: list[str]
 ) -> None:
     """Both clouds, none, or half of one."""
     run = modelfetch("pull", env={**env, "LOCAL_MODEL_PATH": str(tmp_path / "m")})
@@ -129,7 +131,7 @@ def test_an_unclear_environment_is_a_config_error_that_names_the_variables(
     assert [name for name in named if name not in run.error["message"] + run.error["hint"]] == []
 
 
-def test_no_destination_is_a_config_error(modelfetch: Cli) -> None:
+def test_no_destination_is_a_config_error(modelfetch: CliRunner) -> None:
     """It names the variable that is missing."""
     run = modelfetch("pull", env={"S3_BUCKET": "a", "S3_MODEL_PATH": "m"})
 
@@ -137,7 +139,7 @@ def test_no_destination_is_a_config_error(modelfetch: Cli) -> None:
     assert "LOCAL_MODEL_PATH" in run.error["message"] + run.error["hint"]
 
 
-def test_kserves_names_for_an_s3_endpoint_are_read(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_kserves_names_for_an_s3_endpoint_are_read(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """S3_ENDPOINT is host and port, S3_USE_HTTPS=0 makes it http."""
     s3_bucket.put("m", b"model")
     env = {**s3_bucket.env, "S3_ENDPOINT": s3_bucket.endpoint.removeprefix("http://"), "S3_USE_HTTPS": "0"}
@@ -157,7 +159,7 @@ def test_kserves_names_for_an_s3_endpoint_are_read(modelfetch: Cli, s3_bucket: S
     ],
 )
 def test_a_public_bucket_needs_no_credentials_if_asked_so(
-    modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path, flags: list[str], env: dict[str, str]
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path, flags: list[str], env: dict[str, str]
 ) -> None:
     """By flag, by variable, by KServe's variable; object and directory."""
     if s3_bucket.server.kind == "moto":
@@ -178,4 +180,4 @@ def test_a_public_bucket_needs_no_credentials_if_asked_so(
     modelfetch.ok("pull", *flags, *pairs, env=env)
 
     assert (tmp_path / "m").read_bytes() == b"{}"
-    assert tree.read(tmp_path / "d") == MODEL
+    assert read_files(tmp_path / "d") == MODEL

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from testkit import servers, tree
-from testkit.cli import Cli, Run
-from testkit.faultproxy import FaultProxy
-from testkit.stores import Folder, GCSBucket, S3Bucket, Store
-from testkit.web import Web
+from testkit import servers
+from testkit.cli_runner import CliRunner, Run
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import random_bytes, read_files
+from testkit.https_server import HttpsServer
+from testkit.stores import GCSBucket, ModelFolder, S3Bucket, Store
 
 Proxied = Callable[[str], FaultProxy]
 MEGABYTE = 1_000_000
@@ -30,14 +31,14 @@ def assert_failed(run: Run, code: int, reason: str, *said: str) -> None:
     assert len(run.termination.encode()) <= 4096
     assert [line for line in run.log[:-1] if line["level"] == "error"] == []
     assert run.stdout == ""
-    assert "Traceback" not in run.said
+    assert "Traceback" not in run.all_output
     assert [word for word in said if word not in run.error["message"] + run.error["hint"]] == []
 
 
 # --- not found ------------------------------------------------------------------------------------------------------
 
 
-def test_a_bucket_that_is_not_there(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+def test_a_bucket_that_is_not_there(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """66, and the bucket is named."""
     run = modelfetch("pull", f"{store.scheme}://no-such-bucket-here/m", tmp_path / "m", env=store.env)
 
@@ -45,32 +46,32 @@ def test_a_bucket_that_is_not_there(modelfetch: Cli, store: Store, tmp_path: Pat
     assert run.error["source"] == f"{store.scheme}://no-such-bucket-here/m"
 
 
-def test_an_object_that_is_not_there(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+def test_an_object_that_is_not_there(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """66, and the address is named; a sibling does not stand in for it."""
     store.put("models2/m", b"x")
 
     run = modelfetch("pull", store.uri("models"), tmp_path / "m", env=store.env)
 
     assert_failed(run, 66, "not_found", store.uri("models"))
-    assert tree.read(tmp_path) == {}
+    assert read_files(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
     "version", {"s3": "1fd0fd6a-8d4f-4d19-8f6e-27ea1c2f0a11", "bad": "nonsense", "gs": "12345"}.items()
 )
 def test_a_version_that_is_not_there(
-    modelfetch: Cli, s3_versioned: S3Bucket, gcs_versioned: GCSBucket, tmp_path: Path, version: tuple[str, str]
+    modelfetch: CliRunner, s3_versioned: S3Bucket, gcs_versioned: GCSBucket, tmp_path: Path, version: tuple[str, str]
 ) -> None:
     """66, whether it never was or cannot be."""
     store: Store = gcs_versioned if version[0] == "gs" else s3_versioned
     store.put("m", b"x")
 
-    run = modelfetch("pull", store.pinned("m", version[1]), tmp_path / "m", env=store.env)
+    run = modelfetch("pull", store.pinned_uri("m", version[1]), tmp_path / "m", env=store.env)
 
     assert_failed(run, 66, "not_found", version[1])
 
 
-def test_patterns_that_leave_nothing(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+def test_patterns_that_leave_nothing(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
     """66: no empty model."""
     folder.put("d/a", b"x")
 
@@ -93,7 +94,7 @@ def test_patterns_that_leave_nothing(modelfetch: Cli, folder: Folder, tmp_path: 
     ],
 )
 def test_credentials_that_s3_does_not_take(
-    modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path, change: dict[str, str | None], reason: str, said: str
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path, change: dict[str, str | None], reason: str, said: str
 ) -> None:
     """77, and what to look at; the secrets stay secret."""
     if s3_bucket.server.kind == "moto":
@@ -104,17 +105,19 @@ def test_credentials_that_s3_does_not_take(
 
     assert_failed(run, 77, reason, said)
     assert [
-        v for k, v in change.items() if v and k in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN") and v in run.said
+        v
+        for k, v in change.items()
+        if v and k in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN") and v in run.all_output
     ] == []
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_what_gcs_refuses(
-    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path, status: int
+    modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path, status: int
 ) -> None:
     """77, and it is not tried again and again."""
     proxy = fault_proxy(gcs_bucket.endpoint)
-    proxy.add(status=status, body=b'{"error": {"message": "denied", "code": %d}}' % status, times=None)
+    proxy.add_rule(status=status, body=b'{"error": {"message": "denied", "code": %d}}' % status, times=None)
 
     run = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "m", env=gcs_bucket.env_at(proxy.url))
 
@@ -122,14 +125,14 @@ def test_what_gcs_refuses(
     assert len(proxy.requests) <= 3
 
 
-def test_no_credentials_for_gcs(modelfetch: Cli, tmp_path: Path) -> None:
+def test_no_credentials_for_gcs(modelfetch: CliRunner, tmp_path: Path) -> None:
     """77: never anonymous unless asked."""
     run = modelfetch("pull", "gs://some-bucket/m", tmp_path / "m")
 
     assert_failed(run, 77, "no_credentials", "GOOGLE_APPLICATION_CREDENTIALS", "--anonymous")
 
 
-def test_credentials_may_turn_up_late_in_a_cluster(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_credentials_may_turn_up_late_in_a_cluster(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """In a new pod the metadata server may not be up yet: there, and only there, they are waited for."""
     s3_bucket.put("m", b"model")
     keys = modelfetch.home / "credentials"
@@ -154,7 +157,7 @@ def test_credentials_may_turn_up_late_in_a_cluster(modelfetch: Cli, s3_bucket: S
 # --- network --------------------------------------------------------------------------------------------------------
 
 
-def test_an_endpoint_where_nothing_listens(modelfetch: Cli, tmp_path: Path, unused_port: int) -> None:
+def test_an_endpoint_where_nothing_listens(modelfetch: CliRunner, tmp_path: Path, unused_port: int) -> None:
     """75, for it may come up yet; the endpoint is named, and where it is set."""
     endpoint = f"http://127.0.0.1:{unused_port}"
     env = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_ENDPOINT_URL": endpoint}
@@ -170,7 +173,7 @@ def unused_port() -> int:
     return servers.free_port()
 
 
-def test_an_endpoint_that_is_no_url(modelfetch: Cli, tmp_path: Path) -> None:
+def test_an_endpoint_that_is_no_url(modelfetch: CliRunner, tmp_path: Path) -> None:
     """78, and the variable is named."""
     env = {"AWS_ENDPOINT_URL_S3": "minio:9000", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
 
@@ -180,12 +183,14 @@ def test_an_endpoint_that_is_no_url(modelfetch: Cli, tmp_path: Path) -> None:
 
 
 def test_a_pull_is_tried_as_often_as_asked(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """75 once all tries are spent; each further one is announced with the reason."""
     s3_bucket.put("m", b"x")
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(**s3_bucket.downloads("m"), status=412, times=None)  # replaced: not a matter for the same request again
+    proxy.add_rule(
+        **s3_bucket.download_filter("m"), status=412, times=None
+    )  # replaced: not a matter for the same request again
 
     run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", "--retries", "2", env=s3_bucket.env_at(proxy.url))
 
@@ -193,26 +198,30 @@ def test_a_pull_is_tried_as_often_as_asked(
     assert len([line for line in run.log if line["level"] == "warning"]) == 1
 
 
-def test_the_total_time_has_an_end(modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path) -> None:
+def test_the_total_time_has_an_end(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+) -> None:
     """75 with its own reason, in the middle of a transfer that hangs."""
-    s3_bucket.put("m", tree.noise(MEGABYTE))
+    s3_bucket.put("m", random_bytes(MEGABYTE))
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(**s3_bucket.downloads("m"), stall_after=1000, times=None)
+    proxy.add_rule(**s3_bucket.download_filter("m"), stall_after=1000, times=None)
 
     run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", "--timeout", "3s", env=s3_bucket.env_at(proxy.url))
 
     assert_failed(run, 75, "deadline", "MODELFETCH_TIMEOUT")
-    assert "m" not in tree.read(tmp_path)
+    assert "m" not in read_files(tmp_path)
 
 
-def test_a_certificate_that_nobody_vouches_for(modelfetch: Cli, https_server: Web, tmp_path: Path) -> None:
+def test_a_certificate_that_nobody_vouches_for(
+    modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path
+) -> None:
     """69: trying again does not help, SSL_CERT_FILE does."""
     run = modelfetch("pull", f"{https_server.url}/m", tmp_path / "m")
 
     assert_failed(run, 69, "refused", "SSL_CERT_FILE")
 
 
-def test_urls_that_lead_nowhere(modelfetch: Cli, https_server: Web, tmp_path: Path) -> None:
+def test_urls_that_lead_nowhere(modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path) -> None:
     """66 not found, 69 a loop of redirects, 77 not authorised."""
     https_server.redirects["/loop"] = "/loop"
     missing = modelfetch("pull", f"{https_server.url}/none", tmp_path / "m", env=https_server.env)
@@ -225,11 +234,13 @@ def test_urls_that_lead_nowhere(modelfetch: Cli, https_server: Web, tmp_path: Pa
     assert_failed(refused, 77, "credentials", "MODELFETCH_BEARER_TOKEN")
 
 
-def test_another_refusal_is_final(modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path) -> None:
+def test_another_refusal_is_final(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+) -> None:
     """69: an answer that neither time nor credentials will change."""
     s3_bucket.put("m", b"x")
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(status=451, times=None)
+    proxy.add_rule(status=451, times=None)
 
     run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env_at(proxy.url))
 
@@ -240,24 +251,26 @@ def test_another_refusal_is_final(modelfetch: Cli, s3_bucket: S3Bucket, fault_pr
 
 
 def test_a_disk_that_is_too_small(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmpfs: Callable[..., Path]
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmpfs: Callable[..., Path]
 ) -> None:
     """73 before a byte is fetched, and how much is needed."""
     disk = tmpfs("disk", "size=1m")
-    s3_bucket.put("m", tree.noise(3 * MEGABYTE))
+    s3_bucket.put("m", random_bytes(3 * MEGABYTE))
     proxy = fault_proxy(s3_bucket.endpoint)
 
     run = modelfetch("pull", s3_bucket.uri("m"), disk / "m", env=s3_bucket.env_at(proxy.url))
 
     assert_failed(run, 73, "destination", "3000000")
-    assert proxy.came(**s3_bucket.downloads("m")) == []
+    assert proxy.matching_requests(**s3_bucket.download_filter("m")) == []
     assert not (disk / "m").exists()
 
 
-def test_a_disk_that_fills_up_midway(modelfetch: Cli, https_server: Web, tmpfs: Callable[..., Path]) -> None:
+def test_a_disk_that_fills_up_midway(
+    modelfetch: CliRunner, https_server: HttpsServer, tmpfs: Callable[..., Path]
+) -> None:
     """73, where the size was not known beforehand; nothing passes for a model."""
     disk = tmpfs("disk", "size=1m")
-    https_server.files["/m"] = tree.noise(3 * MEGABYTE)
+    https_server.files["/m"] = random_bytes(3 * MEGABYTE)
     https_server.length = https_server.ranges = False
 
     run = modelfetch("pull", f"{https_server.url}/m", disk / "m", env=https_server.env)
@@ -266,7 +279,9 @@ def test_a_disk_that_fills_up_midway(modelfetch: Cli, https_server: Web, tmpfs: 
     assert not (disk / "m").exists()
 
 
-def test_a_destination_that_cannot_be_written(modelfetch: Cli, folder: Folder, tmpfs: Callable[..., Path]) -> None:
+def test_a_destination_that_cannot_be_written(
+    modelfetch: CliRunner, folder: ModelFolder, tmpfs: Callable[..., Path]
+) -> None:
     """73, and where."""
     folder.put("m", b"x")
     disk = tmpfs("disk", "ro")
@@ -276,7 +291,7 @@ def test_a_destination_that_cannot_be_written(modelfetch: Cli, folder: Folder, t
     assert_failed(run, 73, "destination", str(disk))
 
 
-def test_a_file_where_a_directory_must_go(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+def test_a_file_where_a_directory_must_go(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
     """73: as DEST, above DEST, or where a slash promises a directory."""
     folder.put("d/a", b"x")
     file = tmp_path / "file"
@@ -295,7 +310,9 @@ def test_a_file_where_a_directory_must_go(modelfetch: Cli, folder: Folder, tmp_p
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--max-bytes", "1k"), ("--max-files", "1")])
-def test_more_than_the_budget(modelfetch: Cli, folder: Folder, tmp_path: Path, flag: str, value: str) -> None:
+def test_more_than_the_budget(
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, flag: str, value: str
+) -> None:
     """65, and the variable that would allow it."""
     folder.put("d/a", b"x" * 2000)
     folder.put("d/b", b"x")
@@ -305,7 +322,7 @@ def test_more_than_the_budget(modelfetch: Cli, folder: Folder, tmp_path: Path, f
     assert_failed(run, 65, "budget", "MODELFETCH_" + flag.removeprefix("--").replace("-", "_").upper())
 
 
-def test_a_name_that_no_file_system_takes(modelfetch: Cli, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
+def test_a_name_that_no_file_system_takes(modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
     """65: a segment of more than 255 bytes."""
     gcs_bucket.put("d/" + "x" * 256, b"x")
 
@@ -332,14 +349,14 @@ def test_a_name_that_no_file_system_takes(modelfetch: Cli, gcs_bucket: GCSBucket
         (["gs:///m", "m"], {}, 2, "bucket"),
     ],
 )
-def test_what_makes_no_sense(modelfetch: Cli, args: list[str], env: dict[str, str], code: int, said: str) -> None:
+def test_what_makes_no_sense(modelfetch: CliRunner, args: list[str], env: dict[str, str], code: int, said: str) -> None:
     """2 if it was typed, 78 if it was configured; named as it was given."""
     run = modelfetch("pull", *args, env=env)
 
     assert_failed(run, code, {2: "usage", 78: "config"}[code], said)
 
 
-def test_a_misspelt_variable_is_a_warning(modelfetch: Cli, tmp_path: Path) -> None:
+def test_a_misspelt_variable_is_a_warning(modelfetch: CliRunner, tmp_path: Path) -> None:
     """With the nearest real name; what Kubernetes injects for a Service called modelfetch passes in silence."""
     (tmp_path / "from").write_bytes(b"x")
     injected = {
@@ -360,12 +377,12 @@ def test_a_misspelt_variable_is_a_warning(modelfetch: Cli, tmp_path: Path) -> No
 # --- how it is told -------------------------------------------------------------------------------------------------
 
 
-def test_a_traceback_is_shown_on_request(modelfetch: Cli, tmp_path: Path) -> None:
+def test_a_traceback_is_shown_on_request(modelfetch: CliRunner, tmp_path: Path) -> None:
     """`--debug` is for whoever looks for the cause."""
     assert "Traceback" in modelfetch("pull", "/no/such/file", tmp_path / "m", "--debug").stderr
 
 
-def test_a_termination_message_has_room_in_kubernetes(modelfetch: Cli, tmp_path: Path) -> None:
+def test_a_termination_message_has_room_in_kubernetes(modelfetch: CliRunner, tmp_path: Path) -> None:
     """4096 bytes at most, and still JSON."""
     run = modelfetch("pull", "/" + "é/" * 4000, tmp_path / "m")
 
@@ -374,7 +391,7 @@ def test_a_termination_message_has_room_in_kubernetes(modelfetch: Cli, tmp_path:
     assert json.loads(run.termination)["code"] == run.code
 
 
-def test_a_termination_log_is_not_made_where_there_is_none(modelfetch: Cli, tmp_path: Path) -> None:
+def test_a_termination_log_is_not_made_where_there_is_none(modelfetch: CliRunner, tmp_path: Path) -> None:
     """Outside Kubernetes nothing is written to /dev; one that cannot be written changes nothing."""
     env: dict[str, str | None] = {"MODELFETCH_TERMINATION_LOG": None}
     default = modelfetch("pull", "/no/such/file", tmp_path / "m", env=env)
@@ -389,7 +406,7 @@ def test_a_termination_log_is_not_made_where_there_is_none(modelfetch: Cli, tmp_
 
 @pytest.mark.parametrize(("signum", "code", "kind"), [(signal.SIGTERM, 143, "s3"), (signal.SIGINT, 130, "gcs")])
 def test_a_signal_ends_it_and_leaves_nothing_half_published(
-    modelfetch: Cli,
+    modelfetch: CliRunner,
     request: pytest.FixtureRequest,
     fault_proxy: Proxied,
     tmp_path: Path,
@@ -399,30 +416,30 @@ def test_a_signal_ends_it_and_leaves_nothing_half_published(
 ) -> None:
     """At once, although the transfer hangs and may do so for 30 s."""
     store: Store = request.getfixturevalue(f"{kind}_bucket")
-    store.put("m", tree.noise(MEGABYTE))
+    store.put("m", random_bytes(MEGABYTE))
     proxy = fault_proxy(store.endpoint)
-    proxy.add(**store.downloads("m"), stall_after=500_000)
+    proxy.add_rule(**store.download_filter("m"), stall_after=500_000)
     running = modelfetch.start("pull", store.uri("m"), tmp_path / "m", env=store.env_at(proxy.url))
-    proxy.wait_for(lambda: proxy.sent() >= 500_000)
+    proxy.wait_for(lambda: proxy.sent_bytes() >= 500_000)
 
-    run = running.signal(signum, timeout=10)
+    run = running.send_signal(signum, timeout=10)
 
     assert_failed(run, code, "interrupted")
     assert not (tmp_path / "m").exists()
 
 
 def test_sigterm_ends_it_as_process_1(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """In a container it has no default handler for signals."""
     if subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True, check=False).returncode:
         pytest.skip("a pid namespace needs root")
-    s3_bucket.put("m", tree.noise(MEGABYTE))
+    s3_bucket.put("m", random_bytes(MEGABYTE))
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(**s3_bucket.downloads("m"), stall_after=500_000)
+    proxy.add_rule(**s3_bucket.download_filter("m"), stall_after=500_000)
     modelfetch.prefix = ["unshare", "--pid", "--fork", "--kill-child"]
     running = modelfetch.start("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env_at(proxy.url))
-    proxy.wait_for(lambda: proxy.sent() >= 500_000)
+    proxy.wait_for(lambda: proxy.sent_bytes() >= 500_000)
     unshare = running.process.pid
     init = int(Path(f"/proc/{unshare}/task/{unshare}/children").read_text())
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from testkit import tree
-from testkit.cli import Cli
+from testkit.cli_runner import CliRunner
+from testkit.file_tree import random_bytes, read_files, sha256_hex
 from testkit.stores import GCSBucket, S3Bucket, Store
 
 
@@ -30,7 +30,7 @@ ODD = [
 ]
 
 
-def test_names_are_taken_literally(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+def test_names_are_taken_literally(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """Signs that mean something in URLs, shells or globs mean nothing in a name."""
     files = {name: name.encode() for name in ODD}
     fill(store, "dir/", files)
@@ -38,11 +38,11 @@ def test_names_are_taken_literally(modelfetch: Cli, store: Store, tmp_path: Path
 
     modelfetch.ok("pull", *pairs, store.uri("dir/"), tmp_path / "d", env=store.env)
 
-    assert tree.read(tmp_path / "d") == files
+    assert read_files(tmp_path / "d") == files
     assert [(tmp_path / f"{number}").read_bytes().decode() for number in range(len(ODD))] == ODD
 
 
-def test_digits_after_a_hash_belong_to_a_name_on_s3(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_digits_after_a_hash_belong_to_a_name_on_s3(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """S3 has no generations."""
     s3_bucket.put("m#2", b"two")
 
@@ -53,7 +53,7 @@ def test_digits_after_a_hash_belong_to_a_name_on_s3(modelfetch: Cli, s3_bucket: 
 
 @pytest.mark.parametrize("key", ["../../evil", "a//b", "./b", "a\\b", "new\nline", "/absolute"])
 def test_a_key_that_does_not_name_its_path_is_refused(
-    modelfetch: Cli, gcs_bucket: GCSBucket, tmp_path: Path, key: str
+    modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path, key: str
 ) -> None:
     """The key is named, and `--exclude` is the way round it."""
     fill(gcs_bucket, "p/", {"good": b"1", key: b"2"})
@@ -63,19 +63,21 @@ def test_a_key_that_does_not_name_its_path_is_refused(
     assert (run.code, run.error["reason"]) == (65, "unsafe_name")
     assert key.replace("\n", "\\n") in run.error["message"].replace("\\\\", "\\")
     assert "--exclude" in run.error["hint"]
-    assert tree.read(tmp_path) == {}
+    assert read_files(tmp_path) == {}
 
 
-def test_an_unsafe_key_can_be_excluded(modelfetch: Cli, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
+def test_an_unsafe_key_can_be_excluded(modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
     """As the hint says."""
     fill(gcs_bucket, "", {"p/good": b"1", "p/../../evil": b"2"})
 
     modelfetch.ok("pull", gcs_bucket.uri("p/"), tmp_path / "m", "--exclude", "*evil*", env=gcs_bucket.env)
 
-    assert tree.read(tmp_path) == {"m/good": b"1"}
+    assert read_files(tmp_path) == {"m/good": b"1"}
 
 
-def test_a_file_and_a_directory_of_one_name_are_refused(modelfetch: Cli, flat_store: Store, tmp_path: Path) -> None:
+def test_a_file_and_a_directory_of_one_name_are_refused(
+    modelfetch: CliRunner, flat_store: Store, tmp_path: Path
+) -> None:
     """An object flat_store keeps `a` and `a/b`; a file system cannot."""
     fill(flat_store, "m/", {"a": b"1", "a/b": b"2"})
 
@@ -84,20 +86,20 @@ def test_a_file_and_a_directory_of_one_name_are_refused(modelfetch: Cli, flat_st
     assert (run.code, run.error["reason"]) == (65, "unsafe_name")
 
 
-def test_gzip_encoded_objects_of_gcs_are_decoded(modelfetch: Cli, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
+def test_gzip_encoded_objects_of_gcs_are_decoded(modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
     """The contentEncoding tells how it is stored, not what it is; the receipt is of the decoded file."""
-    data = tree.noise(50_000)
+    data = random_bytes(50_000)
     gcs_bucket.put("m.bin", gzip.compress(data), content_encoding="gzip")
 
     run = modelfetch.ok("pull", gcs_bucket.uri("m.bin"), tmp_path / "m", "--output", "json", env=gcs_bucket.env)
 
     assert (tmp_path / "m").read_bytes() == data
-    assert run.receipt["files"] == [{"path": "m", "size": len(data), "sha256": tree.sha256(data)}]
+    assert run.receipt["files"] == [{"path": "m", "size": len(data), "sha256": sha256_hex(data)}]
 
 
-def test_gzip_encoded_objects_of_s3_stay_as_stored(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_gzip_encoded_objects_of_s3_stay_as_stored(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """S3 never decodes; the stored bytes are the model."""
-    data = gzip.compress(tree.noise(50_000), mtime=0)
+    data = gzip.compress(random_bytes(50_000), mtime=0)
     s3_bucket.put("m.bin", data, ContentEncoding="gzip")
 
     modelfetch.ok("pull", s3_bucket.uri("m.bin"), tmp_path / "m", env=s3_bucket.env)

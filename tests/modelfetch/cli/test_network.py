@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from testkit import servers, tree
-from testkit.cli import Cli
-from testkit.faultproxy import FaultProxy
+from testkit import servers
+from testkit.cli_runner import CliRunner
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import random_bytes
+from testkit.https_server import HttpsServer
 from testkit.stores import S3Bucket, Store
-from testkit.web import Web
 
-DATA = tree.noise(100_000)
+DATA = random_bytes(100_000)
 
 
 def test_a_proxy_carries_questions_and_bytes(
-    modelfetch: Cli, store: Store, fault_proxy: Callable[..., FaultProxy], tmp_path: Path
+    modelfetch: CliRunner, store: Store, fault_proxy: Callable[..., FaultProxy], tmp_path: Path
 ) -> None:
     """HTTP_PROXY is used for all of it; NO_PROXY goes round it for all of it."""
     store.put("m", DATA)
@@ -24,7 +25,7 @@ def test_a_proxy_carries_questions_and_bytes(
     modelfetch.ok(
         "pull", store.uri("m"), tmp_path / "m", env={**store.env, "HTTP_PROXY": proxy.url, "http_proxy": proxy.url}
     )
-    through = len(proxy.requests), proxy.sent(store.downloads("m")["path"])
+    through = len(proxy.requests), proxy.sent_bytes(store.download_filter("m")["path"])
     no_proxy = {"http_proxy": proxy.url, "no_proxy": "127.0.0.1"}
     modelfetch.ok("pull", store.uri("m"), tmp_path / "n", env={**store.env, **no_proxy})
 
@@ -39,10 +40,10 @@ def test_a_proxy_carries_questions_and_bytes(
     [("s3", "AWS_CA_BUNDLE"), ("s3", "SSL_CERT_FILE"), ("gcs", "REQUESTS_CA_BUNDLE"), ("gcs", "SSL_CERT_FILE")],
 )
 def test_a_private_authority_is_trusted_for_questions_and_bytes(
-    modelfetch: Cli,
+    modelfetch: CliRunner,
     request: pytest.FixtureRequest,
     fault_proxy: Callable[..., FaultProxy],
-    https_server: Web,
+    https_server: HttpsServer,
     tmp_path: Path,
     kind: str,
     variable: str,
@@ -59,7 +60,11 @@ def test_a_private_authority_is_trusted_for_questions_and_bytes(
 
 
 def test_a_store_that_nobody_vouches_for_is_refused(
-    modelfetch: Cli, store: Store, fault_proxy: Callable[..., FaultProxy], https_server: Web, tmp_path: Path
+    modelfetch: CliRunner,
+    store: Store,
+    fault_proxy: Callable[..., FaultProxy],
+    https_server: HttpsServer,
+    tmp_path: Path,
 ) -> None:
     """69 at once, and which variable would help; not a minute of retries."""
     secure = fault_proxy(store.endpoint, https_server.tls)
@@ -71,7 +76,7 @@ def test_a_store_that_nobody_vouches_for_is_refused(
     assert len(run.log) == 1
 
 
-def test_a_proxy_that_is_not_there_is_named(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_a_proxy_that_is_not_there_is_named(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """75, and HTTPS_PROXY as the thing to look at."""
     nowhere = f"http://127.0.0.1:{servers.free_port()}"
 

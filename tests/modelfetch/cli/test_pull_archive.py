@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from testkit import tree
-from testkit.cli import Cli
-from testkit.stores import Folder, S3Bucket, Store
+from testkit.cli_runner import CliRunner
+from testkit.file_tree import directory_digest, pack_tar, pack_tar_gz, random_bytes, read_files
+from testkit.stores import ModelFolder, S3Bucket, Store
 
 zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
-MODEL = {"config.json": b"{}", "empty": b"", "weights/0.bin": tree.noise(200_000)}
+MODEL = {"config.json": b"{}", "empty": b"", "weights/0.bin": random_bytes(200_000)}
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -29,7 +29,7 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return sink.getvalue()
 
 
-PLAIN = tree.tar(MODEL)
+PLAIN = pack_tar(MODEL)
 ARCHIVES = {
     "m.tar": PLAIN,
     "m.tar.gz": gzip.compress(PLAIN),
@@ -47,7 +47,7 @@ MODELS = {
 }
 
 
-def test_every_format_is_unpacked_on_every_store(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+def test_every_format_is_unpacked_on_every_store(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """Content decides which it is."""
     for name, data in ARCHIVES.items():
         store.put(name, data)
@@ -55,11 +55,11 @@ def test_every_format_is_unpacked_on_every_store(modelfetch: Cli, store: Store, 
 
     run = modelfetch.ok("pull", *pairs, "--output", "json", env=store.env)
 
-    assert [name for name in ARCHIVES if tree.read(tmp_path / name.replace(".", "-")) != MODEL] == []
-    assert {receipt["digest"] for receipt in run.receipts} == {tree.digest(MODEL)}
+    assert [name for name in ARCHIVES if read_files(tmp_path / name.replace(".", "-")) != MODEL] == []
+    assert {receipt["digest"] for receipt in run.receipts} == {directory_digest(MODEL)}
 
 
-def test_models_that_are_compressed_are_no_archives(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+def test_models_that_are_compressed_are_no_archives(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
     """A zip called .pt is PyTorch's, a gzip called .joblib.gz is joblib's: they stay as they are."""
     for name, data in MODELS.items():
         folder.put(name, data)
@@ -67,7 +67,7 @@ def test_models_that_are_compressed_are_no_archives(modelfetch: Cli, folder: Fol
 
     modelfetch.ok("pull", *pairs)
 
-    assert tree.read(tmp_path) == MODELS
+    assert read_files(tmp_path) == MODELS
 
 
 def hostile(name: str, **attributes: object) -> bytes:
@@ -100,7 +100,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("data", BAD.values(), ids=BAD.keys())
-def test_a_bad_archive_is_refused_whole(modelfetch: Cli, folder: Folder, tmp_path: Path, data: bytes) -> None:
+def test_a_bad_archive_is_refused_whole(
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, data: bytes
+) -> None:
     """65, and not one member of it is published."""
     folder.put("m.tar.gz", data)
 
@@ -113,7 +115,9 @@ def test_a_bad_archive_is_refused_whole(modelfetch: Cli, folder: Folder, tmp_pat
     assert not (tmp_path / "x" / "evil").exists()
 
 
-def test_a_name_that_promises_too_much_can_be_overruled(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+def test_a_name_that_promises_too_much_can_be_overruled(
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
+) -> None:
     """`--no-extract` is the hint, and it works."""
     folder.put("m.tar.gz", BAD["no archive"])
 
@@ -126,10 +130,10 @@ def test_a_name_that_promises_too_much_can_be_overruled(modelfetch: Cli, folder:
 
 @pytest.mark.parametrize(("flag", "value"), [("--max-bytes", "100k"), ("--max-files", "2"), ("--max-ratio", "10")])
 def test_an_archive_that_swells_is_stopped(
-    modelfetch: Cli, folder: Folder, tmp_path: Path, flag: str, value: str
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, flag: str, value: str
 ) -> None:
     """65 by its budgets, of which the message names the one to raise."""
-    folder.put("m.tar.gz", tree.tar_gz({"a": bytes(3_000_000), "b": b"1", "c": b"2"}))
+    folder.put("m.tar.gz", pack_tar_gz({"a": bytes(3_000_000), "b": b"1", "c": b"2"}))
 
     run = modelfetch("pull", folder.uri("m.tar.gz"), tmp_path / "d", flag, value)
 
@@ -139,9 +143,9 @@ def test_an_archive_that_swells_is_stopped(
 
 
 @pytest.mark.slow
-def test_large_models_arrive_in_little_memory(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_large_models_arrive_in_little_memory(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """A 300 MB object and a 100 MB archive, in under 200 MiB of peak memory."""
-    block = tree.noise(1_000_000)
+    block = random_bytes(1_000_000)
     with (tmp_path / "object").open("wb") as file:
         file.writelines(block for _ in range(300))
     with tarfile.open(tmp_path / "archive", "w:gz", compresslevel=0) as archive:

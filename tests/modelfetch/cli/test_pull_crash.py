@@ -8,26 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from testkit import tree
-from testkit.cli import Cli, Running
-from testkit.faultproxy import FaultProxy
+from testkit.cli_runner import CliRunner, RunningCommand
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import STAGING_NAME, pack_tar, random_bytes, read_files
 from testkit.stores import S3Bucket, Store
 
 Proxied = Callable[[str], FaultProxy]
-BIG = tree.noise(24_000_000)
+BIG = random_bytes(24_000_000)
 LATE = 23_000_000  # an offset in the last part of it
 
 
 def leftovers(root: Path) -> list[str]:
     """What is left in any staging area below a directory; an empty lock file is none."""
-    found = [path for area in root.rglob(tree.STAGING) for path in area.rglob("*")]
+    found = [path for area in root.rglob(STAGING_NAME) for path in area.rglob("*")]
     return [path.name for path in found if path.is_dir() or path.stat().st_size]
 
 
-def begun(modelfetch: Cli, store: Store, proxy: FaultProxy, dest: Path) -> Running:
+def begun(modelfetch: CliRunner, store: Store, proxy: FaultProxy, dest: Path) -> RunningCommand:
     """A pull of BIG of which most has arrived, while the rest does not come."""
     store.put("m", BIG)
-    proxy.add(**store.downloads("m"), covers=LATE, stall_after=0)
+    proxy.add_rule(**store.download_filter("m"), covers=LATE, stall_after=0)
     running = modelfetch.start("pull", store.uri("m"), dest, "--connections", "2", env=store.env_at(proxy.url))
     running.wait_for_bytes(14_000_000)
     return running
@@ -35,7 +35,7 @@ def begun(modelfetch: Cli, store: Store, proxy: FaultProxy, dest: Path) -> Runni
 
 @pytest.mark.parametrize(("kind", "signum"), [("s3", signal.SIGTERM), ("s3", signal.SIGKILL), ("gcs", signal.SIGKILL)])
 def test_a_pull_that_was_killed_is_resumed(
-    modelfetch: Cli,
+    modelfetch: CliRunner,
     request: pytest.FixtureRequest,
     fault_proxy: Proxied,
     tmp_path: Path,
@@ -45,8 +45,8 @@ def test_a_pull_that_was_killed_is_resumed(
     """The next one fetches only what is missing, and sweeps up."""
     store: Store = request.getfixturevalue(f"{kind}_bucket")
     proxy = fault_proxy(store.endpoint)
-    killed = begun(modelfetch, store, proxy, tmp_path / "m").signal(signum)
-    half_published = tree.read(tmp_path).keys() & {"m"}
+    killed = begun(modelfetch, store, proxy, tmp_path / "m").send_signal(signum)
+    half_published = read_files(tmp_path).keys() & {"m"}
     proxy.clear()
 
     run = modelfetch.ok("pull", store.uri("m"), tmp_path / "m", "--output", "json", env=store.env_at(proxy.url))
@@ -55,18 +55,20 @@ def test_a_pull_that_was_killed_is_resumed(
     assert not half_published
     assert (tmp_path / "m").read_bytes() == BIG
     assert run.receipt["resumed_bytes"] > 0
-    assert proxy.sent() <= len(BIG) - run.receipt["resumed_bytes"] + 100_000  # a listing's or an error's few bytes
+    assert (
+        proxy.sent_bytes() <= len(BIG) - run.receipt["resumed_bytes"] + 100_000
+    )  # a listing's or an error's few bytes
     assert leftovers(tmp_path) == []
 
 
 def test_another_version_is_not_mixed_with_what_had_arrived(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """Resumed only if the version is still the same."""
     proxy = fault_proxy(s3_bucket.endpoint)
-    begun(modelfetch, s3_bucket, proxy, tmp_path / "m").signal(signal.SIGKILL)
+    begun(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
     proxy.clear()
-    new = tree.noise(len(BIG), 7)
+    new = random_bytes(len(BIG), 7)
     s3_bucket.put("m", new)
 
     run = modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", "--output", "json", env=s3_bucket.env_at(proxy.url))
@@ -77,11 +79,11 @@ def test_another_version_is_not_mixed_with_what_had_arrived(
 
 
 def test_bytes_that_were_damaged_between_two_runs_are_not_trusted(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """Whatever happens to the staged bytes, the store's checksum has the last word."""
     proxy = fault_proxy(s3_bucket.endpoint)
-    begun(modelfetch, s3_bucket, proxy, tmp_path / "m").signal(signal.SIGKILL)
+    begun(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
     proxy.clear()
     parts = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size >= len(BIG)]
     for part in parts:
@@ -96,7 +98,7 @@ def test_bytes_that_were_damaged_between_two_runs_are_not_trusted(
 
 
 def test_an_old_model_stays_until_the_new_one_is_whole(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """A pull that dies leaves the old one with its receipt."""
     proxy = fault_proxy(s3_bucket.endpoint)
@@ -104,47 +106,47 @@ def test_an_old_model_stays_until_the_new_one_is_whole(
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env)
     before = (tmp_path / "m.modelfetch.json").read_bytes()
 
-    begun(modelfetch, s3_bucket, proxy, tmp_path / "m").signal(signal.SIGKILL)
+    begun(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
 
     assert (tmp_path / "m").read_bytes() == b"old"
     assert (tmp_path / "m.modelfetch.json").read_bytes() == before
 
 
 def test_an_archive_that_was_cut_short_leaves_nothing(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """Members that were already unpacked are not published; the next pull has the whole."""
-    files = {f"{number}.bin": tree.noise(2_000_000, number) for number in range(10)}
-    s3_bucket.put("m.tar", tree.tar(files))
+    files = {f"{number}.bin": random_bytes(2_000_000, number) for number in range(10)}
+    s3_bucket.put("m.tar", pack_tar(files))
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(**s3_bucket.downloads("m.tar"), covers=19_000_000, stall_after=0)
+    proxy.add_rule(**s3_bucket.download_filter("m.tar"), covers=19_000_000, stall_after=0)
     running = modelfetch.start("pull", s3_bucket.uri("m.tar"), tmp_path / "d", env=s3_bucket.env_at(proxy.url))
     running.wait_for_bytes(8_000_000)
 
-    running.signal(signal.SIGKILL)
+    running.send_signal(signal.SIGKILL)
     half_published = (tmp_path / "d").exists()
     modelfetch.ok("pull", s3_bucket.uri("m.tar"), tmp_path / "d", env=s3_bucket.env)
 
     assert not half_published
-    assert tree.read(tmp_path / "d") == files
+    assert read_files(tmp_path / "d") == files
     assert leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize("key", ["m", "d/"])
 def test_of_two_pulls_at_once_the_second_waits_and_finds_it_done(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path, key: str
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path, key: str
 ) -> None:
     """Both succeed; the bytes are fetched once."""
-    files = {"d/a": tree.noise(1000, 1), "d/b": tree.noise(1000, 2), "m": tree.noise(1000, 3)}
+    files = {"d/a": random_bytes(1000, 1), "d/b": random_bytes(1000, 2), "m": random_bytes(1000, 3)}
     for name, data in files.items():
         s3_bucket.put(name, data)
     proxy = fault_proxy(s3_bucket.endpoint)
     hold = threading.Event()
-    proxy.add(**s3_bucket.downloads(), before=lambda: hold.wait(30))
+    proxy.add_rule(**s3_bucket.download_filter(), before=lambda: hold.wait(30))
     args = ("pull", s3_bucket.uri(key), tmp_path / "x", "--output", "json")
 
     first = modelfetch.start(*args, env=s3_bucket.env_at(proxy.url))
-    proxy.wait_for(lambda: proxy.came(**s3_bucket.downloads()))
+    proxy.wait_for(lambda: proxy.matching_requests(**s3_bucket.download_filter()))
     second = modelfetch.start(*args, env=s3_bucket.env_at(proxy.url))
     second.wait_for(lambda: any("another pull" in line["message"] for line in second.log))
     hold.set()
@@ -153,24 +155,26 @@ def test_of_two_pulls_at_once_the_second_waits_and_finds_it_done(
     assert [run.code for run in runs] == [0, 0]
     assert runs[0].receipt == runs[1].receipt
     wanted = [data for name, data in files.items() if name.startswith(key)]
-    assert sum(request.sent for request in proxy.came(**s3_bucket.downloads())) == sum(map(len, wanted))
+    assert sum(request.sent for request in proxy.matching_requests(**s3_bucket.download_filter())) == sum(
+        map(len, wanted)
+    )
 
 
 def test_two_pulls_into_one_directory_do_not_disturb_each_other(
-    modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
 ) -> None:
     """Different models, one DEST/."""
     for name in "abcd":
-        s3_bucket.put(name, tree.noise(3_000_000, ord(name)))
+        s3_bucket.put(name, random_bytes(3_000_000, ord(name)))
 
     runs = [modelfetch.start("pull", s3_bucket.uri(name), f"{tmp_path}/", env=s3_bucket.env) for name in "abcd"]
 
     assert [run.finish().code for run in runs] == [0] * 4
-    assert tree.read(tmp_path) == {name: tree.noise(3_000_000, ord(name)) for name in "abcd"}
+    assert read_files(tmp_path) == {name: random_bytes(3_000_000, ord(name)) for name in "abcd"}
     assert leftovers(tmp_path) == []
 
 
-def test_a_reader_sees_the_old_model_or_the_new_one(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_a_reader_sees_the_old_model_or_the_new_one(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """Whoever opens the directory while it is updated finds files of one version, or finds them gone with it."""
     names = [f"{number:02}" for number in range(30)]
     versions = [dict.fromkeys(names, b"%d" % version) for version in (1, 2)]
@@ -200,5 +204,5 @@ def test_a_reader_sees_the_old_model_or_the_new_one(modelfetch: Cli, s3_bucket: 
     reader.join()
 
     assert run.code == 0
-    assert tree.read(tmp_path / "d") == versions[1]
+    assert read_files(tmp_path / "d") == versions[1]
     assert seen <= {frozenset({b"1"}), frozenset({b"2"})}

@@ -3,25 +3,27 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from testkit import tree
-from testkit.cli import Cli
-from testkit.faultproxy import FaultProxy
+from testkit.cli_runner import CliRunner
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import random_bytes
 from testkit.stores import Store
 
-LARGE = tree.noise(30_000_000)
+LARGE = random_bytes(30_000_000)
 
 
 def test_a_broken_request_goes_on_where_it_stopped(
-    modelfetch: Cli, store: Store, fault_proxy: Callable[[str], FaultProxy], tmp_path: Path
+    modelfetch: CliRunner, store: Store, fault_proxy: Callable[[str], FaultProxy], tmp_path: Path
 ) -> None:
     """The bytes that had come are not fetched again; the receipt counts the retries."""
     store.put("large.bin", LARGE)
     proxy = fault_proxy(store.endpoint)
-    cut = proxy.add(**store.downloads("large.bin"), cut_after=3_000_000, times=3)
+    cut = proxy.add_rule(**store.download_filter("large.bin"), cut_after=3_000_000, times=3)
 
     run = modelfetch.ok("pull", store.uri("large.bin"), tmp_path / "m", "--output", "json", env=store.env_at(proxy.url))
 
-    assert cut.used == 3
+    assert cut.hits == 3
     assert (tmp_path / "m").read_bytes() == LARGE
-    assert proxy.sent(store.downloads("large.bin")["path"]) < len(LARGE) + 3_000_000  # what was under way as it broke
+    assert (
+        proxy.sent_bytes(store.download_filter("large.bin")["path"]) < len(LARGE) + 3_000_000
+    )  # what was under way as it broke
     assert run.receipt["retries"] == 3

@@ -10,20 +10,29 @@ from typing import Any
 
 import pytest
 
-from testkit import tree
-from testkit.cli import Cli
-from testkit.faultproxy import FaultProxy
-from testkit.stores import Folder, S3Bucket, Store
+from testkit.cli_runner import CliRunner
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import (
+    RECEIPT_NAME,
+    STAGING_NAME,
+    directory_digest,
+    pack_tar_gz,
+    random_bytes,
+    read_files,
+    sha256_hex,
+    write_files,
+)
+from testkit.stores import ModelFolder, S3Bucket, Store
 
 Proxied = Callable[[str], FaultProxy]
-DATA = tree.noise(100_000)
+DATA = random_bytes(100_000)
 V1 = {"config.json": b"{}", "old.bin": b"1", "weights/0.bin": DATA}
 V2 = {"config.json": b"{2}", "new.bin": b"2", "weights/0.bin": DATA[::-1], "weights/1.bin": b""}
 
 
-def fill(store: Store | Folder, prefix: str, files: dict[str, bytes]) -> None:
+def fill(store: Store | ModelFolder, prefix: str, files: dict[str, bytes]) -> None:
     """Make a prefix hold these files and no others."""
-    for key in store.names():
+    for key in store.list_keys():
         if key.startswith(prefix):
             store.delete(key)
     for name, data in files.items():
@@ -32,21 +41,21 @@ def fill(store: Store | Folder, prefix: str, files: dict[str, bytes]) -> None:
 
 def receipt(dest: Path) -> dict[str, Any]:
     """The receipt of a directory, or of a file."""
-    found = dest / tree.RECEIPT if dest.is_dir() else dest.with_name(dest.name + tree.RECEIPT)
+    found = dest / RECEIPT_NAME if dest.is_dir() else dest.with_name(dest.name + RECEIPT_NAME)
     return dict(json.loads(found.read_text()))
 
 
 def staged(root: Path) -> list[Path]:
     """What is left in any staging area below a directory."""
     return [
-        path for area in root.rglob(tree.STAGING) for path in area.rglob("*") if path.is_dir() or path.stat().st_size
+        path for area in root.rglob(STAGING_NAME) for path in area.rglob("*") if path.is_dir() or path.stat().st_size
     ]
 
 
 # --- DEST -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_object_goes_where_cp_would_put_it(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+def test_an_object_goes_where_cp_would_put_it(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
     """To the file DEST; into DEST if that is a directory or ends with a slash."""
     folder.put("a/model.joblib", DATA)
     (tmp_path / "existing").mkdir()
@@ -56,36 +65,36 @@ def test_an_object_goes_where_cp_would_put_it(modelfetch: Cli, folder: Folder, t
     modelfetch.ok("pull", *pairs)
 
     files = {"named.bin": DATA, "existing/model.joblib": DATA, "made/here/model.joblib": DATA}
-    assert tree.read(tmp_path) == files
+    assert read_files(tmp_path) == files
     assert [receipt(tmp_path / name)["files"][0]["path"] for name in files] == [Path(name).name for name in files]
 
 
-def test_an_archive_is_unpacked_into_the_directory(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+def test_an_archive_is_unpacked_into_the_directory(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
     """Into DEST; into its parent if DEST is named like the archive, which is not kept; as it is with --no-extract."""
-    archive = tree.tar_gz(V1)
+    archive = pack_tar_gz(V1)
     folder.put("model.tar.gz", archive)
     uri = folder.uri("model.tar.gz")
 
     modelfetch.ok("pull", uri, tmp_path / "dest", uri, tmp_path / "like" / "model.tar.gz")
     modelfetch.ok("pull", uri, f"{tmp_path}/kept/", "--no-extract")
 
-    assert tree.read(tmp_path / "dest") == V1
-    assert tree.read(tmp_path / "like") == V1
-    assert tree.read(tmp_path / "kept") == {"model.tar.gz": archive}
-    assert receipt(tmp_path / "like")["digest"] == tree.digest(V1)
+    assert read_files(tmp_path / "dest") == V1
+    assert read_files(tmp_path / "like") == V1
+    assert read_files(tmp_path / "kept") == {"model.tar.gz": archive}
+    assert receipt(tmp_path / "like")["digest"] == directory_digest(V1)
 
 
-def test_archives_inside_a_prefix_stay_as_they_are(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+def test_archives_inside_a_prefix_stay_as_they_are(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
     """A directory is published as it is stored."""
-    files = {"model.tar.gz": tree.tar_gz(V1), "readme": b"x"}
+    files = {"model.tar.gz": pack_tar_gz(V1), "readme": b"x"}
     fill(folder, "d/", files)
 
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
 
-    assert tree.read(tmp_path / "d") == files
+    assert read_files(tmp_path / "d") == files
 
 
-def test_a_destination_that_is_a_link_is_followed(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+def test_a_destination_that_is_a_link_is_followed(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
     """The link stays, what it points to is changed: for a directory, and for a file."""
     fill(folder, "d/", V1)
     (tmp_path / "real").mkdir()
@@ -97,11 +106,11 @@ def test_a_destination_that_is_a_link_is_followed(modelfetch: Cli, folder: Folde
 
     assert (tmp_path / "dir").readlink() == Path("real")
     assert (tmp_path / "file").readlink() == Path("elsewhere.bin")
-    assert tree.read(tmp_path / "real") == V1
+    assert read_files(tmp_path / "real") == V1
     assert (tmp_path / "elsewhere.bin").read_bytes() == b"1"
 
 
-def test_modes_are_the_same_whatever_the_umask(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+def test_modes_are_the_same_whatever_the_umask(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
     """0644 and 0755, for the app may run under another uid; receipts too."""
     fill(folder, "d/", V1)
 
@@ -111,7 +120,7 @@ def test_modes_are_the_same_whatever_the_umask(modelfetch: Cli, folder: Folder, 
     found = {
         path.relative_to(tmp_path).as_posix(): path
         for path in (*tmp_path.rglob("*"),)
-        if tree.STAGING not in path.parts
+        if STAGING_NAME not in path.parts
     }
     modes = {name: oct(stat.S_IMODE(path.stat().st_mode)) for name, path in found.items()}
     assert run.code == 0
@@ -119,7 +128,9 @@ def test_modes_are_the_same_whatever_the_umask(modelfetch: Cli, folder: Folder, 
     assert "d/weights" in modes
 
 
-def test_published_files_are_as_old_as_their_receipt(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+def test_published_files_are_as_old_as_their_receipt(
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
+) -> None:
     """Their mtime is the receipt's `finished`, in whole seconds: how readers tell that nobody has touched them."""
     fill(folder, "d/", V1)
 
@@ -133,7 +144,7 @@ def test_published_files_are_as_old_as_their_receipt(modelfetch: Cli, folder: Fo
 
 
 def test_a_second_pull_of_an_object_is_one_request(
-    modelfetch: Cli, store: Store, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """It asks for the version, finds it there, and changes nothing; also if the first went through another address."""
     store.put("m", DATA)
@@ -144,13 +155,13 @@ def test_a_second_pull_of_an_object_is_one_request(
     run = modelfetch.ok("pull", store.uri("m"), tmp_path / "m", "--output", "json", env=store.env_at(proxy.url))
 
     assert len(proxy.requests) == 1
-    assert proxy.came(**store.downloads()) == []
+    assert proxy.matching_requests(**store.download_filter()) == []
     assert ((tmp_path / "m").stat(), (tmp_path / "m.modelfetch.json").read_bytes()) == before
-    assert run.receipt["digest"] == f"sha256:{tree.sha256(DATA)}"
+    assert run.receipt["digest"] == f"sha256:{sha256_hex(DATA)}"
 
 
 def test_a_second_pull_of_a_directory_is_one_listing(
-    modelfetch: Cli, store: Store, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """However many files it has."""
     fill(store, "d/", V1)
@@ -160,24 +171,24 @@ def test_a_second_pull_of_a_directory_is_one_listing(
     modelfetch.ok("pull", store.uri("d/"), tmp_path / "d", env=store.env_at(proxy.url))
 
     assert len(proxy.requests) == 1
-    assert tree.read(tmp_path / "d") == V1
+    assert read_files(tmp_path / "d") == V1
 
 
 def test_a_second_pull_of_an_archive_is_one_request(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """It is neither fetched nor unpacked again."""
-    s3_bucket.put("m.tar.gz", tree.tar_gz(V1))
+    s3_bucket.put("m.tar.gz", pack_tar_gz(V1))
     proxy = fault_proxy(s3_bucket.endpoint)
     modelfetch.ok("pull", s3_bucket.uri("m.tar.gz"), tmp_path / "d", env=s3_bucket.env)
 
     modelfetch.ok("pull", s3_bucket.uri("m.tar.gz"), tmp_path / "d", env=s3_bucket.env_at(proxy.url))
 
     assert len(proxy.requests) == 1
-    assert tree.read(tmp_path / "d") == V1
+    assert read_files(tmp_path / "d") == V1
 
 
-def test_a_new_version_replaces_the_old_one(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_a_new_version_replaces_the_old_one(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """Of a file and of a directory: what the new model lacks goes."""
     s3_bucket.put("m", b"one")
     fill(s3_bucket, "d/", V1)
@@ -189,60 +200,62 @@ def test_a_new_version_replaces_the_old_one(modelfetch: Cli, s3_bucket: S3Bucket
     modelfetch.ok("pull", *pairs, env=s3_bucket.env)
 
     assert (tmp_path / "m").read_bytes() == b"two"
-    assert tree.read(tmp_path / "d") == V2
-    assert receipt(tmp_path / "d")["digest"] == tree.digest(V2)
+    assert read_files(tmp_path / "d") == V2
+    assert receipt(tmp_path / "d")["digest"] == directory_digest(V2)
 
 
 @pytest.mark.parametrize("mounted", [False, True])
 def test_strangers_stay_and_only_our_own_files_go(
-    modelfetch: Cli, folder: Folder, tmp_path: Path, tmpfs: Callable[..., Path], *, mounted: bool
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, tmpfs: Callable[..., Path], *, mounted: bool
 ) -> None:
     """What we did not write we do not delete: in a directory, and in a mount point."""
     dest = tmpfs("d") if mounted else tmp_path / "d"
     fill(folder, "d/", V1)
-    tree.write(dest, {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"})
+    write_files(dest, {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"})
     modelfetch.ok("pull", folder.uri("d/"), dest)
     fill(folder, "d/", V2)
 
     modelfetch.ok("pull", folder.uri("d/"), dest)
 
     strangers = {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"}
-    assert {k: v for k, v in tree.read(dest).items() if not k.startswith(tree.STAGING + "/")} == V2 | strangers
+    assert {k: v for k, v in read_files(dest).items() if not k.startswith(STAGING_NAME + "/")} == V2 | strangers
     assert staged(tmp_path) == []
 
 
 def test_a_mount_point_is_filled_and_updated(
-    modelfetch: Cli, folder: Folder, tmp_path: Path, tmpfs: Callable[..., Path]
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, tmpfs: Callable[..., Path]
 ) -> None:
     """As an emptyDir is: the directory itself cannot be exchanged."""
     dest = tmpfs("volume")
     fill(folder, "d/", V1)
     modelfetch.ok("pull", folder.uri("d/"), dest)
-    first = {k: v for k, v in tree.read(dest).items() if not k.startswith(tree.STAGING + "/")}
+    first = {k: v for k, v in read_files(dest).items() if not k.startswith(STAGING_NAME + "/")}
     fill(folder, "d/", V2)
 
     modelfetch.ok("pull", folder.uri("d/"), dest)
 
     assert first == V1
-    assert {k: v for k, v in tree.read(dest).items() if not k.startswith(tree.STAGING + "/")} == V2
-    assert receipt(dest)["digest"] == tree.digest(V2)
+    assert {k: v for k, v in read_files(dest).items() if not k.startswith(STAGING_NAME + "/")} == V2
+    assert receipt(dest)["digest"] == directory_digest(V2)
 
 
 @pytest.mark.parametrize("name", ["old.bin", "weights"])
-def test_a_strangers_file_in_the_way_is_left_there(modelfetch: Cli, folder: Folder, tmp_path: Path, name: str) -> None:
+def test_a_strangers_file_in_the_way_is_left_there(
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, name: str
+) -> None:
     """Exit code 73; it is named, and nothing else has changed."""
     fill(folder, "d/", V1)
-    tree.write(tmp_path / "d", {name: b"stranger"})
+    write_files(tmp_path / "d", {name: b"stranger"})
 
     run = modelfetch("pull", folder.uri("d/"), tmp_path / "d")
 
     assert (run.code, run.error["reason"]) == (73, "destination")
     assert str(tmp_path / "d" / name) in run.error["message"]
-    assert {k: v for k, v in tree.read(tmp_path / "d").items() if tree.STAGING not in k} == {name: b"stranger"}
+    assert {k: v for k, v in read_files(tmp_path / "d").items() if STAGING_NAME not in k} == {name: b"stranger"}
 
 
 def test_a_strangers_file_at_a_single_destination_is_left_there(
-    modelfetch: Cli, folder: Folder, tmp_path: Path
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
     """A file that no receipt of ours stands beside."""
     folder.put("m", DATA)
@@ -254,7 +267,7 @@ def test_a_strangers_file_at_a_single_destination_is_left_there(
     assert (tmp_path / "m").read_bytes() == b"stranger"
 
 
-def test_two_models_share_a_directory(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_two_models_share_a_directory(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """Each single file has its own receipt; an update of one leaves the other."""
     s3_bucket.put("a", b"a1")
     s3_bucket.put("b", b"b1")
@@ -264,7 +277,7 @@ def test_two_models_share_a_directory(modelfetch: Cli, s3_bucket: S3Bucket, tmp_
 
     modelfetch.ok("pull", s3_bucket.uri("a"), f"{tmp_path}/", env=s3_bucket.env)
 
-    assert tree.read(tmp_path) == {"a": b"a2", "b": b"b1"}
+    assert read_files(tmp_path) == {"a": b"a2", "b": b"b1"}
 
 
 # --- tampering ------------------------------------------------------------------------------------------------------
@@ -282,7 +295,7 @@ def touch(path: Path) -> None:
 
 @pytest.mark.parametrize("tamper", [append, touch, Path.unlink])
 def test_what_was_tampered_with_is_repaired(
-    modelfetch: Cli, folder: Folder, tmp_path: Path, tamper: Callable[[Path], None]
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, tamper: Callable[[Path], None]
 ) -> None:
     """Size and mtime tell; so does a file that is missing."""
     fill(folder, "d/", V1)
@@ -291,10 +304,12 @@ def test_what_was_tampered_with_is_repaired(
 
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
 
-    assert tree.read(tmp_path / "d") == V1
+    assert read_files(tmp_path / "d") == V1
 
 
-def test_recheck_finds_what_size_and_time_do_not_tell(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+def test_recheck_finds_what_size_and_time_do_not_tell(
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
+) -> None:
     """Bytes that went bad on the disk are found by their hash, if asked for, and repaired."""
     folder.put("m", DATA)
     modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
@@ -310,7 +325,7 @@ def test_recheck_finds_what_size_and_time_do_not_tell(modelfetch: Cli, folder: F
     assert (tmp_path / "m").read_bytes() == DATA
 
 
-def test_a_lost_or_damaged_receipt_is_written_anew(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+def test_a_lost_or_damaged_receipt_is_written_anew(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
     """A damaged one counts as none; the file beside it is still ours if it is what the receipt would say."""
     folder.put("m", DATA)
     modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
@@ -320,12 +335,12 @@ def test_a_lost_or_damaged_receipt_is_written_anew(modelfetch: Cli, folder: Fold
     modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
 
     assert (tmp_path / "m").read_bytes() == DATA
-    assert receipt(tmp_path / "m")["digest"] == f"sha256:{tree.sha256(DATA)}"
+    assert receipt(tmp_path / "m")["digest"] == f"sha256:{sha256_hex(DATA)}"
 
 
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_receipt_that_lists_other_files_than_the_model_has_is_not_believed(
-    modelfetch: Cli, folder: Folder, tmp_path: Path, kept: int
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, kept: int
 ) -> None:
     """Whoever wrote it: a pull does not say that the model is there if parts of it are not."""
     fill(folder, "d/", V1)
@@ -333,10 +348,10 @@ def test_a_receipt_that_lists_other_files_than_the_model_has_is_not_believed(
     said = receipt(tmp_path / "d")
     gone = [entry["path"] for entry in said["files"][kept:]]
     said["files"] = said["files"][:kept]
-    (tmp_path / "d" / tree.RECEIPT).write_text(json.dumps(said))
+    (tmp_path / "d" / RECEIPT_NAME).write_text(json.dumps(said))
     for path in gone:
         (tmp_path / "d" / path).unlink()
 
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
 
-    assert tree.read(tmp_path / "d") == V1
+    assert read_files(tmp_path / "d") == V1

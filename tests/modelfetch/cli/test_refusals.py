@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from testkit.cli import Cli, Run
-from testkit.faultproxy import FaultProxy
-from testkit.faults import Request
+from testkit.cli_runner import CliRunner, Run
+from testkit.fault_proxy import FaultProxy
+from testkit.fault_rules import Request
 from testkit.stores import GCSBucket, S3Bucket, Store
 
 Proxied = Callable[[str], FaultProxy]
@@ -79,7 +79,7 @@ OF_GCS = [
 ]
 
 
-def refused(modelfetch: Cli, store: Store, proxy: FaultProxy, dest: Path) -> Run:
+def refused(modelfetch: CliRunner, store: Store, proxy: FaultProxy, dest: Path) -> Run:
     """A pull, tried once."""
     env = {**store.env_at(proxy.url), "MODELFETCH_RETRIES": "1"}
     return modelfetch("pull", store.uri("m"), dest, env=env)
@@ -95,12 +95,12 @@ def assert_refused(run: Run, refusal: Refusal) -> None:
 
 @pytest.mark.parametrize("refusal", OF_S3, ids=str)
 def test_what_s3_refuses(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path, refusal: Refusal
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path, refusal: Refusal
 ) -> None:
     """For good or for a time, and what to do."""
     s3_bucket.put("m", b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(**refusal.as_s3())
+    proxy.add_rule(**refusal.as_s3())
 
     run = refused(modelfetch, s3_bucket, proxy, tmp_path / "m")
 
@@ -110,12 +110,12 @@ def test_what_s3_refuses(
 
 @pytest.mark.parametrize("refusal", OF_GCS, ids=str)
 def test_what_gcs_refuses(
-    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path, refusal: Refusal
+    modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path, refusal: Refusal
 ) -> None:
     """Likewise."""
     gcs_bucket.put("m", b"model")
     proxy = fault_proxy(gcs_bucket.endpoint)
-    proxy.add(**refusal.as_gcs())
+    proxy.add_rule(**refusal.as_gcs())
 
     run = refused(modelfetch, gcs_bucket, proxy, tmp_path / "m")
 
@@ -124,7 +124,7 @@ def test_what_gcs_refuses(
 
 
 def test_a_bucket_in_another_region_is_followed(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """S3 says which with 301: questions and bytes are signed for it from then on."""
     s3_bucket.put("m", b"model")
@@ -135,16 +135,20 @@ def test_a_bucket_in_another_region_is_followed(
 
     region = {"x-amz-bucket-region": "eu-central-1"}
     answer = Refusal("PermanentRedirect", 301, REFUSED, "").as_s3()
-    rule = proxy.add(**{**answer, "headers": region, "when": elsewhere})
+    rule = proxy.add_rule(**{**answer, "headers": region, "when": elsewhere})
 
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env_at(proxy.url))
 
-    assert rule.used
+    assert rule.hits
     assert (tmp_path / "m").read_bytes() == b"model"
-    assert not any(elsewhere(request) for request in proxy.came(**s3_bucket.downloads("m")) if request.status == 206)
+    assert not any(
+        elsewhere(request)
+        for request in proxy.matching_requests(**s3_bucket.download_filter("m"))
+        if request.status == 206
+    )
 
 
-def test_aws_region_is_read(modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path) -> None:
+def test_aws_region_is_read(modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path) -> None:
     """As by every SDK of AWS but boto3; it goes before AWS_DEFAULT_REGION."""
     s3_bucket.put("m", b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
@@ -158,7 +162,7 @@ def test_aws_region_is_read(modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: P
 
 
 def test_a_deleted_object_is_told_from_one_that_never_was(
-    modelfetch: Cli, s3_versioned: S3Bucket, tmp_path: Path
+    modelfetch: CliRunner, s3_versioned: S3Bucket, tmp_path: Path
 ) -> None:
     """66 both, but in a bucket with versions an older one is still there; the marker itself is no version to pull."""
     if s3_versioned.server.kind == "moto":
@@ -168,22 +172,22 @@ def test_a_deleted_object_is_told_from_one_that_never_was(
     place: Any = {"Bucket": s3_versioned.bucket, "Key": "m"}
     marker = s3_versioned.server.client.delete_object(**place)["VersionId"]
 
-    for uri in (s3_versioned.uri("m"), s3_versioned.pinned("m", marker)):
+    for uri in (s3_versioned.uri("m"), s3_versioned.pinned_uri("m", marker)):
         run = modelfetch("pull", uri, tmp_path / "m", env=s3_versioned.env)
         assert (run.code, run.error["reason"]) == MISSING
         assert "deleted" in run.error["message"]
         assert "?versionId=" in run.error["hint"]
-    modelfetch.ok("pull", s3_versioned.pinned("m", old), tmp_path / "m", env=s3_versioned.env)
+    modelfetch.ok("pull", s3_versioned.pinned_uri("m", old), tmp_path / "m", env=s3_versioned.env)
 
     assert (tmp_path / "m").read_bytes() == b"model"
 
 
 def test_an_access_point_takes_the_place_of_a_bucket(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """Its ARN holds a slash; it is asked under a host name of its own."""
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(**Refusal("NoSuchAccessPoint", 404, MISSING, "").as_s3())
+    proxy.add_rule(**Refusal("NoSuchAccessPoint", 404, MISSING, "").as_s3())
     arn = "arn:aws:s3:us-east-1:123456789012:accesspoint/models"
     env = {**s3_bucket.env_at("http://s3.invalid"), "http_proxy": proxy.url}
 
@@ -191,5 +195,5 @@ def test_an_access_point_takes_the_place_of_a_bucket(
 
     assert (run.code, run.error["reason"]) == MISSING
     assert {request.headers["host"] for request in proxy.requests} == {"models-123456789012.s3.invalid"}
-    assert proxy.came("HEAD", "^/churn/m$")
+    assert proxy.matching_requests("HEAD", "^/churn/m$")
     assert run.error["source"] == f"s3://{arn}/churn/m"

@@ -15,11 +15,13 @@ from pydantic import SecretStr
 
 from modelfetch.cli import app as cli
 from modelfetch.cli import settings
-from testkit import issuers, liar, servers, tree
-from testkit.cli import Cli, Run
-from testkit.faultproxy import FaultProxy
+from testkit import issuers, servers
+from testkit.cli_runner import CliRunner, Run
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import random_bytes
+from testkit.https_server import HttpsServer
+from testkit.scripted_server import ScriptedServer, ServerResponse, json_response, run_scripted_server
 from testkit.stores import GCSBucket, S3Bucket
-from testkit.web import Web
 
 Proxied = Callable[..., FaultProxy]
 PASSWORD = "pl4nted-p4ssword"
@@ -88,7 +90,7 @@ class Search:
     def nothing_in(self, run: Run) -> None:
         """Neither in what it said nor in what it wrote."""
         written = {path: path.read_bytes() for top in self.below for path in top.rglob("*") if path.is_file()}
-        texts = {"outputs": run.said.encode(), **{str(path): data for path, data in written.items()}}
+        texts = {"outputs": run.all_output.encode(), **{str(path): data for path, data in written.items()}}
         wanted = {form for secret in self.secrets for form in forms(secret)}
         found = [(where, form) for where, data in texts.items() for form in wanted if form.encode() in data]
         assert found == []
@@ -101,7 +103,7 @@ def search(tmp_path: Path) -> Search:
 
 
 @pytest.fixture(autouse=True)
-def planted(modelfetch: Cli) -> None:
+def planted(modelfetch: CliRunner) -> None:
     """Every run has them in its environment."""
     modelfetch.env.update(PLANTED)
 
@@ -119,25 +121,25 @@ def temporary(bucket: S3Bucket, url: str, search: Search) -> dict[str, str]:
     """An environment with keys of the store's own STS, whose secrets are looked for as well."""
     if bucket.server.kind != "minio":
         pytest.skip("only MinIO issues keys that it checks")
-    keys = issuers.temporary(bucket.server)
+    keys = issuers.issue_temporary_keys(bucket.server)
     search.secrets |= {keys.secret, keys.token}
     named = {"AWS_ACCESS_KEY_ID": keys.key, "AWS_SECRET_ACCESS_KEY": keys.secret, "AWS_SESSION_TOKEN": keys.token}
     return {"AWS_ENDPOINT_URL_S3": url, "AWS_REGION": "us-east-1", **named}
 
 
 def test_a_pull_that_succeeds_shows_no_secret(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path
 ) -> None:
     """Nor do its receipt, an inspection, a push, or the terminal; requests break off on the way."""
-    s3_bucket.put("d/m", tree.noise(300_000))
+    s3_bucket.put("d/m", random_bytes(300_000))
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(**s3_bucket.downloads("d/m"), cut_after=100_000, times=2)
+    proxy.add_rule(**s3_bucket.download_filter("d/m"), cut_after=100_000, times=2)
     env = temporary(s3_bucket, proxy.url, search)
 
     pull = ["pull", s3_bucket.uri("d/"), tmp_path / "d", *LOUD]
     runs = [
         modelfetch.ok(*pull, "--output", "json", env=env),
-        modelfetch.on_terminal(*pull[:2], tmp_path / "e", *LOUD, env=env),
+        modelfetch.run_on_terminal(*pull[:2], tmp_path / "e", *LOUD, env=env),
         modelfetch.ok("inspect", s3_bucket.uri("d/"), "--output", "json", *LOUD, env=env),
         modelfetch.ok("push", tmp_path / "d" / "m", s3_bucket.uri("pushed"), *LOUD, env=env),
     ]
@@ -151,13 +153,13 @@ def test_a_pull_that_succeeds_shows_no_secret(
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_a_refused_pull_or_push_shows_no_secret(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path, log_format: str
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path, log_format: str
 ) -> None:
     """Even if the store repeats what it was sent."""
     (tmp_path / "m").write_bytes(b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
     said = f"http://h/k?{SIGNED.replace('&', '&amp;')} with {SESSION}"
-    proxy.add(**s3_error("AccessDenied", 403, said))
+    proxy.add_rule(**s3_error("AccessDenied", 403, said))
     env = {"AWS_ENDPOINT_URL_S3": proxy.url, "AWS_REGION": "us-east-1", **KEYS, "MODELFETCH_LOG_FORMAT": log_format}
 
     pulled = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "n", *LOUD, env=env)
@@ -189,7 +191,7 @@ def with_password(url: str) -> str:
     ],
 )
 def test_what_is_badly_configured_shows_no_secret(
-    modelfetch: Cli, search: Search, tmp_path: Path, env: dict[str, str], code: int
+    modelfetch: CliRunner, search: Search, tmp_path: Path, env: dict[str, str], code: int
 ) -> None:
     """Endpoints and proxies with passwords, whole or broken; a token with a line break, which http.client quotes."""
     given = {"AWS_REGION": "us-east-1", "MODELFETCH_RETRIES": "1", **KEYS, **env}
@@ -201,7 +203,12 @@ def test_what_is_badly_configured_shows_no_secret(
 
 
 def test_a_certificate_that_is_not_trusted_shows_no_secret(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, https_server: Web, search: Search, tmp_path: Path
+    modelfetch: CliRunner,
+    s3_bucket: S3Bucket,
+    fault_proxy: Proxied,
+    https_server: HttpsServer,
+    search: Search,
+    tmp_path: Path,
 ) -> None:
     """Nor do Python's warnings, where certificates are not checked and warnings are wanted."""
     s3_bucket.put("m", b"model")
@@ -219,19 +226,19 @@ def test_a_certificate_that_is_not_trusted_shows_no_secret(
 
 
 def test_a_pull_that_is_killed_leaves_no_secret_behind(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path
 ) -> None:
     """Neither in its staging area, with journal and lock, nor on the command line that `ps` shows."""
-    s3_bucket.put("m", tree.noise(6_000_000))
+    s3_bucket.put("m", random_bytes(6_000_000))
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(**s3_bucket.downloads("m"), stall_after=5_000_000)
+    proxy.add_rule(**s3_bucket.download_filter("m"), stall_after=5_000_000)
     env = temporary(s3_bucket, proxy.url, search)
 
     running = modelfetch.start("pull", s3_bucket.uri("m"), tmp_path / "m", *LOUD, env=env)
-    proxy.wait_for(lambda: proxy.sent() >= 5_000_000)
+    proxy.wait_for(lambda: proxy.sent_bytes() >= 5_000_000)
     search.add_from(proxy)
     command = Path(f"/proc/{running.process.pid}/cmdline").read_text()
-    run = running.signal(signal.SIGKILL)
+    run = running.send_signal(signal.SIGKILL)
 
     assert list((tmp_path / ".modelfetch").rglob("parts.jsonl"))
     search.nothing_in(run)
@@ -242,31 +249,36 @@ def test_a_pull_that_is_killed_leaves_no_secret_behind(
 
 
 @pytest.fixture
-def issuer() -> Iterator[liar.Liar]:
+def issuer() -> Iterator[ScriptedServer]:
     """Who issues tokens."""
-    with liar.speaking() as server:
+    with run_scripted_server() as server:
         yield server
 
 
 def test_a_service_accounts_key_and_its_tokens_are_never_shown(
-    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: liar.Liar, search: Search, tmp_path: Path
+    modelfetch: CliRunner,
+    gcs_bucket: GCSBucket,
+    fault_proxy: Proxied,
+    issuer: ScriptedServer,
+    search: Search,
+    tmp_path: Path,
 ) -> None:
     """Whether it works, the store refuses it or its issuer does; nor if Google's SDK is told to log what it does."""
     gcs_bucket.put("m", b"model")
     proxy = fault_proxy(gcs_bucket.endpoint)
-    pem = issuers.private_key()
+    pem = issuers.new_private_key()
     search.secrets |= {"pl4nted-access-token", pem.splitlines()[5], pem.splitlines()[9]}
-    key = issuers.service_account(modelfetch.home / "key.json", f"{issuer.url}/token", pem)
+    key = issuers.write_service_account(modelfetch.home / "key.json", f"{issuer.url}/token", pem)
     env = {"API_ENDPOINT_OVERRIDE": proxy.url, "GOOGLE_APPLICATION_CREDENTIALS": str(key)}
     env["GOOGLE_SDK_PYTHON_LOGGING_SCOPE"] = "google"
-    issuer.say(issuers.google(lambda: "pl4nted-access-token"))
+    issuer.respond_with(issuers.google_token_endpoint(lambda: "pl4nted-access-token"))
 
     works = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "m", *LOUD, env=env)
     said = b'{"error": {"code": 403, "message": "Bearer pl4nted-access-token may not"}}'
-    proxy.add(status=403, body=said, times=None)
+    proxy.add_rule(status=403, body=said, times=None)
     refused = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "n", *LOUD, env=env)
     echo = {"error": "invalid_grant", "assertion": "pl4nted-access-token", "id_token": "pl4nted-access-token"}
-    issuer.say(lambda _: liar.Answer(400, body=liar.as_json(echo).body))
+    issuer.respond_with(lambda _: ServerResponse(400, body=json_response(echo).body))
     unissued = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "n", *LOUD, env=env)
 
     search.add_from(proxy)
@@ -275,9 +287,9 @@ def test_a_service_accounts_key_and_its_tokens_are_never_shown(
         search.nothing_in(run)
 
 
-def test_a_broken_key_file_is_not_quoted(modelfetch: Cli, search: Search, tmp_path: Path) -> None:
+def test_a_broken_key_file_is_not_quoted(modelfetch: CliRunner, search: Search, tmp_path: Path) -> None:
     """A private key that cannot be read is none to be shown."""
-    key = issuers.service_account(modelfetch.home / "key.json", "http://127.0.0.1:9/token", f"{QUERY}\n{QUERY}")
+    key = issuers.write_service_account(modelfetch.home / "key.json", "http://127.0.0.1:9/token", f"{QUERY}\n{QUERY}")
 
     run = modelfetch("pull", "gs://b/m", tmp_path / "m", *LOUD, env={"GOOGLE_APPLICATION_CREDENTIALS": str(key)})
 
@@ -288,7 +300,9 @@ def test_a_broken_key_file_is_not_quoted(modelfetch: Cli, search: Search, tmp_pa
 # --- URLs -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_signed_url_is_never_shown(modelfetch: Cli, https_server: Web, search: Search, tmp_path: Path) -> None:
+def test_a_signed_url_is_never_shown(
+    modelfetch: CliRunner, https_server: HttpsServer, search: Search, tmp_path: Path
+) -> None:
     """Found, not found, or redirected to one that leads nowhere; the receipt names it without its query."""
     https_server.files["/m"] = b"model"
     nowhere = f"https://127.0.0.1:{servers.free_port()}/m?{SIGNED}"
@@ -320,7 +334,7 @@ def test_a_signed_url_is_never_shown(modelfetch: Cli, https_server: Web, search:
     ],
 )
 def test_an_address_with_a_password_is_refused_without_showing_it(
-    modelfetch: Cli, search: Search, tmp_path: Path, source: str
+    modelfetch: CliRunner, search: Search, tmp_path: Path, source: str
 ) -> None:
     """2, or 78 from the environment: no receipt could name it, and `ps` would show it."""
     typed = modelfetch("pull", source, tmp_path / "m", *LOUD)
@@ -331,7 +345,7 @@ def test_an_address_with_a_password_is_refused_without_showing_it(
         search.nothing_in(run)
 
 
-def test_a_bearer_token_with_a_line_break_is_not_quoted(modelfetch: Cli, search: Search, tmp_path: Path) -> None:
+def test_a_bearer_token_with_a_line_break_is_not_quoted(modelfetch: CliRunner, search: Search, tmp_path: Path) -> None:
     """Within it 78; at its end it is the file's that it was read from, and left out."""
     url = f"http://127.0.0.1:{servers.free_port()}/m"
     inside = modelfetch("pull", url, tmp_path / "m", *LOUD, env={"MODELFETCH_BEARER_TOKEN": f"{TOKEN}\n{TOKEN}"})
@@ -347,7 +361,7 @@ def test_a_bearer_token_with_a_line_break_is_not_quoted(modelfetch: Cli, search:
 
 
 @pytest.mark.parametrize("output", ["text", "json"])
-def test_config_masks_what_it_prints(modelfetch: Cli, search: Search, output: str) -> None:
+def test_config_masks_what_it_prints(modelfetch: CliRunner, search: Search, output: str) -> None:
     """All that it knows of, from wherever."""
     env = {
         **KEYS,

@@ -1,17 +1,14 @@
-"""Flags beat the environment, the environment beats the defaults; and whatever makes no sense is named."""
+"""Settings: parsing, precedence of flags over variables over defaults, errors that name flag or variable."""
 
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from modelfetch.cli import settings
-from modelfetch.cli.app import app
-from modelfetch.cli.settings import Settings
+from modelfetch.cli.settings import Settings, find_origin, list_variables, load_settings
 from modelfetch.errors import ConfigError, UsageError
 
 SHA = "ab" * 32
-GIVEN: dict[str, tuple[str, str]] = {  # two values of each setting that are not its default
+VALUES: dict[str, tuple[str, str]] = {  # two values other than the default, by setting
     "source": ("s3://a/b", "gs://c/d"),
     "dest": ("/a", "/b"),
     "retries": ("5", "6"),
@@ -47,52 +44,41 @@ GIVEN: dict[str, tuple[str, str]] = {  # two values of each setting that are not
 }
 
 
-def test_every_setting_is_tried_here() -> None:
-    """A new one needs values above."""
-    assert set(GIVEN) == set(Settings.model_fields)
+def test_every_setting_has_values_in_this_module() -> None:
+    """A new setting needs two values in `VALUES`."""
+    assert set(VALUES) == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("field", Settings.model_fields)
-def test_flags_beat_the_environment_and_that_the_defaults(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
-    """By each of its variables, ours first; an empty one is unset."""
-    first, second = GIVEN[field]
-    default = getattr(settings.load({}), field)
-    variables = settings.variables(field)
+def test_flag_beats_variable_beats_default(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    """Each variable of a setting works, the MODELFETCH_* name first; an empty variable is unset."""
+    first, second = VALUES[field]
+    default = getattr(load_settings({}), field)
+    variables = list_variables(field)
     assert variables[0] == f"MODELFETCH_{field.upper()}"
 
     for name in reversed(variables):
         monkeypatch.setenv(name, first)
-        from_variable = getattr(settings.load({}), field)
+        from_variable = getattr(load_settings({}), field)
         assert from_variable != default
-        assert settings.origin(field, {}) == name
-    given = {field: second}
-    assert getattr(settings.load(given), field) == getattr(Settings(**{field: second}), field)  # type: ignore[arg-type]
-    assert settings.origin(field, given) == "flag"
+        assert find_origin(field, {}) == name
+    flags = {field: second}
+    assert getattr(load_settings(flags), field) == getattr(Settings(**{field: second}), field)  # type: ignore[arg-type]
+    assert find_origin(field, flags) == "flag"
     for name in variables:
         monkeypatch.setenv(name, "")
-    assert getattr(settings.load({}), field) == default
-    assert settings.origin(field, {}) == "default"
+    assert getattr(load_settings({}), field) == default
+    assert find_origin(field, {}) == "default"
 
 
-def test_of_two_variables_ours_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless it is empty."""
-    monkeypatch.setenv("MODELFETCH_DEST", "/ours")
-    monkeypatch.setenv("LOCAL_MODEL_PATH", "/theirs")
-    assert settings.load({}).dest == "/ours"
+def test_modelfetch_variable_beats_its_alias(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MODELFETCH_DEST beats LOCAL_MODEL_PATH, unless empty."""
+    monkeypatch.setenv("MODELFETCH_DEST", "/first")
+    monkeypatch.setenv("LOCAL_MODEL_PATH", "/second")
+    assert load_settings({}).dest == "/first"
 
     monkeypatch.setenv("MODELFETCH_DEST", "")
-    assert settings.load({}).dest == "/theirs"
-
-
-def test_every_setting_has_a_flag_a_variable_and_a_description() -> None:
-    """Named alike; a secret has no flag, for `ps` would show it."""
-    env = {"COLUMNS": "300", "TERM": "dumb", "NO_COLOR": "1"}
-    told = "".join(CliRunner().invoke(app, [command, "--help"], env=env).output for command in ("pull", "push"))
-
-    for field, info in Settings.model_fields.items():
-        assert info.description
-        shown = f"--{field.replace('_', '-')}" in told, f"[{settings.variables(field)[0]}]" in told
-        assert shown == ((False, False) if field in settings.WITHOUT_FLAG else (True, True)), field
+    assert load_settings({}).dest == "/second"
 
 
 @pytest.mark.parametrize(
@@ -102,18 +88,18 @@ def test_every_setting_has_a_flag_a_variable_and_a_description() -> None:
         *(("1.5Ki", 1536), ("5 kB", 5000), ("10b", 10), ("1ti", 1024**4), (" 7Ei ", 7 * 1024**6), ("1P", 10**15)),
     ],
 )
-def test_sizes(text: str, size: int) -> None:
-    """Kubernetes' suffixes and everyone's."""
-    assert settings.load({"memory": text}).memory == size
+def test_size_takes_binary_and_decimal_suffixes(text: str, size: int) -> None:
+    """Kubernetes' and SI suffixes parse, in either case."""
+    assert load_settings({"memory": text}).memory == size
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("30", 30), ("30s", 30), ("5m", 300), ("1.5h", 5400), ("250ms", 0.25), ("0.5", 0.5), (" 2 S ", 2)],
 )
-def test_times(text: str, seconds: float) -> None:
-    """Seconds, unless they say otherwise."""
-    assert settings.load({"timeout": text}).timeout == seconds
+def test_time_takes_units(text: str, seconds: float) -> None:
+    """A time without a unit is in seconds."""
+    assert load_settings({"timeout": text}).timeout == seconds
 
 
 @pytest.mark.parametrize(
@@ -130,18 +116,18 @@ def test_times(text: str, seconds: float) -> None:
         (["*.bin", "a,b"], ("*.bin", "a", "b")),
     ],
 )
-def test_patterns(value: Any, patterns: tuple[str, ...]) -> None:
-    """A comma between them, KServe's JSON list, or several flags; a glob may begin with a bracket."""
-    assert settings.load({"include": value}).include == patterns
+def test_patterns_take_commas_json_and_repeated_flags(value: Any, patterns: tuple[str, ...]) -> None:
+    """Comma-separated text, KServe's JSON list and repeated flags parse; a glob may begin with a bracket."""
+    assert load_settings({"include": value}).include == patterns
 
 
 @pytest.mark.parametrize("value", [SHA, SHA.upper(), f"sha256:{SHA}", f" {SHA}\n"])
-def test_a_pin_is_the_same_in_every_spelling(value: str) -> None:
-    """As sha256sum, receipts and people write it."""
-    assert settings.load({"sha256": value}).sha256 == SHA
+def test_pin_is_the_same_in_every_spelling(value: str) -> None:
+    """The spellings of sha256sum, receipts and people give the same digits."""
+    assert load_settings({"sha256": value}).sha256 == SHA
 
 
-WRONG = [
+INVALID = [
     *(("retries", "x"), ("retries", "0"), ("retries", "1.5"), ("retry_wait", "0"), ("retry_wait", "-1")),
     *(("retry_wait", "soon"), ("timeout", "5 weeks"), ("stall_timeout", "0s"), ("sha256", "abc"), ("sha256", "z" * 64)),
     *(("extract", "maybe"), ("include", '["*.bin"'), ("exclude", '[""x]'), ("max_bytes", "0"), ("max_bytes", "many")),
@@ -160,194 +146,35 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value"), WRONG)
-def test_a_flag_that_makes_no_sense_is_a_usage_error(field: str, value: str) -> None:
-    """Named, with the value."""
+@pytest.mark.parametrize(("field", "value"), INVALID)
+def test_invalid_flag_is_a_usage_error(field: str, value: str) -> None:
+    """The message names the flag and quotes the value."""
     with pytest.raises(UsageError) as caught:
-        settings.load({field: value})
+        load_settings({field: value})
 
     assert caught.value.message.startswith(f"--{field.replace('_', '-')} ")
-    assert value[:50] in caught.value.message  # of a long one, the beginning
+    assert value[:50] in caught.value.message  # the beginning of a long value
     assert caught.value.hint
 
 
-@pytest.mark.parametrize(("field", "value"), WRONG)
-def test_a_variable_that_makes_no_sense_is_a_config_error(
-    monkeypatch: pytest.MonkeyPatch, field: str, value: str
-) -> None:
-    """The variable that was set is named, whichever of several it is."""
-    for name in settings.variables(field):
+@pytest.mark.parametrize(("field", "value"), INVALID)
+def test_invalid_variable_is_a_config_error(monkeypatch: pytest.MonkeyPatch, field: str, value: str) -> None:
+    """The message names the variable in use, also an alias."""
+    for name in list_variables(field):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             with pytest.raises(ConfigError) as caught:
-                settings.load({})
+                load_settings({})
 
         assert caught.value.message.startswith(f"{name} ")
         assert caught.value.hint
 
 
-def source_and_dest() -> tuple[str, str]:
-    """What the environment names."""
-    return settings.source_and_dest(settings.load({}), settings.environment())
-
-
-@pytest.mark.parametrize(
-    ("environ", "source"),
-    [
-        ({"MODELFETCH_SOURCE": "https://h/m"}, "https://h/m"),
-        ({"GCS_BUCKET": "b", "GCS_MODEL_PATH": "m/x"}, "gs://b/m/x"),
-        ({"S3_BUCKET": "b", "S3_MODEL_PATH": "/m/"}, "s3://b/m/"),
-        ({"S3_BUCKET": "s3://b/", "S3_MODEL_PATH": "m"}, "s3://b/m"),
-        ({"GCS_BUCKET": "gs://b", "GCS_MODEL_PATH": "m#12"}, "gs://b/m#12"),
-        ({"GCS_BUCKET": "b", "GCS_MODEL_PATH": "m", "S3_BUCKET": ""}, "gs://b/m"),
-        ({"MODELFETCH_SOURCE": "/m", "GCS_BUCKET": "b", "S3_BUCKET": "b"}, "/m"),
-    ],
-)
-def test_the_environment_names_the_model(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], source: str) -> None:
-    """MODELFETCH_SOURCE before the clouds' pairs."""
-    for name, value in {**environ, "LOCAL_MODEL_PATH": "/models"}.items():
-        monkeypatch.setenv(name, value)
-
-    assert source_and_dest() == (source, "/models")
-
-
-@pytest.mark.parametrize(
-    ("environ", "said"),
-    [
-        ({}, ["GCS_BUCKET", "S3_BUCKET", "MODELFETCH_SOURCE", "LOCAL_MODEL_PATH"]),
-        ({"GCS_BUCKET": "b"}, ["GCS_BUCKET", "GCS_MODEL_PATH"]),
-        ({"S3_MODEL_PATH": "m"}, ["S3_MODEL_PATH", "S3_BUCKET"]),
-        ({"GCS_BUCKET": "b", "S3_MODEL_PATH": "m"}, ["GCS_BUCKET", "S3_BUCKET"]),
-        ({"GCS_BUCKET": "b", "GCS_MODEL_PATH": "m", "S3_BUCKET": "b", "S3_MODEL_PATH": "m"}, ["GCS_*", "S3_*"]),
-        ({"GCS_BUCKET": "b", "GCS_MODEL_PATH": "m"}, ["LOCAL_MODEL_PATH", "MODELFETCH_DEST"]),
-    ],
-)
-def test_none_half_or_two_models_are_a_config_error_that_names_the_variables(
-    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], said: list[str]
-) -> None:
-    """78 in every case."""
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-
-    with pytest.raises(ConfigError) as caught:
-        source_and_dest()
-
-    assert all(word in f"{caught.value.message} {caught.value.hint}" for word in said)
-
-
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({"S3_ENDPOINT": "minio:9000", "S3_USE_HTTPS": "0"}, {"s3_endpoint": "http://minio:9000"}),
-        ({"S3_ENDPOINT": "minio:9000"}, {"s3_endpoint": "https://minio:9000"}),
-        ({"S3_ENDPOINT": "http://minio:9000"}, {"s3_endpoint": "http://minio:9000"}),
-        ({"S3_ENDPOINT": "minio", "AWS_ENDPOINT_URL": "http://x"}, {"s3_endpoint": None}),
-        ({"S3_ENDPOINT": "minio", "AWS_ENDPOINT_URL_S3": "http://x"}, {"s3_endpoint": None}),
-        ({"S3_USER_VIRTUAL_BUCKET": "True"}, {"s3_virtual_host": True}),
-        ({"AWS_REGION": "eu-west-1"}, {"s3_region": "eu-west-1"}),
-        ({"AWS_REGION": "", "AWS_DEFAULT_REGION": "eu-west-1"}, {"s3_region": None}),
-        ({"S3_VERIFY_SSL": "0"}, {"verify": False}),
-        ({"S3_VERIFY_SSL": ""}, {"verify": True}),
-        ({"STORAGE_EMULATOR_HOST": "localhost:9023"}, {"emulator": "http://localhost:9023"}),
-        ({"STORAGE_EMULATOR_HOST": "https://e/"}, {"emulator": "https://e"}),
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, {"in_cluster": True}),
-        ({}, {"s3_endpoint": None, "verify": True, "emulator": None, "in_cluster": False, "s3_virtual_host": False}),
-    ],
-)
-def test_kserves_and_the_sdks_names_are_read(
-    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], expected: dict[str, Any]
-) -> None:
-    """What the SDKs do not read themselves."""
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-
-    assert settings.environment()._asdict().items() >= expected.items()
-
-
-def test_kserves_patterns_and_anonymity_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As its storage initializer takes them."""
+def test_kserve_variables_set_patterns_and_anonymity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of KServe's storage initializer set `include`, `exclude` and `anonymous`."""
     monkeypatch.setenv("STORAGE_ALLOW_PATTERNS", '["*.bin"]')
     monkeypatch.setenv("STORAGE_IGNORE_PATTERNS", '["*.md", "x"]')
     monkeypatch.setenv("awsAnonymousCredential", "true")
 
-    chosen = settings.load({})
-    assert (chosen.include, chosen.exclude, chosen.anonymous) == (("*.bin",), ("*.md", "x"), True)
-
-
-def test_each_cloud_has_its_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS_CA_BUNDLE is for S3 alone."""
-    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
-    monkeypatch.setenv("SSL_CERT_FILE", "/ssl")
-    assert set(settings.environment().ca_bundle.values()) == {"/ssl", None}
-
-    monkeypatch.setenv("AWS_CA_BUNDLE", "/aws")
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/requests")
-    bundles = {"s3": "/aws", "gs": "/requests", "https": "/requests", "http": "/requests", "file": None}
-    assert settings.environment().ca_bundle == bundles
-
-
-def test_a_misspelt_name_comes_with_the_nearest_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Kubernetes injects for Services called modelfetch or modelfetch-web passes in silence."""
-    port = "MODELFETCH_PORT_80_TCP"
-    links = ["MODELFETCH_SERVICE_HOST", "MODELFETCH_SERVICE_PORT", "MODELFETCH_SERVICE_PORT_HTTP", "MODELFETCH_PORT"]
-    links += [port, f"{port}_PROTO", f"{port}_PORT", f"{port}_ADDR", "MODELFETCH_WEB_SERVICE_HOST"]
-    for name in (*links, "MODELFETCH_RETRYS", "MODELFETCH_QQQQ", "MODELFETCH_RETRIES", "MODELFETCHER"):
-        monkeypatch.setenv(name, "1")
-
-    assert settings.misspelt() == [("MODELFETCH_QQQQ", None), ("MODELFETCH_RETRYS", "MODELFETCH_RETRIES")]
-
-
-SECRETS = {
-    "MODELFETCH_BEARER_TOKEN": "s3cr3t",
-    "MODELFETCH_PRIVATE_KEY_PASSWORD": "s3cr3t",
-    "AWS_SECRET_ACCESS_KEY": "s3cr3t",
-    "AWS_SESSION_TOKEN": "s3cr3t",
-    "HTTPS_PROXY": "http://me:s3@cr3t@proxy:3128",
-    "HTTP_PROXY": "me:s3cr3t@proxy:3128",
-    "AWS_ENDPOINT_URL": "https://me:s3cr3t@store",
-    "MODELFETCH_SOURCE": "https://h/m.bin?X-Amz-Signature=s3cr3t",
-}
-
-
-def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens, keys, passwords of proxies and endpoints, queries of signed URLs."""
-    for name, value in SECRETS.items():
-        monkeypatch.setenv(name, value)
-
-    rows = {name: value for name, value, _ in settings.effective(settings.load({}), {})}
-
-    assert not any("cr3t" in value for value in rows.values())
-    assert rows["HTTPS_PROXY"] == "http://***@proxy:3128"
-    assert rows["HTTP_PROXY"] == "***@proxy:3128"
-    assert rows["AWS_ENDPOINT_URL"] == "https://***@store"
-    assert rows["source"] == "https://h/m.bin?***"
-    assert rows["bearer_token"] == rows["private_key_password"] == rows["AWS_SESSION_TOKEN"] == "**********"
-
-
-def test_what_is_no_secret_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though it looks a little like one."""
-    plain = {"GCS_BUCKET": "b", "GCS_MODEL_PATH": "me@x/y?z", "GOOGLE_APPLICATION_CREDENTIALS": "/keys/me@x.json"}
-    for name, value in {**plain, "MODELFETCH_DEST": "/m@1", "MODELFETCH_SOURCE": "gs://b/a@b?c#12"}.items():
-        monkeypatch.setenv(name, value)
-
-    rows = {name: value for name, value, _ in settings.effective(settings.load({}), {})}
-
-    assert rows.items() >= {**plain, "dest": "/m@1", "source": "gs://b/a@b?c#12"}.items()
-
-
-def test_the_secrets_of_the_environment_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours, AWS's, and passwords in the addresses of proxies and endpoints; ordinary values are none."""
-    held = {
-        "MODELFETCH_BEARER_TOKEN": "one",
-        "AWS_SECRET_ACCESS_KEY": "two",
-        "HTTPS_PROXY": "http://me:three@h:1",
-        "http_proxy": "me:four@h:1",
-        "AWS_ENDPOINT_URL_S3": "https://me:five@h",
-        "AWS_REGION": "eu-west-1",
-        "MODELFETCH_SOURCE": "https://h:1/m@v1",
-    }
-    for name, value in held.items():
-        monkeypatch.setenv(name, value)
-
-    assert {"one", "two", "three", "four", "five"} <= set(settings.secrets())
-    assert {"eu-west-1", "1"}.isdisjoint(settings.secrets())
+    settings = load_settings({})
+    assert (settings.include, settings.exclude, settings.anonymous) == (("*.bin",), ("*.md", "x"), True)

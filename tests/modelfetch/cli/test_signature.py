@@ -7,48 +7,47 @@ from pathlib import Path
 
 import pytest
 
-from testkit import keys, tree
-from testkit.cli import Cli, Run
-from testkit.faultproxy import FaultProxy
-from testkit.keys import Pair
-from testkit.sigstore import Sigstore
-from testkit.stores import Folder, GCSBucket, S3Bucket, Store
-from testkit.tree import MANIFEST
-from testkit.web import Web
+from testkit.cli_runner import CliRunner, Run
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import MANIFEST_NAME, STAGING_NAME, pack_tar, random_bytes, read_files, write_files
+from testkit.https_server import HttpsServer
+from testkit.signing_keys import KeyPair, make_certified_key, make_key_pair, sign_model, verify_model
+from testkit.sigstore import LocalSigstore
+from testkit.stores import GCSBucket, ModelFolder, S3Bucket, Store
 
 Proxied = Callable[[str], FaultProxy]
-FILES = {"config.json": b"{}", "empty": b"", "w/1.bin": tree.noise(70_000, 1)}
+FILES = {"config.json": b"{}", "empty": b"", "w/1.bin": random_bytes(70_000, 1)}
 NOWHERE = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
 ME, PROVIDER = "me@example.org", "https://login.example.org"
 
 
 @pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def key(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
     """The key that is believed."""
-    return keys.pair(tmp_path_factory.mktemp("keys"))
+    return make_key_pair(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A directory of a few files, one of them by way of a link."""
-    tree.write(tmp_path / "model", {name: data for name, data in FILES.items() if name != "w/1.bin"})
-    (tmp_path / "model/w").symlink_to(tree.write(tmp_path / "elsewhere", {"1.bin": FILES["w/1.bin"]}))
+    write_files(tmp_path / "model", {name: data for name, data in FILES.items() if name != "w/1.bin"})
+    (tmp_path / "model/w").symlink_to(write_files(tmp_path / "elsewhere", {"1.bin": FILES["w/1.bin"]}))
     return tmp_path / "model"
 
 
-def verifying(key: Pair) -> tuple[str, ...]:
+def verifying(key: KeyPair) -> tuple[str, ...]:
     """The flags of a pull that believes a key."""
     return ("--verify-signature", "--public-key", str(key.public), "--output", "json")
 
 
-def signing(key: Pair) -> tuple[str, ...]:
+def signing(key: KeyPair) -> tuple[str, ...]:
     """The flags of a push that signs with a key."""
     return ("--sign", "--private-key", str(key.private))
 
 
 def uploaded(store: Store, prefix: str, model: Path) -> None:
     """Put a directory's files into a bucket, as any tool would."""
-    for name, data in tree.read(model).items():
+    for name, data in read_files(model).items():
         store.put(prefix + name, data)
 
 
@@ -61,87 +60,91 @@ def failed(run: Run, code: int, reason: str, *said: str) -> None:
 
 
 def test_a_signed_push_is_verified_by_a_pull_and_by_others(
-    modelfetch: Cli, store: Store, model: Path, key: Pair, tmp_path: Path
+    modelfetch: CliRunner, store: Store, model: Path, key: KeyPair, tmp_path: Path
 ) -> None:
     """The signature is one of the model's files, the manifest's last; a second pull has nothing to do."""
     pushed = modelfetch.ok("push", model, store.uri("m/"), *signing(key), "-o", "json", env=store.env)
     pull = ("pull", store.uri("m/"), tmp_path / "there", *verifying(key), "--require-manifest")
     first = modelfetch.ok(*pull, env=store.env)
 
-    listed = [f["path"] for f in json.loads(store.get(f"m/{MANIFEST}"))["files"]]
+    listed = [f["path"] for f in json.loads(store.get(f"m/{MANIFEST_NAME}"))["files"]]
     assert listed == ["config.json", "empty", "w/1.bin", "model.sig"]
-    assert tree.read(tmp_path / "there") == FILES | {"model.sig": store.get("m/model.sig")}
+    assert read_files(tmp_path / "there") == FILES | {"model.sig": store.get("m/model.sig")}
     assert {"manifest", "signature"} <= {*first.receipt["checks"]}
     assert first.receipt["signer"].startswith("public key sha256:")
     assert first.receipt["digest"] == f"sha256:{pushed.receipt['sha256']}"
-    keys.verify(tmp_path / "there", key, tmp_path / "there/model.sig")
+    verify_model(tmp_path / "there", key, tmp_path / "there/model.sig")
     if store.scheme == "s3":
         assert modelfetch.ok(*pull, env=store.env).receipt == first.receipt
 
 
 @pytest.mark.parametrize(("target", "local"), [("m.bin", "config.json"), ("m.tar.zst", ".")])
 def test_a_single_objects_signature_stands_beside_it(
-    modelfetch: Cli, s3_bucket: S3Bucket, model: Path, key: Pair, tmp_path: Path, target: str, local: str
+    modelfetch: CliRunner, s3_bucket: S3Bucket, model: Path, key: KeyPair, tmp_path: Path, target: str, local: str
 ) -> None:
     """A file's, or an archive's, which others verify as a file too."""
     modelfetch.ok("push", model / local, s3_bucket.uri(target), *signing(key), env=s3_bucket.env)
     run = modelfetch.ok("pull", s3_bucket.uri(target), f"{tmp_path}/there/", *verifying(key), env=s3_bucket.env)
 
-    assert s3_bucket.names() == [target, f"{target}{MANIFEST}", f"{target}.sig"]
+    assert s3_bucket.list_keys() == [target, f"{target}{MANIFEST_NAME}", f"{target}.sig"]
     assert {"manifest", "signature"} <= {*run.receipt["checks"]}
-    assert tree.read(tmp_path / "there") == ({"m.bin": FILES["config.json"]} if target == "m.bin" else FILES)
-    both = tree.write(tmp_path / "both", {name: s3_bucket.get(name) for name in (target, f"{target}.sig")})
-    keys.verify(both / target, key, both / f"{target}.sig")
+    assert read_files(tmp_path / "there") == ({"m.bin": FILES["config.json"]} if target == "m.bin" else FILES)
+    both = write_files(tmp_path / "both", {name: s3_bucket.get(name) for name in (target, f"{target}.sig")})
+    verify_model(both / target, key, both / f"{target}.sig")
 
 
 def test_what_others_signed_and_uploaded_is_verified(
-    modelfetch: Cli, gcs_bucket: GCSBucket, key: Pair, tmp_path: Path
+    modelfetch: CliRunner, gcs_bucket: GCSBucket, key: KeyPair, tmp_path: Path
 ) -> None:
     """Signed as model_signing's own command does it, and uploaded by any tool."""
-    model = tree.write(tmp_path / "model", FILES)
-    keys.sign(model, key, model / "model.sig")
+    model = write_files(tmp_path / "model", FILES)
+    sign_model(model, key, model / "model.sig")
     uploaded(gcs_bucket, "m/", model)
 
     run = modelfetch.ok("pull", gcs_bucket.uri("m"), tmp_path / "there", *verifying(key), env=gcs_bucket.env)
 
-    assert tree.read(tmp_path / "there") == tree.read(model)
+    assert read_files(tmp_path / "there") == read_files(model)
     assert run.receipt["checks"][-1] == "signature"
 
 
 def test_a_wrong_signature_is_known_before_the_first_byte_of_the_model(
-    modelfetch: Cli, s3_bucket: S3Bucket, key: Pair, tmp_path: Path, fault_proxy: Proxied
+    modelfetch: CliRunner, s3_bucket: S3Bucket, key: KeyPair, tmp_path: Path, fault_proxy: Proxied
 ) -> None:
     """By another key: nothing but the signature was asked for, and the old model stays."""
-    model = tree.write(tmp_path / "model", FILES)
-    keys.sign(model, keys.pair(tmp_path, "stranger"), model / "model.sig")
+    model = write_files(tmp_path / "model", FILES)
+    sign_model(model, make_key_pair(tmp_path, "stranger"), model / "model.sig")
     uploaded(s3_bucket, "m/", model)
-    old = tree.write(tmp_path / "old", {"old.bin": b"1"})
+    old = write_files(tmp_path / "old", {"old.bin": b"1"})
     modelfetch.ok("pull", old, tmp_path / "there")
     proxy = fault_proxy(s3_bucket.endpoint)
 
     run = modelfetch("pull", s3_bucket.uri("m/"), tmp_path / "there", *verifying(key), env=s3_bucket.env_at(proxy.url))
 
     failed(run, 65, "signature", "is not valid for public key", "Somebody else signed it")
-    assert len(proxy.came(**s3_bucket.downloads())) == len(proxy.came(**s3_bucket.downloads("m/model.sig"))) == 1
-    assert tree.read(tmp_path / "there") == {"old.bin": b"1"}
+    assert (
+        len(proxy.matching_requests(**s3_bucket.download_filter()))
+        == len(proxy.matching_requests(**s3_bucket.download_filter("m/model.sig")))
+        == 1
+    )
+    assert read_files(tmp_path / "there") == {"old.bin": b"1"}
 
 
 def test_what_was_replaced_in_the_bucket_is_not_published(
-    modelfetch: Cli, s3_bucket: S3Bucket, model: Path, key: Pair, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, model: Path, key: KeyPair, tmp_path: Path
 ) -> None:
     """Whoever can write there can replace a file, and the manifest; not the signature."""
     modelfetch.ok("push", model, s3_bucket.uri("m/"), *signing(key), env=s3_bucket.env)
-    s3_bucket.put("m/w/1.bin", tree.noise(70_000, 2))
-    s3_bucket.delete(f"m/{MANIFEST}")
+    s3_bucket.put("m/w/1.bin", random_bytes(70_000, 2))
+    s3_bucket.delete(f"m/{MANIFEST_NAME}")
 
     run = modelfetch("pull", s3_bucket.uri("m/"), tmp_path / "there", *verifying(key), env=s3_bucket.env)
 
     failed(run, 65, "signature", "m/w/1.bin': signed was sha256 ", "--exclude")
-    assert list(tmp_path.glob("there*")) + list(tmp_path.glob(tree.STAGING)) == []
+    assert list(tmp_path.glob("there*")) + list(tmp_path.glob(STAGING_NAME)) == []
 
 
 def test_an_unsigned_object_is_refused_by_the_environment_alone(
-    modelfetch: Cli, s3_bucket: S3Bucket, key: Pair, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, key: KeyPair, tmp_path: Path
 ) -> None:
     """As in a ConfigMap; the hint says how to sign."""
     s3_bucket.put("m.bin", b"1")
@@ -153,7 +156,7 @@ def test_an_unsigned_object_is_refused_by_the_environment_alone(
 
 
 def test_a_push_replaces_a_signature_and_leaves_others_be(
-    modelfetch: Cli, s3_bucket: S3Bucket, model: Path, key: Pair, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, model: Path, key: KeyPair, tmp_path: Path
 ) -> None:
     """With --sign a new one takes the place of the old; without, a model.sig is pushed as it is."""
     (model / "model.sig").write_bytes(b"of before")
@@ -167,39 +170,43 @@ def test_a_push_replaces_a_signature_and_leaves_others_be(
     assert "signature" in run.receipt["checks"]
 
 
-def test_a_locked_key_is_unlocked_by_the_environment(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_a_locked_key_is_unlocked_by_the_environment(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
     """Its password is nowhere to be read afterwards; a wrong one is known before anything is uploaded."""
-    own = keys.pair(tmp_path, password="s3cret-words")
+    own = make_key_pair(tmp_path, password="s3cret-words")
     (tmp_path / "m.bin").write_bytes(b"1")
     push = ("push", tmp_path / "m.bin", s3_bucket.uri(), *signing(own), "--debug", "--log-level", "debug")
 
     wrong = modelfetch(*push, env=s3_bucket.env | {"MODELFETCH_PRIVATE_KEY_PASSWORD": "wr0ng-words"})
-    assert (wrong.code, s3_bucket.names()) == (78, [])
+    assert (wrong.code, s3_bucket.list_keys()) == (78, [])
     right = modelfetch.ok(*push, env=s3_bucket.env | {"MODELFETCH_PRIVATE_KEY_PASSWORD": "s3cret-words"})
 
-    assert "m.bin.sig" in s3_bucket.names()
-    assert not [word for word in ("s3cret-words", "wr0ng-words") if word in wrong.said + right.said]
+    assert "m.bin.sig" in s3_bucket.list_keys()
+    assert not [word for word in ("s3cret-words", "wr0ng-words") if word in wrong.all_output + right.all_output]
 
 
 def test_what_gcs_stores_encoded_may_be_signed_as_it_was_before(
-    modelfetch: Cli, gcs_bucket: GCSBucket, key: Pair, tmp_path: Path
+    modelfetch: CliRunner, gcs_bucket: GCSBucket, key: KeyPair, tmp_path: Path
 ) -> None:
     """An archive that was compressed by whatever uploaded it, verified before it is unpacked."""
-    file = tree.write(tmp_path, {"m.tar": tree.tar(FILES)}) / "m.tar"
+    file = write_files(tmp_path, {"m.tar": pack_tar(FILES)}) / "m.tar"
     gcs_bucket.put("m.tar", gzip.compress(file.read_bytes()), content_encoding="gzip")
-    gcs_bucket.put("m.tar.sig", keys.sign(file, key, tmp_path / "m.tar.sig").read_bytes())
+    gcs_bucket.put("m.tar.sig", sign_model(file, key, tmp_path / "m.tar.sig").read_bytes())
 
     run = modelfetch.ok("pull", gcs_bucket.uri("m.tar"), tmp_path / "there", *verifying(key), env=gcs_bucket.env)
 
-    assert tree.read(tmp_path / "there") == FILES
+    assert read_files(tmp_path / "there") == FILES
     assert "signature" in run.receipt["checks"]
 
 
-def test_a_model_on_the_web_is_verified_too(modelfetch: Cli, https_server: Web, key: Pair, tmp_path: Path) -> None:
+def test_a_model_on_the_web_is_verified_too(
+    modelfetch: CliRunner, https_server: HttpsServer, key: KeyPair, tmp_path: Path
+) -> None:
     """By what stands beside it."""
-    file = tree.write(tmp_path, {"m.bin": FILES["w/1.bin"]}) / "m.bin"
+    file = write_files(tmp_path, {"m.bin": FILES["w/1.bin"]}) / "m.bin"
     https_server.files["/m.bin"] = file.read_bytes()
-    https_server.files["/m.bin.sig"] = keys.sign(file, key, tmp_path / "m.bin.sig").read_bytes()
+    https_server.files["/m.bin.sig"] = sign_model(file, key, tmp_path / "m.bin.sig").read_bytes()
 
     run = modelfetch.ok("pull", f"{https_server.url}/m.bin", tmp_path / "there", *verifying(key), env=https_server.env)
 
@@ -207,17 +214,19 @@ def test_a_model_on_the_web_is_verified_too(modelfetch: Cli, https_server: Web, 
     assert (tmp_path / "there").read_bytes() == FILES["w/1.bin"]
 
 
-def test_certificates_and_identities_are_believed_as_keys_are(modelfetch: Cli, folder: Folder, tmp_path: Path) -> None:
+def test_certificates_and_identities_are_believed_as_keys_are(
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
+) -> None:
     """A signer's certificate that leads to a root; an identity that a Sigstore instance vouches for."""
-    signer, sigstore = keys.certified(tmp_path), Sigstore()
-    file = tree.write(folder.root, {"m.bin": b"1"}) / "m.bin"
+    signer, sigstore = make_certified_key(tmp_path), LocalSigstore()
+    file = write_files(folder.root, {"m.bin": b"1"}) / "m.bin"
     signature = folder.root / "m.bin.sig"
     pull = ("pull", file, tmp_path / "there", "--verify-signature", "--output", "json")
 
-    keys.sign(file, signer, signature)
-    chain = modelfetch.ok(*pull, "--certificate-chain", signer.between, "--certificate-chain", signer.root)
-    sigstore.sign(signature, ME, PROVIDER)
-    whose = ("--identity-provider", PROVIDER, "--trust-config", sigstore.trust_config(tmp_path / "trust.json"))
+    sign_model(file, signer, signature)
+    chain = modelfetch.ok(*pull, "--certificate-chain", signer.intermediate, "--certificate-chain", signer.root)
+    sigstore.sign_bundle(signature, ME, PROVIDER)
+    whose = ("--identity-provider", PROVIDER, "--trust-config", sigstore.write_trust_config(tmp_path / "trust.json"))
     identity = modelfetch.ok(*pull, "--identity", ME, *whose)
 
     assert chain.receipt["signer"].startswith("certificate chain sha256:")
@@ -225,11 +234,11 @@ def test_certificates_and_identities_are_believed_as_keys_are(modelfetch: Cli, f
 
 
 def test_sigstore_out_of_reach_is_a_transient_failure(
-    modelfetch: Cli, folder: Folder, key: Pair, tmp_path: Path
+    modelfetch: CliRunner, folder: ModelFolder, key: KeyPair, tmp_path: Path
 ) -> None:
     """Its trust root is fetched; the failure says from where, and what does without. The model is there: 75, no bug."""
-    file = tree.write(folder.root, {"m.bin": b"1"}) / "m.bin"
-    keys.sign(file, key, folder.root / "m.bin.sig")
+    file = write_files(folder.root, {"m.bin": b"1"}) / "m.bin"
+    sign_model(file, key, folder.root / "m.bin.sig")
     flags = ("--verify-signature", "--identity", ME, "--identity-provider", PROVIDER, "--retries", "1")
 
     run = modelfetch("pull", file, tmp_path / "there", *flags, env={"HTTPS_PROXY": "http://127.0.0.1:9"})
@@ -249,10 +258,10 @@ def test_sigstore_out_of_reach_is_a_transient_failure(
     ],
 )
 def test_what_cannot_work_is_refused_before_any_store_is_asked(
-    modelfetch: Cli, model: Path, command: str, flags: list[str], variables: dict[str, str], code: int, said: str
+    modelfetch: CliRunner, model: Path, command: str, flags: list[str], variables: dict[str, str], code: int, said: str
 ) -> None:
     """The store would not answer."""
-    keys.pair(modelfetch.home, "rsa", "rsa")
+    make_key_pair(modelfetch.home, "rsa", "rsa")
     places = [model, "s3://b/m/"]
 
     run = modelfetch(command, *(places if command == "push" else reversed(places)), *flags, env=NOWHERE | variables)

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from testkit import tree
-from testkit.cli import Cli
+from testkit.cli_runner import CliRunner
+from testkit.file_tree import random_bytes, read_files, sha256_hex
 from testkit.stores import S3Bucket, Store
 
 MODEL = {
     "config.json": b"{}",
     "empty": b"",
-    "weights/0.bin": tree.noise(70_000, 1),
-    "weights/deep/1.bin": tree.noise(3, 2),
+    "weights/0.bin": random_bytes(70_000, 1),
+    "weights/deep/1.bin": random_bytes(3, 2),
 }
 
 
@@ -23,9 +23,9 @@ def fill(store: Store, prefix: str, files: dict[str, bytes]) -> None:
         store.put(prefix + name, data)
 
 
-def test_one_object_becomes_one_file(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+def test_one_object_becomes_one_file(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """The file has its bytes, and its receipt beside it tells where they are from."""
-    data = tree.noise(100_000)
+    data = random_bytes(100_000)
     store.put("bankchurn/model.joblib", data)
 
     modelfetch.ok("pull", store.uri("bankchurn/model.joblib"), tmp_path / "m", env=store.env)
@@ -34,32 +34,34 @@ def test_one_object_becomes_one_file(modelfetch: Cli, store: Store, tmp_path: Pa
     assert (tmp_path / "m").read_bytes() == data
     assert receipt["source"] == store.uri("bankchurn/model.joblib")
     assert receipt["version"] == store.version("bankchurn/model.joblib")
-    assert receipt["digest"] == f"sha256:{tree.sha256(data)}"
+    assert receipt["digest"] == f"sha256:{sha256_hex(data)}"
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_directory_comes_whole_with_its_empty_files(
-    modelfetch: Cli, store: Store, tmp_path: Path, slash: str
+    modelfetch: CliRunner, store: Store, tmp_path: Path, slash: str
 ) -> None:
     """With or without the slash at the end; zero-byte files and folders in folders included."""
     fill(store, "models/churn/", MODEL)
 
     modelfetch.ok("pull", store.uri("models/churn") + slash, tmp_path / "m", env=store.env)
 
-    assert tree.read(tmp_path / "m") == MODEL
+    assert read_files(tmp_path / "m") == MODEL
 
 
-def test_sibling_prefixes_are_never_taken(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+def test_sibling_prefixes_are_never_taken(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """`model` means `model/`, not `model2/`, `model-old/` or `model.bak`."""
     fill(store, "model/", MODEL)
     fill(store, "", {"model2/a": b"2", "model-old/a": b"3", "model.bak": b"4", "modelx": b"5"})
 
     modelfetch.ok("pull", store.uri("model"), tmp_path / "m", env=store.env)
 
-    assert tree.read(tmp_path / "m") == MODEL
+    assert read_files(tmp_path / "m") == MODEL
 
 
-def test_an_object_goes_before_a_directory_of_its_name(modelfetch: Cli, flat_store: Store, tmp_path: Path) -> None:
+def test_an_object_goes_before_a_directory_of_its_name(
+    modelfetch: CliRunner, flat_store: Store, tmp_path: Path
+) -> None:
     """The directory is taken only if there is no such object, or if the slash says so."""
     fill(flat_store, "", {"model": b"object", "model/part": b"directory"})
 
@@ -67,40 +69,40 @@ def test_an_object_goes_before_a_directory_of_its_name(modelfetch: Cli, flat_sto
     modelfetch.ok("pull", flat_store.uri("model/"), tmp_path / "dir", env=flat_store.env)
 
     assert (tmp_path / "file").read_bytes() == b"object"
-    assert tree.read(tmp_path / "dir") == {"part": b"directory"}
+    assert read_files(tmp_path / "dir") == {"part": b"directory"}
 
 
-def test_every_page_of_a_listing_is_read(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+def test_every_page_of_a_listing_is_read(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """Stores list a thousand names at a time."""
     files = {f"{number:04}.bin": b"%d" % number for number in range(1003)}
     store.put_many("many/", files)
 
     modelfetch.ok("pull", store.uri("many/"), tmp_path / "m", env=store.env)
 
-    assert tree.read(tmp_path / "m") == files
+    assert read_files(tmp_path / "m") == files
 
 
-def test_a_whole_bucket_is_a_directory(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+def test_a_whole_bucket_is_a_directory(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """The empty path names it."""
     fill(store, "", MODEL)
 
     modelfetch.ok("pull", store.uri(), tmp_path / "m", env=store.env)
 
-    assert tree.read(tmp_path / "m") == MODEL
+    assert read_files(tmp_path / "m") == MODEL
 
 
-def test_directory_markers_make_directories(modelfetch: Cli, store: Store, tmp_path: Path) -> None:
+def test_directory_markers_make_directories(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """Consoles create empty objects whose names end with a slash."""
     fill(store, "m/", {"": b"", "file": b"x", "logs/": b""})
 
     modelfetch.ok("pull", store.uri("m/"), tmp_path / "m", env=store.env)
 
-    assert tree.read(tmp_path / "m") == {"file": b"x"}
+    assert read_files(tmp_path / "m") == {"file": b"x"}
     assert (tmp_path / "m" / "logs").is_dir()
 
 
 def test_what_an_earlier_pull_left_in_a_bucket_is_no_part_of_the_model(
-    modelfetch: Cli, store: Store, tmp_path: Path
+    modelfetch: CliRunner, store: Store, tmp_path: Path
 ) -> None:
     """A pulled directory that was uploaded again brings its old receipt and staging along."""
     fill(store, "m/", {"file": b"x", ".modelfetch.json": b"{}", ".modelfetch/lock": b""})
@@ -108,16 +110,16 @@ def test_what_an_earlier_pull_left_in_a_bucket_is_no_part_of_the_model(
     run = modelfetch.ok("pull", store.uri("m/"), tmp_path / "m", "--output", "json", env=store.env)
 
     assert [file["path"] for file in run.receipt["files"]] == ["file"]
-    assert tree.read(tmp_path / "m") == {"file": b"x"}
+    assert read_files(tmp_path / "m") == {"file": b"x"}
 
 
-def test_globs_choose_the_files_of_a_directory(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_globs_choose_the_files_of_a_directory(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """`--include` and `--exclude` may be repeated; a variable holds a list; what is left out is not asked for."""
     fill(s3_bucket, "m/", {"a.bin": b"1", "b.bin": b"2", "c.json": b"3", "d.tmp": b"4"})
 
     def chosen(name: str, *flags: str, **env: str) -> set[str]:
         modelfetch.ok("pull", s3_bucket.uri("m/"), tmp_path / name, *flags, env={**s3_bucket.env, **env})
-        return set(tree.read(tmp_path / name))
+        return set(read_files(tmp_path / name))
 
     assert chosen("1", "--include", "*.bin", "--include", "c.json", "--exclude", "b.*") == {"a.bin", "c.json"}
     assert chosen("2", "--exclude", "*.tmp", "--exclude", "a*") == {"b.bin", "c.json"}
@@ -125,13 +127,13 @@ def test_globs_choose_the_files_of_a_directory(modelfetch: Cli, s3_bucket: S3Buc
 
 
 def test_a_pinned_version_is_fetched_after_it_was_replaced(
-    modelfetch: Cli, versioned_store: Store, tmp_path: Path
+    modelfetch: CliRunner, versioned_store: Store, tmp_path: Path
 ) -> None:
     """`?versionId=` on S3, `#generation` on GCS; the receipt names it."""
     versioned_store.put("m", b"old")
     old = versioned_store.version("m")
     versioned_store.put("m", b"new")
-    uri = versioned_store.pinned("m", old)
+    uri = versioned_store.pinned_uri("m", old)
 
     run = modelfetch.ok("pull", uri, tmp_path / "m", "--output", "json", env=versioned_store.env)
     modelfetch.ok("pull", versioned_store.uri("m"), tmp_path / "now", env=versioned_store.env)

@@ -6,26 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from testkit import tree
-from testkit.cli import Cli
-from testkit.faultproxy import FaultProxy
+from testkit.cli_runner import CliRunner
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import RECEIPT_NAME, directory_digest, random_bytes, read_files, write_files
+from testkit.https_server import HttpsServer
 from testkit.stores import GCSBucket
-from testkit.web import Web
 
 MODEL = {
     "config.json": b"{}",
     "empty": b"",
-    "weights/0.bin": tree.noise(70_000, 1),
-    "weights/deep/1.bin": tree.noise(3, 2),
+    "weights/0.bin": random_bytes(70_000, 1),
+    "weights/deep/1.bin": random_bytes(3, 2),
 }
 
 
 @pytest.mark.parametrize("manners", [{}, {"ranges": False}, {"length": False}, {"etag": False}, {"head": False}])
 def test_a_url_is_a_source_whatever_its_server_lacks(
-    modelfetch: Cli, https_server: Web, tmp_path: Path, manners: dict[str, bool]
+    modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path, manners: dict[str, bool]
 ) -> None:
     """Ranges, a length, an ETag, or HEAD requests."""
-    data = tree.noise(400_000)
+    data = random_bytes(400_000)
     https_server.files["/dir/m%20x.bin"] = data
     for name, value in manners.items():
         setattr(https_server, name, value)
@@ -35,10 +35,10 @@ def test_a_url_is_a_source_whatever_its_server_lacks(
     )
 
     assert (tmp_path / "m x.bin").read_bytes() == data
-    assert "SECRET" not in run.said
+    assert "SECRET" not in run.all_output
 
 
-def test_a_url_may_redirect(modelfetch: Cli, https_server: Web, tmp_path: Path) -> None:
+def test_a_url_may_redirect(modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path) -> None:
     """As release pages do."""
     https_server.files["/new"] = b"model"
     https_server.redirects["/old"] = "/new"
@@ -48,7 +48,7 @@ def test_a_url_may_redirect(modelfetch: Cli, https_server: Web, tmp_path: Path) 
     assert (tmp_path / "m").read_bytes() == b"model"
 
 
-def test_a_bearer_token_authorises_a_url(modelfetch: Cli, https_server: Web, tmp_path: Path) -> None:
+def test_a_bearer_token_authorises_a_url(modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path) -> None:
     """It is sent and never shown; without it the source is refused."""
     https_server.files["/m"] = b"model"
     https_server.token = "t0p-secret-token"
@@ -62,13 +62,17 @@ def test_a_bearer_token_authorises_a_url(modelfetch: Cli, https_server: Web, tmp
     refused = modelfetch("pull", f"{https_server.url}/m", tmp_path / "n", env=https_server.env)
 
     assert (tmp_path / "m").read_bytes() == b"model"
-    assert "t0p-secret-token" not in run.said
+    assert "t0p-secret-token" not in run.all_output
     assert refused.code == 77
     assert "MODELFETCH_BEARER_TOKEN" in refused.error["hint"]
 
 
 def test_a_bearer_token_is_not_sent_to_another_host(
-    modelfetch: Cli, https_server: Web, fault_proxy: Callable[[str], FaultProxy], gcs_bucket: GCSBucket, tmp_path: Path
+    modelfetch: CliRunner,
+    https_server: HttpsServer,
+    fault_proxy: Callable[[str], FaultProxy],
+    gcs_bucket: GCSBucket,
+    tmp_path: Path,
 ) -> None:
     """A redirect elsewhere leaves it behind."""
     gcs_bucket.put("m", b"model")
@@ -84,7 +88,7 @@ def test_a_bearer_token_is_not_sent_to_another_host(
     assert [request for request in elsewhere.requests if "authorization" in request.headers] == []
 
 
-def test_plain_http_works_with_a_warning(modelfetch: Cli, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
+def test_plain_http_works_with_a_warning(modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
     """Nobody is stopped, but told."""
     gcs_bucket.put("m", b"model")
 
@@ -96,25 +100,25 @@ def test_plain_http_works_with_a_warning(modelfetch: Cli, gcs_bucket: GCSBucket,
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
-def test_a_path_is_a_source(modelfetch: Cli, tmp_path: Path, form: str) -> None:
+def test_a_path_is_a_source(modelfetch: CliRunner, tmp_path: Path, form: str) -> None:
     """A file or a directory, as a URL or plain; with a receipt like any other."""
-    tree.write(tmp_path / "from", MODEL)
+    write_files(tmp_path / "from", MODEL)
 
     modelfetch.ok("pull", form.format(tmp_path / "from"), tmp_path / "d")
     modelfetch.ok("pull", form.format(tmp_path / "from" / "config.json"), tmp_path / "m")
 
-    receipt = json.loads((tmp_path / "d" / tree.RECEIPT).read_text())
-    assert tree.read(tmp_path / "d") == MODEL
+    receipt = json.loads((tmp_path / "d" / RECEIPT_NAME).read_text())
+    assert read_files(tmp_path / "d") == MODEL
     assert (tmp_path / "m").read_bytes() == b"{}"
-    assert receipt["digest"] == tree.digest(MODEL)
+    assert receipt["digest"] == directory_digest(MODEL)
 
 
-def test_a_relative_path_is_a_source(modelfetch: Cli, tmp_path: Path) -> None:
+def test_a_relative_path_is_a_source(modelfetch: CliRunner, tmp_path: Path) -> None:
     """Relative to the working directory, as for any command."""
-    tree.write(modelfetch.home, {"here/m": b"model"})
+    write_files(modelfetch.home, {"here/m": b"model"})
 
     modelfetch.ok("pull", "here/m", tmp_path / "m")
     modelfetch.ok("pull", "./here", "there")
 
     assert (tmp_path / "m").read_bytes() == b"model"
-    assert tree.read(modelfetch.home / "there") == {"m": b"model"}
+    assert read_files(modelfetch.home / "there") == {"m": b"model"}

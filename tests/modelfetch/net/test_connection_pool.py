@@ -1,289 +1,93 @@
-"""Connections: through the environment's proxies; and why one failed, without the address that holds a signature."""
+"""Connection pool: keep-alive connections, urllib3 for the rest, redirects and credentials."""
 
-import base64
-import errno
 import socket
-import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from email.message import Message
-from http.client import IncompleteRead
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
-import requests
-import trustme
-from urllib3 import exceptions as u3
 
-from modelfetch.errors import ConfigError, CredentialsError, ModelfetchError, RefusedError, TransientError
-from modelfetch.net.connection_pool import (
-    ConnectionPool,
-    NetworkOptions,
-    check_endpoint,
-    explain_network_error,
-    host_of,
-)
-from testkit.raising import CONNECTION, POOL, SECRET, URL, retried, untrusted
+from modelfetch.errors import TransientError
+from modelfetch.net.connection_pool import ConnectionPool, NetworkOptions, check_endpoint
+from testkit.file_tree import random_bytes
+from testkit.raw_server import RawServer, answer_requests
+
+BODY = random_bytes(70_000, 3)
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
 
 
-@pytest.mark.parametrize(
-    ("error", "kind", "said"),
-    [
-        (
-            retried(u3.NameResolutionError("store.invalid", CONNECTION, socket.gaierror(-2, "x"))),
-            TransientError,
-            "resolved",
-        ),
-        (retried(u3.NewConnectionError(CONNECTION, "refused")), TransientError, "broke the connection off"),
-        (ConnectionRefusedError(111, "refused"), TransientError, "nothing listens"),
-        (retried(u3.ConnectTimeoutError(CONNECTION, "x")), TransientError, "in time"),
-        (retried(u3.ReadTimeoutError(POOL, URL, "x")), TransientError, "no byte for 5 s"),
-        (u3.ReadTimeoutError(POOL, URL, "x"), TransientError, "no byte for 5 s"),
-        (TimeoutError("timed out"), TransientError, "no byte for 5 s"),
-        (retried(u3.SSLError(untrusted())), RefusedError, "self-signed certificate"),
-        (retried(u3.SSLError(ssl.SSLError(1, "WRONG_VERSION_NUMBER"))), TransientError, "TLS"),
-        (ssl.SSLEOFError(8, "eof"), TransientError, "TLS"),
-        (retried(u3.ProxyError("x", OSError("y"))), TransientError, "proxy"),
-        (u3.ProxyError("x", OSError("Tunnel connection failed: 407 Who?")), CredentialsError, "proxy"),
-        (u3.ProxyError("x", OSError("Tunnel connection failed: 403 No")), RefusedError, "proxy"),
-        (u3.ProxyError("x", OSError("Tunnel connection failed: 502 Bad")), TransientError, "proxy"),
-        (retried(u3.ResponseError("too many redirects")), RefusedError, "redirects in a loop"),
-        (u3.ProtocolError("broken", ConnectionResetError(104, "reset")), TransientError, "ConnectionResetError"),
-        (u3.ProtocolError("broken", IncompleteRead(b"x", 5)), TransientError, "broke the connection off"),
-        (u3.IncompleteRead(1, 5), TransientError, "broke the connection off"),
-        (u3.InvalidHeader("x"), TransientError, "broke the connection off"),
-        (u3.LocationParseError("x"), ConfigError, "not an address"),
-        (u3.LocationValueError("no host"), ConfigError, "not an address"),
-        (ValueError("label too long"), ConfigError, "not an address"),
-        (OSError(errno.ENETUNREACH, "unreachable"), TransientError, "broke the connection off"),
-        (BrokenPipeError(32, "pipe"), TransientError, "BrokenPipeError"),
-        (requests.ConnectionError(retried(u3.NewConnectionError(CONNECTION, "x"))), TransientError, "broke"),
-        (requests.exceptions.SSLError(retried(u3.SSLError(untrusted()))), RefusedError, "self-signed"),
-        (requests.ReadTimeout(u3.ReadTimeoutError(POOL, URL, "x")), TransientError, "no byte"),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
-)
-def test_each_failure_is_told_in_plain_words(error: Exception, kind: type[ModelfetchError], said: str) -> None:
-    """The host is named, the address never; and there is a next step."""
-    told = explain_network_error(error, "store.invalid", 5.0)
-
-    assert type(told) is kind
-    assert "store.invalid" in told.message
-    assert said in told.message
-    assert told.hint
-    assert SECRET not in f"{told.message} {told.hint}"
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ValueError(f"Invalid header value b'{SECRET}\\n'"),
-        requests.exceptions.InvalidHeader(f"Invalid character in header value: {SECRET}"),
-        UnicodeEncodeError("latin-1", SECRET, 0, 1, "x"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_a_credential_that_cannot_be_sent_is_a_matter_of_configuration(error: Exception) -> None:
-    """78, and where to look for the line break; http.client quotes the credential."""
-    told = explain_network_error(error, "store.invalid", 5.0)
-
-    assert type(told) is ConfigError
-    assert "line break" in told.hint
-    assert SECRET not in f"{told.message} {told.hint}"
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("https://h:1/x", "h:1"),
-        ("https://me:s3cr3t@h:1/x", "h:1"),
-        ("https://me:s3@cr3t@[::1]:1", "[::1]:1"),
-        ("nonsense", "the endpoint"),
-        ("http://[::1", "the endpoint"),
-        ("", "the endpoint"),
-    ],
-)
-def test_an_address_is_shown_without_name_and_password(url: str, shown: str) -> None:
-    """Even one that makes no sense."""
-    assert host_of(url) == shown
-
-
-class Proxy(BaseHTTPRequestHandler):
-    """Answers whatever it is asked for, as a proxy for plain HTTP does."""
-
-    asked: ClassVar[list[tuple[str, Message]]]
-
-    def do_GET(self) -> None:
-        """Answer."""
-        self.asked.append((self.path, self.headers))
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def serving() -> Iterator[tuple[int, list[tuple[str, Message]]]]:
-    """A proxy's port, and what it was asked for."""
-
-    class Handler(Proxy):
-        asked: ClassVar = []
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield server.server_address[1], Handler.asked
-        server.shutdown()
-        thread.join()
-
-
-def get(url: str) -> bytes:
-    """A page."""
-    with closing(ConnectionPool(NetworkOptions())) as pool, closing(pool.request("GET", url, {})) as reply:
-        return reply.read()
-
-
-@pytest.mark.parametrize("form", ["http://127.0.0.1:{}", "127.0.0.1:{}", "//127.0.0.1:{}/"])
-@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY"])
-def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, name: str, form: str) -> None:
-    """Also one named without a scheme, as the SDKs take it."""
-    with serving() as (port, asked):
-        monkeypatch.setenv(name, form.format(port))
-        assert get("http://store.invalid/k") == b"ok"
-
-    assert [url for url, _ in asked] == ["http://store.invalid/k"]
-    assert asked[0][1]["User-Agent"].startswith("modelfetch/")
-    assert "Proxy-Authorization" not in asked[0][1]
-
-
-def test_a_proxy_gets_the_credentials_of_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the SDKs send them."""
-    with serving() as (port, asked):
-        monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{port}")
-        assert get("http://store.invalid/k") == b"ok"
-
-    scheme, _, sent = asked[0][1]["Proxy-Authorization"].partition(" ")
-    assert (scheme, base64.b64decode(sent)) == ("Basic", b"me:p@ss")
-
-
-@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
-@pytest.mark.parametrize("value", ["127.0.0.1", "other,127.0.0.1", "*"])
-@pytest.mark.parametrize("user", ["", "me:p4ss@"])
-def test_what_no_proxy_names_is_reached_directly(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, user: str
-) -> None:
-    """The proxy is not asked, nor need it be there."""
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv(name, value)
-    with serving() as (port, asked):
-        assert get(f"http://{user}127.0.0.1:{port}/k") == b"ok"
-
-    assert [url for url, _ in asked] == ["/k"]
-
-
-@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://[::1", "http://h:port"])
-def test_a_proxy_that_cannot_be_used_is_a_matter_of_configuration(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
-    """78."""
-    monkeypatch.setenv("http_proxy", proxy)
-
-    with pytest.raises(ConfigError):
-        get("http://store.invalid/k")
-    with pytest.raises(ConfigError):
-        check_endpoint(NetworkOptions(), "http://store.invalid/k")
-
-
-def test_certificates_that_cannot_be_loaded_are_a_matter_of_configuration(tmp_path: Path) -> None:
-    """78, naming the file."""
-    (tmp_path / "ca.pem").write_text("no certificate")
-    for bundle in (tmp_path / "ca.pem", tmp_path / "none.pem"):
-        with (
-            closing(ConnectionPool(NetworkOptions(ca_bundle=str(bundle)))) as pool,
-            pytest.raises(ConfigError, match=bundle.name),
-        ):
-            pool.request("GET", "https://127.0.0.1:9/", {})
-    with pytest.raises(ConfigError, match=r"none\.pem"):
-        check_endpoint(NetworkOptions(ca_bundle=str(tmp_path / "none.pem")), "https://h/")
-
-
-def test_what_the_sdks_may_be_asked_with_passes(tmp_path: Path) -> None:
-    """A bundle may be a directory."""
+def test_usable_endpoint_passes_the_check(tmp_path: Path) -> None:
+    """A bundle of certificates may be a directory, and no bundle is needed."""
     check_endpoint(NetworkOptions(ca_bundle=str(tmp_path)), "https://h/")
     check_endpoint(NetworkOptions(), "https://h/")
 
 
-@contextmanager
-def answering(*records: bytes, ca: Path) -> Iterator[str]:
-    """The address of a server that answers over TLS with these records, and goes away without a word."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(ca))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-
-    def answer() -> None:
-        plain, _ = listener.accept()
-        with context.wrap_socket(plain, server_side=True) as connection:
-            connection.recv(65536)
-            for record in records:
-                connection.sendall(record)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=answer)
-        thread.start()
-        yield f"https://127.0.0.1:{listener.getsockname()[1]}/"
-        thread.join()
+def test_pool_uses_urllib3_when_the_response_is_chunked(server: RawServer) -> None:
+    """Later requests go to urllib3 at once, for the same server's next response will be chunked too."""
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nETag: x\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    port = server.start([chunked], [chunked, chunked])
+    buffer = memoryview(bytearray(100))
+    with closing(ConnectionPool(NetworkOptions())) as pool:
+        for _ in range(2):
+            with closing(pool.get(f"http://127.0.0.1:{port}/", {})) as response:
+                assert (response.status, response.headers["etag"]) == (200, "x")
+                assert bytes(buffer[: response.readinto(buffer)]) == b"hello"
+                assert response.readinto(buffer) == 0
+    assert [len(requests) for requests in server.requests] == [1, 2]
 
 
-def body(url: str, ca: Path, size: int) -> bytes:
-    """What is read from there, `size` bytes at a time."""
-    whole = b""
+def test_pool_follows_redirects(server: RawServer) -> None:
+    """The response of the redirect's target is returned, with its body."""
+    redirect = b"HTTP/1.1 307 Elsewhere\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n"
+    port = server.start([redirect], [redirect, OK])
     with (
-        closing(ConnectionPool(NetworkOptions(ca_bundle=str(ca)))) as pool,
-        closing(pool.request("GET", url, {})) as reply,
+        closing(ConnectionPool(NetworkOptions())) as pool,
+        closing(pool.get(f"http://127.0.0.1:{port}/", {})) as response,
     ):
-        while piece := reply.read(size):
-            whole += piece
-    return whole
+        assert response.status == 200
+        assert response.readinto(memoryview(bytearray(len(BODY))))
 
 
-PIECES = [bytes([number]) * length for number, length in enumerate([1, 16384, 7, 40_000, 16383, 200_000, 16385, 3])]
+def test_silent_server_is_a_transient_error_after_the_stall_timeout(server: RawServer) -> None:
+    """The message states the seconds without a byte in plain words."""
+    port = server.start([b"HTTP"])
+    with (
+        closing(ConnectionPool(NetworkOptions(stall_timeout=0.5))) as pool,
+        pytest.raises(TransientError, match=r"no byte for 0\.5 s"),
+    ):
+        pool.get(f"http://127.0.0.1:{port}/", {})
 
 
-@pytest.mark.parametrize("size", [1000, 16 * 1024, 256 * 1024])
-@pytest.mark.parametrize("stated", [True, False])
-def test_records_of_any_length_are_put_together(tmp_path: Path, size: int, *, stated: bool) -> None:
-    """Where no length is stated the body ends with the connection, even if TLS is not closed as it should be."""
-    whole = b"".join(PIECES)
-    head = b"HTTP/1.1 200 OK\r\n" + (b"Content-Length: %d\r\n" % len(whole) if stated else b"") + b"\r\n"
-    with answering(head, *PIECES, ca=tmp_path / "ca.pem") as url:
-        assert body(url, tmp_path / "ca.pem", size) == whole
+def test_host_field_leaves_out_the_default_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signatures are made without the scheme's default port; any other port is named."""
+    named: list[str] = []
+
+    def note_host(_: object, host: str) -> None:
+        named.append(host)
+        raise OSError
+
+    monkeypatch.setattr("modelfetch.net.connection_pool.KeepAliveConnections", note_host)
+    for url in ("http://h:80/", "http://h:443/", "https://h/", "http://[::1]:80/", "http://[::1]:9000/"):
+        with closing(ConnectionPool(NetworkOptions())) as pool, pytest.raises(TransientError):
+            pool.get(url, {})
+    assert named == ["h", "h:443", "h", "[::1]", "[::1]:9000"]
 
 
-@pytest.mark.parametrize("size", [1000, 16 * 1024, 256 * 1024])
-def test_records_are_put_together_the_short_way_too(tmp_path: Path, size: int) -> None:
-    """By what reads objects, without urllib3 and http.client."""
-    whole, ca = b"".join(PIECES), tmp_path / "ca.pem"
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(whole)
-    came, buffer = b"", memoryview(bytearray(size))
-    with answering(head, *PIECES, ca=ca) as url, closing(ConnectionPool(NetworkOptions(ca_bundle=str(ca)))) as pool:
-        reply = pool.get(url, {})
-        while count := reply.readinto(buffer):
-            came += buffer[:count]
-    assert came == whole
+def test_redirect_to_another_host_gets_no_credentials(server: RawServer) -> None:
+    """Neither a signature nor a token is sent on: the other host may be anybody's."""
+    port = server.start([OK])
+    redirect = b"HTTP/1.1 307 Elsewhere\r\nLocation: http://localhost:%d/other\r\nContent-Length: 0\r\n\r\n" % port
+    with socket.create_server(("127.0.0.1", 0)) as first:
 
+        def redirect_twice() -> None:
+            for _ in range(2):  # the second request comes through urllib3
+                answer_requests(first.accept()[0], [redirect], [])
 
-def test_a_body_over_tls_that_ends_early_is_no_whole_one(tmp_path: Path) -> None:
-    """Its length was stated."""
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n"
-    with answering(head, *PIECES, ca=tmp_path / "ca.pem") as url, pytest.raises(u3.HTTPError):
-        body(url, tmp_path / "ca.pem", 256 * 1024)
-    ca, buffer = tmp_path / "ca.pem", memoryview(bytearray(256 * 1024))
-    with answering(head, *PIECES, ca=ca) as url, closing(ConnectionPool(NetworkOptions(ca_bundle=str(ca)))) as pool:
-        reply = pool.get(url, {})
-        with pytest.raises((IncompleteRead, ssl.SSLError)):
-            sum(iter(lambda: reply.readinto(buffer), 0))
+        thread = threading.Thread(target=redirect_twice)
+        thread.start()
+        url = f"http://127.0.0.1:{first.getsockname()[1]}/"
+        with closing(ConnectionPool(NetworkOptions())) as pool:
+            pool.get(url, {"Authorization": "secret", "X-Amz-Security-Token": "secret", "Cookie": "secret"}).close()
+        thread.join(60)
+    assert server.requests[-1]
+    assert not any(b"secret" in request for requests in server.requests for request in requests)

@@ -10,11 +10,11 @@ from modelfetch.errors import WrongBytesError
 from modelfetch.provenance import manifest
 from modelfetch.provenance.manifest import UNDER_WAY, Manifest, parse_manifest
 from modelfetch.volume.receipt import FileEntry
-from testkit import tree
+from testkit.file_tree import directory_digest, manifest_json, sha256_hex
 
 FILES = {"config.json": b"{}", "w/1.bin": b"weights"}
-ENTRIES = tuple(FileEntry(name, len(data), tree.sha256(data)) for name, data in FILES.items())
-GOOD: dict[str, Any] = json.loads(tree.manifest(FILES))
+ENTRIES = tuple(FileEntry(name, len(data), sha256_hex(data)) for name, data in FILES.items())
+GOOD: dict[str, Any] = json.loads(manifest_json(FILES))
 
 
 def changed(**fields: object) -> bytes:
@@ -24,7 +24,7 @@ def changed(**fields: object) -> bytes:
 
 def with_file(**fields: object) -> bytes:
     """A good manifest of a single file, with these fields of it changed; its digest is right."""
-    one = json.loads(tree.manifest({"m": b"x"}, directory=False))
+    one = json.loads(manifest_json({"m": b"x"}, directory=False))
     one["files"][0] |= fields
     one["digest"] = f"sha256:{one['files'][0]['sha256']}"
     return json.dumps(one).encode()
@@ -46,7 +46,7 @@ def test_a_manifest_says_what_was_pushed() -> None:
         "schema": 1,
         "tool": f"modelfetch/{__version__}",
         "complete": True,
-        "digest": tree.digest(FILES),
+        "digest": directory_digest(FILES),
         "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in ENTRIES],
     }
 
@@ -75,10 +75,10 @@ def test_fields_of_later_versions_are_no_obstacle() -> None:
 HOSTILE: dict[str, bytes] = {
     "nothing": b"",
     "no JSON": b"<html>502</html>",
-    "cut short": tree.manifest(FILES)[:-10],
-    "more after its end": tree.manifest(FILES) + b"{}",
+    "cut short": manifest_json(FILES)[:-10],
+    "more after its end": manifest_json(FILES) + b"{}",
     "not UTF-8": b'{"schema": "\xff"}',
-    "UTF-16": tree.manifest(FILES).decode().encode("utf-16"),
+    "UTF-16": manifest_json(FILES).decode().encode("utf-16"),
     "too deep": b"[" * 100_000,
     "deep inside": b'{"schema": 1, "files": ' + b"[" * 100_000,
     "a number of 10,000 digits": b'{"schema": 1' + b"0" * 10_000 + b"}",
@@ -97,13 +97,13 @@ HOSTILE: dict[str, bytes] = {
     "a file that is text": changed(files=["a"]),
     "a file that is null": changed(files=[None]),
     "a file without a size": changed(files=[{"path": "a", "sha256": "0" * 64}]),
-    "a digest of other files": changed(digest=tree.digest({"a": b""})),
+    "a digest of other files": changed(digest=directory_digest({"a": b""})),
     "a digest that is null": changed(digest=None),
     "a file twice": changed(files=GOOD["files"] + GOOD["files"][:1]),
-    "a file and its directory": tree.manifest({"a": b"1", "a/b": b"2"}),
-    "a path out of it": tree.manifest({"../a": b"1"}),
-    "an absolute path": tree.manifest({"/etc/passwd": b"1"}),
-    "a path with a line break": tree.manifest({"a\nb": b"1"}),
+    "a file and its directory": manifest_json({"a": b"1", "a/b": b"2"}),
+    "a path out of it": manifest_json({"../a": b"1"}),
+    "an absolute path": manifest_json({"/etc/passwd": b"1"}),
+    "a path with a line break": manifest_json({"a\nb": b"1"}),
 }
 
 

@@ -14,24 +14,24 @@ import pytest
 
 from modelfetch.errors import ConfigError, SignatureError, TransientError
 from modelfetch.provenance.model_signing import ITSELF, ModelSigner, SignatureVerifier, SigningKey, TrustPolicy
-from testkit import keys, tree
-from testkit.keys import Pair
-from testkit.sigstore import Sigstore
+from testkit.file_tree import sha256_hex, write_files
+from testkit.signing_keys import KeyPair, make_certified_key, make_key_pair, run_model_signing, sign_model, verify_model
+from testkit.sigstore import LocalSigstore
 
 FILES = {"model.bin": b"weights", "sub/config.json": b"{}", "empty": b"", "a b ü.txt": b"labels"}
-DIGESTS = {path: tree.sha256(data) for path, data in FILES.items()}
+DIGESTS = {path: sha256_hex(data) for path, data in FILES.items()}
 
 
 @pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def key(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
     """A key on P-256, as most people make them."""
-    return keys.pair(tmp_path_factory.mktemp("keys"))
+    return make_key_pair(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A directory of a few files."""
-    return tree.write(tmp_path / "model", FILES)
+    return write_files(tmp_path / "model", FILES)
 
 
 def altered(bundle: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -52,7 +52,7 @@ def payload(bundle: dict[str, Any], change: Callable[[dict[str, Any]], object]) 
 @pytest.mark.parametrize("kind", ["p256", "p384", "p521"])
 def test_what_a_key_signed_is_listed_by_its_public_one(tmp_path: Path, kind: str) -> None:
     """Every path with its sha256, on each curve of the format."""
-    own = keys.pair(tmp_path, kind=kind)
+    own = make_key_pair(tmp_path, kind=kind)
 
     (tmp_path / "model.sig").write_bytes(ModelSigner(SigningKey(own.private, "")).sign("model", DIGESTS))
 
@@ -61,7 +61,7 @@ def test_what_a_key_signed_is_listed_by_its_public_one(tmp_path: Path, kind: str
 
 def test_a_locked_key_signs_with_its_password(tmp_path: Path) -> None:
     """As `openssl` locks them."""
-    own = keys.pair(tmp_path, password="s3cret")
+    own = make_key_pair(tmp_path, password="s3cret")
 
     (tmp_path / "a.sig").write_bytes(ModelSigner(SigningKey(own.private, "s3cret")).sign("model", {ITSELF: "ab" * 32}))
 
@@ -70,34 +70,34 @@ def test_a_locked_key_signs_with_its_password(tmp_path: Path) -> None:
     }
 
 
-def test_others_verify_what_is_signed_here(tmp_path: Path, key: Pair, model: Path) -> None:
+def test_others_verify_what_is_signed_here(tmp_path: Path, key: KeyPair, model: Path) -> None:
     """The library's command takes a directory with what a pull leaves beside the model, and a single file."""
     signer = ModelSigner(SigningKey(key.private, ""))
     (model / "model.sig").write_bytes(signer.sign("model", DIGESTS))
-    tree.write(model, {".modelfetch.json": b"{}", ".modelfetch-manifest.json": b"{}", ".modelfetch/lock": b""})
+    write_files(model, {".modelfetch.json": b"{}", ".modelfetch-manifest.json": b"{}", ".modelfetch/lock": b""})
     (tmp_path / "model.bin.sig").write_bytes(signer.sign("model.bin", {ITSELF: DIGESTS["model.bin"]}))
 
-    keys.command("verify", "key", "--public_key", key.public, "--signature", model / "model.sig", model)
-    keys.verify(model / "model.bin", key, tmp_path / "model.bin.sig")
+    run_model_signing("verify", "key", "--public_key", key.public, "--signature", model / "model.sig", model)
+    verify_model(model / "model.bin", key, tmp_path / "model.bin.sig")
     with pytest.raises(ValueError, match="Extra files"):
-        keys.verify(tree.write(model, {"more": b""}), key, model / "model.sig")
+        verify_model(write_files(model, {"more": b""}), key, model / "model.sig")
 
 
-def test_what_others_sign_is_listed_here(tmp_path: Path, key: Pair, model: Path) -> None:
+def test_what_others_sign_is_listed_here(tmp_path: Path, key: KeyPair, model: Path) -> None:
     """The library's command signs a directory and a single file; git's files are none of its business."""
     (model / ".gitattributes").write_bytes(b"*")
     judge = SignatureVerifier(TrustPolicy(public_key=key.public))
 
-    keys.command("sign", "key", "--private_key", key.private, "--signature", model / "model.sig", model)
-    keys.sign(model / "model.bin", key, tmp_path / "model.bin.sig")
+    run_model_signing("sign", "key", "--private_key", key.private, "--signature", model / "model.sig", model)
+    sign_model(model / "model.bin", key, tmp_path / "model.bin.sig")
 
     assert judge.verified_files(model / "model.sig", "it") == DIGESTS
     assert judge.verified_files(tmp_path / "model.bin.sig", "it") == {ITSELF: DIGESTS["model.bin"]}
 
 
-def test_files_that_the_signer_ignored_are_not_signed(tmp_path: Path, key: Pair, model: Path) -> None:
+def test_files_that_the_signer_ignored_are_not_signed(tmp_path: Path, key: KeyPair, model: Path) -> None:
     """The library lets them pass whatever they are; they are not on the list."""
-    signature = keys.sign(model, key, tmp_path / "model.sig", ignored=("sub",))
+    signature = sign_model(model, key, tmp_path / "model.sig", ignored=("sub",))
 
     signed = SignatureVerifier(TrustPolicy(public_key=key.public)).verified_files(signature, "it")
 
@@ -106,42 +106,42 @@ def test_files_that_the_signer_ignored_are_not_signed(tmp_path: Path, key: Pair,
 
 def test_a_certificate_must_lead_to_the_root_that_is_believed(tmp_path: Path, model: Path) -> None:
     """By way of an authority that the signature brings along, or that is given; not to another root."""
-    signer, stranger = keys.certified(tmp_path), keys.certified(tmp_path, "stranger")
-    signature = keys.sign(model, signer, tmp_path / "model.sig")
+    signer, stranger = make_certified_key(tmp_path), make_certified_key(tmp_path, "stranger")
+    signature = sign_model(model, signer, tmp_path / "model.sig")
 
-    for chain in ((signer.root,), (signer.between, signer.root)):
+    for chain in ((signer.root,), (signer.intermediate, signer.root)):
         assert SignatureVerifier(TrustPolicy(certificate_chain=chain)).verified_files(signature, "it") == DIGESTS
-    for chain in ((stranger.root,), (signer.between,)):
+    for chain in ((stranger.root,), (signer.intermediate,)):
         with pytest.raises(SignatureError, match="certificate"):
             SignatureVerifier(TrustPolicy(certificate_chain=chain)).verified_files(signature, "it")
 
 
 def test_several_certificates_may_be_in_one_file(tmp_path: Path, model: Path) -> None:
     """As `fullchain.pem` has them."""
-    signer = keys.certified(tmp_path)
+    signer = make_certified_key(tmp_path)
     both = tmp_path / "both.pem"
-    both.write_bytes(signer.between.read_bytes() + signer.root.read_bytes())
+    both.write_bytes(signer.intermediate.read_bytes() + signer.root.read_bytes())
 
     judge = SignatureVerifier(TrustPolicy(certificate_chain=(both,)))
 
-    assert judge.verified_files(keys.sign(model, signer, tmp_path / "model.sig"), "it") == DIGESTS
+    assert judge.verified_files(sign_model(model, signer, tmp_path / "model.sig"), "it") == DIGESTS
 
 
 @pytest.mark.parametrize("kind", ["p256", "p384"])
-def test_another_key_is_not_believed(tmp_path: Path, key: Pair, model: Path, kind: str) -> None:
+def test_another_key_is_not_believed(tmp_path: Path, key: KeyPair, model: Path, kind: str) -> None:
     """And the message says whose signature was looked for."""
-    other = keys.pair(tmp_path, "other", kind)
-    signature = keys.sign(model, key, tmp_path / "model.sig")
+    other = make_key_pair(tmp_path, "other", kind)
+    signature = sign_model(model, key, tmp_path / "model.sig")
 
     with pytest.raises(SignatureError, match=r"The signature of it is not valid for public key sha256:[0-9a-f]{64}: "):
         SignatureVerifier(TrustPolicy(public_key=other.public)).verified_files(signature, "it")
 
 
-def test_a_key_does_not_pass_for_a_certificate_nor_the_reverse(tmp_path: Path, key: Pair, model: Path) -> None:
+def test_a_key_does_not_pass_for_a_certificate_nor_the_reverse(tmp_path: Path, key: KeyPair, model: Path) -> None:
     """Each way of signing is verified as what it is."""
-    signer = keys.certified(tmp_path)
-    by_key = keys.sign(model, key, tmp_path / "by-key.sig")
-    by_certificate = keys.sign(model, signer, tmp_path / "by-certificate.sig")
+    signer = make_certified_key(tmp_path)
+    by_key = sign_model(model, key, tmp_path / "by-key.sig")
+    by_certificate = sign_model(model, signer, tmp_path / "by-certificate.sig")
 
     with pytest.raises(SignatureError):
         SignatureVerifier(TrustPolicy(certificate_chain=(signer.root,))).verified_files(by_key, "it")
@@ -166,10 +166,10 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_signature_that_was_altered_is_none(
-    tmp_path: Path, key: Pair, model: Path, change: Callable[[dict[str, Any]], object]
+    tmp_path: Path, key: KeyPair, model: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
     """Whatever of it is changed: nothing is believed before it is verified."""
-    signature = altered(keys.sign(model, key, tmp_path / "model.sig"), change)
+    signature = altered(sign_model(model, key, tmp_path / "model.sig"), change)
 
     with pytest.raises(SignatureError, match="not valid"):
         SignatureVerifier(TrustPolicy(public_key=key.public)).verified_files(signature, "it")
@@ -178,7 +178,7 @@ def test_a_signature_that_was_altered_is_none(
 @pytest.mark.parametrize(
     "content", [b"", b"{}", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"dsseEnvelope": 1}', b"-----BEGIN"]
 )
-def test_what_is_no_signature_is_said_to_be_none(tmp_path: Path, key: Pair, content: bytes) -> None:
+def test_what_is_no_signature_is_said_to_be_none(tmp_path: Path, key: KeyPair, content: bytes) -> None:
     """Whatever somebody put there."""
     (tmp_path / "model.sig").write_bytes(content)
 
@@ -187,14 +187,14 @@ def test_what_is_no_signature_is_said_to_be_none(tmp_path: Path, key: Pair, cont
 
 
 def test_a_hint_about_the_key_is_not_needed_and_not_believed(
-    tmp_path: Path, key: Pair, model: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, key: KeyPair, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Older signatures have none: the library then prints advice, which must not get among the data."""
     signature = altered(
-        keys.sign(model, key, tmp_path / "model.sig"),
+        sign_model(model, key, tmp_path / "model.sig"),
         lambda b: b["verificationMaterial"]["publicKey"].update(hint=""),
     )
-    other = keys.pair(tmp_path, "other")
+    other = make_key_pair(tmp_path, "other")
 
     assert SignatureVerifier(TrustPolicy(public_key=key.public)).verified_files(signature, "it") == DIGESTS
     assert capsys.readouterr().out == ""
@@ -211,7 +211,7 @@ def test_a_hint_about_the_key_is_not_needed_and_not_believed(
     ids=["shards", "blake3"],
 )
 def test_signatures_of_other_digests_are_refused_by_name(
-    tmp_path: Path, key: Pair, model: Path, hashing: model_signing.hashing.Config
+    tmp_path: Path, key: KeyPair, model: Path, hashing: model_signing.hashing.Config
 ) -> None:
     """The library can make them, its command cannot; shards leave empty files out."""
     signer = model_signing.signing.Config().use_elliptic_key_signer(private_key=key.private)
@@ -224,7 +224,7 @@ def test_signatures_of_other_digests_are_refused_by_name(
 @pytest.mark.parametrize("kind", ["rsa", "ed25519", "k256"])
 def test_keys_of_another_kind_are_refused_at_once(tmp_path: Path, kind: str) -> None:
     """The format has three curves."""
-    other = keys.pair(tmp_path, kind=kind)
+    other = make_key_pair(tmp_path, kind=kind)
 
     with pytest.raises(ConfigError, match=r"key.pub is not a public key \(PEM, on the elliptic curve P-256"):
         SignatureVerifier(TrustPolicy(public_key=other.public))
@@ -252,7 +252,7 @@ def test_files_that_are_no_keys_are_refused_at_once(tmp_path: Path, content: byt
         ModelSigner(SigningKey(file, ""))
 
 
-def test_a_private_key_is_no_public_one(tmp_path: Path, key: Pair) -> None:
+def test_a_private_key_is_no_public_one(tmp_path: Path, key: KeyPair) -> None:
     """It must not lie about where models are pulled; the hint says how to get the public one."""
     with pytest.raises(ConfigError, match="is not a public key") as caught:
         SignatureVerifier(TrustPolicy(public_key=key.private))
@@ -263,7 +263,7 @@ def test_a_private_key_is_no_public_one(tmp_path: Path, key: Pair) -> None:
 @pytest.mark.parametrize(("locked", "given"), [("s3cret", ""), ("s3cret", "wr0ng"), ("", "s3cret")])
 def test_a_wrong_password_is_a_config_error_without_it(tmp_path: Path, locked: str, given: str) -> None:
     """None, another, or one too many; the message does not repeat it."""
-    own = keys.pair(tmp_path, password=locked)
+    own = make_key_pair(tmp_path, password=locked)
 
     with pytest.raises(ConfigError, match="assword") as caught:
         ModelSigner(SigningKey(own.private, given))
@@ -288,26 +288,29 @@ def test_files_that_cannot_be_read_are_config_errors(tmp_path: Path, name: str) 
         ModelSigner(SigningKey(file, ""))
 
 
-def test_the_receipt_tells_signers_apart(tmp_path: Path, key: Pair) -> None:
+def test_the_receipt_tells_signers_apart(tmp_path: Path, key: KeyPair) -> None:
     """By the content of the files, not by their names; an identity by itself."""
-    other = keys.pair(tmp_path, "other")
+    other = make_key_pair(tmp_path, "other")
     copy = tmp_path / "copy.pub"
     copy.write_bytes(key.public.read_bytes())
 
     assert TrustPolicy(public_key=key.public).signer == TrustPolicy(public_key=copy).signer
-    assert TrustPolicy(public_key=key.public).signer == f"public key sha256:{tree.sha256(key.public.read_bytes())}"
+    assert TrustPolicy(public_key=key.public).signer == f"public key sha256:{sha256_hex(key.public.read_bytes())}"
     assert TrustPolicy(public_key=key.public).signer != TrustPolicy(public_key=other.public).signer
     assert TrustPolicy(identity="a@b.c", identity_provider="https://d.e").signer == "a@b.c by https://d.e"
     assert TrustPolicy(certificate_chain=(copy, other.public)).signer != TrustPolicy(certificate_chain=(copy,)).signer
 
 
-def test_an_identity_is_believed_if_its_provider_vouches_for_it(tmp_path: Path, key: Pair, model: Path) -> None:
+def test_an_identity_is_believed_if_its_provider_vouches_for_it(tmp_path: Path, key: KeyPair, model: Path) -> None:
     """By the certificates and logs of a Sigstore instance whose trust configuration is given: nothing is fetched."""
-    sigstore = Sigstore()
-    signature = sigstore.sign(
-        keys.sign(model, key, tmp_path / "model.sig"), "me@example.org", "https://login.example.org"
+    sigstore = LocalSigstore()
+    signature = sigstore.sign_bundle(
+        sign_model(model, key, tmp_path / "model.sig"), "me@example.org", "https://login.example.org"
     )
-    ours, other = sigstore.trust_config(tmp_path / "ours.json"), Sigstore().trust_config(tmp_path / "other.json")
+    ours, other = (
+        sigstore.write_trust_config(tmp_path / "ours.json"),
+        LocalSigstore().write_trust_config(tmp_path / "other.json"),
+    )
 
     def signed(identity: str, provider: str, trust_config: Path) -> dict[str, str]:
         trust = TrustPolicy(identity=identity, identity_provider=provider, trust_config=trust_config)
@@ -324,16 +327,18 @@ def test_an_identity_is_believed_if_its_provider_vouches_for_it(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("change", [*CHANGES][:6])
-def test_what_an_identity_signed_cannot_be_altered_either(tmp_path: Path, key: Pair, model: Path, change: str) -> None:
+def test_what_an_identity_signed_cannot_be_altered_either(
+    tmp_path: Path, key: KeyPair, model: Path, change: str
+) -> None:
     """The log has it too."""
-    sigstore = Sigstore()
-    signature = sigstore.sign(
-        keys.sign(model, key, tmp_path / "model.sig"), "me@example.org", "https://login.example.org"
+    sigstore = LocalSigstore()
+    signature = sigstore.sign_bundle(
+        sign_model(model, key, tmp_path / "model.sig"), "me@example.org", "https://login.example.org"
     )
     trust = TrustPolicy(
         identity="me@example.org",
         identity_provider="https://login.example.org",
-        trust_config=sigstore.trust_config(tmp_path / "trust.json"),
+        trust_config=sigstore.write_trust_config(tmp_path / "trust.json"),
     )
 
     with pytest.raises(SignatureError, match="not valid"):
@@ -341,10 +346,10 @@ def test_what_an_identity_signed_cannot_be_altered_either(tmp_path: Path, key: P
 
 
 def test_a_trust_root_that_cannot_be_fetched_may_be_there_later(
-    tmp_path: Path, key: Pair, model: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, key: KeyPair, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sigstore's is asked for only when there is a signature to verify; the message names what cannot be reached."""
-    signature = keys.sign(model, key, tmp_path / "model.sig")
+    signature = sign_model(model, key, tmp_path / "model.sig")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     judge = SignatureVerifier(TrustPolicy(identity="a@b.c", identity_provider="https://d.e"))
@@ -356,10 +361,10 @@ def test_a_trust_root_that_cannot_be_fetched_may_be_there_later(
 
 
 def test_a_trust_root_that_cannot_be_kept_is_a_config_error(
-    tmp_path: Path, key: Pair, model: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, key: KeyPair, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A read-only root file system has no room for it."""
-    signature = keys.sign(model, key, tmp_path / "model.sig")
+    signature = sign_model(model, key, tmp_path / "model.sig")
     monkeypatch.setenv("XDG_CACHE_HOME", str(signature))
     monkeypatch.setenv("XDG_DATA_HOME", str(signature))
 
@@ -371,7 +376,7 @@ def test_a_trust_root_that_cannot_be_kept_is_a_config_error(
     assert "XDG_CACHE_HOME" in caught.value.hint
 
 
-def test_without_the_extra_the_error_says_what_to_install(tmp_path: Path, key: Pair) -> None:
+def test_without_the_extra_the_error_says_what_to_install(tmp_path: Path, key: KeyPair) -> None:
     """In an interpreter that has the fetcher's dependencies only; and nothing of it is loaded until it is needed."""
     script = (
         "import sys; sys.modules['model_signing'] = None\n"

@@ -12,48 +12,52 @@ from modelfetch.errors import BudgetError, SignatureError, WrongBytesError
 from modelfetch.progress import SilentProgress
 from modelfetch.provenance.model_signing import SignatureVerifier, TrustPolicy
 from modelfetch.provenance.signature_check import check_signed_files
-from modelfetch.pull.pull import PullOptions, pull
-from modelfetch.sources import Access
-from modelfetch.uri import parse_uri
+from modelfetch.pull.options import PullOptions
+from modelfetch.pull.pull import pull
+from modelfetch.sources import SourceOptions, parse_uri
 from modelfetch.volume.receipt import Receipt
-from testkit import keys, tree
-from testkit.keys import Pair
+from testkit.file_tree import RECEIPT_NAME, STAGING_NAME, pack_tar, random_bytes, read_files, sha256_hex, write_files
+from testkit.signing_keys import KeyPair, make_key_pair, sign_model
 
-FILES = {"config.json": b"{}", "empty": b"", "w/1.bin": tree.noise(70_000, 1), "w/2.bin": tree.noise(70_000, 2)}
-SUMS = {path: tree.sha256(data) for path, data in FILES.items()}
+FILES = {"config.json": b"{}", "empty": b"", "w/1.bin": random_bytes(70_000, 1), "w/2.bin": random_bytes(70_000, 2)}
+SUMS = {path: sha256_hex(data) for path, data in FILES.items()}
 OLD = {"old.bin": b"the model of before"}
 
 
 @pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def key(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
     """The key that is believed."""
-    return keys.pair(tmp_path_factory.mktemp("keys"))
+    return make_key_pair(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
-def judge(key: Pair) -> SignatureVerifier:
+def judge(key: KeyPair) -> SignatureVerifier:
     """Whoever believes it."""
     return SignatureVerifier(TrustPolicy(public_key=key.public))
 
 
 @pytest.fixture
-def model(tmp_path: Path, key: Pair) -> Path:
+def model(tmp_path: Path, key: KeyPair) -> Path:
     """A signed directory."""
-    keys.sign(tree.write(tmp_path / "model", FILES), key, tmp_path / "model/model.sig")
+    sign_model(write_files(tmp_path / "model", FILES), key, tmp_path / "model/model.sig")
     return tmp_path / "model"
 
 
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:
     """Where the model goes: another one is there already."""
-    pulled(tree.write(tmp_path / "old", OLD), tmp_path / "dest")
+    pulled(write_files(tmp_path / "old", OLD), tmp_path / "dest")
     return tmp_path / "dest"
 
 
 def pulled(source: Path, dest: Path, judge: SignatureVerifier | None = None, **options: Any) -> Receipt:
     """Pull in this process."""
     return pull(
-        parse_uri(str(source)), str(dest), Access(), PullOptions(retries=1, verifier=judge, **options), SilentProgress()
+        parse_uri(str(source)),
+        str(dest),
+        SourceOptions(),
+        PullOptions(retries=1, verifier=judge, **options),
+        SilentProgress(),
     )
 
 
@@ -67,43 +71,43 @@ def forms(digests: dict[str, str]) -> dict[str, list[str]]:
     return {path: [sha256] if sha256 else [] for path, sha256 in digests.items()}
 
 
-def signed_archive(tmp_path: Path, key: Pair, content: bytes, name: str = "model.tar") -> Path:
+def signed_archive(tmp_path: Path, key: KeyPair, content: bytes, name: str = "model.tar") -> Path:
     """An archive with its signature beside it."""
-    archive = tree.write(tmp_path / "packed", {name: content}) / name
-    keys.sign(archive, key, archive.with_name(f"{name}.sig"))
+    archive = write_files(tmp_path / "packed", {name: content}) / name
+    sign_model(archive, key, archive.with_name(f"{name}.sig"))
     return archive
 
 
 def refused(error: pytest.ExceptionInfo[SignatureError], dest: Path) -> str:
     """Nothing of it was published; what the error says."""
-    assert tree.read(dest) == OLD
+    assert read_files(dest) == OLD
     assert error.value.code == 65
     return error.value.message
 
 
 def test_what_was_signed_is_published_with_its_signature(
-    model: Path, dest: Path, judge: SignatureVerifier, key: Pair
+    model: Path, dest: Path, judge: SignatureVerifier, key: KeyPair
 ) -> None:
     """The receipt says that it was verified, and by whose key; others can verify it again where it is now."""
     receipt = pulled(model, dest, judge)
 
-    assert tree.read(dest) == FILES | {"model.sig": (model / "model.sig").read_bytes()}
+    assert read_files(dest) == FILES | {"model.sig": (model / "model.sig").read_bytes()}
     assert "signature" in receipt.checks
-    assert receipt.signer == f"public key sha256:{tree.sha256(key.public.read_bytes())}"
-    assert json.loads((dest / tree.RECEIPT).read_text())["signer"] == receipt.signer
+    assert receipt.signer == f"public key sha256:{sha256_hex(key.public.read_bytes())}"
+    assert json.loads((dest / RECEIPT_NAME).read_text())["signer"] == receipt.signer
 
 
 def test_without_a_judge_a_signature_is_a_file_like_any_other(model: Path, dest: Path) -> None:
     """And the receipt does not mention it."""
     receipt = pulled(model, dest)
 
-    assert "model.sig" in tree.read(dest)
+    assert "model.sig" in read_files(dest)
     assert "signature" not in receipt.checks
-    assert "signer" not in json.loads((dest / tree.RECEIPT).read_text())
+    assert "signer" not in json.loads((dest / RECEIPT_NAME).read_text())
 
 
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "altered": (lambda m: (m / "w/2.bin").write_bytes(tree.noise(70_000, 3)), "w/2.bin': signed was sha256"),
+    "altered": (lambda m: (m / "w/2.bin").write_bytes(random_bytes(70_000, 3)), "w/2.bin': signed was sha256"),
     "cut": (lambda m: (m / "w/2.bin").write_bytes(b""), "w/2.bin': signed was sha256"),
     "empty no more": (lambda m: (m / "empty").write_bytes(b"1"), "empty': signed was sha256"),
     "missing": (lambda m: (m / "w/1.bin").unlink(), "'w/1.bin' is missing"),
@@ -111,8 +115,8 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file more": (lambda m: (m / "evil.py").write_bytes(b"import os"), "'evil.py' is not signed"),
     "an empty file more": (lambda m: (m / "__init__.py").touch(), "'__init__.py' is not signed"),
     "a file of git's": (lambda m: (m / ".gitattributes").write_bytes(b"*"), "'.gitattributes' is not signed"),
-    "a hook of git's": (lambda m: tree.write(m, {".git/hooks/x": b""}), "'.git/hooks/x' is not signed"),
-    "another model.sig": (lambda m: tree.write(m, {"w/model.sig": b""}), "'w/model.sig' is not signed"),
+    "a hook of git's": (lambda m: write_files(m, {".git/hooks/x": b""}), "'.git/hooks/x' is not signed"),
+    "another model.sig": (lambda m: write_files(m, {"w/model.sig": b""}), "'w/model.sig' is not signed"),
     "swapped": (
         lambda m: [(m / f"w/{one}.bin").write_bytes(FILES[f"w/{other}.bin"]) for one, other in ((1, 2), (2, 1))],
         "w/2.bin': signed was sha256",
@@ -157,15 +161,15 @@ def test_damage_that_only_the_signature_tells_does_not_stay_in_the_staging_area(
     (model / "w/1.bin").write_bytes(FILES["w/1.bin"])
     receipt = pulled(model, dest, judge)
 
-    assert (receipt.resumed_bytes, tree.read(dest).items() >= FILES.items()) == (0, True)
-    assert not (dest.parent / tree.STAGING).exists()
+    assert (receipt.resumed_bytes, read_files(dest).items() >= FILES.items()) == (0, True)
+    assert not (dest.parent / STAGING_NAME).exists()
 
 
-SIGNATURES: dict[str, tuple[Callable[[Path, Pair], object], str]] = {
+SIGNATURES: dict[str, tuple[Callable[[Path, KeyPair], object], str]] = {
     "none": (lambda m, _: (m / "model.sig").unlink(), "is not signed: there is no "),
     "an empty one": (lambda m, _: (m / "model.sig").write_bytes(b""), "is not valid for public key sha256:"),
-    "garbage": (lambda m, _: (m / "model.sig").write_bytes(tree.noise(5000)), "is not valid for public key sha256:"),
-    "by another key": (lambda m, other: keys.sign(m, other, m / "model.sig"), "is not valid for public key sha256:"),
+    "garbage": (lambda m, _: (m / "model.sig").write_bytes(random_bytes(5000)), "is not valid for public key sha256:"),
+    "by another key": (lambda m, other: sign_model(m, other, m / "model.sig"), "is not valid for public key sha256:"),
     "of a single file": (
         lambda m, _: (m / "model.sig").write_bytes((m.parent / "single.sig").read_bytes()),
         "'config.json' is not signed",
@@ -179,18 +183,23 @@ SIGNATURES: dict[str, tuple[Callable[[Path, Pair], object], str]] = {
 
 @pytest.mark.parametrize(("change", "said"), SIGNATURES.values(), ids=SIGNATURES)
 def test_without_the_right_signature_nothing_is_fetched(
-    model: Path, dest: Path, key: Pair, judge: SignatureVerifier, change: Callable[[Path, Pair], object], said: str
+    model: Path,
+    dest: Path,
+    key: KeyPair,
+    judge: SignatureVerifier,
+    change: Callable[[Path, KeyPair], object],
+    said: str,
 ) -> None:
     """It is read first: what is wrong with it is known before the first byte of the model."""
-    keys.sign(model / "config.json", key, model.parent / "single.sig")
-    keys.sign(tree.write(model.parent / "other", OLD), key, model.parent / "other.sig")
-    change(model, keys.pair(model.parent, "stranger"))
+    sign_model(model / "config.json", key, model.parent / "single.sig")
+    sign_model(write_files(model.parent / "other", OLD), key, model.parent / "other.sig")
+    change(model, make_key_pair(model.parent, "stranger"))
 
     with pytest.raises(SignatureError) as caught:
         pulled(model, dest, judge, max_bytes=1_000_000)
 
     assert said in refused(caught, dest)
-    assert not (dest.parent / tree.STAGING).exists()
+    assert not (dest.parent / STAGING_NAME).exists()
 
 
 def test_a_signature_that_is_too_large_is_not_read(
@@ -202,7 +211,7 @@ def test_a_signature_that_is_too_large_is_not_read(
     with pytest.raises(WrongBytesError, match="more than 100 bytes"):
         pulled(model, dest, judge)
 
-    assert tree.read(dest) == OLD
+    assert read_files(dest) == OLD
 
 
 @pytest.mark.parametrize(
@@ -228,7 +237,7 @@ def test_a_part_of_a_signed_model_is_verified_as_well(
 
 def test_what_is_not_signed_can_be_left_out(model: Path, dest: Path, judge: SignatureVerifier) -> None:
     """Such as what git needs: signers leave it out as a rule."""
-    tree.write(model, {".gitattributes": b"*", ".git/config": b""})
+    write_files(model, {".gitattributes": b"*", ".git/config": b""})
 
     receipt = pulled(model, dest, judge, exclude=(".git*",))
 
@@ -236,10 +245,10 @@ def test_what_is_not_signed_can_be_left_out(model: Path, dest: Path, judge: Sign
 
 
 def test_what_the_signer_ignored_must_be_left_out_too(
-    model: Path, dest: Path, key: Pair, judge: SignatureVerifier
+    model: Path, dest: Path, key: KeyPair, judge: SignatureVerifier
 ) -> None:
     """An ignored directory is where a stranger's files would go."""
-    keys.sign(model, key, model / "model.sig", ignored=("w",))
+    sign_model(model, key, model / "model.sig", ignored=("w",))
 
     with pytest.raises(SignatureError) as caught:
         pulled(model, dest, judge)
@@ -249,17 +258,17 @@ def test_what_the_signer_ignored_must_be_left_out_too(
 
 
 def test_a_directory_that_was_signed_where_it_was_pulled_can_be_pulled_on(
-    model: Path, tmp_path: Path, dest: Path, key: Pair, judge: SignatureVerifier
+    model: Path, tmp_path: Path, dest: Path, key: KeyPair, judge: SignatureVerifier
 ) -> None:
     """Its receipt was signed along, and is no part of the model."""
     pulled(model, tmp_path / "between")
-    keys.sign(tmp_path / "between", key, tmp_path / "between/model.sig")
+    sign_model(tmp_path / "between", key, tmp_path / "between/model.sig")
 
     assert "signature" in pulled(tmp_path / "between", dest, judge).checks
 
 
 def test_a_single_files_signature_stands_beside_it(
-    model: Path, tmp_path: Path, key: Pair, judge: SignatureVerifier
+    model: Path, tmp_path: Path, key: KeyPair, judge: SignatureVerifier
 ) -> None:
     """It is verified whatever the file is called there and here; none, or a directory's, is refused."""
     file = model / "w/1.bin"
@@ -270,7 +279,7 @@ def test_a_single_files_signature_stands_beside_it(
     with pytest.raises(SignatureError, match=r"1\.bin\.sig is of a directory, not of one file"):
         pulled(file, tmp_path / "a.bin", judge)
 
-    keys.sign(file, key, file.with_name("1.bin.sig"))
+    sign_model(file, key, file.with_name("1.bin.sig"))
     receipt = pulled(file, tmp_path / "a.bin", judge)
     assert (tmp_path / "a.bin").read_bytes() == FILES["w/1.bin"]
     assert (receipt.checks[-1], receipt.signer) == ("signature", judge.signer)
@@ -281,21 +290,23 @@ def test_a_single_files_signature_stands_beside_it(
     assert (tmp_path / "a.bin").read_bytes() == FILES["w/1.bin"]
 
 
-def test_a_signed_archive_is_unpacked(tmp_path: Path, dest: Path, key: Pair, judge: SignatureVerifier) -> None:
+def test_a_signed_archive_is_unpacked(tmp_path: Path, dest: Path, key: KeyPair, judge: SignatureVerifier) -> None:
     """After it was verified as a file; what is in it needs no signature of its own."""
-    archive = signed_archive(tmp_path, key, tree.tar(FILES))
+    archive = signed_archive(tmp_path, key, pack_tar(FILES))
 
     receipt = pulled(archive, dest, judge)
 
-    assert tree.read(dest) == FILES
+    assert read_files(dest) == FILES
     assert "signature" in receipt.checks
     assert receipt.archive is not None
-    assert not (dest.parent / tree.STAGING).exists()
+    assert not (dest.parent / STAGING_NAME).exists()
 
 
-def test_an_archive_that_is_kept_is_verified_like_any_file(tmp_path: Path, key: Pair, judge: SignatureVerifier) -> None:
+def test_an_archive_that_is_kept_is_verified_like_any_file(
+    tmp_path: Path, key: KeyPair, judge: SignatureVerifier
+) -> None:
     """With --no-extract."""
-    archive = signed_archive(tmp_path, key, tree.tar(FILES))
+    archive = signed_archive(tmp_path, key, pack_tar(FILES))
 
     assert "signature" in pulled(archive, tmp_path / "kept.tar", judge, extract=False).checks
     assert (tmp_path / "kept.tar").read_bytes() == archive.read_bytes()
@@ -303,11 +314,11 @@ def test_an_archive_that_is_kept_is_verified_like_any_file(tmp_path: Path, key: 
 
 @pytest.mark.parametrize("name", ["model.tar", "model.tar.gz"])
 def test_nothing_of_an_unsigned_archive_is_unpacked(
-    tmp_path: Path, dest: Path, key: Pair, judge: SignatureVerifier, name: str
+    tmp_path: Path, dest: Path, key: KeyPair, judge: SignatureVerifier, name: str
 ) -> None:
     """What would make the unpacking fail is not even looked at."""
-    archive = signed_archive(tmp_path, key, tree.tar(FILES), name)
-    bomb = tree.tar({"../evil": b"", "big": bytes(10_000_000)})
+    archive = signed_archive(tmp_path, key, pack_tar(FILES), name)
+    bomb = pack_tar({"../evil": b"", "big": bytes(10_000_000)})
     archive.write_bytes(gzip.compress(bomb) if name.endswith("gz") else bomb)
 
     with pytest.raises(SignatureError) as caught:
@@ -318,17 +329,17 @@ def test_nothing_of_an_unsigned_archive_is_unpacked(
 
 
 def test_a_signed_archive_is_not_believed_to_be_harmless(
-    tmp_path: Path, dest: Path, key: Pair, judge: SignatureVerifier
+    tmp_path: Path, dest: Path, key: KeyPair, judge: SignatureVerifier
 ) -> None:
     """Its members are vetted, and counted, as any others."""
-    hostile = signed_archive(tmp_path, key, tree.tar({"../evil": b""}))
+    hostile = signed_archive(tmp_path, key, pack_tar({"../evil": b""}))
     with pytest.raises(WrongBytesError, match=r"\.\."):
         pulled(hostile, dest, judge)
 
-    bomb = signed_archive(tmp_path, key, gzip.compress(tree.tar({"big": bytes(10_000_000)})), "b.tar.gz")
+    bomb = signed_archive(tmp_path, key, gzip.compress(pack_tar({"big": bytes(10_000_000)})), "b.tar.gz")
     with pytest.raises(BudgetError):
         pulled(bomb, dest, judge, max_bytes=1_000_000)
-    assert tree.read(dest) == OLD
+    assert read_files(dest) == OLD
 
 
 def test_an_unverified_model_is_pulled_again_to_verify_it(model: Path, dest: Path, judge: SignatureVerifier) -> None:
@@ -347,12 +358,12 @@ def test_what_another_signer_vouched_for_is_not_done(
 ) -> None:
     """With another key the same version is verified anew, and refused if it is not that key's."""
     there = pulled(model, dest, judge)
-    other = SignatureVerifier(TrustPolicy(public_key=keys.pair(tmp_path, "other").public))
+    other = SignatureVerifier(TrustPolicy(public_key=make_key_pair(tmp_path, "other").public))
 
     with pytest.raises(SignatureError, match="not valid"):
         pulled(model, dest, other)
 
-    assert json.loads((dest / tree.RECEIPT).read_text())["signer"] == there.signer
+    assert json.loads((dest / RECEIPT_NAME).read_text())["signer"] == there.signer
 
 
 def test_what_was_verified_and_then_altered_is_pulled_again(model: Path, dest: Path, judge: SignatureVerifier) -> None:
@@ -367,13 +378,13 @@ def test_what_was_verified_and_then_altered_is_pulled_again(model: Path, dest: P
 
 
 def test_a_pin_and_a_signature_may_both_be_asked_for(
-    model: Path, tmp_path: Path, key: Pair, judge: SignatureVerifier
+    model: Path, tmp_path: Path, key: KeyPair, judge: SignatureVerifier
 ) -> None:
     """Both must fit."""
     file = model / "w/1.bin"
-    keys.sign(file, key, file.with_name("1.bin.sig"))
+    sign_model(file, key, file.with_name("1.bin.sig"))
 
-    receipt = pulled(file, tmp_path / "a.bin", judge, sha256=tree.sha256(FILES["w/1.bin"]))
+    receipt = pulled(file, tmp_path / "a.bin", judge, sha256=sha256_hex(FILES["w/1.bin"]))
 
     assert {"pin", "signature"} <= {*receipt.checks}
     with pytest.raises(WrongBytesError, match="not the pinned model"):

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from modelfetch import plan, uri
+from modelfetch import plan
 from modelfetch.archive import Budget
 from modelfetch.errors import BudgetError, RefusedError
 from modelfetch.progress import SilentProgress
-from modelfetch.pull.fetch import fetch
-from modelfetch.pull.pull import PullOptions, pull
-from modelfetch.sources import Access, Listing
+from modelfetch.pull.fetch import fetch_model
+from modelfetch.pull.options import PullOptions
+from modelfetch.pull.pull import pull
+from modelfetch.sources import Listing, SignedRequest, SourceOptions, parse_uri
 from modelfetch.sources.file import FileSource
+from modelfetch.sources.gcs.spec import GCSOptions
 from modelfetch.transfer.adaptive_pool import TransferLimits
-from modelfetch.transfer.range_reader import _open_file
 from modelfetch.volume.staging import StagingArea, lock_staging_area
-from testkit.liar import Answer, Item, Liar, gcs_store
+from testkit.scripted_server import ListedObject, ScriptedServer, ServerResponse, gcs_store
 
 ROOMY = Budget(max_bytes=1 << 30, max_files=100, max_ratio=1000)
 
@@ -45,16 +46,14 @@ def test_directories_that_an_unpacking_left_are_not_in_the_way_of_the_next(tmp_p
     (tmp_path / "weights").write_bytes(b"0123456789")
     with tarfile.open(tmp_path / "m.tar", "w") as archive:
         archive.add(tmp_path / "weights", "dir/weights")
-    source = WithoutRanges(uri.parse_uri(str(tmp_path / "m.tar")), Access())
-    wanted = plan.make_plan(
-        source.resolve(), source.uri, extract=True, include=(), exclude=(), max_bytes=None, max_files=100
-    )
+    source = WithoutRanges(parse_uri(str(tmp_path / "m.tar")), SourceOptions())
+    wanted = plan.make_plan(source.resolve(), source.uri, plan.PlanLimits(max_files=100))
     journal = stage.open_journal(wanted.resume_key)
     journal.record_block("m.tar", 0, 1)
     journal.close()
     (stage.tree / "dir" / "weights").mkdir(parents=True)
 
-    fetched = fetch(source, wanted, stage, ROOMY, None, TransferLimits(), SilentProgress())
+    fetched = fetch_model(source, wanted, stage, ROOMY, None, TransferLimits(), SilentProgress())
 
     assert [entry.path for entry in fetched.files] == ["dir/weights"]
     assert (stage.tree / "dir" / "weights").read_bytes() == b"0123456789"
@@ -72,36 +71,50 @@ def test_a_directory_that_was_set_aside_is_cleared(stage: StagingArea) -> None:
     assert list(stage.tree.iterdir()) == []
 
 
-def test_an_object_that_does_not_end_stops_at_the_budget(tmp_path: Path, liar: Liar) -> None:
+def test_an_object_that_does_not_end_stops_at_the_budget(tmp_path: Path, scripted_server: ScriptedServer) -> None:
     """Where the server does not say how long it is; nothing of it is kept."""
-    liar.say(lambda asked: Answer(body=(bytes(100_000) for _ in count())) if asked.method == "GET" else Answer(405))
+    scripted_server.respond_with(
+        lambda asked: (
+            ServerResponse(body=(bytes(100_000) for _ in count())) if asked.method == "GET" else ServerResponse(405)
+        )
+    )
     options = PullOptions(retries=1, max_bytes=1_000_000)
 
     for name in ("m", "m.tar"):
         with pytest.raises(BudgetError, match="more than 1000000 bytes"):
-            pull(uri.parse_uri(f"{liar.url}/{name}"), str(tmp_path / "out" / name), Access(), options, SilentProgress())
+            pull(
+                parse_uri(f"{scripted_server.url}/{name}"),
+                str(tmp_path / "out" / name),
+                SourceOptions(),
+                options,
+                SilentProgress(),
+            )
 
     assert list(tmp_path.rglob("*")) == [tmp_path / "out"]
 
 
 @pytest.mark.parametrize(("most", "published"), [(500_000, True), (300_000, False)])
-def test_the_budget_is_of_all_decoded_files_together(tmp_path: Path, liar: Liar, most: int, published: bool) -> None:
+def test_the_budget_is_of_all_decoded_files_together(
+    tmp_path: Path, scripted_server: ScriptedServer, most: int, published: bool
+) -> None:
     """Each would fit by itself."""
     packed = gzip.compress(bytes(100_000))
-    items = [Item(f"p/{number}", packed, more={"contentEncoding": "gzip"}) for number in range(4)]
-    liar.say(*gcs_store(*items))
-    access, options = Access(emulator=liar.url), PullOptions(retries=1, max_bytes=most)
+    items = [ListedObject(f"p/{number}", packed, more={"contentEncoding": "gzip"}) for number in range(4)]
+    scripted_server.respond_with(*gcs_store(*items))
+    access, options = GCSOptions(emulator=scripted_server.url), PullOptions(retries=1, max_bytes=most)
 
     if published:
-        pull(uri.parse_uri("gs://b/p/"), str(tmp_path / "m"), access, options, SilentProgress())
+        pull(parse_uri("gs://b/p/"), str(tmp_path / "m"), access, options, SilentProgress())
         assert (tmp_path / "m" / "3").read_bytes() == bytes(100_000)
         return
     with pytest.raises(BudgetError, match="more than 300000 bytes"):
-        pull(uri.parse_uri("gs://b/p/"), str(tmp_path / "m"), access, options, SilentProgress())
+        pull(parse_uri("gs://b/p/"), str(tmp_path / "m"), access, options, SilentProgress())
     assert not (tmp_path / "m").exists()
 
 
 def test_a_local_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path) -> None:
     """Whatever the operating system's reason is."""
-    with pytest.raises(RefusedError, match="Is a directory"), _open_file(tmp_path.as_uri(), 0):
-        pass
+    source = FileSource(parse_uri(str(tmp_path / "m")), SourceOptions())
+
+    with pytest.raises(RefusedError, match="Is a directory"):
+        source.open_range(SignedRequest(tmp_path.as_uri()), {})

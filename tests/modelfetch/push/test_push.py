@@ -12,16 +12,16 @@ import pytest
 from modelfetch.errors import MismatchError, ModelfetchError
 from modelfetch.progress import SilentProgress
 from modelfetch.push.push import push
-from modelfetch.sources import Access, Store, open_source
-from modelfetch.uri import parse_uri
-from testkit import tree
-from testkit.cli import Cli, Run
-from testkit.faultproxy import FaultProxy
+from modelfetch.sources import SourceOptions, Store, open_source, parse_uri
+from modelfetch.sources.gcs.spec import GCSOptions
+from testkit.cli_runner import CliRunner, Run
+from testkit.fault_proxy import FaultProxy
+from testkit.file_tree import MANIFEST_NAME, directory_digest, random_bytes, read_files, sha256_hex, write_files
 from testkit.stores import GCSBucket, S3Bucket
 from testkit.stores import Store as Bucket
 
 Proxied = Callable[[str], FaultProxy]
-MODEL = {"config.json": b"{}", "empty": b"", "a #1?b+c%20 é/0.bin": tree.noise(70_000, 1), "w/deep/1.bin": b"x"}
+MODEL = {"config.json": b"{}", "empty": b"", "a #1?b+c%20 é/0.bin": random_bytes(70_000, 1), "w/deep/1.bin": b"x"}
 
 
 def printed(run: Run) -> tuple[str, str]:
@@ -47,46 +47,46 @@ def uploads(bucket: Bucket) -> dict[str, str]:
 # --- what is pushed can be pulled ------------------------------------------------------------------------------------
 
 
-def test_a_pushed_file_is_pulled_by_what_was_printed(modelfetch: Cli, store: Bucket, tmp_path: Path) -> None:
+def test_a_pushed_file_is_pulled_by_what_was_printed(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
     """The URI names the object, the sha256 is that of the file."""
-    data = tree.noise(100_000)
+    data = random_bytes(100_000)
     (tmp_path / "model.joblib").write_bytes(data)
 
     uri, digest = printed(modelfetch.ok("push", tmp_path / "model.joblib", store.uri("churn/m.joblib"), env=store.env))
     modelfetch.ok("pull", uri, tmp_path / "m", "--sha256", digest, env=store.env)
 
-    assert digest == tree.sha256(data)
+    assert digest == sha256_hex(data)
     assert store.get("churn/m.joblib") == (tmp_path / "m").read_bytes() == data
 
 
-def test_a_pushed_directory_is_pulled_by_what_was_printed(modelfetch: Cli, store: Bucket, tmp_path: Path) -> None:
+def test_a_pushed_directory_is_pulled_by_what_was_printed(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
     """Odd names, empty files and empty folders included; what an earlier pull left there stays behind."""
-    here = tree.write(tmp_path / "here", {**MODEL, ".modelfetch.json": b"{}", ".modelfetch/x.lock": b""})
+    here = write_files(tmp_path / "here", {**MODEL, ".modelfetch.json": b"{}", ".modelfetch/x.lock": b""})
     (here / "logs" / "old").mkdir(parents=True)
 
     uri, digest = printed(modelfetch.ok("push", here, store.uri("churn/v1"), env=store.env))
     pulled = modelfetch.ok("pull", uri, tmp_path / "there", "--sha256", digest, "-o", "json", env=store.env)
 
     assert uri == store.uri("churn/v1/")
-    assert tree.read(tmp_path / "there") == MODEL
+    assert read_files(tmp_path / "there") == MODEL
     assert (tmp_path / "there" / "logs" / "old").is_dir()
-    assert pulled.receipt["digest"] == f"sha256:{digest}" == tree.digest(MODEL)
+    assert pulled.receipt["digest"] == f"sha256:{digest}" == directory_digest(MODEL)
 
 
-def test_moto_takes_files_directories_and_parts(modelfetch: Cli, moto_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_moto_takes_files_directories_and_parts(modelfetch: CliRunner, moto_bucket: S3Bucket, tmp_path: Path) -> None:
     """The store of `make demo`, which states no checksum of small files but their md5."""
-    large = tree.noise(65 * 1024**2)
-    here = tree.write(tmp_path / "here", {"small": b"x", "d/empty": b"", "large": large})
+    large = random_bytes(65 * 1024**2)
+    here = write_files(tmp_path / "here", {"small": b"x", "d/empty": b"", "large": large})
 
     uri, digest = printed(modelfetch.ok("push", here, moto_bucket.uri("m"), env=moto_bucket.env))
     modelfetch.ok("pull", uri, tmp_path / "there", "--sha256", digest, env=moto_bucket.env)
 
-    assert tree.read(tmp_path / "there") == {"small": b"x", "d/empty": b"", "large": large}
+    assert read_files(tmp_path / "there") == {"small": b"x", "d/empty": b"", "large": large}
 
 
-def test_a_large_file_goes_in_parts_and_is_checked_whole(modelfetch: Cli, store: Bucket, tmp_path: Path) -> None:
+def test_a_large_file_goes_in_parts_and_is_checked_whole(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
     """What the pull then checks is a checksum of the whole object that the store computed itself."""
-    (tmp_path / "m").write_bytes(tree.noise(80_000_000))
+    (tmp_path / "m").write_bytes(random_bytes(80_000_000))
 
     uri, digest = printed(modelfetch.ok("push", tmp_path / "m", store.uri("m"), env=store.env))
     seen = modelfetch.ok("inspect", uri, "-o", "json", env=store.env).receipt
@@ -98,26 +98,26 @@ def test_a_large_file_goes_in_parts_and_is_checked_whole(modelfetch: Cli, store:
 
 @pytest.mark.parametrize(("target", "file"), [("d/", "d/m.joblib"), ("", "m.joblib"), ("d", "d")])
 def test_a_file_keeps_its_name_under_a_slash(
-    modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path, target: str, file: str
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path, target: str, file: str
 ) -> None:
     """As `cp` has it; the bare bucket is a directory."""
     (tmp_path / "m.joblib").write_bytes(b"x")
 
     modelfetch.ok("push", tmp_path / "m.joblib", s3_bucket.uri(target), env=s3_bucket.env)
 
-    assert s3_bucket.names() == [file, file + tree.MANIFEST]
+    assert s3_bucket.list_keys() == [file, file + MANIFEST_NAME]
 
 
-def test_a_directory_can_be_a_whole_bucket(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_a_directory_can_be_a_whole_bucket(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """With or without the slash after its name."""
-    here = tree.write(tmp_path / "here", {"a": b"1", "d/b": b"2"})
+    here = write_files(tmp_path / "here", {"a": b"1", "d/b": b"2"})
 
     uri, _ = printed(modelfetch.ok("push", here, f"s3://{s3_bucket.bucket}", env=s3_bucket.env))
 
-    assert (uri, s3_bucket.names()) == (s3_bucket.uri(), [tree.MANIFEST, "a", "d/b"])
+    assert (uri, s3_bucket.list_keys()) == (s3_bucket.uri(), [MANIFEST_NAME, "a", "d/b"])
 
 
-def test_each_version_has_a_uri_of_its_own(modelfetch: Cli, versioned_store: Bucket, tmp_path: Path) -> None:
+def test_each_version_has_a_uri_of_its_own(modelfetch: CliRunner, versioned_store: Bucket, tmp_path: Path) -> None:
     """The older one is still there after the newer one was pushed to the same name."""
     bucket, model = versioned_store, tmp_path / "m"
     uris = []
@@ -127,11 +127,13 @@ def test_each_version_has_a_uri_of_its_own(modelfetch: Cli, versioned_store: Buc
     for number, uri in enumerate(uris):
         modelfetch.ok("pull", uri, tmp_path / str(number), env=bucket.env)
 
-    assert uris[1] == bucket.pinned("m", bucket.version("m"))
+    assert uris[1] == bucket.pinned_uri("m", bucket.version("m"))
     assert [(tmp_path / name).read_bytes() for name in "01"] == [b"old", b"new"]
 
 
-def test_a_bucket_without_versions_gives_a_plain_uri(modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_a_bucket_without_versions_gives_a_plain_uri(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
     """An ETag is no version that could be asked for."""
     (tmp_path / "m").write_bytes(b"x")
 
@@ -141,9 +143,9 @@ def test_a_bucket_without_versions_gives_a_plain_uri(modelfetch: Cli, s3_bucket:
 
 
 @pytest.mark.parametrize("path", ["m/config.json", "m"])
-def test_json_tells_what_a_receipt_will_have(modelfetch: Cli, store: Bucket, tmp_path: Path, path: str) -> None:
+def test_json_tells_what_a_receipt_will_have(modelfetch: CliRunner, store: Bucket, tmp_path: Path, path: str) -> None:
     """Version, bytes and files are those of a pull."""
-    tree.write(tmp_path / "m", MODEL)
+    write_files(tmp_path / "m", MODEL)
 
     told = modelfetch.ok("push", tmp_path / path, store.uri("p"), "--output", "json", env=store.env).receipt
     pulled = modelfetch.ok("pull", told["uri"], tmp_path / "there", "-o", "json", env=store.env).receipt
@@ -154,16 +156,16 @@ def test_json_tells_what_a_receipt_will_have(modelfetch: Cli, store: Bucket, tmp
     assert (told["bytes"], told["files"]) == (sum(f["size"] for f in pulled["files"]), len(pulled["files"]))
 
 
-def test_links_are_followed(modelfetch: Cli, store: Bucket, tmp_path: Path) -> None:
+def test_links_are_followed(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
     """To files and to directories, as a Hugging Face cache has them."""
-    tree.write(tmp_path, {"blobs/1": b"weights", "real/a": b"1", "m/own": b"2"})
+    write_files(tmp_path, {"blobs/1": b"weights", "real/a": b"1", "m/own": b"2"})
     (tmp_path / "m" / "link.bin").symlink_to("../blobs/1")
     (tmp_path / "m" / "dir").symlink_to("../real")
 
     uri, digest = printed(modelfetch.ok("push", tmp_path / "m", store.uri("m"), env=store.env))
     modelfetch.ok("pull", uri, tmp_path / "there", "--sha256", digest, env=store.env)
 
-    assert tree.read(tmp_path / "there") == {"own": b"2", "link.bin": b"weights", "dir/a": b"1"}
+    assert read_files(tmp_path / "there") == {"own": b"2", "link.bin": b"weights", "dir/a": b"1"}
 
 
 # --- what else is there ----------------------------------------------------------------------------------------------
@@ -171,22 +173,22 @@ def test_links_are_followed(modelfetch: Cli, store: Bucket, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("stale", ["m/old.bin", "m/w/old/", "m/config.json/x"])
 def test_a_prefix_that_holds_something_else_is_refused(
-    modelfetch: Cli, store: Bucket, tmp_path: Path, stale: str
+    modelfetch: CliRunner, store: Bucket, tmp_path: Path, stale: str
 ) -> None:
     """It would become part of the model; nothing is uploaded."""
     store.put(stale, b"" if stale.endswith("/") else b"x")
     for name in ("m/empty", "m2/sibling"):
         store.put(name, b"")
-    here = tree.write(tmp_path / "here", MODEL)
+    here = write_files(tmp_path / "here", MODEL)
 
     failed(modelfetch("push", here, store.uri("m"), env=store.env), 73, "destination", "1 other", stale[2:].rstrip("/"))
 
-    assert store.names() == sorted([stale, "m/empty", "m2/sibling"])
+    assert store.list_keys() == sorted([stale, "m/empty", "m2/sibling"])
 
 
-def test_the_same_files_may_be_pushed_again(modelfetch: Cli, store: Bucket, tmp_path: Path) -> None:
+def test_the_same_files_may_be_pushed_again(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
     """With new content; the old receipt and the markers of folders are no strangers."""
-    here = tree.write(tmp_path / "here", MODEL)
+    here = write_files(tmp_path / "here", MODEL)
     for name in ("m/.modelfetch.json", "m/", "m/w/"):
         store.put(name, b"")
     modelfetch.ok("push", here, store.uri("m"), env=store.env)
@@ -195,7 +197,7 @@ def test_the_same_files_may_be_pushed_again(modelfetch: Cli, store: Bucket, tmp_
     uri, digest = printed(modelfetch.ok("push", here, store.uri("m/"), env=store.env))
     modelfetch.ok("pull", uri, tmp_path / "there", "--sha256", digest, env=store.env)
 
-    assert tree.read(tmp_path / "there") == {**MODEL, "config.json": b"[]"}
+    assert read_files(tmp_path / "there") == {**MODEL, "config.json": b"[]"}
 
 
 # --- checksums -------------------------------------------------------------------------------------------------------
@@ -211,21 +213,21 @@ def test_s3_stores_nothing_if_other_bytes_arrive(
     (tmp_path / "m").write_bytes(bytes(size))
     for name, value in s3_bucket.env.items():
         monkeypatch.setenv(name, value)
-    store = open_source(parse_uri(s3_bucket.uri("m")), Access(write=True))
+    store = open_source(parse_uri(s3_bucket.uri("m")), SourceOptions(write=True))
     assert isinstance(store, Store)
 
     with pytest.raises(MismatchError, match="not stored"):
         store.upload(tmp_path / "m", "m", "00000001", lambda _: None)
 
-    assert s3_bucket.names() == []
+    assert s3_bucket.list_keys() == []
 
 
 def test_a_bad_object_on_s3_is_told_with_both_values(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """A store that keeps what it should have refused: its own statement is compared too."""
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(method="HEAD", headers={"x-amz-checksum-crc32": "AAAAAQ=="})
+    proxy.add_rule(method="HEAD", headers={"x-amz-checksum-crc32": "AAAAAQ=="})
     (tmp_path / "m").write_bytes(b"123456789")
 
     run = modelfetch("push", tmp_path / "m", s3_bucket.uri("m"), env=s3_bucket.env_at(proxy.url))
@@ -234,12 +236,12 @@ def test_a_bad_object_on_s3_is_told_with_both_values(
 
 
 def test_a_bad_object_on_gcs_is_told_with_both_values(
-    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """As above."""
     stored = {"name": "m", "bucket": gcs_bucket.bucket, "size": "9", "generation": "1", "crc32c": "AAAAAQ=="}
     proxy = fault_proxy(gcs_bucket.endpoint)
-    proxy.add(**uploads(gcs_bucket), status=200, body=json.dumps(stored).encode())
+    proxy.add_rule(**uploads(gcs_bucket), status=200, body=json.dumps(stored).encode())
     (tmp_path / "m").write_bytes(b"123456789")
 
     run = modelfetch("push", tmp_path / "m", gcs_bucket.uri("m"), env=gcs_bucket.env_at(proxy.url))
@@ -248,7 +250,7 @@ def test_a_bad_object_on_gcs_is_told_with_both_values(
 
 
 def test_a_store_that_refuses_checksums_gets_none(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """The SDK's own variable says so; what the store states by itself is compared all the same."""
     proxy = fault_proxy(s3_bucket.endpoint)
@@ -257,17 +259,17 @@ def test_a_store_that_refuses_checksums_gets_none(
 
     run = modelfetch.ok("push", tmp_path / "m", s3_bucket.uri("m"), env=env)
 
-    put, _ = proxy.came("PUT")
+    put, _ = proxy.matching_requests("PUT")
     assert [name for name in put.headers if "checksum" in name or name == "x-amz-trailer"] == []
     assert "checksum" not in run.stderr
 
 
 def test_a_store_without_checksums_is_taken_with_a_warning(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """Old servers state none of an object in parts; the size is all that can be compared."""
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(method="HEAD", headers={"ETag": '"0123-2"'}, drop=("x-amz-checksum-crc32", "x-amz-checksum-type"))
+    proxy.add_rule(method="HEAD", headers={"ETag": '"0123-2"'}, drop=("x-amz-checksum-crc32", "x-amz-checksum-type"))
     (tmp_path / "m").write_bytes(b"123456789")
 
     run = modelfetch.ok("push", tmp_path / "m", s3_bucket.uri("m"), env=s3_bucket.env_at(proxy.url))
@@ -276,13 +278,13 @@ def test_a_store_without_checksums_is_taken_with_a_warning(
 
 
 def test_a_file_that_changes_meanwhile_is_noticed(
-    modelfetch: Cli, store: Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, store: Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """75: neither the old file nor the new one was pushed."""
     model = tmp_path / "m"
     model.write_bytes(b"old")
     proxy = fault_proxy(store.endpoint)
-    proxy.add(**uploads(store), before=lambda: model.write_bytes(b"new"))
+    proxy.add_rule(**uploads(store), before=lambda: model.write_bytes(b"new"))
 
     failed(modelfetch("push", model, store.uri("m"), env=store.env_at(proxy.url)), 75, "changed", str(model))
 
@@ -293,7 +295,7 @@ def test_a_file_that_changes_meanwhile_is_noticed(
 def refused(path: Path, target: str) -> ModelfetchError:
     """What a push ends with before it asks any server; none listens where this one would."""
     with pytest.raises(ModelfetchError) as caught:
-        push(path, parse_uri(target), Access(emulator="http://127.0.0.1:9", write=True), SilentProgress())
+        push(path, parse_uri(target), GCSOptions(emulator="http://127.0.0.1:9", write=True), SilentProgress())
     assert caught.value.hint
     return caught.value
 
@@ -328,30 +330,30 @@ def _empty_directory(path: Path) -> None:
 
 
 def _only_a_receipt(path: Path) -> None:
-    tree.write(path, {".modelfetch.json": b"{}"})
+    write_files(path, {".modelfetch.json": b"{}"})
 
 
 def _link_to_nothing(path: Path) -> None:
-    tree.write(path, {"a": b"1"})
+    write_files(path, {"a": b"1"})
     (path / "b").symlink_to("nothing")
 
 
 def _link_to_itself(path: Path) -> None:
-    tree.write(path, {"a": b"1"})
+    write_files(path, {"a": b"1"})
     (path / "b").symlink_to(".")
 
 
 def _pipe(path: Path) -> None:
-    tree.write(path, {"a": b"1"})
+    write_files(path, {"a": b"1"})
     os.mkfifo(path / "pipe")
 
 
 def _backslash(path: Path) -> None:
-    tree.write(path, {"a\\b": b"1"})
+    write_files(path, {"a\\b": b"1"})
 
 
 def _line_break_in_a_folder(path: Path) -> None:
-    tree.write(path, {"a": b"1"})
+    write_files(path, {"a": b"1"})
     (path / "b\nc").mkdir()
 
 
@@ -407,9 +409,9 @@ def test_a_file_that_may_not_be_read_is_named(unreadable: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["m", "m/config.json"])
-def test_a_bucket_that_is_not_there_is_named(modelfetch: Cli, store: Bucket, tmp_path: Path, path: str) -> None:
+def test_a_bucket_that_is_not_there_is_named(modelfetch: CliRunner, store: Bucket, tmp_path: Path, path: str) -> None:
     """66; no bucket is made."""
-    tree.write(tmp_path / "m", MODEL)
+    write_files(tmp_path / "m", MODEL)
 
     run = modelfetch("push", tmp_path / path, f"{store.scheme}://no-such-bucket-here/m", env=store.env)
 
@@ -425,7 +427,7 @@ def test_a_bucket_that_is_not_there_is_named(modelfetch: Cli, store: Bucket, tmp
     ],
 )
 def test_credentials_that_may_not_write_to_s3(
-    modelfetch: Cli, s3_bucket: S3Bucket, tmp_path: Path, change: dict[str, str | None], reason: str, said: str
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path, change: dict[str, str | None], reason: str, said: str
 ) -> None:
     """77, and what to allow."""
     if s3_bucket.server.kind == "moto":
@@ -438,11 +440,11 @@ def test_credentials_that_may_not_write_to_s3(
 
 
 def test_credentials_that_may_not_write_to_gcs(
-    modelfetch: Cli, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """77, and which role to give."""
     proxy = fault_proxy(gcs_bucket.endpoint)
-    proxy.add(**uploads(gcs_bucket), status=403, body=b'{"error": {"code": 403, "message": "no create for you"}}')
+    proxy.add_rule(**uploads(gcs_bucket), status=403, body=b'{"error": {"code": 403, "message": "no create for you"}}')
     (tmp_path / "m").write_bytes(b"x")
 
     run = modelfetch("push", tmp_path / "m", gcs_bucket.uri("m"), env=gcs_bucket.env_at(proxy.url))
@@ -452,57 +454,57 @@ def test_credentials_that_may_not_write_to_gcs(
 
 @pytest.mark.parametrize("size", [9, 9_000_000])
 def test_a_busy_store_is_asked_again(
-    modelfetch: Cli, store: Bucket, fault_proxy: Proxied, tmp_path: Path, size: int
+    modelfetch: CliRunner, store: Bucket, fault_proxy: Proxied, tmp_path: Path, size: int
 ) -> None:
     """Twice in vain, whether the file goes in one request or more."""
-    data = tree.noise(size)
+    data = random_bytes(size)
     (tmp_path / "m").write_bytes(data)
     proxy = fault_proxy(store.endpoint)
-    proxy.add(**uploads(store), status=503)
-    proxy.add(**uploads(store), reset=True)
+    proxy.add_rule(**uploads(store), status=503)
+    proxy.add_rule(**uploads(store), reset=True)
 
     modelfetch.ok("push", tmp_path / "m", store.uri("m"), env=store.env_at(proxy.url))
 
     assert store.get("m") == data
-    assert len(proxy.came(**uploads(store))) == 3 + 1  # the manifest
+    assert len(proxy.matching_requests(**uploads(store))) == 3 + 1  # the manifest
 
 
 def test_only_the_part_that_broke_is_sent_again(
-    modelfetch: Cli, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """One of five parts of a large file."""
-    (tmp_path / "m").write_bytes(tree.noise(65 * 1024**2))
+    (tmp_path / "m").write_bytes(random_bytes(65 * 1024**2))
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add(method="PUT", query="partNumber=2", status=500)
+    proxy.add_rule(method="PUT", query="partNumber=2", status=500)
 
     modelfetch.ok("push", tmp_path / "m", s3_bucket.uri("m"), env=s3_bucket.env_at(proxy.url))
 
-    assert len(proxy.came("PUT", query="partNumber=")) == 6
+    assert len(proxy.matching_requests("PUT", query="partNumber=")) == 6
 
 
 def test_a_store_that_stays_busy_is_a_transient_failure(
-    modelfetch: Cli, store: Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, store: Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """75, once the retries are spent; the other files of the directory are not waited for."""
-    here = tree.write(tmp_path / "m", {"a": b"1", "b": b"2", "c/d": b"3"})
+    here = write_files(tmp_path / "m", {"a": b"1", "b": b"2", "c/d": b"3"})
     proxy = fault_proxy(store.endpoint)
-    proxy.add(**uploads(store), status=503, times=None)
+    proxy.add_rule(**uploads(store), status=503, times=None)
 
     failed(modelfetch("push", here, store.uri("m"), env=store.env_at(proxy.url)), 75, "transient", "503", "again later")
 
 
 def test_a_signal_ends_it_while_the_store_says_nothing(
-    modelfetch: Cli, store: Bucket, fault_proxy: Proxied, tmp_path: Path
+    modelfetch: CliRunner, store: Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """143, long before the connection would count as dead."""
     (tmp_path / "m").write_bytes(b"x")
     proxy = fault_proxy(store.endpoint)
-    proxy.add(**uploads(store), mute=True)
+    proxy.add_rule(**uploads(store), mute=True)
 
     running = modelfetch.start(
         "push", tmp_path / "m", store.uri("m"), "--stall-timeout", "10m", env=store.env_at(proxy.url)
     )
-    proxy.wait_for(lambda: proxy.came(**uploads(store)))
-    run = running.signal(signal.SIGTERM)
+    proxy.wait_for(lambda: proxy.matching_requests(**uploads(store)))
+    run = running.send_signal(signal.SIGTERM)
 
     assert (run.code, run.error["reason"]) == (143, "interrupted")

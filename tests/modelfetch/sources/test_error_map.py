@@ -38,14 +38,22 @@ from modelfetch.errors import (
     TransientError,
     UsageError,
 )
-from modelfetch.sources import Access
+from modelfetch.sources import SourceOptions, parse_uri
 from modelfetch.sources.base import error_for_status
 from modelfetch.sources.gcs.source import GCSSource
 from modelfetch.sources.https import HTTPSource
 from modelfetch.sources.s3.source import S3Source
-from modelfetch.uri import parse_uri
-from testkit.decided import Translation, assert_decided, gcs_source, of_gcs, of_s3, read, s3_source, translated
-from testkit.raising import exceptions, made, refusal, reply
+from testkit.error_assertions import (
+    Translation,
+    assert_error_contract,
+    gcs_source,
+    gcs_translation,
+    s3_source,
+    s3_translation,
+    translate_error,
+    translate_read_error,
+)
+from testkit.library_errors import find_exceptions, google_response, make_error, s3_refusal
 
 UNREACHED = "of APIs that are not called, or wrapped by the library itself"
 Table = dict[type[ModelfetchError] | str, str]
@@ -155,17 +163,17 @@ def decisions(table: Table) -> dict[str, type[ModelfetchError] | None]:
 
 
 LIBRARIES: list[tuple[ModuleType, Table, tuple[Translation, ...]]] = [
-    (botocore.exceptions, BOTOCORE, (of_s3,)),
-    (boto3.exceptions, BOTO3, (of_s3,)),
-    (s3transfer.exceptions, S3TRANSFER, (of_s3,)),
-    (google_api_exceptions, GOOGLE_API, (of_gcs,)),
-    (google.auth.exceptions, GOOGLE_AUTH, (of_gcs,)),
-    (google.cloud.storage.exceptions, GOOGLE_STORAGE, (of_gcs,)),
-    (requests.exceptions, REQUESTS, (of_gcs,)),
-    (urllib3.exceptions, URLLIB3, (of_s3, of_gcs)),
-    (http.client, HTTP_CLIENT, (of_s3, of_gcs)),
-    (ssl, SSL, (of_gcs,)),
-    (socket, SOCKET, (of_gcs,)),
+    (botocore.exceptions, BOTOCORE, (s3_translation,)),
+    (boto3.exceptions, BOTO3, (s3_translation,)),
+    (s3transfer.exceptions, S3TRANSFER, (s3_translation,)),
+    (google_api_exceptions, GOOGLE_API, (gcs_translation,)),
+    (google.auth.exceptions, GOOGLE_AUTH, (gcs_translation,)),
+    (google.cloud.storage.exceptions, GOOGLE_STORAGE, (gcs_translation,)),
+    (requests.exceptions, REQUESTS, (gcs_translation,)),
+    (urllib3.exceptions, URLLIB3, (s3_translation, gcs_translation)),
+    (http.client, HTTP_CLIENT, (s3_translation, gcs_translation)),
+    (ssl, SSL, (gcs_translation,)),
+    (socket, SOCKET, (gcs_translation,)),
 ]
 OF_A_BODY = (urllib3.exceptions, http.client, ssl, socket)
 
@@ -177,13 +185,13 @@ def test_every_exception_of_a_library_is_decided_on(module: ModuleType, table: T
     """Once; and nothing is decided on that is gone."""
     names = [name for names in table.values() for name in names.split()]
 
-    assert sorted(names) == sorted(exceptions(module))
+    assert sorted(names) == sorted(find_exceptions(module))
 
 
 def reaching() -> Iterator[Any]:
     """Every exception that can reach us, with the translations that it passes through and what it becomes."""
     for module, table, translations in LIBRARIES:
-        kinds = exceptions(module)
+        kinds = find_exceptions(module)
         for name, ours in decisions(table).items():
             if ours is not None and name in kinds:
                 yield pytest.param(module, kinds[name], translations, ours, id=f"{module.__name__}.{name}")
@@ -195,14 +203,14 @@ def test_it_becomes_what_was_decided(
 ) -> None:
     """In each place where the library is called, and where a body is read."""
     for translation in translations:
-        assert_decided(translated(made(kind), translation), ours)
+        assert_error_contract(translate_error(make_error(kind), translation), ours)
     if module in OF_A_BODY:
-        assert_decided(read(made(kind)), ours)
+        assert_error_contract(translate_read_error(make_error(kind)), ours)
 
 
 def test_an_answer_that_is_no_xml_is_none_of_s3s() -> None:
     """69."""
-    assert_decided(translated(botocore.parsers.ResponseParserError("no XML"), of_s3), RefusedError)
+    assert_error_contract(translate_error(botocore.parsers.ResponseParserError("no XML"), s3_translation), RefusedError)
 
 
 @pytest.mark.parametrize(
@@ -217,9 +225,9 @@ def test_an_answer_that_makes_no_sense_is_none_of_the_stores(
     source: Callable[[], S3Source | GCSSource], error: Exception
 ) -> None:
     """69, wherever our code or the SDK's stumbles over it."""
-    told = translated(error, source()._understood)
+    told = translate_error(error, source()._understood)
 
-    assert_decided(told, RefusedError)
+    assert_error_contract(told, RefusedError)
     assert "store.invalid" in told.message
 
 
@@ -238,10 +246,10 @@ def meant(status: int) -> type[ModelfetchError]:
 
 def test_every_status_means_the_same_everywhere() -> None:
     """Of a URL, of S3 and of Google's store, whose 404 of an object is none, so that it is a bucket's."""
-    web = HTTPSource(parse_uri("https://store.invalid/m"), Access())
+    web = HTTPSource(parse_uri("https://store.invalid/m"), SourceOptions())
     for status in STATUSES:
-        assert_decided(error_for_status(status, "m"), meant(status))
-        assert_decided(web._error(status, {}), meant(status))
-        assert_decided(translated(refusal(str(status), status), of_s3), meant(status))
-        error = google_api_exceptions.from_http_response(reply(status))  # type: ignore[no-untyped-call]
-        assert_decided(translated(error, of_gcs), meant(status))
+        assert_error_contract(error_for_status(status, "m"), meant(status))
+        assert_error_contract(web._explain_status(status, {}), meant(status))
+        assert_error_contract(translate_error(s3_refusal(str(status), status), s3_translation), meant(status))
+        error = google_api_exceptions.from_http_response(google_response(status))  # type: ignore[no-untyped-call]
+        assert_error_contract(translate_error(error, gcs_translation), meant(status))

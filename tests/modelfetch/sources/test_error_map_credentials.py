@@ -13,8 +13,8 @@ import google.cloud.storage.exceptions
 import pytest
 
 from modelfetch.errors import ConfigError, CredentialsError, ModelfetchError, NoCredentialsError, TransientError
-from testkit.decided import assert_decided, gcs_source, s3_source, translated
-from testkit.raising import exceptions, made
+from testkit.error_assertions import assert_error_contract, gcs_source, s3_source, translate_error
+from testkit.library_errors import find_exceptions, make_error
 
 
 def fails_to_issue(error: Exception, *, had: bool) -> ModelfetchError:
@@ -34,7 +34,7 @@ def fails_to_issue_google(error: Exception, *, had: bool) -> ModelfetchError:
     """Likewise for Google's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gcs_source(), "_had", had)
-        return translated(error, gcs_source()._issued)
+        return translate_error(error, gcs_source()._issued)
 
 
 CARELESS = [
@@ -48,8 +48,8 @@ CARELESS = [
 @pytest.mark.parametrize("issuing", [fails_to_issue, fails_to_issue_google], ids=["aws", "google"])
 def test_what_gives_no_credentials_is_no_bug(issuing: Callable[..., ModelfetchError], error: Exception) -> None:
     """A program that is not there, a file that is cut short, a server that answers nonsense: 77, or 75 midway."""
-    assert_decided(issuing(error, had=False), NoCredentialsError)
-    assert_decided(issuing(error, had=True), TransientError)
+    assert_error_contract(issuing(error, had=False), NoCredentialsError)
+    assert_error_contract(issuing(error, had=True), TransientError)
 
 
 ABOUT_BUCKETS = {
@@ -62,8 +62,8 @@ ABOUT_BUCKETS = {
 def test_whatever_boto3_says_of_credentials_is_one_of_ours(had: object) -> None:
     """77 or 78, 75 if there were some; never what the store is blamed for. Buckets and listings are none of theirs."""
     allowed = (NoCredentialsError, CredentialsError, ConfigError, *((TransientError,) if had else ()))
-    kinds = exceptions(botocore.exceptions).items()
-    told = {name: fails_to_issue(made(kind), had=bool(had)) for name, kind in kinds if name not in ABOUT_BUCKETS}
+    kinds = find_exceptions(botocore.exceptions).items()
+    told = {name: fails_to_issue(make_error(kind), had=bool(had)) for name, kind in kinds if name not in ABOUT_BUCKETS}
 
     assert {name: error for name, error in told.items() if type(error) not in allowed or not error.hint} == {}
 
@@ -74,7 +74,7 @@ def test_whatever_google_says_of_credentials_is_one_of_ours(retryable: object, h
     """Likewise."""
     allowed = (NoCredentialsError, CredentialsError, *((TransientError,) if had else ()))
     told = {}
-    for name, kind in cast("dict[str, Any]", exceptions(google.auth.exceptions)).items():
+    for name, kind in cast("dict[str, Any]", find_exceptions(google.auth.exceptions)).items():
         try:
             error = kind("x", retryable=bool(retryable))
         except TypeError:
@@ -88,5 +88,5 @@ def test_a_one_time_code_that_nobody_types_is_a_matter_of_credentials() -> None:
     """77: an init container has no keyboard."""
     told = fails_to_issue(EOFError(), had=True)
 
-    assert_decided(told, NoCredentialsError)
+    assert_error_contract(told, NoCredentialsError)
     assert "MFA" in told.message

@@ -32,12 +32,12 @@ from modelfetch.errors import (
     TransientError,
     UnsafeNameError,
 )
-from modelfetch.net.connection_pool import explain_network_error
+from modelfetch.net.network_errors import explain_network_error
 from modelfetch.push import local_model
 from modelfetch.sources import file as file_source
 from modelfetch.volume import filesystem
-from testkit.decided import assert_decided, read, translated
-from testkit.raising import CONNECTION, exceptions, retried
+from testkit.error_assertions import assert_error_contract, translate_error, translate_read_error
+from testkit.library_errors import CONNECTION, find_exceptions, max_retry_error
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -58,8 +58,8 @@ def os_error(number: int) -> OSError:
 def test_every_error_of_the_destination_is_explained() -> None:
     """73, but for names 65; with the file and a next step."""
     for number in ERRNOS:
-        told = translated(os_error(number), lambda: filesystem.disk_errors("/models"))
-        assert_decided(told, UnsafeNameError if number in NAMED else DestinationError)
+        told = translate_error(os_error(number), lambda: filesystem.disk_errors("/models"))
+        assert_error_contract(told, UnsafeNameError if number in NAMED else DestinationError)
         assert "/models/m" in told.message
 
 
@@ -67,10 +67,10 @@ def test_every_error_of_a_local_source_is_explained() -> None:
     """66 if it is not there, 77 if it may not be read, else 69."""
     for number in ERRNOS:
         denied = CredentialsError if number in (errno.EACCES, errno.EPERM) else RefusedError
-        found = file_source._explain(os_error(number), Path("/models/m"))
-        assert_decided(found, NotFoundError if number in MISSING else denied)
-        pushed = translated(os_error(number), lambda: local_model.explain_read_errors(Path("/models/m")))
-        assert_decided(pushed, denied)
+        found = file_source._explain_error(os_error(number), Path("/models/m"))
+        assert_error_contract(found, NotFoundError if number in MISSING else denied)
+        pushed = translate_error(os_error(number), lambda: local_model.explain_read_errors(Path("/models/m")))
+        assert_error_contract(pushed, denied)
         assert "/models/m" in found.message
         assert "/models/m" in pushed.message
 
@@ -81,15 +81,15 @@ def test_every_error_of_a_connection_is_explained() -> None:
         bare = OSError(number, os.strerror(number))
         connecting = urllib3.exceptions.NewConnectionError(CONNECTION, "x")
         connecting.__cause__ = bare
-        assert_decided(read(bare), ConfigError if number in FILES else TransientError)
-        assert_decided(explain_network_error(retried(connecting), "store.invalid", 5.0), TransientError)
+        assert_error_contract(translate_read_error(bare), ConfigError if number in FILES else TransientError)
+        assert_error_contract(explain_network_error(max_retry_error(connecting), "store.invalid", 5.0), TransientError)
 
 
 def test_every_failure_to_resolve_a_name_is_passing() -> None:
     """75: in a new pod the name service may not be up."""
     for number in {value for name, value in vars(socket).items() if name.startswith("EAI_")}:
         told = explain_network_error(socket.gaierror(number, "x"), "store.invalid", 5.0)
-        assert_decided(told, TransientError)
+        assert_error_contract(told, TransientError)
         assert "name" in told.message
 
 
@@ -111,13 +111,13 @@ def module_of(kind: str) -> tuple[ModuleType, str, tuple[type[Exception], ...]]:
 def test_every_error_of_a_decompressor_is_a_damaged_archive(kind: str) -> None:
     """65."""
     module, home, others = module_of(kind)
-    raised = [*exceptions(module, home).values(), *others]
+    raised = [*find_exceptions(module, home).values(), *others]
     assert raised
 
     for error in raised:
-        codec = streams.codec(kind)._replace(new=partial(Broken, error("x")))
+        codec = streams.load_codec(kind)._replace(new_decompressor=partial(Broken, error("x")))
         with pytest.raises(ArchiveError):
-            list(streams.inflate(iter([b"x"]), codec))
+            list(streams.decompress_stream(iter([b"x"]), codec))
 
 
 class Broken:
@@ -139,7 +139,7 @@ TAR_UNREACHED = """
     OutsideDestinationError ReadError SpecialFileError StreamError TarError"""  # of TarFile, which reads nothing here
 
 
-@pytest.mark.parametrize("kind", [k for k in exceptions(tarfile).values() if issubclass(k, tarfile.HeaderError)])
+@pytest.mark.parametrize("kind", [k for k in find_exceptions(tarfile).values() if issubclass(k, tarfile.HeaderError)])
 def test_every_error_of_a_tars_header_is_a_damaged_archive(
     monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
@@ -150,14 +150,14 @@ def test_every_error_of_a_tars_header_is_a_damaged_archive(
 
     monkeypatch.setattr(tarfile.TarInfo, "frombuf", fail)
     with pytest.raises(ArchiveError):
-        tarball._decode(bytes(512))
+        tarball._decode_header(bytes(512))
 
 
 def test_every_error_of_tarfile_is_decided_on() -> None:
     """A header's, or none that can reach us."""
-    headers = {name for name, kind in exceptions(tarfile).items() if issubclass(kind, tarfile.HeaderError)}
+    headers = {name for name, kind in find_exceptions(tarfile).items() if issubclass(kind, tarfile.HeaderError)}
 
-    assert set(exceptions(tarfile)) - headers == set(TAR_UNREACHED.split())
+    assert set(find_exceptions(tarfile)) - headers == set(TAR_UNREACHED.split())
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_every_error_of_a_zips_directory_is_a_damaged_archive(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: type[Exception]
 ) -> None:
     """65; LargeZipFile is of writing."""
-    assert set(exceptions(zipfile)) == {"BadZipFile", "LargeZipFile"}
+    assert set(find_exceptions(zipfile)) == {"BadZipFile", "LargeZipFile"}
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("m", b"x")
@@ -178,4 +178,4 @@ def test_every_error_of_a_zips_directory_is_a_damaged_archive(
     monkeypatch.setattr(zipfile, "ZipFile", fail)
     tree = ExtractionDir(tmp_path / "tree", Budget(1000, 10, 10))
     with pytest.raises(ArchiveError):
-        zipped.unpack_zip(ForwardBuffer(iter([path.read_bytes()])), tmp_path / "scratch", tree)
+        zipped.extract_zip(ForwardBuffer(iter([path.read_bytes()])), tmp_path / "scratch", tree)

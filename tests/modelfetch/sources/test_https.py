@@ -4,17 +4,20 @@ import pytest
 
 from modelfetch import plan
 from modelfetch.errors import NotFoundError, RefusedError, TransientError, UnsafeNameError
-from modelfetch.sources import Access, RemoteObject, open_source
-from modelfetch.uri import parse_uri
-from testkit.liar import Answer, Liar
+from modelfetch.sources import RemoteObject, SourceOptions, open_source, parse_uri
+from testkit.scripted_server import ScriptedServer, ServerResponse
 
 SHA256 = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="  # of "hello"
 
 
-def stated(liar: Liar, *headers: tuple[str, str], status: int = 200, path: str = "m.bin") -> RemoteObject:
+def stated(
+    scripted_server: ScriptedServer, *headers: tuple[str, str], status: int = 200, path: str = "m.bin"
+) -> RemoteObject:
     """What a server with these headers is found to have."""
-    liar.say(lambda asked: Answer(status, headers, b"hello") if asked.path != "/gone" else None)
-    (found,) = open_source(parse_uri(f"{liar.url}/{path}"), Access()).resolve().objects
+    scripted_server.respond_with(
+        lambda asked: ServerResponse(status, headers, b"hello") if asked.path != "/gone" else None
+    )
+    (found,) = open_source(parse_uri(f"{scripted_server.url}/{path}"), SourceOptions()).resolve().objects
     return found
 
 
@@ -27,24 +30,28 @@ def stated(liar: Liar, *headers: tuple[str, str], status: int = 200, path: str =
         *((odd, None) for odd in ("-1", "+5", "5.0", "five", "", "0x5", "5, 5", "5,5", "9" * 31, "9" * 5000)),
     ],
 )
-def test_a_length_is_a_number_or_unknown(liar: Liar, length: str, size: int | None) -> None:
+def test_a_length_is_a_number_or_unknown(scripted_server: ScriptedServer, length: str, size: int | None) -> None:
     """However long it is."""
-    assert stated(liar, ("Content-Length", length)).size == size
+    assert stated(scripted_server, ("Content-Length", length)).size == size
 
 
 @pytest.mark.parametrize(
     ("total", "size"),
     [("0-0/5", 5), (f"0-0/{2**70}", 2**70), ("*/5", 5), ("0-0/*", None), ("x", None), (f"0-0/{'9' * 5000}", None)],
 )
-def test_a_range_tells_the_size_where_head_does_not(liar: Liar, total: str, size: int | None) -> None:
+def test_a_range_tells_the_size_where_head_does_not(
+    scripted_server: ScriptedServer, total: str, size: int | None
+) -> None:
     """What is no range leaves it unknown: the reply is a part."""
-    liar.say(
+    scripted_server.respond_with(
         lambda asked: (
-            Answer(405) if asked.method == "HEAD" else Answer(206, (("Content-Range", f"bytes {total}"),), b"h")
+            ServerResponse(405)
+            if asked.method == "HEAD"
+            else ServerResponse(206, (("Content-Range", f"bytes {total}"),), b"h")
         )
     )
 
-    assert open_source(parse_uri(f"{liar.url}/m"), Access()).resolve().objects[0].size == size
+    assert open_source(parse_uri(f"{scripted_server.url}/m"), SourceOptions()).resolve().objects[0].size == size
 
 
 @pytest.mark.parametrize(
@@ -60,33 +67,35 @@ def test_a_range_tells_the_size_where_head_does_not(liar: Liar, total: str, size
         *(("x-goog-hash", odd, set()) for odd in ("", "crc32c", "crc32c=", "crc32c=A", "md5=\xff", ",,,=", "=x")),
     ],
 )
-def test_a_checksum_that_is_none_counts_as_none(liar: Liar, header: str, value: str, found: set[str]) -> None:
+def test_a_checksum_that_is_none_counts_as_none(
+    scripted_server: ScriptedServer, header: str, value: str, found: set[str]
+) -> None:
     """It is not trusted to mean anything; the receipt lists what was checked."""
-    assert set(stated(liar, (header, value)).checksums) == found
+    assert set(stated(scripted_server, (header, value)).checksums) == found
 
 
 @pytest.mark.parametrize("name", ["a%00b", "a%ffb", "%2e%2e", "%2e", "a%5cb", "a%0ab", "a%7fb", "a%c2%9bb", "x" * 256])
-def test_a_name_that_must_not_be_written_is_refused(liar: Liar, name: str) -> None:
+def test_a_name_that_must_not_be_written_is_refused(scripted_server: ScriptedServer, name: str) -> None:
     """Whatever DEST would make of it."""
-    uri = parse_uri(f"{liar.url}/{name}")
-    liar.say(lambda _: Answer(body=b"x"))
-    found = open_source(uri, Access()).resolve()
+    uri = parse_uri(f"{scripted_server.url}/{name}")
+    scripted_server.respond_with(lambda _: ServerResponse(body=b"x"))
+    found = open_source(uri, SourceOptions()).resolve()
 
     with pytest.raises(UnsafeNameError):
-        plan.make_plan(found, uri, extract=True, include=(), exclude=(), max_bytes=None, max_files=9)
+        plan.make_plan(found, uri, plan.PlanLimits(max_files=9))
 
 
-def test_a_slash_in_escapes_separates_as_any_other(liar: Liar) -> None:
+def test_a_slash_in_escapes_separates_as_any_other(scripted_server: ScriptedServer) -> None:
     """Only what comes after the last one is the name."""
-    assert stated(liar, path="..%2f..%2fm").path == "m"
+    assert stated(scripted_server, path="..%2f..%2fm").path == "m"
 
 
 @pytest.mark.parametrize("to", ["file:///etc/passwd", "s3://b/m", "ftp://h/m", "http://", "//", "\x1b[2J"])
-def test_a_redirect_to_what_is_no_web_address_is_refused(liar: Liar, to: str) -> None:
+def test_a_redirect_to_what_is_no_web_address_is_refused(scripted_server: ScriptedServer, to: str) -> None:
     """It is the server's fault, not that of whoever configured us."""
-    liar.say(lambda asked: Answer(302, (("Location", to),)) if asked.path == "/m" else None)
+    scripted_server.respond_with(lambda asked: ServerResponse(302, (("Location", to),)) if asked.path == "/m" else None)
 
     with pytest.raises((RefusedError, TransientError, NotFoundError)) as caught:
-        open_source(parse_uri(f"{liar.url}/m"), Access()).resolve()
+        open_source(parse_uri(f"{scripted_server.url}/m"), SourceOptions()).resolve()
 
     assert "passwd" not in caught.value.message

@@ -7,60 +7,76 @@ from typing import Any
 import pytest
 
 from modelfetch.errors import BudgetError, ModelfetchError, NotFoundError, RefusedError, UnsafeNameError
-from modelfetch.sources import Access, Listing, RemoteObject, open_source
+from modelfetch.sources import Listing, RemoteObject, open_source, parse_uri
 from modelfetch.sources import listing as listings
+from modelfetch.sources.gcs.spec import GCSOptions
 from modelfetch.sources.listing import ListingBuilder
-from modelfetch.uri import parse_uri
-from testkit import liar as liars
-from testkit.liar import Answer, Asked, Item, Liar
+from modelfetch.sources.s3.spec import S3Options
+from testkit.options import anonymous_options
+from testkit.scripted_server import (
+    ListedObject,
+    ScriptedServer,
+    ServerRequest,
+    ServerResponse,
+    gcs_listing,
+    gcs_page,
+    respond_always,
+    s3_listing,
+    s3_page,
+)
 
-Pages = Callable[[Asked], tuple[Iterable[Item], object]]
+Pages = Callable[[ServerRequest], tuple[Iterable[ListedObject], object]]
 
 
 class Kind:
     """A kind of store: how its pages are made, and how it is opened."""
 
-    def __init__(self, liar: Liar, scheme: str) -> None:
-        self.liar = liar
+    def __init__(self, scripted_server: ScriptedServer, scheme: str) -> None:
+        self.scripted_server = scripted_server
         self.scheme = scheme
-        self.access = Access(anonymous=True, endpoint=liar.url, emulator=liar.url)
+        self.access = anonymous_options(scheme, scripted_server.url)
 
     def find(self, pages: Pages, **access: Any) -> Listing:
         """List `p/`, of which each page comes with the token of the next (None: the last)."""
 
-        def s3(asked: Asked) -> Answer:
+        def s3(asked: ServerRequest) -> ServerResponse:
             items, token = pages(asked)
             said = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
-            return liars.s3_page(items, f"<IsTruncated>{str(token is not None).lower()}</IsTruncated>{said}")
+            return s3_page(items, f"<IsTruncated>{str(token is not None).lower()}</IsTruncated>{said}")
 
-        def gcs(asked: Asked) -> Answer:
+        def gcs(asked: ServerRequest) -> ServerResponse:
             items, token = pages(asked)
-            return liars.gcs_page(items, **({} if token is None else {"nextPageToken": token}))
+            return gcs_page(items, **({} if token is None else {"nextPageToken": token}))
 
-        self.liar.say(liars.s3_listing(s3), liars.gcs_listing(gcs))
+        self.scripted_server.respond_with(s3_listing(s3), gcs_listing(gcs))
         return open_source(parse_uri(f"{self.scheme}://b/p/"), replace(self.access, **access)).resolve()
 
 
 @pytest.fixture(params=["s3", "gs"])
-def kind(request: pytest.FixtureRequest, liar: Liar, monkeypatch: pytest.MonkeyPatch) -> Kind:
+def kind(request: pytest.FixtureRequest, scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Kind:
     """S3, then GCS."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    return Kind(liar, request.param)
+    return Kind(scripted_server, request.param)
 
 
-def one_page(*items: Item) -> Pages:
+def one_page(*items: ListedObject) -> Pages:
     """A listing of a single page."""
     return lambda _: (items, None)
 
 
-def token(asked: Asked) -> int:
+def token(asked: ServerRequest) -> int:
     """The number of the page that is asked for, from 0."""
     return int(asked.query.get("continuation-token") or asked.query.get("pageToken") or 0)
 
 
 def test_files_and_empty_folders_are_told_apart(kind: Kind) -> None:
     """The marker of the directory itself is neither."""
-    listed = (Item("p/", b""), Item("p/a", b"xy"), Item("p/d/", b""), Item("p/empty", b""))
+    listed = (
+        ListedObject("p/", b""),
+        ListedObject("p/a", b"xy"),
+        ListedObject("p/d/", b""),
+        ListedObject("p/empty", b""),
+    )
 
     found = kind.find(one_page(*listed))
 
@@ -70,7 +86,9 @@ def test_files_and_empty_folders_are_told_apart(kind: Kind) -> None:
 
 def test_every_page_is_asked_for(kind: Kind) -> None:
     """Empty ones in between too: both stores send some."""
-    found = kind.find(lambda asked: ((Item(f"p/{token(asked)}"),) * (token(asked) % 2), [1, 2, 3, None][token(asked)]))
+    found = kind.find(
+        lambda asked: ((ListedObject(f"p/{token(asked)}"),) * (token(asked) % 2), [1, 2, 3, None][token(asked)])
+    )
 
     assert [o.path for o in found.objects] == ["1", "3"]
 
@@ -78,14 +96,14 @@ def test_every_page_is_asked_for(kind: Kind) -> None:
 def test_nothing_but_folders_is_nothing(kind: Kind) -> None:
     """There is no model in it."""
     with pytest.raises(NotFoundError):
-        kind.find(one_page(Item("p/", b""), Item("p/d/", b"")))
+        kind.find(one_page(ListedObject("p/", b""), ListedObject("p/d/", b"")))
 
 
 @pytest.mark.parametrize("key", ["q/a", "p", "pp/a", "../p/a", "/p/a", "P/a", "q/../p/a"])
 def test_a_key_that_was_not_asked_for_is_refused(kind: Kind, key: str) -> None:
     """The server lies, or filters nothing."""
     with pytest.raises(UnsafeNameError) as caught:
-        kind.find(one_page(Item("p/a"), Item(key)))
+        kind.find(one_page(ListedObject("p/a"), ListedObject(key)))
 
     assert repr(key) in caught.value.message
 
@@ -93,41 +111,41 @@ def test_a_key_that_was_not_asked_for_is_refused(kind: Kind, key: str) -> None:
 @pytest.mark.parametrize("key", ["p/d//", "p//", "p/d///"])
 def test_a_marker_with_more_than_one_slash_is_not_repaired(kind: Kind, key: str) -> None:
     """Its empty segment stays, for the plan to refuse it."""
-    assert kind.find(one_page(Item("p/a"), Item(key, b""))).folders == (key.removeprefix("p/")[:-1],)
+    assert kind.find(one_page(ListedObject("p/a"), ListedObject(key, b""))).folders == (key.removeprefix("p/")[:-1],)
 
 
 def test_a_directory_with_bytes_of_its_own_is_refused(kind: Kind) -> None:
     """They could only be dropped."""
     with pytest.raises(UnsafeNameError, match=r"'p/' has 1 bytes"):
-        kind.find(one_page(Item("p/a"), Item("p/")))
+        kind.find(one_page(ListedObject("p/a"), ListedObject("p/")))
 
 
 def test_another_directorys_marker_with_bytes_is_left_to_the_plan(kind: Kind) -> None:
     """It can be excluded."""
-    assert [o.path for o in kind.find(one_page(Item("p/a"), Item("p/d/"))).objects] == ["a", "d/"]
+    assert [o.path for o in kind.find(one_page(ListedObject("p/a"), ListedObject("p/d/"))).objects] == ["a", "d/"]
 
 
 @pytest.mark.parametrize("size", [None, -1, "", "lots", "1.5", "0x10", "9" * 5000, "1e3"])
 def test_a_size_that_is_none_is_no_answer(kind: Kind, size: object) -> None:
     """Whatever stands in its place."""
     with pytest.raises(RefusedError, match="does not answer as"):
-        kind.find(one_page(Item("p/a", size=size)))
+        kind.find(one_page(ListedObject("p/a", size=size)))
 
 
 def test_an_entry_without_a_key_is_no_answer(kind: Kind) -> None:
     """It names nothing."""
     with pytest.raises(RefusedError, match="does not answer as"):
-        kind.find(one_page(Item("p/a"), Item(None)))
+        kind.find(one_page(ListedObject("p/a"), ListedObject(None)))
 
 
 def test_a_size_beyond_all_disks_is_one(kind: Kind) -> None:
     """What has no room is found out later."""
-    assert kind.find(one_page(Item("p/a", size=2**70))).objects[0].size == 2**70
+    assert kind.find(one_page(ListedObject("p/a", size=2**70))).objects[0].size == 2**70
 
 
 @pytest.mark.parametrize("circle", [[1, 1], [1, 2, 1], [1, 2, 3, 4, 2]])
-@pytest.mark.parametrize("items", [(), (Item("p/a"),)], ids=["empty", "full"])
-def test_pages_that_go_round_end(kind: Kind, circle: list[int], items: tuple[Item, ...]) -> None:
+@pytest.mark.parametrize("items", [(), (ListedObject("p/a"),)], ids=["empty", "full"])
+def test_pages_that_go_round_end(kind: Kind, circle: list[int], items: tuple[ListedObject, ...]) -> None:
     """After one, or after several; with objects or without."""
     asked_for = iter(circle)
 
@@ -144,52 +162,58 @@ def test_empty_pages_without_end_end(kind: Kind, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(RefusedError, match="has no end"):
         kind.find(lambda asked: ((), token(asked) + 1))
 
-    assert len(kind.liar.asked) == 21
+    assert len(kind.scripted_server.requests) == 21
 
 
 def test_objects_without_end_end(kind: Kind) -> None:
     """Before they fill the memory; the limit can be raised."""
     with pytest.raises(BudgetError, match="more than 100") as caught:
-        kind.find(lambda asked: ([Item(f"p/{token(asked)}-{n}") for n in range(30)], token(asked) + 1), max_listed=100)
+        kind.find(
+            lambda asked: ([ListedObject(f"p/{token(asked)}-{n}") for n in range(30)], token(asked) + 1), max_listed=100
+        )
 
-    assert len(kind.liar.asked) == 4
+    assert len(kind.scripted_server.requests) == 4
     assert "MODELFETCH_MAX_FILES" in caught.value.hint
 
 
 def test_markers_without_end_end(kind: Kind) -> None:
     """Folders take memory too."""
     with pytest.raises(BudgetError):
-        kind.find(one_page(*(Item(f"p/{n}/", b"") for n in range(101))), max_listed=100)
+        kind.find(one_page(*(ListedObject(f"p/{n}/", b"") for n in range(101))), max_listed=100)
 
 
-def test_a_page_that_breaks_off_is_not_the_last(liar: Liar, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_breaks_off_is_not_the_last(
+    scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S3 says that there is more, but not how to get it: the rest of the model would be missing."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    source = open_source(parse_uri("s3://b/p/"), Access(anonymous=True, endpoint=liar.url))
+    source = open_source(parse_uri("s3://b/p/"), S3Options(anonymous=True, endpoint=scripted_server.url))
     for said in ("", "<NextContinuationToken/>", "<NextContinuationToken></NextContinuationToken>"):
-        page = liars.s3_page([Item("p/a")], f"<IsTruncated>true</IsTruncated>{said}")
-        liar.say(liars.s3_listing(liars.always(page)))
+        page = s3_page([ListedObject("p/a")], f"<IsTruncated>true</IsTruncated>{said}")
+        scripted_server.respond_with(s3_listing(respond_always(page)))
         with pytest.raises(RefusedError, match="breaks off"):
             source.resolve()
 
 
-def test_an_empty_token_is_of_the_last_page(liar: Liar) -> None:
+def test_an_empty_token_is_of_the_last_page(scripted_server: ScriptedServer) -> None:
     """So says https://google.aip.dev/158; the SDK would begin again with it, and find no end."""
-    liar.say(liars.gcs_listing(liars.always(liars.gcs_page([Item("p/a")], nextPageToken=""))))
+    scripted_server.respond_with(gcs_listing(respond_always(gcs_page([ListedObject("p/a")], nextPageToken=""))))
 
-    found = open_source(parse_uri("gs://b/p/"), Access(emulator=liar.url)).resolve()
+    found = open_source(parse_uri("gs://b/p/"), GCSOptions(emulator=scripted_server.url)).resolve()
 
     assert [o.path for o in found.objects] == ["a"]
 
 
 @pytest.mark.parametrize("token", [0, False, [], {}])
-def test_a_token_that_is_none_leads_nowhere(liar: Liar, token: object) -> None:
+def test_a_token_that_is_none_leads_nowhere(scripted_server: ScriptedServer, token: object) -> None:
     """Neither round in a circle nor to an end: the rest of the model would be missing."""
-    page = liars.gcs_page([Item("p/a")], nextPageToken=token)
-    liar.say(lambda asked: None if len(liar.asked) > 3 else liars.gcs_listing(liars.always(page))(asked))
+    page = gcs_page([ListedObject("p/a")], nextPageToken=token)
+    scripted_server.respond_with(
+        lambda asked: None if len(scripted_server.requests) > 3 else gcs_listing(respond_always(page))(asked)
+    )
 
     with pytest.raises(RefusedError, match="breaks off"):
-        open_source(parse_uri("gs://b/p/"), Access(emulator=liar.url)).resolve()
+        open_source(parse_uri("gs://b/p/"), GCSOptions(emulator=scripted_server.url)).resolve()
 
 
 NO_LISTING = [
@@ -209,12 +233,12 @@ NO_LISTING = [
 
 
 @pytest.mark.parametrize("body", NO_LISTING)
-def test_json_of_another_shape_is_no_answer(liar: Liar, body: bytes) -> None:
+def test_json_of_another_shape_is_no_answer(scripted_server: ScriptedServer, body: bytes) -> None:
     """However deep."""
-    liar.say(lambda _: Answer(headers=(("Content-Type", "application/json"),), body=body))
+    scripted_server.respond_with(lambda _: ServerResponse(headers=(("Content-Type", "application/json"),), body=body))
 
     with pytest.raises(RefusedError, match="does not answer as Google"):
-        open_source(parse_uri("gs://b/p/"), Access(emulator=liar.url)).resolve()
+        open_source(parse_uri("gs://b/p/"), GCSOptions(emulator=scripted_server.url)).resolve()
 
 
 def test_a_listing_can_be_asked_what_it_took() -> None:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 import pytest
 
 from modelfetch.errors import RefusedError
-from modelfetch.sources import Access, open_source
+from modelfetch.sources import open_source, parse_uri
 from modelfetch.sources import response_limit as bounded
-from modelfetch.uri import parse_uri
-from testkit.liar import Answer, Liar
+from modelfetch.sources.gcs.spec import GCSOptions
+from testkit.options import anonymous_options
+from testkit.scripted_server import ScriptedServer, ServerResponse
 
 BEGIN = {"s3": b'<?xml version="1.0"?><ListBucketResult>', "gs": b'{"items": ['}
 KIND = {"s3": "application/xml", "gs": "application/json"}
@@ -32,24 +33,27 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("status", [200, 400])
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_an_endless_reply_is_left(liar: Liar, scheme: str, status: int) -> None:
+def test_an_endless_reply_is_left(scripted_server: ScriptedServer, scheme: str, status: int) -> None:
     """A listing, or what should tell of a failure."""
     told: list[int] = []
-    liar.say(lambda _: Answer(status, (("Content-Type", KIND[scheme]),), spaces(scheme, told)))
+    scripted_server.respond_with(
+        lambda _: ServerResponse(status, (("Content-Type", KIND[scheme]),), spaces(scheme, told))
+    )
 
     with pytest.raises(RefusedError, match="answers without end"):
         open_source(
-            parse_uri(f"{scheme}://b/p/"), Access(anonymous=True, endpoint=liar.url, emulator=liar.url)
+            parse_uri(f"{scheme}://b/p/"),
+            anonymous_options(scheme, scripted_server.url),
         ).resolve()
 
-    assert len(liar.asked) == 1
+    assert len(scripted_server.requests) == 1
     assert sum(told) < 20_000_000  # what the sockets between hold is sent, too
 
 
-def test_a_reply_that_swells_is_left(liar: Liar) -> None:
+def test_a_reply_that_swells_is_left(scripted_server: ScriptedServer) -> None:
     """Requests inflates what comes as gzip, asked or not."""
     packed = gzip.compress(BEGIN["gs"] + b" " * 50_000_000)
-    liar.say(lambda _: Answer(headers=(("Content-Encoding", "gzip"),), body=packed))
+    scripted_server.respond_with(lambda _: ServerResponse(headers=(("Content-Encoding", "gzip"),), body=packed))
 
     with pytest.raises(RefusedError, match="answers without end"):
-        open_source(parse_uri("gs://b/p/"), Access(emulator=liar.url)).resolve()
+        open_source(parse_uri("gs://b/p/"), GCSOptions(emulator=scripted_server.url)).resolve()

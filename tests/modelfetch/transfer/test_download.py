@@ -11,14 +11,14 @@ import pytest
 from modelfetch.checksums import Fingerprint
 from modelfetch.errors import ChangedError, RefusedError
 from modelfetch.net.connection_pool import NetworkOptions
-from modelfetch.sources import Access, RemoteObject, open_source
+from modelfetch.sources import RemoteObject, SourceOptions, open_source, parse_uri
 from modelfetch.transfer.adaptive_pool import TransferLimits
 from modelfetch.transfer.download import download
 from modelfetch.transfer.range_reader import RangeReader
-from modelfetch.uri import parse_uri
 from modelfetch.volume.resume_journal import ResumeJournal
-from testkit import tree
-from testkit.liar import Item, Liar, gcs_store, s3_store
+from testkit.file_tree import random_bytes, write_files
+from testkit.options import anonymous_options
+from testkit.scripted_server import ListedObject, ScriptedServer, gcs_store, s3_store
 from testkit.stores import S3Bucket
 
 Arrived = Callable[[RemoteObject, Fingerprint, int], None]
@@ -27,7 +27,7 @@ Arrived = Callable[[RemoteObject, Fingerprint, int], None]
 def fetch(model: Path, into: Path, wires: list[RangeReader], arrived: Arrived) -> None:
     """Download a directory's files, two side by side."""
     into.mkdir()
-    source = open_source(parse_uri(f"{model}/"), Access(NetworkOptions(stall_timeout=5)))
+    source = open_source(parse_uri(f"{model}/"), SourceOptions(NetworkOptions(stall_timeout=5)))
     wires.append(wire := RangeReader(source, lambda _: None))
     journal = ResumeJournal(into.with_suffix(".jsonl"), "plan")
     journal.open()
@@ -37,7 +37,7 @@ def fetch(model: Path, into: Path, wires: list[RangeReader], arrived: Arrived) -
 
 def test_after_a_failure_nobody_works_on_the_disk_any_more(tmp_path: Path) -> None:
     """Whoever clears the staging area next would have files appear under his hands."""
-    model = tree.write(tmp_path / "model", {name: tree.noise(1000) for name in "ab"})
+    model = write_files(tmp_path / "model", {name: random_bytes(1000) for name in "ab"})
     wires: list[RangeReader] = []
     at_work = threading.Event()
     done: list[str] = []
@@ -50,7 +50,7 @@ def test_after_a_failure_nobody_works_on_the_disk_any_more(tmp_path: Path) -> No
         while not wires[0].closed:
             time.sleep(0.001)
         for number in range(20):
-            (tmp_path / "into" / f"{obj.path}{number}").write_bytes(tree.noise(100_000))
+            (tmp_path / "into" / f"{obj.path}{number}").write_bytes(random_bytes(100_000))
         done.append(obj.path)
 
     with pytest.raises(RefusedError):
@@ -66,7 +66,7 @@ def test_small_objects_are_asked_for_ahead(
     """While others are at work; larger ones are not, for they would keep the server waiting."""
     for name, value in s3_bucket.env.items():
         monkeypatch.setenv(name, value)
-    files = {f"m/{number}": tree.noise(size, number) for number in range(6)}
+    files = {f"m/{number}": random_bytes(size, number) for number in range(6)}
     for key, data in files.items():
         s3_bucket.put(key, data)
     asked: list[bool] = []
@@ -76,7 +76,7 @@ def test_small_objects_are_asked_for_ahead(
             asked.append(super().send_ahead(obj, start, end))
             return asked[-1]
 
-    source = open_source(parse_uri(s3_bucket.uri("m/")), Access())
+    source = open_source(parse_uri(s3_bucket.uri("m/")), SourceOptions())
     journal = ResumeJournal(tmp_path / "j", "plan")
     journal.open()
     with closing(journal), closing(wire := Noted(source, lambda _: None)):
@@ -89,12 +89,15 @@ def test_small_objects_are_asked_for_ahead(
 @pytest.mark.parametrize("listed", [0, 1, 3])
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_an_object_of_another_size_than_listed_is_noticed(
-    liar: Liar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, listed: int
+    scripted_server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, listed: int
 ) -> None:
     """One that is listed as empty, too: it would be published without a byte asked for."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    liar.say(*(s3_store if scheme == "s3" else gcs_store)(Item("p/a", b"yy", size=listed)))
-    source = open_source(parse_uri(f"{scheme}://b/p/"), Access(anonymous=True, endpoint=liar.url, emulator=liar.url))
+    scripted_server.respond_with(*(s3_store if scheme == "s3" else gcs_store)(ListedObject("p/a", b"yy", size=listed)))
+    source = open_source(
+        parse_uri(f"{scheme}://b/p/"),
+        anonymous_options(scheme, scripted_server.url),
+    )
     journal = ResumeJournal(tmp_path / "j", "plan")
     journal.open()
 

@@ -9,10 +9,10 @@ import pytest
 from modelfetch.checksums import InOrderDigests
 from modelfetch.errors import DestinationError
 from modelfetch.transfer.inorder_hasher import InOrderHasher
-from testkit import tree
+from testkit.file_tree import random_bytes, sha256_hex
 
 SIZE = 3_000_000
-DATA = tree.noise(SIZE, 5)
+DATA = random_bytes(SIZE, 5)
 PIECE = 100_000
 
 
@@ -39,8 +39,8 @@ def test_the_digest_is_that_of_the_bytes_in_order(seed: int) -> None:
             reached += PIECE
         front.contiguous_to(reached)
 
-    assert front.hexdigests()["sha256"] == tree.sha256(DATA)
-    assert front.hexdigests()["sha256"] == tree.sha256(DATA), "asked twice"
+    assert front.hexdigests()["sha256"] == sha256_hex(DATA)
+    assert front.hexdigests()["sha256"] == sha256_hex(DATA), "asked twice"
 
 
 def test_what_comes_in_order_is_not_read_back() -> None:
@@ -54,7 +54,7 @@ def test_what_comes_in_order_is_not_read_back() -> None:
         front.written(memoryview(DATA)[offset : offset + PIECE], offset)
         front.contiguous_to(offset + PIECE)
 
-    assert front.hexdigests()["sha256"] == tree.sha256(DATA)
+    assert front.hexdigests()["sha256"] == sha256_hex(DATA)
 
 
 def test_threads_may_bring_pieces_at_once() -> None:
@@ -78,7 +78,7 @@ def test_threads_may_bring_pieces_at_once() -> None:
     for thread in threads:
         thread.join()
 
-    assert front.hexdigests()["sha256"] == tree.sha256(DATA)
+    assert front.hexdigests()["sha256"] == sha256_hex(DATA)
 
 
 def test_nobody_waits_for_the_thread_that_hashes() -> None:
@@ -99,7 +99,7 @@ def test_nobody_waits_for_the_thread_that_hashes() -> None:
     hashing.join(60)
 
     assert not hashing.is_alive()
-    assert front.hexdigests()["sha256"] == tree.sha256(DATA)
+    assert front.hexdigests()["sha256"] == sha256_hex(DATA)
 
 
 def test_a_file_that_cannot_be_read_is_told_of() -> None:

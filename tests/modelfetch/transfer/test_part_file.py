@@ -15,10 +15,10 @@ from modelfetch.errors import DestinationError, UnsafeNameError
 from modelfetch.sources import RemoteObject
 from modelfetch.transfer.part_file import BLOCK_SIZE, PART_SIZE, PartFile
 from modelfetch.volume.resume_journal import ResumeJournal
-from testkit import tree
+from testkit.file_tree import random_bytes, sha256_hex
 
 SIZE = 2 * BLOCK_SIZE + 5
-DATA = tree.noise(SIZE)
+DATA = random_bytes(SIZE)
 
 
 Begin = Callable[..., PartFile]
@@ -56,12 +56,12 @@ def test_blocks_may_arrive_in_any_order(begin: Begin, tmp_path: Path, order: lis
 
     assert (tmp_path / "m").read_bytes() == DATA
     crc = checksums.format_crc("crc64nvme", checksums.update_crc("crc64nvme", DATA))
-    assert (came.size, came.checksums) == (SIZE, {"sha256": tree.sha256(DATA), "crc64nvme": crc})
+    assert (came.size, came.checksums) == (SIZE, {"sha256": sha256_hex(DATA), "crc64nvme": crc})
 
 
 def test_blocks_may_arrive_from_several_threads(begin: Begin, tmp_path: Path) -> None:
     """At once."""
-    data = tree.noise(9 * BLOCK_SIZE + 1)
+    data = random_bytes(9 * BLOCK_SIZE + 1)
     landing = begin(tmp_path, RemoteObject("k", "m", len(data), "v", checksums={"crc32c": "", "md5": ""}))
     blocks = random.Random(0).sample(range(len(landing.blocks)), len(landing.blocks))
 
@@ -78,7 +78,7 @@ def test_blocks_may_arrive_from_several_threads(begin: Begin, tmp_path: Path) ->
     landing.close()
 
     crc = checksums.format_crc("crc32c", checksums.update_crc("crc32c", data))
-    assert came.checksums == {"sha256": tree.sha256(data), "crc32c": crc}
+    assert came.checksums == {"sha256": sha256_hex(data), "crc32c": crc}
 
 
 def test_the_next_run_knows_the_checksums_that_came_with_the_bytes(begin: Begin, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_an_empty_file_has_nothing_missing(begin: Begin, tmp_path: Path) -> None
     landing = begin(tmp_path, RemoteObject("k", "m", 0, "v"))
 
     assert landing.missing_parts == []
-    assert landing.fingerprint().sha256 == tree.sha256(b"")
+    assert landing.fingerprint().sha256 == sha256_hex(b"")
     landing.close()
     assert (tmp_path / "m").read_bytes() == b""
 
@@ -115,7 +115,7 @@ def test_what_cannot_be_cut_is_one_block(begin: Begin, tmp_path: Path, obj: Remo
     assert landing.missing_parts == [[0]]
     bring(landing, 0)
 
-    assert (landing.fingerprint().size, landing.fingerprint().sha256) == (SIZE, tree.sha256(DATA))
+    assert (landing.fingerprint().size, landing.fingerprint().sha256) == (SIZE, sha256_hex(DATA))
     landing.close()
 
 
@@ -141,7 +141,7 @@ def test_a_second_run_takes_up_what_is_there(begin: Begin, tmp_path: Path) -> No
     assert (second.resumed_bytes, second.missing_blocks) == (BLOCK_SIZE + 5, [1])
     bring(second, 1)
 
-    assert second.fingerprint().sha256 == tree.sha256(DATA)
+    assert second.fingerprint().sha256 == sha256_hex(DATA)
     second.close()
 
 
@@ -170,7 +170,7 @@ def test_only_bytes_with_the_crc_noted_are_believed(
     for block in missing:
         bring(second, block)
 
-    assert second.fingerprint().sha256 == tree.sha256(DATA)
+    assert second.fingerprint().sha256 == sha256_hex(DATA)
     second.close()
 
 
@@ -187,7 +187,7 @@ def test_a_file_of_unknown_size_has_no_old_tail(begin: Begin, tmp_path: Path) ->
     assert (second.resumed_bytes, second.missing_blocks) == (0, [0])
     bring(second, 0)
 
-    assert (second.fingerprint().size, second.fingerprint().sha256) == (SIZE, tree.sha256(DATA))
+    assert (second.fingerprint().size, second.fingerprint().sha256) == (SIZE, sha256_hex(DATA))
     second.close()
     assert (tmp_path / "m").read_bytes() == DATA
 

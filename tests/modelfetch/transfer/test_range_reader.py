@@ -12,12 +12,11 @@ import pytest
 
 from modelfetch.errors import ChangedError, NotFoundError, TransientError
 from modelfetch.net.connection_pool import NetworkOptions
-from modelfetch.sources import Access, RemoteObject, open_source
+from modelfetch.sources import RemoteObject, SourceOptions, open_source, parse_uri
 from modelfetch.transfer.range_reader import RangeReader, TransferStopped
-from modelfetch.uri import parse_uri
-from testkit import tree
+from testkit.file_tree import random_bytes
 
-DATA = tree.noise(300_000)
+DATA = random_bytes(300_000)
 
 
 class Kept:
@@ -108,7 +107,7 @@ def fetch(url: str, start: int, end: int | None, **changes: Any) -> tuple[Kept, 
         **{"key": "k", "path": "m", "size": len(DATA), "version": "v1", "pins": {"etag": '"v1"'}, **changes}
     )
     with closing(
-        RangeReader(open_source(parse_uri(url), Access(NetworkOptions(stall_timeout=5))), told.append)
+        RangeReader(open_source(parse_uri(url), SourceOptions(NetworkOptions(stall_timeout=5))), told.append)
     ) as wire:
         wire.read_range(obj, start, end, sink := Kept())
     return sink, wire, sum(told)
@@ -235,7 +234,7 @@ def test_an_object_of_unknown_size_is_read_to_its_end(serve: tuple[Serve, list[s
 def test_a_path_is_read_like_any_other(tmp_path: Path) -> None:
     """In ranges; and it is noticed when it changes or shrinks."""
     (tmp_path / "a b%20#?.bin").write_bytes(DATA)
-    source = open_source(parse_uri(str(tmp_path / "a b%20#?.bin")), Access())
+    source = open_source(parse_uri(str(tmp_path / "a b%20#?.bin")), SourceOptions())
     (obj,) = source.resolve().objects
     with closing(RangeReader(source, lambda _: None)) as wire:
         wire.read_range(obj, 5, 200_000, sink := Kept())
@@ -264,7 +263,7 @@ def test_what_is_asked_for_ahead_is_what_is_fetched(
 ) -> None:
     """Once, if the reply is good; else as if it had not been asked for."""
     start, asked = serve
-    source = open_source(parse_uri(start(*answers)), Access(NetworkOptions(stall_timeout=5)))
+    source = open_source(parse_uri(start(*answers)), SourceOptions(NetworkOptions(stall_timeout=5)))
     obj = RemoteObject("k", "m", len(DATA), "v1", pins={"etag": '"v1"'})
     with closing(RangeReader(source, lambda _: None)) as wire:
         assert not wire.send_ahead(obj, 0, 1000)  # no connection is idle yet
@@ -284,7 +283,7 @@ def test_what_was_asked_for_ahead_is_forgotten_at_the_end(serve: tuple[Serve, li
     start, _ = serve
     obj = RemoteObject("k", "m", len(DATA), "v1")
     wire = RangeReader(
-        open_source(parse_uri(start(FIRST, SECOND)), Access(NetworkOptions(stall_timeout=5))), lambda _: None
+        open_source(parse_uri(start(FIRST, SECOND)), SourceOptions(NetworkOptions(stall_timeout=5))), lambda _: None
     )
     wire.read_range(obj, 0, 1000, Kept())
     assert wire.send_ahead(obj, 1000, 2000)
@@ -308,7 +307,7 @@ def test_what_was_asked_for_ahead_is_not_asked_for_again_once_the_pull_is_over(s
 
     obj = RemoteObject("k", "m", len(DATA), "v1")
     wire = RangeReader(
-        open_source(parse_uri(start(FIRST, hang)), Access(NetworkOptions(stall_timeout=30))), lambda _: None
+        open_source(parse_uri(start(FIRST, hang)), SourceOptions(NetworkOptions(stall_timeout=30))), lambda _: None
     )
     wire.read_range(obj, 0, 1000, Kept())
     assert wire.send_ahead(obj, 1000, 2000)
@@ -337,7 +336,9 @@ def test_closing_ends_a_read_that_waits(serve: tuple[Serve, list[str]]) -> None:
         handler.wfile.flush()
         release.wait(30)
 
-    wire = RangeReader(open_source(parse_uri(start(hang)), Access(NetworkOptions(stall_timeout=60))), lambda _: None)
+    wire = RangeReader(
+        open_source(parse_uri(start(hang)), SourceOptions(NetworkOptions(stall_timeout=60))), lambda _: None
+    )
     failures: list[BaseException] = []
 
     def read() -> None:

@@ -5,21 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from modelfetch import uri
 from modelfetch.errors import WrongBytesError
 from modelfetch.net.connection_pool import NetworkOptions
-from modelfetch.sources import Access
+from modelfetch.sources import SourceOptions, parse_uri
 from modelfetch.sources.file import FileSource
 from modelfetch.sources.https import HTTPSource
 from modelfetch.transfer import read_object
-from testkit.web import Web
+from testkit.https_server import HttpsServer
 
 MOST = 1000
 
 
 def read(path: Path, *, encoded: bool = False) -> bytes:
     """What is read of a file, as if it were stored with contentEncoding gzip."""
-    source = FileSource(uri.parse_uri(str(path)), Access())
+    source = FileSource(parse_uri(str(path)), SourceOptions())
     (obj,) = source.resolve().objects
     return read_object.read_object(source, obj._replace(gzip=encoded), MOST)
 
@@ -42,11 +41,13 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, *, encoded: bool) -> None:
         read(tmp_path / "m", encoded=encoded)
 
 
-def test_what_does_not_end_is_not_read_to_its_end(https_server: Web) -> None:
+def test_what_does_not_end_is_not_read_to_its_end(https_server: HttpsServer) -> None:
     """A server need not say how much will come."""
     https_server.length = https_server.ranges = False
     https_server.files["/m"] = b"x" * 200_000
-    source = HTTPSource(uri.parse_uri(f"{https_server.url}/m"), Access(NetworkOptions(ca_bundle=str(https_server.ca))))
+    source = HTTPSource(
+        parse_uri(f"{https_server.url}/m"), SourceOptions(NetworkOptions(ca_bundle=str(https_server.ca)))
+    )
     (obj,) = source.resolve().objects
 
     assert obj.size is None

@@ -1,4 +1,4 @@
-"""Where a model goes."""
+"""Destinations: resolved by the rules of `cp`, or refused before any download."""
 
 from pathlib import Path
 from typing import Any
@@ -9,38 +9,38 @@ from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError
 from modelfetch.volume.destination import Destination, locate_destination
 
 
-def place(dest: str, *, directory: bool = False, archive: bool = False, name: str = "m.bin") -> Destination:
-    """Where a model goes."""
+def locate(dest: str, *, directory: bool = False, archive: bool = False, name: str = "m.bin") -> Destination:
+    """Resolve DEST, by default for a single file `m.bin`."""
     return locate_destination(dest, name, directory=directory, archive=archive)
 
 
-def test_a_model_goes_where_cp_would_put_it(tmp_path: Path) -> None:
-    """A file into a directory or to a name; an archive's content into the directory, or beside its name."""
+def test_destination_follows_the_rules_of_cp(tmp_path: Path) -> None:
+    """A file goes into a directory or to a name; an archive's content into a directory, or beside its own name."""
     (tmp_path / "dir").mkdir()
     (tmp_path / "link").symlink_to("dir")
     at = str(tmp_path)
 
-    assert place(f"{at}/dir").path == tmp_path / "dir" / "m.bin"
-    assert place(f"{at}/link").path == tmp_path / "dir" / "m.bin"
-    assert place(f"{at}/new/").path == tmp_path / "new" / "m.bin"
-    assert place(f"{at}/new/x").path == tmp_path / "new" / "x"
-    assert place(f"{at}/new", directory=True) == Destination(tmp_path / "new", directory=True)
-    assert place(f"{at}/new", archive=True) == Destination(tmp_path / "new", directory=True)
-    assert place(f"{at}/new/m.tar.gz", archive=True) == Destination(tmp_path / "new", directory=True)
-    assert place(f"{at}/new/m.tar.gz/", archive=True) == Destination(tmp_path / "new" / "m.tar.gz", directory=True)
+    assert locate(f"{at}/dir").path == tmp_path / "dir" / "m.bin"
+    assert locate(f"{at}/link").path == tmp_path / "dir" / "m.bin"
+    assert locate(f"{at}/new/").path == tmp_path / "new" / "m.bin"
+    assert locate(f"{at}/new/x").path == tmp_path / "new" / "x"
+    assert locate(f"{at}/new", directory=True) == Destination(tmp_path / "new", directory=True)
+    assert locate(f"{at}/new", archive=True) == Destination(tmp_path / "new", directory=True)
+    assert locate(f"{at}/new/m.tar.gz", archive=True) == Destination(tmp_path / "new", directory=True)
+    assert locate(f"{at}/new/m.tar.gz/", archive=True) == Destination(tmp_path / "new" / "m.tar.gz", directory=True)
 
 
-def test_a_destination_may_be_in_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `~` of nobody's is a name like any other."""
+def test_tilde_is_expanded_only_for_a_known_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` is the user's home; `~` before an unknown user is an ordinary name."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
 
-    assert place("~/m").path == tmp_path / "m"
-    assert place("~nobody-of-this-name/m").path == tmp_path / "~nobody-of-this-name" / "m"
+    assert locate("~/m").path == tmp_path / "m"
+    assert locate("~nobody-of-this-name/m").path == tmp_path / "~nobody-of-this-name" / "m"
 
 
 @pytest.mark.parametrize(
-    ("dest", "options", "error", "said"),
+    ("dest", "options", "error", "message"),
     [
         ("file", {"directory": True}, DestinationError, "file where a directory"),
         ("file", {"archive": True}, DestinationError, "file where a directory"),
@@ -58,15 +58,15 @@ def test_a_destination_may_be_in_a_home(tmp_path: Path, monkeypatch: pytest.Monk
         (".modelfetch/", {"archive": True}, UnsafeNameError, "one of modelfetch's own"),
     ],
 )
-def test_a_destination_that_cannot_be_is_refused(
-    tmp_path: Path, dest: str, options: Any, error: type[ModelfetchError] | None, said: str
+def test_impossible_destination_is_refused(
+    tmp_path: Path, dest: str, options: Any, error: type[ModelfetchError] | None, message: str
 ) -> None:
-    """Before anything is fetched."""
+    """A destination with a clash, a reserved name or a name too long is refused before any download."""
     (tmp_path / "file").touch()
     (tmp_path / "dir" / "sub").mkdir(parents=True)
     if error is None:
-        assert place(f"{tmp_path}/{dest}", **options).path.name == dest
+        assert locate(f"{tmp_path}/{dest}", **options).path.name == dest
         return
 
-    with pytest.raises(error, match=said):
-        place(f"{tmp_path}/{dest}", **options)
+    with pytest.raises(error, match=message):
+        locate(f"{tmp_path}/{dest}", **options)

@@ -1,4 +1,4 @@
-"""Files are moved in and out of a directory, or all of it is taken back."""
+"""File transaction: files are moved in and out of a directory, and a rollback restores the first state."""
 
 import errno
 import os
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from modelfetch.volume.file_transaction import FileTransaction
-from testkit import tree
+from testkit.file_tree import read_files, write_files
 
 BEFORE = {"a": b"old", "d/b": b"old", "gone/c": b"old"}
 
 
 @pytest.fixture
-def aside(tmp_path: Path) -> Path:
-    """An empty directory."""
+def replaced_files(tmp_path: Path) -> Path:
+    """An empty directory for replaced files."""
     path = tmp_path / "aside"
     path.mkdir()
     return path
@@ -22,91 +22,93 @@ def aside(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """A directory to change."""
-    return tree.write(tmp_path / "base", BEFORE)
+    """A directory with files to change."""
+    return write_files(tmp_path / "base", BEFORE)
 
 
-def change(moves: FileTransaction, base: Path) -> None:
-    """Replace a file, add two, remove one with its directory."""
-    new = tree.write(base.parent / "new", {"a": b"new", "e/f": b"new", "x": b"new"})
-    moves.mkdir(base / "e" / "g")
-    moves.put(new / "a", base / "a")
-    moves.put(new / "e" / "f", base / "e" / "f")
-    moves.put(new / "x", base / "x")
-    moves.remove(base / "gone" / "c")
+def change(transaction: FileTransaction, base: Path) -> None:
+    """Replace a file, add two files, remove a file with its directory."""
+    new = write_files(base.parent / "new", {"a": b"new", "e/f": b"new", "x": b"new"})
+    transaction.mkdir(base / "e" / "g")
+    transaction.put(new / "a", base / "a")
+    transaction.put(new / "e" / "f", base / "e" / "f")
+    transaction.put(new / "x", base / "x")
+    transaction.remove(base / "gone" / "c")
     (base / "gone").rmdir()
 
 
-def test_files_are_put_in_and_taken_out(base: Path, aside: Path) -> None:
-    """What is replaced has no other name in the directory."""
-    change(FileTransaction(aside), base)
+def test_put_and_remove_change_the_directory(base: Path, replaced_files: Path) -> None:
+    """A replaced file keeps no second name in the directory."""
+    change(FileTransaction(replaced_files), base)
 
-    assert tree.read(base) == {"a": b"new", "d/b": b"old", "e/f": b"new", "x": b"new"}
+    assert read_files(base) == {"a": b"new", "d/b": b"old", "e/f": b"new", "x": b"new"}
     assert (base / "e" / "g").is_dir()
 
 
 @pytest.mark.parametrize("linking", [True, False], ids=["with hard links", "without"])
-def test_all_is_taken_back(base: Path, aside: Path, monkeypatch: pytest.MonkeyPatch, *, linking: bool) -> None:
-    """Directories, too: those made are gone, those that were emptied are there again."""
+def test_rollback_restores_files_and_directories(
+    base: Path, replaced_files: Path, monkeypatch: pytest.MonkeyPatch, *, linking: bool
+) -> None:
+    """Created directories are gone, and emptied directories exist again."""
     if not linking:
-        monkeypatch.setattr(os, "link", no_links)
-    moves = FileTransaction(aside)
-    change(moves, base)
+        monkeypatch.setattr(os, "link", refuse_hard_links)
+    transaction = FileTransaction(replaced_files)
+    change(transaction, base)
 
-    assert moves.rollback()
+    assert transaction.rollback()
 
-    assert tree.read(base) == BEFORE
+    assert read_files(base) == BEFORE
     assert sorted(path.name for path in base.iterdir()) == ["a", "d", "gone"]
 
 
-def no_links(*_: object, **__: object) -> None:
-    """What a file system without hard links says."""
+def refuse_hard_links(*_: object, **__: object) -> None:
+    """Fail like a file system without hard links."""
     raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
-def test_links_are_moved_and_not_followed(base: Path, aside: Path) -> None:
-    """Both ways."""
+def test_symlinks_are_moved_and_not_followed(base: Path, replaced_files: Path) -> None:
+    """Removal, replacement and rollback treat a symlink as an entry of its own."""
     (base / "link").symlink_to("d")
     (base / "other").symlink_to("a")
     (base / "staged").write_bytes(b"new")
-    moves = FileTransaction(aside)
-    moves.remove(base / "link")
-    moves.put(base / "staged", base / "other")
+    transaction = FileTransaction(replaced_files)
+    transaction.remove(base / "link")
+    transaction.put(base / "staged", base / "other")
     assert not os.path.lexists(base / "link")
     assert (base / "a").read_bytes() == b"old"
 
-    assert moves.rollback()
+    assert transaction.rollback()
 
     assert [(base / name).readlink() for name in ("link", "other")] == [Path("d"), Path("a")]
 
 
-def test_a_directory_is_neither_replaced_nor_taken_out(base: Path, aside: Path) -> None:
-    """It may hold what is not ours."""
-    moves = FileTransaction(aside)
-    moves.remove(base / "d")
+def test_directory_is_neither_replaced_nor_removed(base: Path, replaced_files: Path) -> None:
+    """A directory may hold foreign files, so `put` raises and `remove` does nothing."""
+    transaction = FileTransaction(replaced_files)
+    transaction.remove(base / "d")
     with pytest.raises(IsADirectoryError):
-        moves.put(base / "a", base / "d")
+        transaction.put(base / "a", base / "d")
 
-    assert moves.rollback()
-    assert tree.read(base) == BEFORE
+    assert transaction.rollback()
+    assert read_files(base) == BEFORE
 
 
 @pytest.mark.parametrize("path", ["none", "a/below"])
-def test_what_is_not_there_need_not_be_taken_out(base: Path, aside: Path, path: str) -> None:
-    """Nor put back."""
-    moves = FileTransaction(aside)
-    moves.remove(base / path)
+def test_removal_of_a_missing_path_does_nothing(base: Path, replaced_files: Path, path: str) -> None:
+    """A missing path is neither removed nor restored."""
+    transaction = FileTransaction(replaced_files)
+    transaction.remove(base / path)
 
-    assert moves.rollback()
-    assert tree.read(base) == BEFORE
+    assert transaction.rollback()
+    assert read_files(base) == BEFORE
 
 
-def test_it_tells_if_not_all_could_be_taken_back(base: Path, aside: Path) -> None:
-    """The rest is, all the same."""
-    moves = FileTransaction(aside)
-    change(moves, base)
-    tree.write(base, {"e/mine": b"mine"})
+def test_rollback_returns_false_if_a_step_cannot_be_undone(base: Path, replaced_files: Path) -> None:
+    """A foreign file in a created directory stops one step; all other steps are undone."""
+    transaction = FileTransaction(replaced_files)
+    change(transaction, base)
+    write_files(base, {"e/foreign": b"foreign"})
 
-    assert not moves.rollback()
+    assert not transaction.rollback()
     assert (base / "gone" / "c").read_bytes() == b"old"
-    assert (base / "e" / "mine").read_bytes() == b"mine"
+    assert (base / "e" / "foreign").read_bytes() == b"foreign"

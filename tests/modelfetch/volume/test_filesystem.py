@@ -1,4 +1,4 @@
-"""What the operating system says, in plain words."""
+"""File system of the destination: error texts, modes, free space, mounts and flushes."""
 
 import errno
 import os
@@ -10,7 +10,8 @@ import pytest
 
 from modelfetch.errors import DestinationError, UnsafeNameError
 from modelfetch.volume import filesystem
-from testkit import mounts, tree
+from testkit import mounts
+from testkit.file_tree import write_files
 
 
 @pytest.mark.parametrize(
@@ -34,10 +35,10 @@ from testkit import mounts, tree
         (errno.EILSEQ, UnsafeNameError, "--exclude"),
     ],
 )
-def test_every_failure_has_a_path_and_a_next_step(
+def test_os_error_becomes_an_error_with_path_and_hint(
     number: int, kind: type[DestinationError | UnsafeNameError], hint: str
 ) -> None:
-    """The path is that of the failure, else that of the work."""
+    """The path is taken from the OSError, else from the argument."""
     with pytest.raises(kind) as caught, filesystem.disk_errors("/models"):
         raise OSError(number, os.strerror(number), "/models/m.bin")
     assert "/models/m.bin" in caught.value.message
@@ -47,29 +48,29 @@ def test_every_failure_has_a_path_and_a_next_step(
         raise OSError(number, os.strerror(number))
 
 
-def test_what_is_no_failure_of_the_disk_passes() -> None:
-    """Unchanged."""
+def test_other_exceptions_pass_unchanged() -> None:
+    """An exception other than OSError is not converted."""
     with pytest.raises(ValueError, match="x"), filesystem.disk_errors("/"):
         raise ValueError("x")
 
 
-def test_directories_are_for_everyone_whatever_the_umask(tmp_path: Path) -> None:
-    """Those made; those that were there stay as they are."""
+def test_created_directories_have_mode_0755_despite_the_umask(tmp_path: Path) -> None:
+    """Existing directories keep their mode."""
     (tmp_path / "old").mkdir(mode=0o700)
-    before = os.umask(0o077)
+    umask = os.umask(0o077)
     try:
         filesystem.make_directory(tmp_path / "old" / "a" / "b")
         filesystem.make_directory(tmp_path / "old" / "a" / "b")
     finally:
-        os.umask(before)
+        os.umask(umask)
 
     modes = [stat.S_IMODE((tmp_path / "old" / name).stat().st_mode) for name in (".", "a", "a/b")]
     assert modes == [0o700, 0o755, 0o755]
 
 
 @pytest.mark.parametrize("path", ["file", "file/below", "dangling"])
-def test_a_directory_is_not_made_where_something_else_is(tmp_path: Path, path: str) -> None:
-    """A file, or a link that leads nowhere."""
+def test_directory_is_not_created_over_a_file_or_dangling_symlink(tmp_path: Path, path: str) -> None:
+    """A file or a dangling symlink in the path raises NotADirectoryError."""
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to("nowhere")
 
@@ -77,32 +78,32 @@ def test_a_directory_is_not_made_where_something_else_is(tmp_path: Path, path: s
         filesystem.make_directory(tmp_path / path)
 
 
-def test_a_directory_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
-    """As `os.walk` does: its files would be neither flushed nor given their times."""
-    tree.write(tmp_path, {"a": b"1", "d/b": b"2"})
+def test_unreadable_directory_raises_in_walk_tree(tmp_path: Path) -> None:
+    """`os.walk` alone would skip the directory, and its files would miss their flush and times."""
+    write_files(tmp_path, {"a": b"1", "d/b": b"2"})
     assert [(here.name, files) for here, _, files in filesystem.walk_tree(tmp_path)][1:] == [("d", ["b"])]
 
     with pytest.raises(FileNotFoundError):
         list(filesystem.walk_tree(tmp_path / "none"))
 
 
-def test_the_room_of_a_file_system_is_that_of_its_blocks_and_inodes(tmpfs: Callable[..., Path]) -> None:
-    """Small files take more than their bytes."""
+def test_free_space_counts_blocks_and_inodes(tmpfs: Callable[..., Path]) -> None:
+    """Small files take a whole block each."""
     point = tmpfs("disk", "size=1m,nr_inodes=20")
-    room = filesystem.free_space(point)
+    free = filesystem.free_space(point)
 
-    assert (room.bytes, room.block) == (1 << 20, 4096)
-    assert room.files is not None
-    assert 10 < room.files <= 20
-    assert [room.rounded(size) for size in (0, 1, 4096, 4097)] == [0, 4096, 4096, 8192]
+    assert (free.bytes, free.block) == (1 << 20, 4096)
+    assert free.files is not None
+    assert 10 < free.files <= 20
+    assert [free.allocated_bytes(size) for size in (0, 1, 4096, 4097)] == [0, 4096, 4096, 8192]
 
 
-def test_a_bind_mount_is_known_by_its_name_and_by_what_it_shows(tmp_path: Path) -> None:
-    """Whatever the kernel's list escapes in the name."""
+def test_bind_mount_is_detected_at_both_names(tmp_path: Path) -> None:
+    """Characters escaped in the kernel's list of mounts are decoded."""
     source, point = tmp_path / "source", tmp_path / "mö un\tt"
     source.mkdir()
     try:
-        with mounts.bound(source, point):
+        with mounts.bind_mount(source, point):
             assert [filesystem.is_mount(path) for path in (point, source, tmp_path)] == [True, False, False]
             assert [filesystem.is_mounted_elsewhere(path) for path in (source, tmp_path)] == [True, False]
     except mounts.CannotMountError as error:
@@ -110,13 +111,13 @@ def test_a_bind_mount_is_known_by_its_name_and_by_what_it_shows(tmp_path: Path) 
     assert not filesystem.is_mounted_elsewhere(source)
 
 
-def test_a_bind_mount_is_known_where_files_have_another_device_number_than_their_mount(tmp_path: Path) -> None:
-    """As on btrfs."""
+def test_bind_mount_is_detected_where_files_and_mount_differ_in_device(tmp_path: Path) -> None:
+    """On btrfs, stat(2) reports another device number than the list of mounts."""
     volume = tmp_path / "volume"
     try:
-        with mounts.btrfs(volume, tmp_path / "image"):
+        with mounts.mount_btrfs(volume, tmp_path / "image"):
             (volume / "source").mkdir()
-            with mounts.bound(volume / "source", tmp_path / "point"):
+            with mounts.bind_mount(volume / "source", tmp_path / "point"):
                 assert [filesystem.is_mounted_elsewhere(path) for path in (volume / "source", volume)] == [True, True]
             assert not filesystem.is_mounted_elsewhere(volume / "source")
     except mounts.CannotMountError as error:
@@ -124,15 +125,15 @@ def test_a_bind_mount_is_known_where_files_have_another_device_number_than_their
 
 
 @pytest.mark.parametrize("is_directory", [True, False])
-def test_only_a_directory_need_not_be_flushed(
+def test_unsupported_flush_is_ignored_for_directories_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_directory: bool
 ) -> None:
-    """Some file systems cannot; of a file it is a failure."""
+    """Some file systems cannot flush a directory; a file that cannot be flushed is a failure."""
 
-    def fail(_: int) -> None:
+    def refuse_flush(_: int) -> None:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", refuse_flush)
     (tmp_path / "file").touch()
     if is_directory:
         filesystem.fsync_path(tmp_path)

@@ -1,4 +1,4 @@
-"""A staged model is put in place: whole, the receipt last; what we did not write stays."""
+"""Publishing: a staged model is complete at its destination, receipt last, and foreign files stay."""
 
 import errno
 import os
@@ -14,58 +14,64 @@ from modelfetch.errors import DestinationError
 from modelfetch.volume import publish
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.destination import Destination, locate_destination, read_published
-from testkit import tree
-from testkit.publishing import Files, put, put_file, receipt_of, snapshot, staged, whole
+from testkit.file_tree import RECEIPT_NAME, read_files, write_files
+from testkit.publishing import (
+    Files,
+    assert_published,
+    make_receipt,
+    publish_file,
+    publish_files,
+    snapshot_tree,
+    stage_files,
+)
 
 OLD = {"a": b"old", "d/b": b"old", "gone/x": b"old", "f": b"was a file", "g/y/z": b"was a directory"}
 NEW = {"a": b"new", "d/b": b"new", "d/c": b"new", "f/x": b"new", "g": b"is a file", "n/m/o": b"new"}
-MINE = {"mine.txt": b"mine", "d/mine": b"mine"}
+FOREIGN = {"foreign.txt": b"foreign", "d/foreign": b"foreign"}
 
 
-@pytest.mark.parametrize("mine", [{}, MINE], ids=["ours alone", "with strangers"])
-def test_a_new_model_replaces_the_old_one_and_strangers_stay(tmp_path: Path, mine: Files) -> None:
-    """Files become directories, directories files, and what the new model lacks goes."""
+@pytest.mark.parametrize("foreign", [{}, FOREIGN], ids=["owned files only", "with foreign files"])
+def test_new_model_replaces_the_old_model_and_foreign_files_stay(tmp_path: Path, foreign: Files) -> None:
+    """Files become directories, directories become files, and obsolete files are removed."""
     dest = tmp_path / "m"
-    put(dest, OLD)
-    tree.write(dest, mine)
+    publish_files(dest, OLD)
+    write_files(dest, foreign)
     inode = dest.stat().st_ino
 
-    put(dest, NEW)
+    publish_files(dest, NEW)
 
-    whole(dest, NEW, mine)
+    assert_published(dest, NEW, foreign)
     assert not (dest / "gone").exists()
-    assert (dest.stat().st_ino == inode) == bool(mine)  # exchanged if it holds ours alone
+    assert (dest.stat().st_ino == inode) == bool(foreign)  # exchanged if all files are owned
 
 
-def test_an_empty_folder_is_part_of_the_model(tmp_path: Path) -> None:
-    """As in the bucket; twice too."""
+def test_empty_folder_is_published_with_the_model(tmp_path: Path) -> None:
+    """A folder without files is kept as in the bucket, at the second publish too."""
     for _ in range(2):
-        put(tmp_path / "m", {"a": b"1"}, ("logs/old",))
+        publish_files(tmp_path / "m", {"a": b"1"}, ("logs/old",))
 
     assert (tmp_path / "m" / "logs" / "old").is_dir()
 
 
-def test_a_directory_in_use_as_working_directory_is_not_exchanged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The shell in it sees the new model."""
-    put(tmp_path / "m", OLD)
+def test_working_directory_is_not_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell in the directory sees the new model."""
+    publish_files(tmp_path / "m", OLD)
     monkeypatch.chdir(tmp_path / "m")
 
-    put(tmp_path / "m", NEW)
+    publish_files(tmp_path / "m", NEW)
 
     assert Path("g").read_bytes() == NEW["g"]
 
 
 def crash_at(step: int, dest: Path, files: Files) -> bool:
-    """Publish in a process that dies at its n-th change of the disk; whether it did."""
+    """Publish in a process that exits at its n-th change of the disk; return whether the process crashed."""
     pid = os.fork()
     if pid == 0:
-        left = step
+        remaining = step
 
-        def count(event: str, _: tuple[Any, ...]) -> None:
-            nonlocal left
-            left -= event in (
+        def count_changes(event: str, _: tuple[Any, ...]) -> None:
+            nonlocal remaining
+            remaining -= event in (
                 "os.link",
                 "os.rename",
                 "os.remove",
@@ -74,12 +80,12 @@ def crash_at(step: int, dest: Path, files: Files) -> bool:
                 "os.chmod",
                 "ctypes.get_errno",
             )
-            if left == 0:
+            if remaining == 0:
                 os._exit(9)
 
         try:
-            sys.addaudithook(count)
-            put(dest, files)
+            sys.addaudithook(count_changes)
+            publish_files(dest, files)
             os._exit(0)
         finally:
             os._exit(1)
@@ -88,192 +94,190 @@ def crash_at(step: int, dest: Path, files: Files) -> bool:
     return code == 9
 
 
-@pytest.mark.parametrize("mine", [{}, MINE], ids=["exchanged", "entry by entry"])
-def test_a_crash_anywhere_leaves_a_whole_model_or_none_and_the_next_run_mends_it(tmp_path: Path, mine: Files) -> None:
-    """Nothing of the old model is orphaned, nothing of a stranger's is lost."""
+@pytest.mark.parametrize("foreign", [{}, FOREIGN], ids=["exchanged", "entry by entry"])
+def test_crash_at_any_step_leaves_a_whole_model_or_no_receipt(tmp_path: Path, foreign: Files) -> None:
+    """The next run completes the publish: no old file is orphaned, no foreign file is lost."""
     base, step = tmp_path / "base", 0
-    put(base / "m", OLD)
-    tree.write(base / "m", mine)
+    publish_files(base / "m", OLD)
+    write_files(base / "m", foreign)
     while True:
         step += 1
         root = tmp_path / str(step)
         shutil.copytree(base, root, copy_function=shutil.copy2, symlinks=True)
-        died = crash_at(step, root / "m", NEW)
+        crashed = crash_at(step, root / "m", NEW)
 
-        there = read_published(Destination(root / "m", directory=True))
-        if there is not None:
-            assert receipts.is_intact(there, root / "m")
-        assert {name: (root / "m" / name).read_bytes() for name in mine} == mine
-        put(root / "m", NEW)
-        whole(root / "m", NEW, mine)
-        if not died:
+        receipt = read_published(Destination(root / "m", directory=True))
+        if receipt is not None:
+            assert receipts.is_intact(receipt, root / "m")
+        assert {name: (root / "m" / name).read_bytes() for name in foreign} == foreign
+        publish_files(root / "m", NEW)
+        assert_published(root / "m", NEW, foreign)
+        if not crashed:
             break
     assert step > len(NEW)
 
 
-def test_a_crash_anywhere_leaves_no_single_files_receipt_that_is_not_so(tmp_path: Path) -> None:
-    """A directory that replaces a file which was pulled alone withdraws its receipt first."""
-    base, step, died = tmp_path / "base", 0, True
-    put_file(f"{base}/m/a", b"alone")
-    put_file(f"{base}/m/d/b", b"alone")
-    while died:
+def test_crash_at_any_step_leaves_no_false_receipt_of_a_single_file(tmp_path: Path) -> None:
+    """A directory pull removes the receipt of a single file before the file changes."""
+    base, step, crashed = tmp_path / "base", 0, True
+    publish_file(f"{base}/m/a", b"alone")
+    publish_file(f"{base}/m/d/b", b"alone")
+    while crashed:
         step += 1
         root = tmp_path / str(step)
         shutil.copytree(base, root, copy_function=shutil.copy2)
-        died = crash_at(step, root / "m", NEW)
+        crashed = crash_at(step, root / "m", NEW)
 
-        for path in root.rglob(f"*{tree.RECEIPT}"):
+        for path in root.rglob(f"*{RECEIPT_NAME}"):
             assert receipts.is_intact(receipts.read_receipt(path), path.parent), f"at step {step}"
-        put(root / "m", NEW)
-        whole(root / "m", NEW)
-        assert len(list(root.rglob(f"*{tree.RECEIPT}"))) == 1
+        publish_files(root / "m", NEW)
+        assert_published(root / "m", NEW)
+        assert len(list(root.rglob(f"*{RECEIPT_NAME}"))) == 1
     assert step > len(NEW)
 
 
-@pytest.mark.parametrize("mine", [{}, {"mine.txt": b"1"}], ids=["exchanged", "entry by entry"])
-def test_modes_and_times_are_the_same_whatever_the_umask(tmp_path: Path, mine: Files) -> None:
-    """0644 and 0755; an executable stays one, and gets no other bits."""
-    dest = tree.write(tmp_path / "m", mine) if mine else tmp_path / "m"
+@pytest.mark.parametrize("foreign", [{}, {"foreign.txt": b"1"}], ids=["exchanged", "entry by entry"])
+def test_modes_and_times_do_not_depend_on_the_umask(tmp_path: Path, foreign: Files) -> None:
+    """Modes are 0644 and 0755; an executable file stays executable and gets no other bits."""
+    dest = write_files(tmp_path / "m", foreign) if foreign else tmp_path / "m"
     files = {"a": b"1", "d/run.sh": b"2"}
-    before = os.umask(0o077)
+    umask = os.umask(0o077)
     try:
-        place = locate_destination(str(dest), "", directory=True, archive=False)
-        with staged(place, files) as stage:
-            (stage.tree / "d" / "run.sh").chmod(0o4700)
-            publish.publish(stage, place, receipt := receipt_of(files))
+        destination = locate_destination(str(dest), "", directory=True, archive=False)
+        with stage_files(destination, files) as staging:
+            (staging.tree / "d" / "run.sh").chmod(0o4700)
+            publish.publish(staging, destination, receipt := make_receipt(files))
     finally:
-        os.umask(before)
+        os.umask(umask)
 
-    modes = {name: stat.S_IMODE((dest / name).stat().st_mode) for name in ("a", "d", "d/run.sh", tree.RECEIPT)}
-    assert modes == {"a": 0o644, "d": 0o755, "d/run.sh": 0o755, tree.RECEIPT: 0o644}
+    modes = {name: stat.S_IMODE((dest / name).stat().st_mode) for name in ("a", "d", "d/run.sh", RECEIPT_NAME)}
+    assert modes == {"a": 0o644, "d": 0o755, "d/run.sh": 0o755, RECEIPT_NAME: 0o644}
     assert {(dest / name).stat().st_mtime for name in files} == {receipt.finished.timestamp()}
 
 
-@pytest.mark.parametrize("mine", [{}, {"mine.txt": b"1"}], ids=["exchanged", "entry by entry"])
-def test_the_longest_names_can_be_published_twice(tmp_path: Path, mine: Files) -> None:
-    """255 bytes, although a receipt of their own would not fit beside them."""
+@pytest.mark.parametrize("foreign", [{}, {"foreign.txt": b"1"}], ids=["exchanged", "entry by entry"])
+def test_names_of_255_bytes_can_be_published_twice(tmp_path: Path, foreign: Files) -> None:
+    """Longest names work although a receipt of their own would not fit beside the files."""
     dest = tmp_path / "m"
     files = {"n" * 255: b"1", "d" * 255 + "/" + "ü" * 127: b"2"}
-    put(dest, files)
-    tree.write(dest, mine)
+    publish_files(dest, files)
+    write_files(dest, foreign)
 
-    put(dest, files)
+    publish_files(dest, files)
 
-    whole(dest, files, mine)
+    assert_published(dest, files, foreign)
 
 
-def test_many_files_are_flushed_at_once(tmp_path: Path) -> None:
-    """By another call, with the same result."""
+def test_many_files_are_published_with_one_flush(tmp_path: Path) -> None:
+    """Above the limit for single fsyncs, one syncfs gives the same result."""
     files = {f"{n:03}": b"x" for n in range(40)}
-    put(tmp_path / "m", files)
+    publish_files(tmp_path / "m", files)
 
-    whole(tmp_path / "m", files)
+    assert_published(tmp_path / "m", files)
 
 
-def test_single_files_share_a_directory(tmp_path: Path) -> None:
-    """Each with its receipt; a stranger's is not replaced."""
-    tree.write(tmp_path, {"mine": b"0"})
+def test_single_files_share_a_directory_with_a_receipt_each(tmp_path: Path) -> None:
+    """A foreign file in the same directory is not replaced."""
+    write_files(tmp_path, {"foreign": b"0"})
     for data in (b"1", b"2"):
-        put_file(f"{tmp_path}/", data, "a")
-        put_file(f"{tmp_path}/b", data)
+        publish_file(f"{tmp_path}/", data, "a")
+        publish_file(f"{tmp_path}/b", data)
     with pytest.raises(DestinationError, match="in the way"):
-        put_file(f"{tmp_path}/mine", b"3")
+        publish_file(f"{tmp_path}/foreign", b"3")
 
-    assert tree.read(tmp_path) == {"mine": b"0", "a": b"2", "b": b"2"}
+    assert read_files(tmp_path) == {"foreign": b"0", "a": b"2", "b": b"2"}
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["a.modelfetch.json", "b.modelfetch.json"]
 
 
-@pytest.mark.parametrize("mine", [{}, MINE], ids=["exchanged", "entry by entry"])
-def test_a_flush_that_fails_at_the_very_end_brings_the_old_model_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mine: Files
+@pytest.mark.parametrize("foreign", [{}, FOREIGN], ids=["exchanged", "entry by entry"])
+def test_failed_last_flush_rolls_back_to_the_old_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: Files
 ) -> None:
-    """Nothing is published that may not be on the disk."""
+    """A model that may not be on the disk is not published."""
     dest = tmp_path / "m"
-    put(dest, OLD)
-    tree.write(dest, mine)
-    before = snapshot(tmp_path)
+    publish_files(dest, OLD)
+    write_files(dest, foreign)
+    before = snapshot_tree(tmp_path)
 
-    def fail(path: Path) -> None:
-        new = dest / tree.RECEIPT
-        if path in (dest, dest.parent) and new.exists() and receipts.read_receipt(new).files == receipt_of(NEW).files:
+    def fail_last_flush(path: Path) -> None:
+        new = dest / RECEIPT_NAME
+        if path in (dest, dest.parent) and new.exists() and receipts.read_receipt(new).files == make_receipt(NEW).files:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
-    monkeypatch.setattr(publish, "fsync_path", fail)
+    monkeypatch.setattr(publish, "fsync_path", fail_last_flush)
     with pytest.raises(DestinationError, match="Input/output error"):
-        put(dest, NEW)
+        publish_files(dest, NEW)
 
-    assert snapshot(tmp_path) == before
+    assert snapshot_tree(tmp_path) == before
 
 
-def test_a_directory_that_cannot_be_exchanged_is_changed_entry_by_entry(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One of an image's layer, say."""
+def test_failed_exchange_falls_back_to_moving_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory of an image's layer, say, cannot be renamed (EXDEV)."""
 
-    def fail(one: Path, other: Path) -> bool:
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(other))
+    def fail_exchange(first: Path, second: Path) -> bool:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(second))
 
     dest = tmp_path / "m"
-    put(dest, OLD)
+    publish_files(dest, OLD)
     inode = dest.stat().st_ino
-    monkeypatch.setattr(publish, "_rename_exchange", fail)
+    monkeypatch.setattr(publish, "_rename_exchange", fail_exchange)
 
-    put(dest, NEW)
+    publish_files(dest, NEW)
 
-    whole(dest, NEW)
+    assert_published(dest, NEW)
     assert dest.stat().st_ino == inode
 
 
-def test_what_another_pull_put_there_meanwhile_is_not_exchanged_away(tmp_path: Path) -> None:
-    """A file that was pulled into the directory while the new one was on its way."""
+def test_file_of_a_concurrent_pull_survives_the_publish(tmp_path: Path) -> None:
+    """A file pulled into the directory during the publish of a new model is kept."""
     dest = tmp_path / "m"
-    put(dest, {"a": b"old"})
-    place = locate_destination(str(dest), "", directory=True, archive=False)
-    with staged(place, {"a": b"new"}) as stage:
-        put_file(f"{dest}/", b"alone", "b")
-        publish.publish(stage, place, receipt_of({"a": b"new"}))
+    publish_files(dest, {"a": b"old"})
+    destination = locate_destination(str(dest), "", directory=True, archive=False)
+    with stage_files(destination, {"a": b"new"}) as staging:
+        publish_file(f"{dest}/", b"alone", "b")
+        publish.publish(staging, destination, make_receipt({"a": b"new"}))
 
-    assert tree.read(dest) == {"a": b"new", "b": b"alone"}
-    assert receipts.is_intact(receipts.read_receipt(dest / f"b{tree.RECEIPT}"), dest)
+    assert read_files(dest) == {"a": b"new", "b": b"alone"}
+    assert receipts.is_intact(receipts.read_receipt(dest / f"b{RECEIPT_NAME}"), dest)
 
 
-def test_a_directory_that_the_disk_keeps_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty directory of the old model's would stand in the new one."""
+def test_failed_removal_of_a_directory_rolls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An obsolete directory must not remain in the new model."""
     dest = tmp_path / "m"
-    put(dest, OLD)
-    tree.write(dest, MINE)
+    publish_files(dest, OLD)
+    write_files(dest, FOREIGN)
     rmdir = Path.rmdir
 
-    def fail(path: Path) -> None:
+    def fail_rmdir(path: Path) -> None:
         if path.name == "gone":
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
         rmdir(path)
 
-    monkeypatch.setattr(Path, "rmdir", fail)
+    monkeypatch.setattr(Path, "rmdir", fail_rmdir)
     with pytest.raises(DestinationError):
-        put(dest, NEW)
+        publish_files(dest, NEW)
     monkeypatch.undo()
 
-    whole(dest, OLD, MINE)
-    put(dest, NEW)
-    whole(dest, NEW, MINE)
+    assert_published(dest, OLD, FOREIGN)
+    publish_files(dest, NEW)
+    assert_published(dest, NEW, FOREIGN)
 
 
-def test_a_directory_whose_mode_cannot_be_set_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With all that was made on the way to it."""
+def test_failed_chmod_of_a_directory_rolls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directories created on the way are removed again."""
     dest = tmp_path / "m"
-    put(dest, OLD)
-    tree.write(dest, MINE)
-    before = snapshot(dest)
+    publish_files(dest, OLD)
+    write_files(dest, FOREIGN)
+    before = snapshot_tree(dest)
     chmod = Path.chmod
 
-    def fail(path: Path, mode: int) -> None:
+    def fail_chmod(path: Path, mode: int) -> None:
         if path == dest / "n/m":
             raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(path))
         chmod(path, mode)
 
-    monkeypatch.setattr(Path, "chmod", fail)
+    monkeypatch.setattr(Path, "chmod", fail_chmod)
     with pytest.raises(DestinationError):
-        put(dest, NEW)
+        publish_files(dest, NEW)
 
-    assert snapshot(dest) == before
+    assert snapshot_tree(dest) == before

@@ -1,4 +1,4 @@
-"""The receipt: written, read, and held against what is on disk."""
+"""Receipt: written, read, and compared with the files on disk."""
 
 import json
 import os
@@ -12,19 +12,19 @@ import pytest
 from modelfetch.errors import NotFoundError, WrongBytesError
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.receipt import ArchiveEntry, FileEntry, Receipt
-from testkit import tree
+from testkit.file_tree import directory_digest, sha256_hex, write_files
 
 MODEL = {"a.bin": b"1", "w/ü.bin": b"22", "w-x": b"", "w/0": b"4444"}
 WHEN = datetime(2026, 11, 21, 9, 0, 1, tzinfo=UTC)
 
 
-def entries(files: dict[str, bytes]) -> tuple[FileEntry, ...]:
-    """The files as a receipt lists them."""
-    return tuple(FileEntry(name, len(data), tree.sha256(data)) for name, data in files.items())
+def list_entries(files: dict[str, bytes]) -> tuple[FileEntry, ...]:
+    """Return the files as entries of a receipt."""
+    return tuple(FileEntry(name, len(data), sha256_hex(data)) for name, data in files.items())
 
 
-def made(files: tuple[FileEntry, ...] = entries(MODEL)) -> Receipt:
-    """A receipt of a directory."""
+def make_receipt(files: tuple[FileEntry, ...] = list_entries(MODEL)) -> Receipt:
+    """Return the receipt of a directory with these files."""
     return Receipt(
         source="s3://models/m",
         version="v1",
@@ -40,29 +40,29 @@ def made(files: tuple[FileEntry, ...] = entries(MODEL)) -> Receipt:
     )
 
 
-def published(root: Path) -> Receipt:
-    """The model on disk as its receipt says."""
-    tree.write(root, MODEL)
+def publish_model(root: Path) -> Receipt:
+    """Write a model with symlinks to disk, and return its receipt."""
+    write_files(root, MODEL)
     (root / "link").symlink_to("w/0")
     (root / "folder").symlink_to("w")
     for name in MODEL:
         os.utime(root / name, (WHEN.timestamp(), WHEN.timestamp()))
-    linked = FileEntry("link", 4, tree.sha256(MODEL["w/0"]), "w/0")
-    return made((*entries(MODEL), linked, FileEntry("folder", 0, "", "w")))
+    linked = FileEntry("link", 4, sha256_hex(MODEL["w/0"]), "w/0")
+    return make_receipt((*list_entries(MODEL), linked, FileEntry("folder", 0, "", "w")))
 
 
-def test_a_receipt_says_whose_signature_was_verified(tmp_path: Path) -> None:
-    """If one was; otherwise the field is not there."""
-    signed, file = made()._replace(signer="public key sha256:ab"), tmp_path / ".modelfetch.json"
+def test_receipt_has_a_signer_only_after_verification(tmp_path: Path) -> None:
+    """Without a verified signature the JSON has no field `signer`."""
+    signed, file = make_receipt()._replace(signer="public key sha256:ab"), tmp_path / ".modelfetch.json"
     file.write_text(signed.to_json())
 
     assert receipts.read_receipt(file) == signed
-    assert "signer" not in json.loads(made().to_json())
+    assert "signer" not in json.loads(make_receipt().to_json())
 
 
-def test_a_receipt_has_the_schema_of_the_contract() -> None:
-    """Every key, one line, times in UTC."""
-    text = made(entries({"m.bin": b"1"}))._replace(archive=ArchiveEntry("m.tar", 10, "ab")).to_json()
+def test_receipt_has_the_documented_schema() -> None:
+    """The JSON has every key, one line, and times in UTC."""
+    text = make_receipt(list_entries({"m.bin": b"1"}))._replace(archive=ArchiveEntry("m.tar", 10, "ab")).to_json()
 
     data = json.loads(text)
     assert "\n" not in text
@@ -72,7 +72,7 @@ def test_a_receipt_has_the_schema_of_the_contract() -> None:
         "schema": 1,
         "source": "s3://models/m",
         "version": "v1",
-        "files": [{"path": "m.bin", "size": 1, "sha256": tree.sha256(b"1")}],
+        "files": [{"path": "m.bin", "size": 1, "sha256": sha256_hex(b"1")}],
         "checks": ["size", "crc64nvme"],
         "bytes": 7,
         "resumed_bytes": 2,
@@ -84,46 +84,52 @@ def test_a_receipt_has_the_schema_of_the_contract() -> None:
     }
 
 
-def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
-    """Links, archives and names of other alphabets included; keys of a later version are ignored."""
-    linked = (*entries(MODEL), FileEntry("l", 0, "", "w"))
-    for one in (made(), made(linked), made()._replace(archive=ArchiveEntry("m.tar", 10, "ab"))):
-        data = {**json.loads(one.to_json()), "later": {"x": 1}}
+def test_written_receipt_is_read_back_equal(tmp_path: Path) -> None:
+    """Symlinks, archives and non-ASCII names are kept; keys of a later version are ignored."""
+    linked = (*list_entries(MODEL), FileEntry("l", 0, "", "w"))
+    for receipt in (
+        make_receipt(),
+        make_receipt(linked),
+        make_receipt()._replace(archive=ArchiveEntry("m.tar", 10, "ab")),
+    ):
+        data = {**json.loads(receipt.to_json()), "later": {"x": 1}}
         (tmp_path / "r").write_text(json.dumps(data))
 
-        assert receipts.read_receipt(tmp_path / "r") == one
+        assert receipts.read_receipt(tmp_path / "r") == receipt
 
 
-def test_a_receipt_stands_beside_a_file_and_inside_a_directory() -> None:
-    """Where the app looks."""
+def test_receipt_path_is_beside_a_file_or_inside_a_directory() -> None:
+    """Readers of the model look for receipts at these paths."""
     assert receipts.receipt_path(Path("/m/a.bin"), directory=False) == Path("/m/a.bin.modelfetch.json")
     assert receipts.receipt_path(Path("/m"), directory=True) == Path("/m/.modelfetch.json")
 
 
-def test_the_digest_of_a_directory_is_what_sha256sum_prints(tmp_path: Path) -> None:
-    """Whatever the order of the files."""
-    tree.write(tmp_path, MODEL)
+def test_directory_digest_is_the_sha256_of_sha256sum_output(tmp_path: Path) -> None:
+    """The order of the files does not matter."""
+    write_files(tmp_path, MODEL)
     shell = "find . -type f -printf '%P\\n' | LC_ALL=C sort | xargs sha256sum | sha256sum"
     run = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=True)
 
     expected = f"sha256:{run.stdout.split()[0]}"
-    assert receipts.model_digest(entries(MODEL), directory=True) == expected
-    assert receipts.model_digest(reversed(entries(MODEL)), directory=True) == expected == tree.digest(MODEL)
+    assert receipts.model_digest(list_entries(MODEL), directory=True) == expected
+    assert receipts.model_digest(reversed(list_entries(MODEL)), directory=True) == expected == directory_digest(MODEL)
 
 
-def test_the_digest_of_a_file_is_its_sha256() -> None:
-    """As the pin is."""
-    assert receipts.model_digest(entries({"m": b"1"}), directory=False) == f"sha256:{tree.sha256(b'1')}"
+def test_file_digest_is_the_files_sha256() -> None:
+    """A single file has the same digest as its pin."""
+    assert receipts.model_digest(list_entries({"m": b"1"}), directory=False) == f"sha256:{sha256_hex(b'1')}"
 
 
-def test_links_to_directories_are_left_out_of_the_digest() -> None:
-    """They have no content."""
-    assert receipts.model_digest((*entries(MODEL), FileEntry("l", 0, "", "w")), directory=True) == tree.digest(MODEL)
+def test_directory_digest_ignores_symlinks_to_directories() -> None:
+    """A symlink to a directory has no content."""
+    assert receipts.model_digest(
+        (*list_entries(MODEL), FileEntry("l", 0, "", "w")), directory=True
+    ) == directory_digest(MODEL)
 
 
 @pytest.mark.parametrize("path", ["none", "file/none"])
-def test_no_receipt_is_not_found(tmp_path: Path, path: str) -> None:
-    """Nor is one below a file."""
+def test_missing_receipt_raises_not_found(tmp_path: Path, path: str) -> None:
+    """A path below a file counts as missing too."""
     (tmp_path / "file").touch()
 
     with pytest.raises(NotFoundError, match="No receipt"):
@@ -156,32 +162,32 @@ FILE: dict[str, Any] = {"path": "m", "size": 1, "sha256": ""}
         {"archive": {"name": "m.tar"}},
     ],
 )
-def test_a_receipt_of_another_schema_or_shape_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    """Never half believed, never a bug."""
-    (tmp_path / "r").write_text(json.dumps({**json.loads(made().to_json()), **change}))
+def test_receipt_of_another_schema_or_shape_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    """A field of a wrong type raises WrongBytesError, never another exception."""
+    (tmp_path / "r").write_text(json.dumps({**json.loads(make_receipt().to_json()), **change}))
 
     with pytest.raises(WrongBytesError, match="damaged"):
         receipts.read_receipt(tmp_path / "r")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b'"x"', b"\xff\xfe", b"[" * 100_000])
-def test_a_damaged_receipt_is_refused(tmp_path: Path, content: bytes) -> None:
-    """A crash of the node, or somebody's hand."""
+def test_damaged_receipt_is_refused(tmp_path: Path, content: bytes) -> None:
+    """A crash of the node or a manual edit may have damaged the file."""
     (tmp_path / "r").write_bytes(content)
 
     with pytest.raises(WrongBytesError, match=str(tmp_path)):
         receipts.read_receipt(tmp_path / "r")
 
 
-def test_a_directory_in_place_of_a_receipt_is_refused(tmp_path: Path) -> None:
-    """It cannot be read."""
+def test_directory_at_the_receipts_path_cannot_be_read(tmp_path: Path) -> None:
+    """A directory instead of a receipt raises WrongBytesError."""
     with pytest.raises(WrongBytesError, match="cannot be read"):
         receipts.read_receipt(tmp_path)
 
 
-def test_what_is_as_published_is_intact(tmp_path: Path) -> None:
-    """Links too."""
-    assert receipts.is_intact(published(tmp_path), tmp_path)
+def test_unchanged_model_is_intact(tmp_path: Path) -> None:
+    """Files and symlinks as published count as intact."""
+    assert receipts.is_intact(publish_model(tmp_path), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -197,25 +203,25 @@ def test_what_is_as_published_is_intact(tmp_path: Path) -> None:
         pytest.param(lambda root: ((root / "folder").unlink(), (root / "folder").symlink_to("x")), id="folder link"),
     ],
 )
-def test_what_was_touched_is_not_intact(tmp_path: Path, change: Any) -> None:
-    """By size, time or target; no content is read."""
-    receipt = published(tmp_path)
+def test_changed_model_is_not_intact(tmp_path: Path, change: Any) -> None:
+    """A change of size, time or target is found without reading content."""
+    receipt = publish_model(tmp_path)
     change(tmp_path)
 
     assert not receipts.is_intact(receipt, tmp_path)
 
 
-def test_now_is_in_whole_seconds() -> None:
-    """As every file system can keep it."""
+def test_utc_now_returns_whole_seconds() -> None:
+    """Every file system can store an mtime of whole seconds."""
     assert receipts.utc_now().microsecond == 0
     assert receipts.utc_now().tzinfo is UTC
 
 
-def test_a_receipt_that_never_ends_is_refused_at_once(tmp_path: Path) -> None:
-    """A FIFO without a writer would be waited for, a huge file would fill the memory."""
+def test_endless_receipt_is_refused_at_once(tmp_path: Path) -> None:
+    """A FIFO without a writer would block, and a huge file would fill the memory."""
     os.mkfifo(tmp_path / "fifo")
     with (tmp_path / "huge").open("wb") as file:
-        file.truncate(receipts.MOST_BYTES + 1)
+        file.truncate(receipts.MAX_RECEIPT_BYTES + 1)
 
     for name in ("fifo", "huge"):
         with pytest.raises(WrongBytesError, match="cannot be read"):

@@ -1,4 +1,4 @@
-"""What a crash leaves for the next run."""
+"""Resume journal: blocks recorded before a crash are found by the next run."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 from modelfetch.volume.resume_journal import ResumeJournal
 
 
-def write(path: Path, plan: str, *parts: tuple[str, int, int]) -> None:
-    """One run's notes."""
+def record_run(path: Path, plan: str, *parts: tuple[str, int, int]) -> None:
+    """Record the blocks of a single run."""
     journal = ResumeJournal(path, plan)
     journal.open()
     for part in parts:
@@ -16,11 +16,11 @@ def write(path: Path, plan: str, *parts: tuple[str, int, int]) -> None:
     journal.close()
 
 
-def test_the_next_run_of_the_same_plan_finds_what_is_noted(tmp_path: Path) -> None:
-    """Whatever the names are, and after several runs."""
+def test_next_run_of_the_same_plan_reads_all_blocks(tmp_path: Path) -> None:
+    """Any name is kept, also over several runs."""
     path = tmp_path / "j"
-    write(path, "p", ("a", 0, 1), ("ü\u2028\n", 7, 2**64 - 1))
-    write(path, "p", ("b", 0, 3))
+    record_run(path, "p", ("a", 0, 1), ("ü\u2028\n", 7, 2**64 - 1))
+    record_run(path, "p", ("b", 0, 3))
 
     journal = ResumeJournal(path, "p")
 
@@ -29,22 +29,22 @@ def test_the_next_run_of_the_same_plan_finds_what_is_noted(tmp_path: Path) -> No
     assert journal.files == {"a", "ü\u2028\n", "b"}
 
 
-def test_another_plan_is_forgotten(tmp_path: Path) -> None:
-    """Its notes are overwritten."""
+def test_journal_of_another_plan_is_overwritten(tmp_path: Path) -> None:
+    """A journal with another resume key is not read, and is overwritten when opened."""
     path = tmp_path / "j"
-    write(path, "p", ("a", 0, 1))
+    record_run(path, "p", ("a", 0, 1))
 
     other = ResumeJournal(path, "q")
     assert (other.resumable, other.block_crcs) == (False, {})
-    write(path, "q", ("b", 0, 2))
+    record_run(path, "q", ("b", 0, 2))
 
     assert ResumeJournal(path, "q").block_crcs == {("b", 0): 2}
     assert not ResumeJournal(path, "p").resumable
 
 
 @pytest.mark.parametrize("torn", ['["b", 0, 5, {"crc32": "A', '["b", 0, 5, null]', '["b", 5]', '["b"]', "[" * 100_000])
-def test_checksums_that_were_stated_are_kept(tmp_path: Path, torn: str) -> None:
-    """Unless a crash cut their line short."""
+def test_stated_checksums_are_kept_despite_a_torn_line(tmp_path: Path, torn: str) -> None:
+    """A line torn by a crash is ignored."""
     journal = ResumeJournal(tmp_path / "j", "p")
     journal.open()
     journal.record_checksums("a", {"crc32": "AAAA"})
@@ -53,15 +53,15 @@ def test_checksums_that_were_stated_are_kept(tmp_path: Path, torn: str) -> None:
     with (tmp_path / "j").open("a") as file:
         file.write(torn)
 
-    again = ResumeJournal(tmp_path / "j", "p")
+    reloaded = ResumeJournal(tmp_path / "j", "p")
 
-    assert again.stated_checksums == {"a": {"crc32": "AAAA"}}
-    assert (again.block_crcs, again.files) == ({("a", 0): 1}, {"a"})
+    assert reloaded.stated_checksums == {"a": {"crc32": "AAAA"}}
+    assert (reloaded.block_crcs, reloaded.files) == ({("a", 0): 1}, {"a"})
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]\n", b"\0\0\0", b"[" * 100_000, b"9" * 5000])
-def test_a_journal_without_its_head_is_none(tmp_path: Path, content: bytes) -> None:
-    """Nor is one that is not there."""
+def test_journal_without_a_header_is_not_resumable(tmp_path: Path, content: bytes) -> None:
+    """A missing journal is not resumable either."""
     (tmp_path / "j").write_bytes(content)
 
     assert not ResumeJournal(tmp_path / "j", "p").resumable
@@ -69,15 +69,15 @@ def test_a_journal_without_its_head_is_none(tmp_path: Path, content: bytes) -> N
 
 
 @pytest.mark.parametrize("torn", ['["b", 0, 1', '["b"', "\0\0", "5", "[[], 0, 1]", '["b", 0, 12]\n'])
-def test_a_line_that_a_crash_cut_short_costs_no_other(tmp_path: Path, torn: str) -> None:
-    """Neither those before it nor those of the runs after it."""
+def test_torn_line_loses_no_other_line(tmp_path: Path, torn: str) -> None:
+    """Lines before a torn line and lines of later runs are kept."""
     path = tmp_path / "j"
-    write(path, "p", ("a", 0, 1))
+    record_run(path, "p", ("a", 0, 1))
     with path.open("a") as file:
         file.write(torn)
-    write(path, "p", ("c", 0, 3))
+    record_run(path, "p", ("c", 0, 3))
 
-    done = ResumeJournal(path, "p").block_crcs
+    block_crcs = ResumeJournal(path, "p").block_crcs
 
-    assert done.pop(("b", 0), 12) == 12
-    assert done == {("a", 0): 1, ("c", 0): 3}
+    assert block_crcs.pop(("b", 0), 12) == 12
+    assert block_crcs == {("a", 0): 1, ("c", 0): 3}

@@ -1,4 +1,4 @@
-"""The staging area: locked, kept after a crash for whoever can use it, swept for the rest."""
+"""Staging area: locked, kept after a crash while resumable, otherwise swept."""
 
 import errno
 import os
@@ -11,23 +11,25 @@ from pathlib import Path
 import pytest
 
 from modelfetch.errors import DestinationError
-from modelfetch.volume.staging import AREA, StagingArea, has_leftovers, lock_directory, lock_staging_area
+from modelfetch.volume.staging import STAGING_ROOT, StagingArea, has_leftovers, lock_directory, lock_staging_area
 
 
-def nobody() -> None:
-    """Nobody has to wait."""
+def refuse_wait() -> None:
+    """Fail the test if a pull has to wait for a lock."""
     raise AssertionError("nothing to wait for")
 
 
-def begin(home: Path, name: str, waiting: Callable[[], None] = nobody) -> AbstractContextManager[StagingArea]:
-    """The stage of a destination."""
-    return lock_staging_area(lambda: home, name, waiting)
+def lock_area(
+    parent: Path, name: str, on_wait: Callable[[], None] = refuse_wait
+) -> AbstractContextManager[StagingArea]:
+    """Lock the staging area of a destination."""
+    return lock_staging_area(lambda: parent, name, on_wait)
 
 
-def crashed(home: Path, name: str, *files: str) -> Path:
-    """What a pull that was killed left: its files, with no lock held."""
-    with begin(home, name) as stage:
-        work = stage.work
+def leave_crashed_area(parent: Path, name: str, *files: str) -> Path:
+    """Create the area of a killed pull: files and a lock file that nobody holds."""
+    with lock_area(parent, name) as staging:
+        work = staging.work_directory
         kept = dict.fromkeys(files, b"x")
     work.mkdir(parents=True)
     for file, data in kept.items():
@@ -37,12 +39,12 @@ def crashed(home: Path, name: str, *files: str) -> Path:
     return work
 
 
-def test_nothing_is_left_of_a_pull_that_is_done(tmp_path: Path) -> None:
-    """Neither files nor lock nor area."""
-    with begin(tmp_path / "new", "m") as stage:
-        stage.tree.mkdir()
-        (stage.tree / "a").touch()
-        assert stage.work.parent == tmp_path / "new" / AREA
+def test_completed_pull_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Files, lock and staging root are removed."""
+    with lock_area(tmp_path / "new", "m") as staging:
+        staging.tree.mkdir()
+        (staging.tree / "a").touch()
+        assert staging.work_directory.parent == tmp_path / "new" / STAGING_ROOT
 
     assert list((tmp_path / "new").iterdir()) == []
 
@@ -50,35 +52,35 @@ def test_nothing_is_left_of_a_pull_that_is_done(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "kept"), [("parts.jsonl", True), ("ours.json", True), ("scratch", False), ("tree/a", False)]
 )
-def test_after_a_failure_only_what_the_next_run_can_use_is_kept(tmp_path: Path, file: str, kept: object) -> None:
-    """A journal, or the list of what is ours."""
-    with pytest.raises(FileNotFoundError), begin(tmp_path, "m") as stage:  # noqa: PT012  the stage is needed
-        stage.tree.mkdir()
-        (stage.work / file).touch()
-        (stage.work / "none").unlink()
+def test_failed_pull_keeps_only_resumable_areas(tmp_path: Path, file: str, kept: object) -> None:
+    """A journal or claims keep the area; other files do not."""
+    with pytest.raises(FileNotFoundError), lock_area(tmp_path, "m") as staging:  # noqa: PT012  the area is needed
+        staging.tree.mkdir()
+        (staging.work_directory / file).touch()
+        (staging.work_directory / "none").unlink()
 
-    assert stage.work.exists() == kept
-    assert (tmp_path / AREA).exists() == kept
+    assert staging.work_directory.exists() == kept
+    assert (tmp_path / STAGING_ROOT).exists() == kept
 
 
-def test_a_second_pull_waits_for_the_first(tmp_path: Path) -> None:
-    """It is told that it waits; then the place is its own."""
+def test_second_pull_waits_for_the_first(tmp_path: Path) -> None:
+    """The second pull calls `on_wait` once, then gets an empty area."""
     events: list[str] = []
-    waits = threading.Event()
+    is_waiting = threading.Event()
 
-    def waiting() -> None:
+    def on_wait() -> None:
         events.append("waits")
-        waits.set()
+        is_waiting.set()
 
-    def second() -> None:
-        with begin(tmp_path, "m", waiting) as stage:
-            events.append(f"second, {sorted(path.name for path in stage.work.iterdir())}")
+    def pull_second() -> None:
+        with lock_area(tmp_path, "m", on_wait) as staging:
+            events.append(f"second, {sorted(path.name for path in staging.work_directory.iterdir())}")
 
-    thread = threading.Thread(target=second)
-    with begin(tmp_path, "m") as stage:
-        (stage.work / "scratch").touch()
+    thread = threading.Thread(target=pull_second)
+    with lock_area(tmp_path, "m") as staging:
+        (staging.work_directory / "scratch").touch()
         thread.start()
-        assert waits.wait(30)
+        assert is_waiting.wait(30)
         events.append("first")
     thread.join(30)
 
@@ -86,111 +88,111 @@ def test_a_second_pull_waits_for_the_first(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pulls_to_other_destinations_do_not_wait(tmp_path: Path) -> None:
-    """Nor do they disturb each other."""
-    with begin(tmp_path, "a") as one:
-        (one.work / "scratch").touch()
-        with begin(tmp_path, "b") as other:
-            assert other.work != one.work
-        assert (one.work / "scratch").exists()
+def test_pulls_to_different_destinations_do_not_wait(tmp_path: Path) -> None:
+    """Areas of different destinations do not disturb each other."""
+    with lock_area(tmp_path, "a") as first:
+        (first.work_directory / "scratch").touch()
+        with lock_area(tmp_path, "b") as second:
+            assert second.work_directory != first.work_directory
+        assert (first.work_directory / "scratch").exists()
 
 
-def test_the_home_is_chosen_again_once_the_lock_is_held(tmp_path: Path) -> None:
-    """The pull before may have changed where things can go; no trace is left in the first."""
-    homes = iter([tmp_path / "a", tmp_path / "b", tmp_path / "b", tmp_path / "b"])
-    with lock_staging_area(lambda: next(homes), "m", nobody) as stage:
-        assert stage.work.parent.parent == tmp_path / "b"
+def test_staging_parent_is_chosen_again_under_the_lock(tmp_path: Path) -> None:
+    """An earlier pull may have changed the answer; the first parent is left empty."""
+    parents = iter([tmp_path / "a", tmp_path / "b", tmp_path / "b", tmp_path / "b"])
+    with lock_staging_area(lambda: next(parents), "m", refuse_wait) as staging:
+        assert staging.work_directory.parent.parent == tmp_path / "b"
 
     assert [list(path.iterdir()) for path in sorted(tmp_path.iterdir())] == [[], []]
 
 
-def test_what_other_crashed_pulls_left_is_swept(tmp_path: Path) -> None:
-    """Unless one has moved some of its files already: its list says which are ours."""
-    useless = crashed(tmp_path, "a", "tree/a", "parts.jsonl")
-    needed = crashed(tmp_path, "b", "ours.json")
+def test_areas_of_other_crashed_pulls_are_swept(tmp_path: Path) -> None:
+    """An area with claims is kept, because the claims tell owned files from foreign files."""
+    swept = leave_crashed_area(tmp_path, "a", "tree/a", "parts.jsonl")
+    claimed = leave_crashed_area(tmp_path, "b", "ours.json")
 
-    with begin(tmp_path, "c"):
+    with lock_area(tmp_path, "c"):
         pass
 
-    assert not useless.exists()
-    assert (needed / "ours.json").exists()
+    assert not swept.exists()
+    assert (claimed / "ours.json").exists()
 
 
-def test_what_a_crash_left_at_the_other_home_is_swept(tmp_path: Path) -> None:
-    """Where staging goes depends on what is at the destination, and that may have changed since."""
-    homes = [tmp_path / "a", tmp_path / "b"]
-    left = crashed(homes[1], "m", "tree/a", "parts.jsonl", "ours.json")
-    other = crashed(homes[1], "n", "tree/a", "parts.jsonl")
+def test_area_in_another_staging_parent_is_swept(tmp_path: Path) -> None:
+    """The staging parent depends on the destination's content, and may have changed since the crash."""
+    parents = [tmp_path / "a", tmp_path / "b"]
+    leftover = leave_crashed_area(parents[1], "m", "tree/a", "parts.jsonl", "ours.json")
+    other = leave_crashed_area(parents[1], "n", "tree/a", "parts.jsonl")
 
-    before = has_leftovers(homes, "m")
-    with lock_staging_area(lambda: homes[0], "m", nobody, homes):
+    before = has_leftovers(parents, "m")
+    with lock_staging_area(lambda: parents[0], "m", refuse_wait, parents):
         pass
 
-    assert (before, has_leftovers(homes, "m")) == (True, False)
-    assert not left.exists()
+    assert (before, has_leftovers(parents, "m")) == (True, False)
+    assert not leftover.exists()
     assert other.exists()
 
 
-def test_the_other_home_is_left_alone_while_a_pull_is_at_it(tmp_path: Path) -> None:
-    """Its lock tells."""
-    homes = [tmp_path / "a", tmp_path / "b"]
-    with begin(homes[1], "m") as busy:
-        with lock_staging_area(lambda: homes[0], "m", nobody, homes):
+def test_locked_area_in_another_staging_parent_is_kept(tmp_path: Path) -> None:
+    """A held lock protects an area from the sweep."""
+    parents = [tmp_path / "a", tmp_path / "b"]
+    with lock_area(parents[1], "m") as locked:
+        with lock_staging_area(lambda: parents[0], "m", refuse_wait, parents):
             pass
-        assert busy.work.exists()
+        assert locked.work_directory.exists()
 
 
-def test_what_was_not_pulled_to_has_no_leftovers(tmp_path: Path) -> None:
-    """A destination that is not there, or an area that may not be looked into, is none of ours to sweep."""
+def test_missing_or_unusable_parent_has_no_leftovers(tmp_path: Path) -> None:
+    """A missing parent, or a file in place of a parent, holds no area to sweep."""
     (tmp_path / "b").touch()
 
     assert not has_leftovers([tmp_path / "a", tmp_path / "b"], "m")
 
 
-def test_what_another_pull_is_at_is_not_swept(tmp_path: Path) -> None:
-    """Its lock tells."""
-    with begin(tmp_path, "a") as busy:
-        (busy.work / "parts.jsonl").touch()
-        with begin(tmp_path, "b"):
+def test_locked_area_of_another_pull_is_not_swept(tmp_path: Path) -> None:
+    """A held lock protects an area under the same root."""
+    with lock_area(tmp_path, "a") as locked:
+        (locked.work_directory / "parts.jsonl").touch()
+        with lock_area(tmp_path, "b"):
             pass
-        assert (busy.work / "parts.jsonl").exists()
+        assert (locked.work_directory / "parts.jsonl").exists()
 
 
-def test_a_link_in_place_of_the_area_is_refused(tmp_path: Path) -> None:
-    """Nothing is written through it."""
+def test_symlink_at_the_staging_root_is_refused(tmp_path: Path) -> None:
+    """Nothing is written through the symlink."""
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / AREA).symlink_to("elsewhere")
+    (tmp_path / STAGING_ROOT).symlink_to("elsewhere")
 
-    with pytest.raises(DestinationError, match="is a link"), begin(tmp_path, "m"):
+    with pytest.raises(DestinationError, match="is a link"), lock_area(tmp_path, "m"):
         pass
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 @pytest.mark.parametrize("below", ["file", "file/below"])
-def test_an_area_that_cannot_be_made_is_a_matter_of_the_destination(tmp_path: Path, below: str) -> None:
-    """73."""
+def test_staging_root_that_cannot_be_created_is_a_destination_error(tmp_path: Path, below: str) -> None:
+    """A file in the path of the staging root exits 73."""
     (tmp_path / "file").touch()
 
-    with pytest.raises(DestinationError), begin(tmp_path / below, "m"):
+    with pytest.raises(DestinationError), lock_area(tmp_path / below, "m"):
         pass
 
 
-def test_a_home_that_cannot_be_looked_at_is_a_matter_of_the_destination() -> None:
-    """As where a directory may not be listed."""
+def test_unreadable_staging_parent_is_a_destination_error() -> None:
+    """A directory that may not be listed exits 73."""
 
-    def home() -> Path:
+    def choose_parent() -> Path:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/secret")
 
-    with pytest.raises(DestinationError, match="/secret"), lock_staging_area(home, "m", nobody):
+    with pytest.raises(DestinationError, match="/secret"), lock_staging_area(choose_parent, "m", refuse_wait):
         pass
 
 
-def noted(stage: StagingArea, plan: str, *names: str) -> None:
-    """A run of this plan that wrote and noted these files, and one more that it did not note."""
-    journal = stage.open_journal(plan)
+def record_files(staging: StagingArea, plan: str, *names: str) -> None:
+    """Write and record files for a plan, and write another file without a record."""
+    journal = staging.open_journal(plan)
     for name in (*names, "new"):
-        (stage.tree / name).parent.mkdir(exist_ok=True, parents=True)
-        (stage.tree / name).write_bytes(b"x")
+        (staging.tree / name).parent.mkdir(exist_ok=True, parents=True)
+        (staging.tree / name).write_bytes(b"x")
     for name in names:
         journal.record_block(name, 0, 1)
     journal.close()
@@ -199,109 +201,122 @@ def noted(stage: StagingArea, plan: str, *names: str) -> None:
 @pytest.mark.parametrize(
     ("plan", "left"), [("p", ["a", "d/b"]), ("q", []), ("", [])], ids=["the same", "another", "uncertain"]
 )
-def test_the_next_run_finds_the_files_that_its_plan_had_noted(tmp_path: Path, plan: str, left: list[str]) -> None:
-    """Of another plan, or one that nothing identifies, nothing stays; what is not noted never does."""
-    with begin(tmp_path, "m") as stage:
-        noted(stage, "p", "a", "d/b")
-        stage.claims.touch()
+def test_next_run_keeps_the_files_recorded_for_its_plan(tmp_path: Path, plan: str, left: list[str]) -> None:
+    """Files of another plan or of an unidentified plan are removed, and so are files without a record."""
+    with lock_area(tmp_path, "m") as staging:
+        record_files(staging, "p", "a", "d/b")
+        staging.claims.touch()
 
-        stage.open_journal(plan).close()
+        staging.open_journal(plan).close()
 
-        files = sorted(path.relative_to(stage.tree).as_posix() for path in stage.tree.rglob("*") if path.is_file())
+        files = sorted(path.relative_to(staging.tree).as_posix() for path in staging.tree.rglob("*") if path.is_file())
         assert files == left
-        assert stage.claims.exists()
+        assert staging.claims.exists()
 
 
-def test_links_in_a_left_over_tree_are_removed_and_not_followed(tmp_path: Path) -> None:
-    """Somebody may have put them there."""
+def test_clear_removes_all_but_the_claims(tmp_path: Path) -> None:
+    """A second attempt in the same area finds no directory of the first."""
+    with lock_area(tmp_path, "m") as staging:
+        record_files(staging, "p", "a")
+        for directory in (staging.layer, staging.scratch, staging.replaced_files):
+            directory.mkdir()
+        staging.claims.touch()
+
+        staging.clear()
+
+        assert list(staging.work_directory.iterdir()) == [staging.claims]
+
+
+def test_symlinks_in_a_leftover_tree_are_removed_and_not_followed(tmp_path: Path) -> None:
+    """Another user of the volume may have created the symlinks."""
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").touch()
-    with begin(tmp_path / "home", "m") as stage:
-        noted(stage, "p", "a")
-        (stage.tree / "link").symlink_to(tmp_path / "precious")
+    with lock_area(tmp_path / "home", "m") as staging:
+        record_files(staging, "p", "a")
+        (staging.tree / "link").symlink_to(tmp_path / "precious")
 
-        stage.open_journal("p").close()
+        staging.open_journal("p").close()
 
-        assert [path.name for path in stage.tree.iterdir()] == ["a"]
+        assert [path.name for path in staging.tree.iterdir()] == ["a"]
     assert (tmp_path / "precious" / "file").exists()
 
 
 @pytest.mark.parametrize("name", ["", "tree", "parts.jsonl", "ours.json", "ours.new", "receipt.json", "scratch"])
-def test_links_in_a_left_over_staging_area_are_removed_and_not_followed(tmp_path: Path, name: str) -> None:
-    """Whoever may write to the volume may have put them there: nothing is written or removed where they lead."""
+def test_symlinks_in_a_leftover_staging_area_are_removed_and_not_followed(tmp_path: Path, name: str) -> None:
+    """Nothing is written or removed at the target of a foreign symlink."""
     outside = tmp_path / "outside"
     (outside / "tree").mkdir(parents=True)
     (outside / "tree" / "precious").write_text("1")
-    work = crashed(tmp_path, "m", "old")
+    work = leave_crashed_area(tmp_path, "m", "old")
     shutil.rmtree(work)
-    at = work / name if name else work
-    at.parent.mkdir(exist_ok=True)
-    at.symlink_to(outside if name in ("", "tree") else outside / "new")
+    link = work / name if name else work
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(outside if name in ("", "tree") else outside / "new")
 
-    with begin(tmp_path, "m") as stage:
-        noted(stage, "p", "a")
-        (stage.work / "ours.new").write_text("[]")
-        stage.clear()
+    with lock_area(tmp_path, "m") as staging:
+        record_files(staging, "p", "a")
+        (staging.work_directory / "ours.new").write_text("[]")
+        staging.clear()
 
     assert sorted(path.name for path in outside.rglob("*")) == ["precious", "tree"]
 
 
-def test_a_staged_file_that_has_another_name_elsewhere_is_not_written_to(tmp_path: Path) -> None:
-    """Although a journal tells of it."""
+def test_staged_file_with_a_second_hard_link_is_not_resumed(tmp_path: Path) -> None:
+    """The file is removed from the tree although the journal lists its name."""
     (tmp_path / "precious").write_text("1")
-    with begin(tmp_path / "home", "m") as stage:
-        noted(stage, "p", "a")
-        (stage.tree / "a").unlink()
-        (stage.tree / "a").hardlink_to(tmp_path / "precious")
+    with lock_area(tmp_path / "home", "m") as staging:
+        record_files(staging, "p", "a")
+        (staging.tree / "a").unlink()
+        (staging.tree / "a").hardlink_to(tmp_path / "precious")
 
-        stage.open_journal("p").close()
+        staging.open_journal("p").close()
 
-        assert list(stage.tree.iterdir()) == []
+        assert list(staging.tree.iterdir()) == []
     assert (tmp_path / "precious").read_text() == "1"
 
 
 @pytest.mark.parametrize("name", ["m", "other"], ids=["its own", "another's"])
-def test_a_link_in_place_of_a_lock_makes_no_file_elsewhere(tmp_path: Path, name: str) -> None:
-    """It is none of ours, and goes."""
-    work = crashed(tmp_path, name, "parts.jsonl")
+def test_symlink_at_a_lock_files_path_is_removed_and_not_followed(tmp_path: Path, name: str) -> None:
+    """A foreign symlink creates no file at its target."""
+    work = leave_crashed_area(tmp_path, name, "parts.jsonl")
     lock = work.parent / f"{work.name}.lock"
     lock.unlink()
     lock.symlink_to(tmp_path / "new")
 
-    with begin(tmp_path, "m"):
+    with lock_area(tmp_path, "m"):
         pass
 
     assert not (tmp_path / "new").exists()
-    assert not (tmp_path / AREA).exists()
+    assert not (tmp_path / STAGING_ROOT).exists()
 
 
-def test_an_area_is_closed_to_others_whatever_the_umask(tmp_path: Path) -> None:
-    """Who could write there could change what has been verified."""
+def test_staging_root_has_mode_0755_despite_the_umask(tmp_path: Path) -> None:
+    """Other users could alter verified files in a writable area."""
     before = os.umask(0)
     try:
-        with begin(tmp_path, "m") as stage:
-            mode = stage.work.parent.stat().st_mode & 0o777
+        with lock_area(tmp_path, "m") as staging:
+            mode = staging.work_directory.parent.stat().st_mode & 0o777
     finally:
         os.umask(before)
 
     assert mode == 0o755
 
 
-def test_a_directory_is_held_by_one_who_publishes_into_it(tmp_path: Path) -> None:
-    """The other waits; one that is not there holds nobody up."""
-    order: list[str] = []
-    begun = threading.Event()
+def test_directory_lock_excludes_a_second_publish(tmp_path: Path) -> None:
+    """The second publish waits; a missing directory blocks nobody."""
+    events: list[str] = []
+    has_started = threading.Event()
 
-    def second() -> None:
-        begun.set()
+    def publish_second() -> None:
+        has_started.set()
         with lock_directory(tmp_path):
-            order.append("second")
+            events.append("second")
 
-    thread = threading.Thread(target=second)
+    thread = threading.Thread(target=publish_second)
     with lock_directory(tmp_path), lock_directory(tmp_path / "none"):
         thread.start()
-        begun.wait(30)
-        order.append("first")
+        has_started.wait(30)
+        events.append("first")
     thread.join(30)
 
-    assert order == ["first", "second"]
+    assert events == ["first", "second"]

@@ -1,4 +1,4 @@
-"""Models that scikit-learn does not have: they block, fail or answer oddly. Pickled by reference, so importable."""
+"""Test models that block, fail or return unusual values; importable, because pickles refer to classes by name."""
 
 import time
 from pathlib import Path
@@ -8,52 +8,52 @@ import numpy as np
 
 
 class Blocking:
-    """Predicts once a file is there, and says by another file that it was asked."""
+    """Model that blocks until the file `release` exists; the file `asked` marks the first call."""
 
     n_features_in_ = 1
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder of both files."""
+        """Set the folder of both files."""
         self.folder = folder
 
     def predict(self, rows: Any) -> list[float]:
-        """Zeros, when `release` exists."""
+        """Return zeros once `release` exists."""
         (self.folder / "asked").touch()
-        deadline = time.monotonic() + 60  # a failing test must end, too
+        deadline = time.monotonic() + 60  # bounds a failing test
         while not (self.folder / "release").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         return [0.0] * len(rows)
 
 
 class Saying:
-    """Answers each row with the same value."""
+    """Model that predicts a constant for each row."""
 
     def __init__(self, value: Any) -> None:
-        """Take the value."""
+        """Set the constant to predict."""
         self.value = value
 
     def predict(self, rows: Any) -> Any:
-        """The value, once for each row."""
+        """Return the constant for each row."""
         return np.array([self.value] * len(rows), dtype=object)
 
 
 class Failing:
-    """Raises what it was given."""
+    """Model that raises a given error."""
 
     n_features_in_ = 1
 
     def __init__(self, error: Exception) -> None:
-        """Take the error."""
+        """Set the error to raise."""
         self.error = error
 
     def predict(self, rows: Any) -> Any:
-        """Raise."""
+        """Raise the error of the constructor."""
         raise self.error
 
 
 class Exiting:
-    """Ends the interpreter when it is unpickled."""
+    """Object that ends the interpreter when unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Unpickle as a call of exit."""
+        """Unpickle as a call of `exit`."""
         return (exit, (0,))

@@ -23,7 +23,7 @@ from modelfetch.errors import (
     TransientError,
     UsageError,
 )
-from modelfetch.net.connection_pool import error_text, explain_network_error, host_of
+from modelfetch.net.network_errors import error_text, explain_network_error, host_of
 from modelfetch.sources.base import error_for_status, parse_retry_after
 
 REFUSALS = api.GoogleAPICallError  # a reply that the SDK understood

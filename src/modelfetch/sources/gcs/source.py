@@ -15,16 +15,12 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from modelfetch.errors import ConfigError, ModelfetchError, NotFoundError, UsageError
-from modelfetch.net.connection_pool import (
-    CONNECT_TIMEOUT,
-    NETWORK_ERRORS,
-    ConnectionPool,
-    check_endpoint,
-    explain_network_error,
-    host_of,
-)
+from modelfetch.net.connection_pool import CONNECT_TIMEOUT, check_endpoint
+from modelfetch.net.network_errors import NETWORK_ERRORS, explain_network_error, host_of
 from modelfetch.net.retry import retry_request
-from modelfetch.sources.base import Access, Listing, RemoteObject, SignedRequest, changed_error, error_for_status
+from modelfetch.safe_paths import MAX_KEY_BYTES
+from modelfetch.sources.base import Listing, RemoteObject, SignedRequest, Source, changed_error, error_for_status
+from modelfetch.sources.gcs.spec import GCSOptions, pin_gcs_uri
 from modelfetch.sources.listing import ListingBuilder
 from modelfetch.sources.response_limit import BoundedResponse
 from modelfetch.uri import ModelURI
@@ -35,39 +31,38 @@ _PIECE = 64 * 1024  # bytes of an answer that are read at a time
 _MAX_GENERATION = 2**63 - 1
 
 
-class GCSSource:
+class GCSSource(Source):
     """An object or a prefix in a bucket."""
 
+    max_key_bytes: int | None = MAX_KEY_BYTES
     crc = "crc32c"
 
-    def __init__(self, uri: ModelURI, access: Access) -> None:
+    def __init__(self, uri: ModelURI, options: GCSOptions) -> None:
         """Find credentials in the SDK's usual places; STORAGE_EMULATOR_HOST implies none.
 
         Raises:
             ConfigError: the SDK's configuration makes no sense.
             NoCredentialsError: there are none, and access is not to be anonymous.
         """
-        self.uri = uri
-        self.connect = access.connect
-        self._access = access
-        self._timeout = (min(CONNECT_TIMEOUT, access.connect.stall_timeout), access.connect.stall_timeout)
+        super().__init__(uri, options.network)
+        self._options = options
+        self._timeout = (min(CONNECT_TIMEOUT, self.network.stall_timeout), self.network.stall_timeout)
         # The second is the SDK's own variable, which says the same with credentials.
-        self._endpoint = access.emulator or os.environ.get("API_ENDPOINT_OVERRIDE") or f"https://storage.{_CLOUD}"
-        self.pool = ConnectionPool(access.connect)
+        self._endpoint = options.emulator or os.environ.get("API_ENDPOINT_OVERRIDE") or f"https://storage.{_CLOUD}"
         self._lock = threading.Lock()
         self._had = False  # whether there were credentials
         self._issuer: Any = None
         self._credentials: Any = None
-        if not (access.anonymous or access.emulator):
+        if not (options.anonymous or options.emulator):
             self._identify()
-        check_endpoint(access.connect, self._endpoint)
+        check_endpoint(options.network, self._endpoint)
 
     def _identify(self) -> None:
         from modelfetch.sources.gcs import credentials as gcs_credentials
 
-        self._issuer = gcs_credentials.issuer(self.connect)
+        self._issuer = gcs_credentials.issuer(self.network)
         with self._issued():
-            self._credentials, cloud = gcs_credentials.default(self._issuer, write=self._access.write)
+            self._credentials, cloud = gcs_credentials.default(self._issuer, write=self._options.write)
         if cloud != _CLOUD:
             raise ConfigError(
                 f"The Google Cloud configuration makes no sense: the credentials are of {cloud}, not of {_CLOUD}.",
@@ -75,7 +70,7 @@ class GCSSource:
             )
 
     def resolve(self) -> Listing:
-        """See `Source.find`."""
+        """See `Source.resolve`."""
         if not self.uri.is_directory:
             single = retry_request(lambda: self._stat(self.uri.key, self.uri.name, self.uri.version))
             if single is not None:
@@ -96,11 +91,13 @@ class GCSSource:
         params = {"projection": "noAcl"} | ({"generation": version} if version else {})
         with self._understood():
             said = self._ask(self._path(key), params, key)
-            return None if said is None else _object({**said, "name": key}, path)
+            if said is None:
+                return None
+            return self._with_pinned_uri(_object({**said, "name": key}, path))
 
     def _list(self) -> Listing:
         prefix = self.uri.key if self.uri.is_directory else f"{self.uri.key}/"
-        listing = ListingBuilder(prefix, self._access.max_listed)
+        listing = ListingBuilder(prefix, self._options.max_listed)
         params = {"prefix": prefix, "projection": "noAcl", "fields": _FIELDS}
         with self._understood():
             while True:
@@ -143,7 +140,7 @@ class GCSSource:
         try:
             body = b"".join(BoundedResponse(reply, self._host()).stream(_PIECE, decode_content=True))
         except NETWORK_ERRORS as error:
-            raise explain_network_error(error, self._host(), self.connect.stall_timeout) from error
+            raise explain_network_error(error, self._host(), self.network.stall_timeout) from error
         finally:
             reply.close()
         return reply.status, reply.headers, body
@@ -158,15 +155,11 @@ class GCSSource:
         return objects if key is None else f"{objects}/{quote(key, safe='')}"
 
     def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
-        """See `Source.beside`."""
+        """See `Source.sidecar`."""
         return retry_request(lambda: self._stat(obj.key + suffix, obj.path + suffix))
 
-    def with_checksums(self, obj: RemoteObject) -> RemoteObject:
-        """See `Source.complete`; listings have the checksums already."""
-        return obj
-
     def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:
-        """See `Source.authorise`: the media URL pinned to the generation, and a bearer token.
+        """See `Source.sign`: the media URL pinned to the generation, and a bearer token.
 
         `Accept-Encoding: gzip` asks for gzip objects as they are stored: https://cloud.google.com/storage/docs/transcoding
         """
@@ -185,12 +178,8 @@ class GCSSource:
                 self._credentials.refresh(issuer)
             self._credentials.before_request(issuer, "GET", url, headers)
 
-    def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002
-        """See `Source.checksums`; the metadata has them."""
-        return {}
-
     def explain_refusal(self, obj: RemoteObject, status: int) -> ModelfetchError:
-        """See `Source.diagnose`: the object's metadata asked for."""
+        """See `Source.explain_refusal`: the object's metadata asked for."""
         what = f"gs://{self.uri.bucket}/{obj.key}"
         try:
             now = self._stat(obj.key, obj.path)
@@ -210,7 +199,10 @@ class GCSSource:
         with self._explained(key, write=True):
             gcs_upload.upload(blob, path, crc, advance, self._timeout)
         with self._understood():
-            return _object(gcs_upload.resource(blob), path.name)
+            return self._with_pinned_uri(_object(gcs_upload.resource(blob), path.name))
+
+    def _with_pinned_uri(self, obj: RemoteObject) -> RemoteObject:
+        return obj._replace(pinned_uri=pin_gcs_uri(ModelURI("gs", self.uri.bucket, obj.key), obj.version))
 
     def put(self, key: str, data: bytes) -> None:
         """See `Store.put`."""
@@ -232,7 +224,7 @@ class GCSSource:
     def _client(self) -> Any:  # noqa: ANN401
         from modelfetch.sources.gcs import upload as gcs_upload
 
-        return gcs_upload.client(self._access, self._credentials, self._timeout[1], self._host())
+        return gcs_upload.client(self._options, self._credentials, self._timeout[1], self._host())
 
     @contextlib.contextmanager
     def _explained(self, key: str = "", *, write: bool = False) -> Iterator[None]:
@@ -247,7 +239,7 @@ class GCSSource:
                 denied = gcs_errors.HINT_WRITE if write else gcs_errors.HINT_READ
                 raise gcs_errors.refusal(error, what, denied, self.uri.version) from error
             if isinstance(error, gcs_errors.FAILURES):
-                raise gcs_errors.failure(error, self._host(), self.connect.stall_timeout, had=self._had) from error
+                raise gcs_errors.failure(error, self._host(), self.network.stall_timeout, had=self._had) from error
             raise
 
     @contextlib.contextmanager
@@ -258,7 +250,7 @@ class GCSSource:
         except Exception as error:
             from modelfetch.sources.gcs import errors as gcs_errors
 
-            raise gcs_errors.unavailable(error, self.connect.stall_timeout, had=self._had) from error
+            raise gcs_errors.unavailable(error, self.network.stall_timeout, had=self._had) from error
         self._had = self._credentials is not None and self._credentials.token is not None
 
     @contextlib.contextmanager

@@ -12,18 +12,18 @@ from google.auth.transport.requests import AuthorizedSession
 from google.cloud import storage
 from google.cloud.storage.exceptions import InvalidResponse
 
-from modelfetch.sources.base import Access
 from modelfetch.sources.gcs.credentials import issuer, trusting
+from modelfetch.sources.gcs.spec import GCSOptions
 from modelfetch.sources.response_limit import BoundedResponse
 
 _CHUNK = 16 * 1024**2  # bytes of a resumable upload that are held in memory and sent at a time
 
 
-def client(access: Access, credentials: Any, timeout: float, host: str) -> Any:  # noqa: ANN401
+def client(options: GCSOptions, credentials: Any, timeout: float, host: str) -> Any:  # noqa: ANN401
     """The SDK's client; it asks for tokens as we do.
 
     Args:
-        access: how to reach the store.
+        options: how to reach the store.
         credentials: google-auth's, or None.
         timeout: seconds that a token may take.
         host: the store's name, for messages.
@@ -31,16 +31,16 @@ def client(access: Access, credentials: Any, timeout: float, host: str) -> Any: 
     nobody: Any = AnonymousCredentials  # google-auth's constructors are partly typed
     authorised: Any = AuthorizedSession
     given = nobody() if credentials is None else credentials
-    session = authorised(given, auth_request=issuer(access.connect), refresh_timeout=timeout)
+    session = authorised(given, auth_request=issuer(options.network), refresh_timeout=timeout)
     session.configure_mtls_channel()
-    trusting(session, access.connect)
+    trusting(session, options.network)
 
     def bounded(reply: requests.Response, **_: object) -> None:
         reply.raw = BoundedResponse(reply.raw, host)
 
     session.hooks["response"].append(bounded)
-    options = {"api_endpoint": access.emulator} if access.emulator else None
-    made = storage.Client(project="-", credentials=given, client_options=options, _http=session)
+    endpoint = {"api_endpoint": options.emulator} if options.emulator else None
+    made = storage.Client(project="-", credentials=given, client_options=endpoint, _http=session)
     # The SDK asks for the bucket's metadata in a thread of its own, for traces that nobody collects here.
     made._bucket_metadata_cache = None  # noqa: SLF001
     return made

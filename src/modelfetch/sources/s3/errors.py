@@ -19,7 +19,7 @@ from modelfetch.errors import (
     TransientError,
     UsageError,
 )
-from modelfetch.net.connection_pool import error_text, explain_network_error, host_of
+from modelfetch.net.network_errors import error_text, explain_network_error, host_of
 from modelfetch.sources.base import error_for_status, parse_retry_after
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and MinIO's and Ceph's own

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import urllib3
 from botocore.exceptions import HTTPClientError
 
-from modelfetch.net.connection_pool import host_of
+from modelfetch.net.network_errors import host_of
 from modelfetch.sources.response_limit import BoundedResponse
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from modelfetch.net.connection_pool import host_header
+from modelfetch.net.http1 import host_header
 from modelfetch.sources.base import SignedRequest
 
 if TYPE_CHECKING:

@@ -16,14 +16,16 @@ from botocore.config import Config
 from botocore.session import Session, get_session
 
 from modelfetch.errors import CredentialsError, ModelfetchError, NoCredentialsError, NotFoundError, UnsafeNameError
-from modelfetch.net.connection_pool import CONNECT_TIMEOUT, ConnectionPool, check_endpoint, host_of
+from modelfetch.net.connection_pool import CONNECT_TIMEOUT, check_endpoint
+from modelfetch.net.network_errors import host_of
 from modelfetch.net.retry import retry_request
-from modelfetch.safe_paths import quote_path
-from modelfetch.sources.base import Access, Listing, RemoteObject, SignedRequest, changed_error, error_for_status
+from modelfetch.safe_paths import MAX_KEY_BYTES, quote_path
+from modelfetch.sources.base import Listing, RemoteObject, SignedRequest, Source, changed_error, error_for_status
 from modelfetch.sources.listing import ListingBuilder
 from modelfetch.sources.s3 import errors as s3_errors
 from modelfetch.sources.s3.response_limit import bound_responses
 from modelfetch.sources.s3.sigv4 import RequestSigner
+from modelfetch.sources.s3.spec import S3Options, pin_s3_uri
 from modelfetch.uri import ModelURI
 
 if TYPE_CHECKING:
@@ -37,35 +39,34 @@ _MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
 T = TypeVar("T")
 
 
-class S3Source:
+class S3Source(Source):
     """An object or a prefix in a bucket."""
 
+    max_key_bytes: int | None = MAX_KEY_BYTES
     crc = "crc32"  # the one of S3's CRCs of a full object that botocore computes for parts without awscrt
 
-    def __init__(self, uri: ModelURI, access: Access) -> None:
+    def __init__(self, uri: ModelURI, options: S3Options) -> None:
         """Find credentials and the endpoint in the SDK's usual places; no request is made yet.
 
         Raises:
             ConfigError: the SDK's configuration makes no sense.
             NoCredentialsError: there are none, and access is not to be anonymous.
         """
-        self.uri = uri
-        self.connect = access.connect
-        self.pool = ConnectionPool(access.connect)
-        self._access = access
+        super().__init__(uri, options.network)
+        self._options = options
         self._lock = threading.Lock()
         self._had = False  # whether there were credentials
         self._region = ""  # the bucket's, once a reply has named another than ours
         self._signer: RequestSigner | None = None
         with self._explained():
             session = self._session()
-            if not access.anonymous:
+            if not options.anonymous:
                 self._credentials(session)
             self._take(session)
-            check_endpoint(access.connect, self._client.meta.endpoint_url)
+            check_endpoint(options.network, self._client.meta.endpoint_url)
 
     def resolve(self) -> Listing:
-        """See `Source.find`."""
+        """See `Source.resolve`."""
         if {".", ".."} & {*self.uri.key.split("/")}:
             raise UnsafeNameError(
                 f"The key {quote_path(self.uri.key)} has a '.' or '..' segment: another object would be asked for.",
@@ -105,13 +106,16 @@ class S3Source:
                 client.get_object(**params, Range="bytes=0-0")["Body"].close()
                 reply = client.head_object(**params, ChecksumMode="ENABLED")
             headers = reply["ResponseMetadata"]["HTTPHeaders"]
-            return _object(
+            found = _object(
                 key, path, reply["ContentLength"], reply["ETag"], reply.get("VersionId"), self.checksums(headers)
             )
+            version_id = found.pins.get("x-amz-version-id")
+            address = ModelURI("s3", self.uri.bucket, key)
+            return found._replace(pinned_uri=pin_s3_uri(address, version_id)) if version_id else found
 
     def _list(self, client: "S3Client", missing: NotFoundError) -> Listing:
         prefix = self.uri.key if self.uri.is_directory else f"{self.uri.key}/"
-        listing = ListingBuilder(prefix, self._access.max_listed)
+        listing = ListingBuilder(prefix, self._options.max_listed)
         with self._explained(prefix), self._understood():
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.uri.bucket, Prefix=prefix):
                 for item in page.get("Contents", ()):
@@ -125,25 +129,25 @@ class S3Source:
         return found
 
     def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
-        """See `Source.beside`; asks with a HEAD."""
+        """See `Source.sidecar`; asks with a HEAD."""
         try:
             return retry_request(lambda: self._stat(obj.key + suffix, obj.path + suffix, None, {}))
         except NotFoundError:
             return None
 
     def with_checksums(self, obj: RemoteObject) -> RemoteObject:
-        """See `Source.complete`; asks with a HEAD."""
+        """See `Source.with_checksums`; asks with a HEAD."""
         now = retry_request(lambda: self._stat(obj.key, obj.path, None, obj.pins))
         if now.size != obj.size:
             raise changed_error(f"s3://{self.uri.bucket}/{obj.key}")
         return now
 
     def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:
-        """See `Source.authorise`: signed with the credentials of the moment; one is good for every range."""
+        """See `Source.sign`: signed with the credentials of the moment; one is good for every range."""
         if renew:
             self._renew(self._client)
         client = self._ready()
-        credentials = None if self._access.anonymous else self._credentials(self._found)
+        credentials = None if self._options.anonymous else self._credentials(self._found)
         with self._explained(obj.key):
             if self._signer is None or self._signer.client is not client:
                 self._signer = RequestSigner(client, self.uri.bucket)
@@ -170,7 +174,7 @@ class S3Source:
         return found
 
     def explain_refusal(self, obj: RemoteObject, status: int) -> ModelfetchError:
-        """See `Source.diagnose`: the same request through the SDK."""
+        """See `Source.explain_refusal`: the same request through the SDK."""
         params: dict[str, Any] = {"Bucket": self.uri.bucket, "Key": obj.key}
         if version := obj.pins.get("x-amz-version-id"):
             params["VersionId"] = version
@@ -206,17 +210,17 @@ class S3Source:
         session = get_session()
         # Times of objects are not used; to parse them takes the SDK two thirds of the time of a listing.
         session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
-        for name, value in (("ca_bundle", self.connect.ca_bundle), ("region", self._access.region)):
+        for name, value in (("ca_bundle", self.network.ca_bundle), ("region", self._options.region)):
             if value:
                 session.set_config_variable(name, value)
         return session
 
     def _take(self, session: Session) -> None:
         """Use a session from now on."""
-        self._client = _client(session, self._access)
+        self._client = _client(session, self._options)
         self._client.meta.events.register("before-sign.s3", self._note_region)
         # Only the SDK can send a single part again.
-        self._uploader = _client(session, self._access, tries=_PART_TRIES) if self._access.write else self._client
+        self._uploader = _client(session, self._options, tries=_PART_TRIES) if self._options.write else self._client
         self._found = session
 
     def _ready(self) -> "S3Client":
@@ -224,11 +228,11 @@ class S3Source:
 
         The SDK would look for them in the midst of a request, where what their source says looks like the store's word.
         """
-        if self._region not in ("", self._access.region):
+        if self._region not in ("", self._options.region):
             with self._lock, self._explained():
-                self._access = replace(self._access, region=self._region)
+                self._options = replace(self._options, region=self._region)
                 self._take(self._session())
-        if not self._access.anonymous:
+        if not self._options.anonymous:
             self._credentials(self._found)
         return self._client
 
@@ -244,7 +248,7 @@ class S3Source:
             found = session.get_credentials()
             frozen = found.get_frozen_credentials() if found is not None else None
         except Exception as error:
-            raise s3_errors.unavailable(error, self.connect.stall_timeout, had=self._had) from error
+            raise s3_errors.unavailable(error, self.network.stall_timeout, had=self._had) from error
         if frozen is None:
             raise NoCredentialsError(
                 "No AWS credentials were found.",
@@ -255,7 +259,7 @@ class S3Source:
 
     def _renew(self, used: "S3Client") -> bool:
         """Look for credentials anew, for what they come from may have changed; whether they are others now."""
-        if self._access.anonymous:
+        if self._options.anonymous:
             return False
         with self._lock:
             if self._client is not used:
@@ -284,7 +288,7 @@ class S3Source:
         except sdk.ClientError as error:
             raise s3_errors.refusal(error, f"s3://{self.uri.bucket}/{key}", self.uri.version) from error
         except s3_errors.FAILURES as error:
-            raise s3_errors.failure(error, self._host(), self.connect.stall_timeout) from error
+            raise s3_errors.failure(error, self._host(), self.network.stall_timeout) from error
 
     @contextlib.contextmanager
     def _understood(self) -> Iterator[None]:
@@ -301,20 +305,20 @@ class S3Source:
         return host_of(client.meta.endpoint_url) if client else "S3"
 
 
-def _client(session: Session, access: Access, tries: int = 1) -> "S3Client":
-    stall = access.connect.stall_timeout
+def _client(session: Session, options: S3Options, tries: int = 1) -> "S3Client":
+    stall = options.network.stall_timeout
     config = Config(
-        signature_version=UNSIGNED if access.anonymous else "s3v4",  # the default would presign in the version before
+        signature_version=UNSIGNED if options.anonymous else "s3v4",  # the default would presign in the version before
         connect_timeout=min(CONNECT_TIMEOUT, stall),
         read_timeout=stall,
         retries={"total_max_attempts": tries, "mode": "standard"},  # one: retry.py decides
-        s3={"addressing_style": "virtual"} if access.virtual_host else {},
-        max_pool_connections=access.connect.connections,
+        s3={"addressing_style": "virtual"} if options.virtual_host else {},
+        max_pool_connections=options.network.connections,
         # Some servers state the whole object's checksum on a range; botocore takes it for the range's (boto3 4512).
         response_checksum_validation="when_required",
     )
-    verify: bool | str | None = access.connect.ca_bundle if access.connect.verify else False
-    made = session.create_client("s3", config=config, verify=verify, endpoint_url=access.endpoint)
+    verify: bool | str | None = options.network.ca_bundle if options.network.verify else False
+    made = session.create_client("s3", config=config, verify=verify, endpoint_url=options.endpoint)
     client = cast("S3Client", made)  # botocore's stubs know no service
     client.meta.events.register("before-call.s3.HeadBucket", _leave_unasked)
     bound_responses(client)

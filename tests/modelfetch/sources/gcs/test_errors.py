@@ -19,11 +19,11 @@ from modelfetch.errors import (
     TransientError,
     UsageError,
 )
-from modelfetch.sources import Access
+from modelfetch.sources import parse_uri
 from modelfetch.sources.gcs import errors as gcs_errors
 from modelfetch.sources.gcs.source import GCSSource
-from modelfetch.uri import parse_uri
-from testkit.raising import SECRET, reply
+from modelfetch.sources.gcs.spec import GCSOptions
+from testkit.library_errors import SECRET, google_response
 
 api: Any = google_api  # neither is typed to the end
 auth: Any = google_auth
@@ -31,7 +31,7 @@ auth: Any = google_auth
 
 @cache
 def _source() -> GCSSource:
-    return GCSSource(parse_uri("gs://b/o"), Access(emulator="http://store.invalid:4443"))
+    return GCSSource(parse_uri("gs://b/o"), GCSOptions(emulator="http://store.invalid:4443"))
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_refusal_is_told_by_its_status(
     source: GCSSource, status: int, kind: type[ModelfetchError], said: str
 ) -> None:
     """With the store's words, without the address."""
-    told = explained(source, api.from_http_response(reply(status, **{"Retry-After": "7"})))
+    told = explained(source, api.from_http_response(google_response(status, **{"Retry-After": "7"})))
 
     assert isinstance(told, kind)
     assert told.code == kind.code
@@ -98,7 +98,7 @@ def test_a_refusal_is_told_by_the_reason_that_it_gives(
     source: GCSSource, status: int, reason: str, message: str, kind: type[ModelfetchError], hint: str, kept_by: str
 ) -> None:
     """A quota heals, a bill does not; uploads keep the reason in the reply alone."""
-    response = reply(status, message, reason)
+    response = google_response(status, message, reason)
     error = (
         api.from_http_response(response)
         if kept_by == "api"
@@ -113,15 +113,15 @@ def test_a_refusal_is_told_by_the_reason_that_it_gives(
 
 def test_a_generation_that_the_store_cannot_read_is_not_found() -> None:
     """Some answer 400."""
-    source = GCSSource(parse_uri("gs://b/o#12345"), Access(emulator="http://store.invalid:4443"))
+    source = GCSSource(parse_uri("gs://b/o#12345"), GCSOptions(emulator="http://store.invalid:4443"))
 
-    assert type(explained(source, api.from_http_response(reply(400)))) is NotFoundError
+    assert type(explained(source, api.from_http_response(google_response(400)))) is NotFoundError
 
 
 @pytest.mark.parametrize("generation", [str(2**63), "9" * 5000])
 def test_a_generation_that_no_store_has_is_not_found_without_asking(generation: str) -> None:
     """66; the SDK could not even make a number of it."""
-    source = GCSSource(parse_uri(f"gs://b/o#{generation}"), Access(emulator="http://store.invalid:4443"))
+    source = GCSSource(parse_uri(f"gs://b/o#{generation}"), GCSOptions(emulator="http://store.invalid:4443"))
 
     with pytest.raises(NotFoundError):
         source.resolve()
@@ -129,7 +129,7 @@ def test_a_generation_that_no_store_has_is_not_found_without_asking(generation: 
 
 def test_a_bucket_that_cannot_be_is_a_matter_of_usage() -> None:
     """2, or 78 from the environment."""
-    source = GCSSource(parse_uri("gs://-b-/o"), Access(emulator="http://store.invalid:4443"))
+    source = GCSSource(parse_uri("gs://-b-/o"), GCSOptions(emulator="http://store.invalid:4443"))
 
     with pytest.raises(UsageError, match="does not take this name"):
         source.resolve()

@@ -19,16 +19,16 @@ from modelfetch.errors import (
     TransientError,
     UsageError,
 )
-from modelfetch.sources import Access
+from modelfetch.sources import parse_uri
 from modelfetch.sources.s3 import errors as s3_errors
 from modelfetch.sources.s3.source import S3Source
-from modelfetch.uri import parse_uri
-from testkit.raising import refusal
+from modelfetch.sources.s3.spec import S3Options
+from testkit.library_errors import s3_refusal
 
 
 @cache
 def _source() -> S3Source:
-    return S3Source(parse_uri("s3://b/k"), Access(anonymous=True, endpoint="http://store.invalid:9000"))
+    return S3Source(parse_uri("s3://b/k"), S3Options(anonymous=True, endpoint="http://store.invalid:9000"))
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_refusal_is_told_by_its_code(
     source: S3Source, code: str, status: int, kind: type[ModelfetchError], hint: str
 ) -> None:
     """The store's own word first, then the status."""
-    told = explained(source, refusal(code, status))
+    told = explained(source, s3_refusal(code, status))
 
     assert type(told) is kind
     assert told.code == kind.code
@@ -131,7 +131,7 @@ def documented() -> dict[str, int]:
 def test_every_documented_code_is_decided_on(source: S3Source) -> None:
     """Each has its place in the table above, which is what becomes of it."""
     found = documented()
-    told = {code: explained(source, refusal(code, status)) for code, status in found.items()}
+    told = {code: explained(source, s3_refusal(code, status)) for code, status in found.items()}
     decided = {code: kind for kind, codes in DOCUMENTED.items() for code in codes.split()}
 
     assert len(found) > 70
@@ -141,27 +141,27 @@ def test_every_documented_code_is_decided_on(source: S3Source) -> None:
 
 def test_what_was_asked_for_is_named(source: S3Source) -> None:
     """With the store's words, but not with all that it may say."""
-    assert "s3://b/k (AccessDenied: Because)" in explained(source, refusal("AccessDenied", 403)).message
-    assert "no bucket b." in explained(source, refusal("NoSuchBucket", 404)).message
-    assert len(explained(source, refusal("AccessDenied", 403, message="x" * 10_000)).message) < 500
+    assert "s3://b/k (AccessDenied: Because)" in explained(source, s3_refusal("AccessDenied", 403)).message
+    assert "no bucket b." in explained(source, s3_refusal("NoSuchBucket", 404)).message
+    assert len(explained(source, s3_refusal("AccessDenied", 403, message="x" * 10_000)).message) < 500
 
 
 def test_a_refused_upload_needs_another_permission(source: S3Source) -> None:
     """Than a download."""
-    assert "s3:PutObject" in explained(source, refusal("AccessDenied", 403, "PutObject")).hint
+    assert "s3:PutObject" in explained(source, s3_refusal("AccessDenied", 403, "PutObject")).hint
 
 
 def test_a_refused_key_needs_another_permission(source: S3Source) -> None:
     """S3 tells of KMS in its message alone."""
     said = "User: arn:aws:iam::1:role/r is not authorized to perform: kms:Decrypt on resource: x"
 
-    assert "kms:Decrypt" in explained(source, refusal("AccessDenied", 403, message=said)).hint
+    assert "kms:Decrypt" in explained(source, s3_refusal("AccessDenied", 403, message=said)).hint
 
 
 def test_an_object_under_a_customers_key_cannot_be_read(source: S3Source) -> None:
     """69: not of the role, nor of the endpoint."""
     said = "The object was stored using a form of Server Side Encryption. The correct parameters must be provided."
-    told = explained(source, refusal("InvalidRequest", 400, message=said))
+    told = explained(source, s3_refusal("InvalidRequest", 400, message=said))
 
     assert type(told) is RefusedError
     assert "SSE-C" in told.hint
@@ -169,14 +169,14 @@ def test_an_object_under_a_customers_key_cannot_be_read(source: S3Source) -> Non
 
 def test_the_region_to_set_is_named(source: S3Source) -> None:
     """If the store says which."""
-    told = explained(source, refusal("PermanentRedirect", 301, **{"x-amz-bucket-region": "eu-central-1"}))
+    told = explained(source, s3_refusal("PermanentRedirect", 301, **{"x-amz-bucket-region": "eu-central-1"}))
 
     assert "eu-central-1" in told.hint
 
 
 def test_a_deleted_object_is_told_from_one_that_never_was(source: S3Source) -> None:
     """66: an older version may still be there."""
-    told = explained(source, refusal("NoSuchKey", 404, **{"x-amz-delete-marker": "true"}))
+    told = explained(source, s3_refusal("NoSuchKey", 404, **{"x-amz-delete-marker": "true"}))
 
     assert type(told) is NotFoundError
     assert "deleted" in told.message
@@ -187,26 +187,26 @@ def test_a_deleted_object_is_told_from_one_that_never_was(source: S3Source) -> N
 def test_the_wait_that_the_store_asks_for_is_kept(source: S3Source, value: str, seconds: float | None) -> None:
     """In seconds; dates count as none."""
     for code in ("SlowDown", "SomethingNew"):
-        told = explained(source, refusal(code, 503, **{"retry-after": value}))
+        told = explained(source, s3_refusal(code, 503, **{"retry-after": value}))
         assert isinstance(told, TransientError)
         assert told.retry_after == seconds
 
 
 def test_a_version_that_the_store_cannot_read_is_not_found() -> None:
     """Some answer 400."""
-    source = S3Source(parse_uri("s3://b/k?versionId=x"), Access(anonymous=True))
+    source = S3Source(parse_uri("s3://b/k?versionId=x"), S3Options(anonymous=True))
 
-    assert isinstance(explained(source, refusal("InvalidArgument", 400)), NotFoundError)
+    assert isinstance(explained(source, s3_refusal("InvalidArgument", 400)), NotFoundError)
 
 
 @pytest.mark.parametrize(
     ("error", "had", "kind", "said"),
     [
-        (refusal("AccessDenied", 403, "AssumeRoleWithWebIdentity"), True, CredentialsError, "role"),
-        (refusal("InvalidIdentityToken", 400, "AssumeRoleWithWebIdentity"), False, CredentialsError, "token"),
-        (refusal("Throttling", 400, "AssumeRole"), False, NoCredentialsError, "gives the credentials"),
-        (refusal("Throttling", 400, "AssumeRole"), True, TransientError, "gives the credentials"),
-        (refusal("SomethingNew", 500, "AssumeRole"), True, TransientError, "gives the credentials"),
+        (s3_refusal("AccessDenied", 403, "AssumeRoleWithWebIdentity"), True, CredentialsError, "role"),
+        (s3_refusal("InvalidIdentityToken", 400, "AssumeRoleWithWebIdentity"), False, CredentialsError, "token"),
+        (s3_refusal("Throttling", 400, "AssumeRole"), False, NoCredentialsError, "gives the credentials"),
+        (s3_refusal("Throttling", 400, "AssumeRole"), True, TransientError, "gives the credentials"),
+        (s3_refusal("SomethingNew", 500, "AssumeRole"), True, TransientError, "gives the credentials"),
         (sdk.EndpointConnectionError(endpoint_url="https://sts.invalid/"), True, TransientError, "gives"),
         (sdk.EndpointConnectionError(endpoint_url="https://sts.invalid/"), False, NoCredentialsError, "gives"),
         (sdk.UnauthorizedSSOTokenError(), True, NoCredentialsError, "profile"),

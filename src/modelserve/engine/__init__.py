@@ -1,0 +1,1 @@
+"""Engine: the loaded model, admission control and inference; independent of every protocol."""

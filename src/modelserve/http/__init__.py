@@ -1,0 +1,1 @@
+"""HTTP interface: the ASGI app, routes, middleware, the HTML page and the OpenAPI schemas."""

@@ -1,0 +1,76 @@
+"""Redaction: known secrets, and text that looks like a secret, reach no output."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modelfetch.cli.console import Console
+from modelfetch.cli.failure_report import report_error, write_termination_message
+from modelfetch.cli.redaction import Redactor, mask_credentials
+from modelfetch.errors import NotFoundError
+
+SIGNED = "https://b.s3.amazonaws.com/k?X-Amz-Credential=AKIA%2Fx&X-Amz-Signature=s3cr3t"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SIGNED,
+        f"Max retries exceeded with url: {SIGNED} (caused by x)",
+        f'"{SIGNED}"',
+        "https://storage.googleapis.com/b/o?X-Goog-Signature=s3cr3t&X-Goog-Date=1",
+        "https://h/m?AWSAccessKeyId=x&Signature=s3cr3t",
+        "https://h/m?sig=s3cr3t",
+        "https://h/m?token=s3cr3t",
+        "https://h/m?access_token=s3cr3t",
+        "Authorization: Bearer s3cr3t",
+        "authorization: basic s3cr3t",
+        "{'Authorization': 'Bearer s3cr3t'}",
+    ],
+)
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_lookalikes_of_secrets_reach_no_output(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, quote: str
+) -> None:
+    """Log, failure report and termination message show `***` instead, and stay valid JSON."""
+    console = Console()
+    message = f"{quote}{text}{quote} failed"
+    report = report_error(NotFoundError(message, hint=message), message)
+    console.note(message, fact=message)
+    console.report_failure(report)
+    write_termination_message(tmp_path / "log", report, Redactor())
+
+    reported = [*map(json.loads, capsys.readouterr().err.splitlines()), json.loads((tmp_path / "log").read_text())]
+
+    assert "s3cr3t" not in json.dumps(reported)
+    assert all(line["message"].endswith(" failed") for line in reported)
+    assert "***" in reported[0]["message"]
+
+
+@pytest.mark.parametrize("form", ["p%40ss%20word", 'p@ss word"', "p@ss word"])
+def test_registered_secret_is_removed_in_every_form(form: str) -> None:
+    """A registered secret is removed as it is, quoted for a URL, and inside JSON."""
+    redactor = Redactor(["p@ss word"])
+
+    assert redactor.redact(f"x {form} y").startswith("x ***")
+    assert "word" not in redactor.dump_json({"text": form})
+
+
+def test_redactors_do_not_share_secrets() -> None:
+    """Secrets of one command are unknown to the next command's redactor."""
+    Redactor().hide(["long secret"])
+
+    assert Redactor().redact("long secret") == "long secret"
+
+
+def test_short_secret_is_not_removed() -> None:
+    """A secret of fewer than six characters occurs by chance, and would cripple every message."""
+    assert Redactor(["abc"]).redact("abcdef") == "abcdef"
+
+
+def test_user_names_and_queries_of_addresses_are_masked() -> None:
+    """A proxy without a scheme is masked as well; a bucket's key may hold `@` and `?`."""
+    assert mask_credentials("me:pw@proxy:3128", proxy=True) == "***@proxy:3128"
+    assert mask_credentials("https://h/m?sig=1") == "https://h/m?***"
+    assert mask_credentials("gs://b/a@b?c") == "gs://b/a@b?c"
