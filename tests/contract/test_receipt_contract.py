@@ -1,4 +1,4 @@
-"""The receipt is the only tie between the two packages: what modelfetch writes, modelserve reads and checks."""
+"""The receipt, the only contract between both packages: written by modelfetch, read and checked by modelserve."""
 
 import json
 import re
@@ -24,7 +24,7 @@ KINDS = ["file", "directory", "archive"]
 
 
 class Pulled(NamedTuple):
-    """A model as modelfetch left it: where it is, the file in it, its receipt's path and content."""
+    """A pulled model: its path, the file inside, the receipt's path and content."""
 
     path: Path
     file: Path
@@ -34,7 +34,7 @@ class Pulled(NamedTuple):
 
 @pytest.fixture
 def pulled(modelfetch: CliRunner, tmp_path: Path) -> Callable[[str], Pulled]:
-    """Called with a kind, it pulls a model of that kind from a path."""
+    """Return a function that pulls a model of a kind from a path."""
 
     def pull(kind: str) -> Pulled:
         model = tmp_path / "model"
@@ -59,7 +59,7 @@ def pulled(modelfetch: CliRunner, tmp_path: Path) -> Callable[[str], Pulled]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_receipt_has_the_fields_that_the_readme_shows(kind: str, pulled: Callable[[str], Pulled]) -> None:
-    """Schema 1, field by field and type by type; what was unpacked names its archive too."""
+    """Schema 1 matches field by field and type by type; an extracted model's receipt names the archive too."""
     shown = next(
         json.loads(block)
         for block in re.findall(r"```json\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
@@ -80,7 +80,7 @@ def test_a_receipt_has_the_fields_that_the_readme_shows(kind: str, pulled: Calla
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_modelserve_loads_what_modelfetch_published(kind: str, pulled: Callable[[str], Pulled]) -> None:
-    """The app finds the receipt, checks the file against it, and says where the model came from."""
+    """The app finds the receipt, checks the file, and reports the model's source."""
     there = pulled(kind)
 
     model = load_model(ModelSource(there.path, require_receipt=True))
@@ -95,7 +95,7 @@ def test_modelserve_loads_what_modelfetch_published(kind: str, pulled: Callable[
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_modelserve_refuses_what_was_changed_after_it_was_published(kind: str, pulled: Callable[[str], Pulled]) -> None:
-    """One flipped bit, size and time as before, is refused by both packages' checks."""
+    """A flipped bit, with size and time unchanged, is refused by the app."""
     there = pulled(kind)
     data = bytearray(there.file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -107,7 +107,7 @@ def test_modelserve_refuses_what_was_changed_after_it_was_published(kind: str, p
 
 @pytest.mark.parametrize("kind", ["directory", "archive"])
 def test_a_directorys_digest_is_what_a_shell_says(kind: str, pulled: Callable[[str], Pulled]) -> None:
-    """Sha256 over the lines of `sha256sum`, sorted by path: nothing of modelfetch is needed to check it."""
+    """The digest equals sha256 over the sorted lines of `sha256sum`: checkable without modelfetch."""
     there = pulled(kind)
     script = "find . -type f ! -name '.modelfetch*' -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum"
 
@@ -119,7 +119,7 @@ def test_a_directorys_digest_is_what_a_shell_says(kind: str, pulled: Callable[[s
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_published_files_bear_the_receipts_time(kind: str, pulled: Callable[[str], Pulled]) -> None:
-    """The mtime of each is `finished`, to the second: so an untouched file is known without being read."""
+    """The mtime of each file is `finished`, to the second: untouched files are known without reading."""
     there = pulled(kind)
     finished = int(datetime.fromisoformat(there.content["finished"]).timestamp())
 
@@ -129,12 +129,12 @@ def test_published_files_bear_the_receipts_time(kind: str, pulled: Callable[[str
 
 
 def test_both_packages_mean_the_same_receipt() -> None:
-    """One schema and one name, although neither package knows the other."""
+    """Schema and name agree, although neither package imports the other."""
     assert (written.SCHEMA, written.RECEIPT_SUFFIX) == (read.SCHEMA, read.SUFFIX)
 
 
 def test_both_packages_ignore_what_they_do_not_know(pulled: Callable[[str], Pulled]) -> None:
-    """A later version may add fields."""
+    """Unknown fields of a later version are ignored."""
     there = pulled("file")
     there.receipt.write_text(json.dumps({**there.content, "signature": {"by": "somebody"}}), encoding="utf-8")
 
@@ -143,7 +143,7 @@ def test_both_packages_ignore_what_they_do_not_know(pulled: Callable[[str], Pull
 
 
 def test_both_packages_refuse_another_schema(pulled: Callable[[str], Pulled]) -> None:
-    """What a later version means by its fields is not guessed."""
+    """Another schema number is refused: the meaning of its fields is unknown."""
     there = pulled("file")
     there.receipt.write_text(json.dumps({**there.content, "schema": 2}), encoding="utf-8")
 

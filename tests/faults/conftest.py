@@ -1,22 +1,22 @@
-"""The campaigns' ledger, and the table at the end of a run."""
+"""Ledger of the campaigns, and the table at the end of a test run."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.faults import report
+from tests.faults import campaign_report
 
-LEDGER = pytest.StashKey[report.Ledger]()
+LEDGER = pytest.StashKey[campaign_report.Ledger]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin an empty ledger."""
-    config.stash[LEDGER] = report.Ledger()
+    """Start the session with an empty ledger."""
+    config.stash[LEDGER] = campaign_report.Ledger()
 
 
 @pytest.fixture(scope="session")
-def ledger(request: pytest.FixtureRequest) -> report.Ledger:
-    """Where campaigns note what came of their faults."""
+def ledger(request: pytest.FixtureRequest) -> campaign_report.Ledger:
+    """Return the ledger to which campaigns add their outcomes."""
     return request.config.stash[LEDGER]
 
 
@@ -27,12 +27,12 @@ def full(request: pytest.FixtureRequest) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table, and save it where `--campaign-report` says."""
+    """Print the table, and save a copy to the path in `--campaign-report`."""
     config = terminalreporter.config
     noted = config.stash[LEDGER]
     if not noted.campaigns:
         return
     terminalreporter.section("campaigns")
-    terminalreporter.write_line(report.render(noted))
+    terminalreporter.write_line(campaign_report.render_tables(noted))
     if config.option.campaign_report:
-        report.save(noted, Path(config.option.campaign_report))
+        campaign_report.save_tables(noted, Path(config.option.campaign_report))
