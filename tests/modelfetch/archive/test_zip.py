@@ -210,7 +210,7 @@ def test_overlapping_members_are_refused(build: Any, extract: Any) -> None:
         extract(build.zip_raw(kernel, twin))
 
     inner = build.Entry(b"inner", b"y" * 500)
-    quoting = build.Entry(b"outer", inner.local())
+    quoting = build.Entry(b"outer", inner.local_record())
     inside = build.Entry(b"inner", b"y" * 500, offset=30 + len(b"outer"))
     with pytest.raises(ArchiveError, match="overlaps"):
         extract(build.zip_raw(quoting, inside))
