@@ -106,7 +106,7 @@ MUTANTS = (
     Mutant(
         "version of each reply",
         "transfer/range_reader.py",
-        "RangeReader._check_response",
+        "check_response",
         Decide("_strip_validator", value=False),
         ("modelfetch/transfer/test_range_reader.py::test_another_version_is_noticed_and_not_asked_for_again",),
     ),
@@ -114,7 +114,7 @@ MUTANTS = (
         "Content-Range of each reply",
         "transfer/range_reader.py",
         "_check_range",
-        ReplaceBody("return 0"),
+        ReplaceBody("pass"),
         ("modelfetch/transfer/test_range_reader.py::test_a_reply_that_does_not_fit_is_asked_for_again",),
     ),
     Mutant(
@@ -151,21 +151,21 @@ MUTANTS = (
     Mutant(
         "manifest of a push under way",
         "provenance/manifest_check.py",
-        "_read",
+        "_read_manifest",
         Decide("complete", value=False),
         ("modelfetch/cli/test_manifest.py::test_an_older_version_that_is_half_overwritten_is_no_model_either",),
     ),
     Mutant(
         "sha256 of the manifest",
         "pull/fetch.py",
-        "_verified",
+        "_Fetch._verify",
         Decide("manifest_sha256", value=False),
         ("modelfetch/cli/test_manifest.py::test_an_object_that_was_replaced_without_a_push_is_refused",),
     ),
     Mutant(
         "sha256 of the signature",
         "pull/fetch.py",
-        "_attested",
+        "_Fetch._check_signed",
         DropCall("check_signed_files"),
         ("modelfetch/provenance/test_signature_check.py::test_what_was_changed_after_it_was_signed_is_refused",),
     ),
