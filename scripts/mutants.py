@@ -1,7 +1,7 @@
 """Switch off one safeguard at a time and check that the tests notice; `make mutants` calls this script.
 
 Each mutant is a copy of the source with one function changed (see mutation.py). Every test named for a mutant must
-fail; a test that passes would not have noticed the loss. Arguments: names of mutants, to try only some.
+fail: a passing test has not noticed the loss. Arguments: names of mutants, to try only some.
 """
 # ruff: noqa: INP001, S603, T201  a script: it prints, and runs what it wrote itself
 
@@ -173,7 +173,7 @@ MUTANTS = (
 
 
 def find_survivors(mutant: Mutant) -> list[str]:
-    """Return the tests that do not notice a mutant.
+    """Return the tests that pass on a mutant.
 
     Raises:
         MutationError: the source no longer has the function.
@@ -195,7 +195,7 @@ def _test_fails(test: str, source: Path) -> bool:
 
 
 def main() -> None:
-    """Try every mutant, or those named; exit 1 if a test did not notice one."""
+    """Try every mutant, or the named mutants; exit 1 if a test passed on any."""
     selected = [mutant for mutant in MUTANTS if not sys.argv[1:] or mutant.name in sys.argv[1:]]
     missed = 0
     for mutant in selected:
