@@ -51,9 +51,7 @@ class Mutant:
             raise MutationError(f"mutant {self.name!r}: {place}: {error}. Correct scripts/mutants.py.") from error
 
 
-_CRASHES = (
-    "modelfetch/volume/test_publish.py::test_a_crash_anywhere_leaves_a_whole_model_or_none_and_the_next_run_mends_it"
-)
+_CRASHES = "modelfetch/volume/test_publish.py::test_crash_at_any_step_leaves_a_whole_model_or_no_receipt"
 _RECEIPT_LAST = "faults/test_power_loss.py::test_the_receipt_is_published_last"
 
 MUTANTS = (
@@ -71,14 +69,14 @@ MUTANTS = (
     Mutant(
         "flush before publishing",
         "volume/publish.py",
-        "_finish",
+        "_set_modes_and_flush",
         DropCall("flush_paths"),
         ("faults/test_power_loss.py::test_every_byte_is_flushed_before_it_is_published",),
     ),
     Mutant(
         "flush before the receipt",
         "volume/publish.py",
-        "_change",
+        "_apply_changes",
         DropCall("flush_paths"),
         ("faults/test_power_loss.py::test_what_was_published_is_on_the_disk_before_its_receipt",),
     ),
@@ -86,22 +84,22 @@ MUTANTS = (
         "new receipt last",
         "volume/publish.py",
         "_move_entries",
-        MoveBefore("put", "_change"),
+        MoveBefore("put", "_apply_changes"),
         (_RECEIPT_LAST, _CRASHES),
     ),
     Mutant(
         "old receipt first",
         "volume/publish.py",
-        "_change",
-        DropCall("_withdraw"),
+        "_apply_changes",
+        DropCall("_remove_old_receipts"),
         (_RECEIPT_LAST, _CRASHES),
     ),
     Mutant(
         "lock",
         "volume/staging.py",
-        "_wait_for",
+        "_wait_for_lock",
         ReplaceBody("pass"),
-        ("modelfetch/volume/test_staging.py::test_a_second_pull_waits_for_the_first",),
+        ("modelfetch/volume/test_staging.py::test_second_pull_waits_for_the_first",),
     ),
     Mutant(
         "version of each reply",
@@ -127,19 +125,19 @@ MUTANTS = (
     Mutant(
         "version of what is resumed",
         "volume/resume_journal.py",
-        "ResumeJournal._load",
+        "ResumeJournal._load_lines",
         Decide("head", value=True),
         (
-            "modelfetch/volume/test_resume_journal.py::test_another_plan_is_forgotten",
+            "modelfetch/volume/test_resume_journal.py::test_journal_of_another_plan_is_overwritten",
             "faults/test_kills.py::test_an_object_that_changed_after_a_kill_is_fetched_from_its_start",
         ),
     ),
     Mutant(
         "vetting of names",
         "safe_paths.py",
-        "_flaw",
+        "_find_flaw",
         ReplaceBody("return ''"),
-        ("modelfetch/test_safe_paths.py::test_refuses_names_that_do_not", "faults/test_hostile.py"),
+        ("modelfetch/test_safe_paths.py::test_unsafe_names_are_refused_with_a_hint", "faults/test_hostile.py"),
     ),
     Mutant(
         "budget of bytes",
