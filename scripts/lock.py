@@ -1,8 +1,8 @@
 """Write requirements/*.txt and bench/*.txt anew from pyproject.toml; `make lock` calls this script.
 
 Fitting pins are kept; `make lock UPGRADE=1` takes the newest of everything. All files agree on every version, so the
-images hold the versions that the tests ran with; only the tools that `make bench` compares with have their own. No file
-names a package index: the index is pip's own setting.
+images hold the tested versions; only the competitors in `make bench` have their own. No file names a package index:
+the index is pip's own setting.
 """
 # ruff: noqa: INP001, S603, T201  a script: it prints, and runs what it wrote itself
 

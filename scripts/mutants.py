@@ -1,7 +1,7 @@
 """Switch off one safeguard at a time and check that the tests notice; `make mutants` calls this script.
 
 Each mutant is a copy of the source with one function changed (see mutation.py). Every test named for a mutant must
-fail: a passing test has not noticed the loss. Arguments: names of mutants, to try only some.
+fail: a passing test has not noticed the loss. Arguments: names of mutants to try; default: all.
 """
 # ruff: noqa: INP001, S603, T201  a script: it prints, and runs what it wrote itself
 

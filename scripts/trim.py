@@ -20,7 +20,7 @@ LEXERS = {"__init__.py", "_mapping.py", "python.py", "special.py"}  # tracebacks
 
 
 def trim_botocore(data: Path) -> None:
-    """Keep the data of `SERVICES`, and their endpoints in every partition, uncompressed."""
+    """Keep the data of `SERVICES` and the services' endpoints in every partition, uncompressed."""
     for directory in data.iterdir():
         if directory.is_dir() and directory.name not in SERVICES:
             shutil.rmtree(directory)

@@ -57,7 +57,7 @@ def wait_until(poll: Callable[[], T | None], description: str) -> T:
 
 
 class Namespace:
-    """A namespace, and the directory that kustomize fills it from."""
+    """A namespace, and the directory for kustomize's input."""
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
