@@ -36,7 +36,7 @@ def compile_lock(name: str, requirements: list[str], extra: list[str], directory
 
 
 def exclude_package(requirements: list[str], package: str) -> list[str]:
-    """Leave out one package: an image for one cloud has no use for the other cloud's SDK."""
+    """Leave out one package: an image for one cloud needs no SDK of the other cloud."""
     return [line for line in requirements if not line.startswith(package)]
 
 

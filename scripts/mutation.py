@@ -62,7 +62,7 @@ class Decide:
     value: bool
 
     def apply(self, function: Function) -> None:
-        """Replace the only condition by its value."""
+        """Replace the only condition by the value."""
         comparisons: list[ast.expr] = [node for node in ast.walk(function) if isinstance(node, ast.Compare)]
         conditions = [node.test for node in ast.walk(function) if isinstance(node, ast.If)]
         readers = self._select_readers(comparisons) or self._select_readers(conditions)
@@ -75,13 +75,13 @@ class Decide:
 
 @dataclass(frozen=True)
 class MoveBefore:
-    """Move the statement that calls `callee` before the statement of the same block that calls `other`."""
+    """Move the statement calling `callee` before the statement of the same block calling `other`."""
 
     callee: str
     other: str
 
     def apply(self, function: Function) -> None:
-        """Move the statement within its block."""
+        """Move the statement within the block."""
         blocks: list[list[ast.stmt]] = [
             node.body
             for node in ast.walk(function)

@@ -57,7 +57,7 @@ def drop_documentation(content: Any) -> Any:  # noqa: ANN401  any JSON value
 
 
 def write_json(path: Path, content: Any) -> None:  # noqa: ANN401  as above
-    """Write JSON in its smallest form."""
+    """Write JSON in the smallest form."""
     path.write_text(json.dumps(content, separators=(",", ":")))
 
 

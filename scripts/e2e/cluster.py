@@ -64,7 +64,7 @@ class Namespace:
         self.directory = directory.resolve()
 
     def run_kubectl(self, *args: str) -> str:
-        """Run kubectl in this namespace."""
+        """Run kubectl in the namespace and return the output."""
         return run_kubectl("-n", self.name, *args)
 
     def list_objects(self, kind: str, label: str) -> list[dict[str, Any]]:
