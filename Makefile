@@ -61,7 +61,7 @@ images: ## build both images (ENGINE=docker, podman or buildah)
 	@scripts/images init app
 
 e2e: $(READY) ## the whole story on the cluster that KUBECONFIG points at
-	@$(BIN)/python scripts/e2e
+	@$(BIN)/python -m scripts.e2e
 
 lock: $(READY) ## write requirements/*.txt anew (UPGRADE=1 takes the newest of everything)
 	@$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade)

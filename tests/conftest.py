@@ -34,7 +34,7 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of `make faults`."""
+    """Add the options of `make faults`."""
     group = parser.getgroup("modelfetch")
     group.addoption("--full", action="store_true", help="run the campaigns of tests/faults in full")
     group.addoption("--campaign-report", metavar="PATH", help="write the campaigns' tables to PATH.md and PATH.json")
@@ -89,7 +89,7 @@ def _s3_server(directory: Path) -> tuple[AbstractContextManager[str], tuple[str,
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
-    """A real S3 server: the one given, else MinIO, else moto's."""
+    """Return a real S3 server: the given endpoint, else MinIO, else moto."""
     with tempfile.TemporaryDirectory(prefix="modelfetch-s3-") as directory:
         server, keys, kind = _s3_server(Path(directory))
         with server as endpoint, closing(S3Server(endpoint, *keys, kind)) as handle:
@@ -120,7 +120,7 @@ def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[S3Server]:
-    """Moto's S3 server, which needs no Go: what `make demo` uses by default."""
+    """Run moto's S3 server, which needs no Go, the default of `make demo`."""
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="modelfetch-moto-"))
         url = stack.enter_context(servers.run_moto(Path(directory)))
@@ -129,97 +129,97 @@ def moto() -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3_bucket(s3: S3Server) -> Iterator[S3Bucket]:
-    """A fresh bucket."""
+    """Create an empty bucket on S3."""
     with s3.new_bucket() as bucket:
         yield bucket
 
 
 @pytest.fixture
 def s3_versioned(s3: S3Server) -> Iterator[S3Bucket]:
-    """A fresh bucket that keeps old versions."""
+    """Create an empty bucket on S3 with versioning."""
     with s3.new_bucket(versioned=True) as bucket:
         yield bucket
 
 
 @pytest.fixture
 def gcs_bucket(gcs: GCSServer) -> Iterator[GCSBucket]:
-    """A fresh bucket."""
+    """Create an empty bucket on GCS."""
     with gcs.new_bucket() as bucket:
         yield bucket
 
 
 @pytest.fixture
 def gcs_versioned(gcs: GCSServer) -> Iterator[GCSBucket]:
-    """A fresh bucket that keeps old versions."""
+    """Create an empty bucket on GCS with versioning."""
     with gcs.new_bucket(versioned=True) as bucket:
         yield bucket
 
 
 @pytest.fixture
 def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    """An empty directory to pull from."""
+    """Return an empty directory to pull from."""
     return ModelFolder(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.fixture(params=["s3", "gcs"])
 def store(request: pytest.FixtureRequest) -> Store:
-    """A fresh bucket; the test runs once on each kind of store."""
+    """Create an empty bucket; the test runs once on each kind of store."""
     bucket: Store = request.getfixturevalue(f"{request.param}_bucket")
     return bucket
 
 
 @pytest.fixture
 def moto_bucket(moto: S3Server) -> Iterator[S3Bucket]:
-    """A fresh bucket of moto's."""
+    """Create an empty bucket on moto."""
     with moto.new_bucket() as bucket:
         yield bucket
 
 
 @pytest.fixture(params=["moto", "gcs"])
 def flat_store(request: pytest.FixtureRequest) -> Store:
-    """A store that keeps `a` and `a/b` side by side, as the real ones do; MinIO's listings hide the latter."""
+    """Create a bucket that keeps `a` and `a/b` side by side, as real stores do; MinIO's listings hide the latter."""
     bucket: Store = request.getfixturevalue(f"{request.param}_bucket")
     return bucket
 
 
 @pytest.fixture(params=["s3", "gcs"])
 def versioned_store(request: pytest.FixtureRequest) -> Store:
-    """A fresh bucket that keeps old versions; the test runs once on each kind of store."""
+    """Create an empty bucket with versioning; the test runs once on each kind of store."""
     bucket: Store = request.getfixturevalue(f"{request.param}_versioned")
     return bucket
 
 
 @pytest.fixture
 def https_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpsServer]:
-    """A web server with a certificate that nobody trusts unless told to."""
+    """Run an HTTPS server with a certificate of an authority unknown to the system."""
     with run_https_server(tmp_path_factory.mktemp("web")) as server:
         yield server
 
 
 @pytest.fixture
 def scripted_server() -> Iterator[ScriptedServer]:
-    """A server that says whatever the test wants."""
+    """Run a server whose responses the test scripts."""
     with run_scripted_server() as server:
         yield server
 
 
 @pytest.fixture
 def fault_proxy() -> Iterator[Callable[..., FaultProxy]]:
-    """Called with a server's URL (and the server's side of TLS), it puts a fault proxy in front of it."""
+    """Return a function that puts a fault proxy before a server's URL (and its side of TLS)."""
     with ExitStack() as proxies:
         yield lambda upstream, tls=None: proxies.enter_context(closing(FaultProxy(upstream, tls)))
 
 
 @pytest.fixture
 def modelfetch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CliRunner]:
-    """The command line, run as a process in a clean environment."""
+    """Return the runner of the command line in a clean environment."""
     with closing(CliRunner(tmp_path_factory.mktemp("home"))) as cli:
         yield cli
 
 
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Called with a name and mount options, it mounts a file system of its own there; needs root."""
+    """Return a function that mounts a tmpfs below the test's directory; needs root."""
     with ExitStack() as stack:
 
         def mount(name: str, options: str = "size=64m") -> Path:
