@@ -8,15 +8,11 @@ audit hook refuses a process or a listening socket to a test without the mark, s
 
 import socket
 import sys
-import warnings
+from collections import Counter
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from xdist.remote import Producer
-    from xdist.scheduler.protocol import Scheduling
 
 SERVER_FIXTURES = frozenset(
     {
@@ -26,7 +22,6 @@ SERVER_FIXTURES = frozenset(
     }
 )
 PROCESS_FIXTURES = frozenset({"modelfetch", "launch", "tmpfs", "kubectl"})
-NOT_QUICK = ("server", "process", "container", "timing", "slow")
 SPAWN_EVENTS = frozenset(
     {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system", "pty.spawn"}
 )
@@ -64,7 +59,7 @@ class Guard:
 GUARD = Guard()
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """Install the guard, once per process: an audit hook cannot be removed."""
     sys.addaudithook(GUARD)
 
@@ -80,11 +75,20 @@ def mark_item(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests before `-m` selects among them, and put the long modules first so that no worker ends late."""
+    """Mark the tests before `-m` selects among them; in workers put the long modules first so that all end together."""
     for item in items:
         mark_item(item)
-    if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    if hasattr(config, "workerinput"):
+        weights = Counter[object]()
+        for item in items:
+            weights[item.path] += weigh_item(item)
+        items.sort(key=lambda item: (-weights[item.path], item.path))
+
+
+def weigh_item(item: pytest.Item) -> int:
+    """Return roughly how long a test takes, in hundredths of a second."""
+    marks = {mark.name for mark in item.iter_markers()}
+    return 2000 if "slow" in marks else 100 if marks & {"server", "process"} else 1
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

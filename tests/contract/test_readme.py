@@ -26,7 +26,13 @@ PAGES = [README, *(ROOT / name for name in BESIDE), *sorted(ROOT.glob("docs/*.md
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 COMMANDS: dict[str, Any] = vars(typer.main.get_command(cli.app))["commands"]
-NO_SETTINGS = ("MODELFETCH_", "MODELSERVE_", "MODELFETCH_TEST_S3_ENDPOINT", "MODELFETCH_TEST_GCS_ENDPOINT")
+NO_SETTINGS = (
+    "MODELFETCH_",
+    "MODELSERVE_",
+    "MODELFETCH_TEST_S3_ENDPOINT",
+    "MODELFETCH_TEST_GCS_ENDPOINT",
+    "MODELFETCH_TEST_SERVERS",
+)
 
 
 def blocks(page: Path, language: str) -> list[str]:
