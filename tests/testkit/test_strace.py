@@ -54,6 +54,7 @@ def test_a_signal_is_timed_to_the_end_of_the_last_thread(tmp_path: Path) -> None
     assert strace.seconds_to_exit(tmp_path / "log", "SIGINT") is None
 
 
+@pytest.mark.process
 def test_a_call_can_be_struck_at(tmp_path: Path) -> None:
     """The process dies before it, and the log tells at which one."""
     if strace.unavailable_reason():

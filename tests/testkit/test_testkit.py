@@ -86,6 +86,7 @@ def test_a_tree_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_files(tmp_path) == files
 
 
+@pytest.mark.process
 def test_a_trees_digest_is_what_a_shell_computes(tmp_path: Path) -> None:
     """`sha256sum` over the sorted paths, hashed again."""
     files = {"b/x": b"2", "a": b"1", "b-y": b"3"}
@@ -98,6 +99,7 @@ def test_a_trees_digest_is_what_a_shell_computes(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.process
 def test_servers_are_built_once_however_many_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes at once: one runs `go install`, the other waits and finds it done."""
     fake_go = tmp_path / "bin" / "go"

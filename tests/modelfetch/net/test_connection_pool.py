@@ -153,6 +153,7 @@ def get(url: str) -> bytes:
         return reply.read()
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("form", ["http://127.0.0.1:{}", "127.0.0.1:{}", "//127.0.0.1:{}/"])
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY"])
 def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, name: str, form: str) -> None:
@@ -166,6 +167,7 @@ def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, n
     assert "Proxy-Authorization" not in asked[0][1]
 
 
+@pytest.mark.server
 def test_a_proxy_gets_the_credentials_of_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the SDKs send them."""
     with serving() as (port, asked):
@@ -176,6 +178,7 @@ def test_a_proxy_gets_the_credentials_of_its_address(monkeypatch: pytest.MonkeyP
     assert (scheme, base64.b64decode(sent)) == ("Basic", b"me:p@ss")
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
 @pytest.mark.parametrize("value", ["127.0.0.1", "other,127.0.0.1", "*"])
 @pytest.mark.parametrize("user", ["", "me:p4ss@"])
@@ -258,6 +261,7 @@ def body(url: str, ca: Path, size: int) -> bytes:
 PIECES = [bytes([number]) * length for number, length in enumerate([1, 16384, 7, 40_000, 16383, 200_000, 16385, 3])]
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("size", [1000, 16 * 1024, 256 * 1024])
 @pytest.mark.parametrize("stated", [True, False])
 def test_records_of_any_length_are_put_together(tmp_path: Path, size: int, *, stated: bool) -> None:
@@ -268,6 +272,7 @@ def test_records_of_any_length_are_put_together(tmp_path: Path, size: int, *, st
         assert body(url, tmp_path / "ca.pem", size) == whole
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("size", [1000, 16 * 1024, 256 * 1024])
 def test_records_are_put_together_the_short_way_too(tmp_path: Path, size: int) -> None:
     """By what reads objects, without urllib3 and http.client."""
@@ -281,6 +286,7 @@ def test_records_are_put_together_the_short_way_too(tmp_path: Path, size: int) -
     assert came == whole
 
 
+@pytest.mark.server
 def test_a_body_over_tls_that_ends_early_is_no_whole_one(tmp_path: Path) -> None:
     """Its length was stated."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n"
