@@ -21,7 +21,8 @@ SERVER_FIXTURES = frozenset(
         *("serve", "serve_long"),  # modelserve in a thread
     }
 )
-PROCESS_FIXTURES = frozenset({"modelfetch", "launch", "tmpfs", "kubectl"})
+PROCESS_FIXTURES = frozenset({"modelfetch", "launch", "tmpfs", "kubectl", "forker", "ledger"})
+LIFTING = frozenset({"server", "process", "container"})  # marks that lift the guard
 SPAWN_EVENTS = frozenset(
     {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system", "pty.spawn"}
 )
@@ -29,10 +30,10 @@ BIND_EVENT = "socket.bind"
 
 
 class Guard:
-    """Audit hook that refuses what the mark of the running test does not cover.
+    """Audit hook that refuses processes and listening sockets to a test without a mark that allows them.
 
     Attributes:
-        marks: names of the running test's marks; None between tests, when all is allowed.
+        marks: names of the running test's marks; None between tests, when everything is allowed.
         refusals: messages of the running test's refused events, also of those that its code swallowed.
     """
 
@@ -41,16 +42,13 @@ class Guard:
         self.refusals: list[str] = []
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Refuse the event if the running test lacks the mark; called by the interpreter."""
+        """Refuse the event if the running test lacks a mark for it; the interpreter calls this."""
         if self.marks is None or (event not in SPAWN_EVENTS and event != BIND_EVENT):
             return
-        if event == BIND_EVENT:
-            if getattr(arguments[0], "family", None) == getattr(socket, "AF_UNIX", None):
-                return  # a socket file is a file
-            covered, needed = self.marks & {"server", "container"}, "server"
-        else:
-            covered, needed = self.marks & {"server", "process", "container"}, "process"
-        if not covered:
+        if event == BIND_EVENT and getattr(arguments[0], "family", None) == getattr(socket, "AF_UNIX", None):
+            return  # a socket file is a file
+        if not self.marks & LIFTING:
+            needed = "server" if event == BIND_EVENT else "process"
             message = f"{event} {arguments[:2]!r:.200} in a test without the mark `{needed}`; see CONTRIBUTING.md"
             self.refusals.append(message)
             pytest.fail(message)

@@ -18,7 +18,7 @@ from tests.faults import kill_scenes, kills, scenes
 from tests.faults.kills import Bench
 from tests.faults.scenes import Scene
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 SCENES = {scene.name: scene for scene in kill_scenes.LOCAL}
 CHOSEN = (
     "a file",
