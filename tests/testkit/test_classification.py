@@ -30,7 +30,7 @@ def test_guard_allows_a_process_to_a_marked_test() -> None:
     assert GUARD.refusals == []
 
 
-def test_fixture_that_listens_marks_the_test(liar: object) -> None:
+def test_fixture_that_listens_marks_the_test(scripted_server: object) -> None:
     """No decorator is needed."""
     assert GUARD.marks is not None
     assert "server" in GUARD.marks

@@ -14,6 +14,8 @@ from modelfetch.net.connection_pool import ConnectionPool, NetworkOptions
 from modelfetch.net.http1 import KeepAliveConnections, KeepAliveResponse, UnsupportedResponse
 from testkit.file_tree import random_bytes
 
+pytestmark = pytest.mark.server
+
 BODY = random_bytes(70_000, 3)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Said: so\r\n\r\n" % len(BODY) + BODY
 CLOSE = b"at once"
