@@ -24,6 +24,7 @@ GIVEN_S3 = os.environ.get("MODELFETCH_TEST_S3_ENDPOINT", "")
 GIVEN_GCS = os.environ.get("MODELFETCH_TEST_GCS_ENDPOINT", "")
 GIVEN_KEYS = (os.environ.get("AWS_ACCESS_KEY_ID", ""), os.environ.get("AWS_SECRET_ACCESS_KEY", ""))
 KEYS = ("rig-access-key", "rig-secret-key-0123456789")
+ABSENCES: dict[servers.Program, str] = {}  # what was found out about each program
 OF_EITHER = ("store", "versioned_store", "flat_store", "shelf")  # fixtures that choose a server as they go
 OF_THE_DEVELOPER = (
     "AWS_", "AZURE_", "CLOUDSDK_", "FORCE_COLOR", "GCE_", "GCLOUD_", "GCS_", "GOOGLE_", "KUBERNETES_",
@@ -40,27 +41,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--campaign-report", metavar="PATH", help="write the campaigns' tables to PATH.md and PATH.json")
 
 
+def explain_absence(program: servers.Program) -> str:
+    """Return why this program is not used, or "" once it is built; the answer holds for the whole run."""
+    if program not in ABSENCES:
+        ABSENCES[program] = servers.explain_absence(program)
+    return ABSENCES[program]
+
+
 def pytest_report_header() -> list[str]:
     """Say which servers the tests will use; none is started yet."""
-    s3 = GIVEN_S3 or (str(servers.MINIO) if servers.can_build() else "moto (embedded)")
-    gcs = GIVEN_GCS or (str(servers.FAKE_GCS) if servers.can_build() else "none: there is no Go")
+    usable = {each: each.path.exists() or servers.can_build() for each in (servers.MINIO, servers.FAKE_GCS)}
+    s3 = GIVEN_S3 or (str(servers.MINIO) if usable[servers.MINIO] else "moto (embedded)")
+    gcs = GIVEN_GCS or (str(servers.FAKE_GCS) if usable[servers.FAKE_GCS] else "none")
     return [f"S3: {s3}; GCS: {gcs}"]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the servers that the collected tests need, before any test's time is taken."""
-    if session.config.option.collectonly or not servers.can_build():
+    if session.config.option.collectonly:
         return
-    asked_for = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    requested = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    needed = {
+        servers.MINIO: not GIVEN_S3 and requested & {"s3", *OF_EITHER},
+        servers.FAKE_GCS: not GIVEN_GCS and requested & {"gcs", *OF_EITHER},
+        servers.TOXIPROXY: requested & {"toxiproxy"},
+    }
     try:
-        if not GIVEN_S3 and asked_for & {"s3", *OF_EITHER}:
-            servers.build_program(servers.MINIO)
-        if not GIVEN_GCS and asked_for & {"gcs", *OF_EITHER}:
-            servers.build_program(servers.FAKE_GCS)
-        if "toxiproxy" in asked_for:
-            servers.build_program(servers.TOXIPROXY)
+        for program in filter(needed.get, needed):
+            explain_absence(program)
     except servers.BuildError as error:
-        pytest.exit(f"{error}\nMODELFETCH_TEST_SERVERS=embedded does without.", returncode=3)
+        pytest.exit(str(error), returncode=3)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -69,8 +79,7 @@ def clean_environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     nowhere = str(tmp_path_factory.getbasetemp() / "nowhere")
     with pytest.MonkeyPatch.context() as environ:
         for name in list(os.environ):
-            ours = name.startswith(OF_THE_DEVELOPER) and not name.startswith("MODELFETCH_TEST_")
-            if ours or name.upper() in PROXIES:
+            if name.startswith(OF_THE_DEVELOPER) or name.upper() in PROXIES:
                 environ.delenv(name)
         for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "CLOUDSDK_CONFIG"):
             environ.setenv(name, nowhere)
@@ -82,9 +91,9 @@ def clean_environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _s3_server(directory: Path) -> tuple[AbstractContextManager[str], tuple[str, str], str]:
     if GIVEN_S3:
         return nullcontext(GIVEN_S3), GIVEN_KEYS, "given"
-    if servers.can_build():
-        return servers.run_minio(directory, *KEYS), KEYS, "minio"
-    return servers.run_moto(directory), KEYS, "moto"
+    if explain_absence(servers.MINIO):
+        return servers.run_moto(directory), KEYS, "moto"
+    return servers.run_minio(directory, *KEYS), KEYS, "minio"
 
 
 @pytest.fixture(scope="session")
@@ -99,8 +108,8 @@ def s3() -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def gcs() -> Iterator[GCSServer]:
     """A real GCS emulator: the one given, else fake-gcs-server."""
-    if not (GIVEN_GCS or servers.can_build()):
-        pytest.skip("fake-gcs-server needs Go to be built; or set MODELFETCH_TEST_GCS_ENDPOINT")
+    if not GIVEN_GCS and (absence := explain_absence(servers.FAKE_GCS)):
+        pytest.skip(f"{absence}; MODELFETCH_TEST_GCS_ENDPOINT names another GCS server")
     with tempfile.TemporaryDirectory(prefix="modelfetch-gcs-") as directory:
         server = nullcontext(GIVEN_GCS) if GIVEN_GCS else servers.run_fake_gcs(Path(directory))
         with server as endpoint:
@@ -112,8 +121,8 @@ def gcs() -> Iterator[GCSServer]:
 @pytest.fixture(scope="session")
 def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a toxiproxy's API."""
-    if not servers.can_build():
-        pytest.skip("toxiproxy needs Go to be built")
+    if absence := explain_absence(servers.TOXIPROXY):
+        pytest.skip(absence)
     with servers.run_toxiproxy(tmp_path_factory.mktemp("toxiproxy")) as api:
         yield api
 

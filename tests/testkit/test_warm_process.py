@@ -1,10 +1,14 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from testkit.cli_runner import CliRunner
 from testkit.file_tree import random_bytes
 from testkit.stores import ModelFolder
 from testkit.warm_process import start_warm_process
+
+pytestmark = pytest.mark.process
 
 
 def test_each_run_is_a_process_of_its_own(folder: ModelFolder, tmp_path: Path) -> None:
