@@ -15,7 +15,7 @@ import pytest
 from modelfetch.cli import app as cli
 
 # An interrupted command leaves its connections to the garbage collector, which warns of each.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
