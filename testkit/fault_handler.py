@@ -66,7 +66,7 @@ class FaultHandler(BaseHTTPRequestHandler):
         """Write no log line for a request."""
 
     def handle_request(self) -> None:
-        """Forward the request, or break it as its rule says."""
+        """Forward the request, or break the exchange as its rule says."""
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, parts.path, parts.query, headers)
