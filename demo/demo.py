@@ -3,7 +3,7 @@
 Argument: the store, `moto` (the default; needs nothing) or a real server, `minio` or `gcs` (built with Go once). All
 files are in a temporary directory; all started processes are stopped. Exit code 0 only if every step succeeded.
 """
-# ruff: noqa: INP001, S603, T201  a script: it prints, and runs its own commands
+# ruff: noqa: INP001, S603, T201  a script: prints, and runs its own commands
 
 import json
 import os

@@ -1,5 +1,5 @@
 """Draw docs/pictures/demo.svg, the README's picture, from the output of `make demo` in a real terminal. Needs tmux."""
-# ruff: noqa: INP001, S603  a script: it runs tmux and the demo
+# ruff: noqa: INP001, S603  a script: runs tmux and the demo
 
 import io
 import os

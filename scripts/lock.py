@@ -4,7 +4,7 @@ Fitting pins are kept; `make lock UPGRADE=1` takes the newest of everything. All
 images hold the tested versions; only the competitors in `make bench` have their own. No file names a package index:
 the index is pip's own setting.
 """
-# ruff: noqa: INP001, S603, T201  a script: it prints, and runs what it wrote itself
+# ruff: noqa: INP001, S603, T201  a script: prints, and runs its own commands
 
 import subprocess
 import sys

@@ -3,7 +3,7 @@
 Each mutant is a copy of the source with one function changed (see mutation.py). Every test named for a mutant must
 fail: a passing test has not noticed the loss. Arguments: names of mutants to try; default: all.
 """
-# ruff: noqa: INP001, S603, T201  a script: it prints, and runs what it wrote itself
+# ruff: noqa: INP001, S603, T201  a script: prints, and runs its own commands
 
 import os
 import shutil

@@ -3,7 +3,7 @@
 `python scripts/prose.py [PATH...]` reads Python files below the paths (default: src/modelfetch and src/modelserve). A
 guide for people, not a gate in CI: at least 1.5 words per function name, at most 4 fillers per 100 words.
 """
-# ruff: noqa: INP001, T201  a script: it prints
+# ruff: noqa: INP001, T201  a script: prints
 
 import ast
 import re

@@ -3,7 +3,7 @@
 botocore brings models and endpoints of some 440 services, and reads through most of them to make one client. rich
 brings Pygments, with lexers for some 500 languages. The rest answers as before: tests/container/test_trim.py compares.
 """
-# ruff: noqa: INP001, T201  a script: it prints
+# ruff: noqa: INP001, T201  a script: prints
 
 import gzip
 import json

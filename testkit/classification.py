@@ -1,9 +1,9 @@
-"""Pytest plugin: mark tests by what they need, hold them to it, and spread them over the workers.
+"""Pytest plugin: mark tests by their needs, enforce the marks, and spread tests over the workers.
 
-`server` marks a test that listens on a socket, itself or through a fixture; `process` a test that starts processes;
+`server` marks a test with a listening socket, its own or a fixture's; `process` a test that starts processes;
 `container` a test that builds or runs images. `make quick` runs the tests with none of these marks. Fixtures in
-`SERVER_FIXTURES` and `PROCESS_FIXTURES` mark the tests that request them; other tests say `pytestmark`. In every run an
-audit hook refuses a process or a listening socket to a test without the mark, so that a forgotten mark fails.
+`SERVER_FIXTURES` and `PROCESS_FIXTURES` mark the tests requesting them; other tests say `pytestmark`. In every run an
+audit hook refuses a process or a listening socket to a test without the mark: a forgotten mark fails.
 """
 
 import socket
@@ -30,7 +30,7 @@ BIND_EVENT = "socket.bind"
 
 
 class Guard:
-    """Audit hook that refuses processes and listening sockets to a test without a mark that allows them.
+    """Audit hook that refuses processes and listening sockets to tests without the mark.
 
     Attributes:
         marks: names of the running test's marks; None between tests, when everything is allowed.
@@ -63,7 +63,7 @@ def pytest_configure() -> None:
 
 
 def mark_item(item: pytest.Item) -> None:
-    """Mark a test by the fixtures that it requests, directly or through others."""
+    """Mark a test by its fixtures, requested directly or through others."""
     fixtures = set(getattr(item, "fixturenames", ()))
     if fixtures & SERVER_FIXTURES:
         item.add_marker("server")
@@ -73,7 +73,7 @@ def mark_item(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests before `-m` selects among them; in workers put the long modules first so that all end together."""
+    """Mark the tests before `-m` selects; in workers put long modules first, so all workers end together."""
     for item in items:
         mark_item(item)
     if hasattr(config, "workerinput"):
@@ -91,7 +91,7 @@ def weigh_item(item: pytest.Item) -> int:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Hold a test, and the fixtures that are set up for it, to its marks."""
+    """Hold a test and its fixtures' setup to the test's marks."""
     GUARD.refusals.clear()
     GUARD.marks = frozenset(mark.name for mark in item.iter_markers())
     try:

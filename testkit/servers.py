@@ -149,7 +149,7 @@ def run_server(command: list[str], ready: str, log: Path, env: Mapping[str, str]
     Raises:
         RuntimeError: the server stopped or was not ready in time; the message quotes its log.
     """
-    # A test run that is killed must not leave its servers behind.
+    # A killed test run must leave no servers behind.
     leash = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
     with log.open("wb") as sink:
         process = subprocess.Popen(

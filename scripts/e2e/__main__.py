@@ -4,7 +4,7 @@ The cluster is kubectl's current one (KUBECONFIG). The run works in a namespace 
 and always removes the namespace in the end. The cluster must be able to pull the images:
 IMAGE_INIT, IMAGE_APP and IMAGE_MINIO name them; the defaults are built by `scripts/images init app minio`.
 """
-# ruff: noqa: INP001, S603, T201  a script: it prints, and runs what it wrote itself
+# ruff: noqa: INP001, S603, T201  a script: prints, and runs its own commands
 
 import hashlib
 import json

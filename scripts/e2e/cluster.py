@@ -1,5 +1,5 @@
 """Access to kubectl's current cluster, and a namespace for one run."""
-# ruff: noqa: INP001, S603, S607, T201  part of a script: it prints, and runs what it wrote itself
+# ruff: noqa: INP001, S603, S607, T201  part of a script: prints, and runs its own commands
 
 import base64
 import json

@@ -4,7 +4,7 @@ Arguments: URL of the Service; a JSON list of the expected prediction, one row o
 Output: a JSON object with the number of requests, the distinct answers in order, the failures, whether the answer
 became steady, and the model's provenance.
 """
-# ruff: noqa: INP001, S310, T201  a script for one URL, and its output is what it prints
+# ruff: noqa: INP001, S310, T201  a script for one URL: prints its result
 
 import json
 import sys

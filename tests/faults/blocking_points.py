@@ -108,7 +108,7 @@ def _is_connecting(pid: int) -> bool:
 def block_on_metadata(site: BlockedPull) -> RunningCommand:
     """Response to the SDK's first request."""
     proxy = site.make_proxy(site.bucket.endpoint)
-    proxy.add_rule(times=None, mute=True)
+    proxy.add_rule(times=None, silent=True)
     running = site.start_pull(proxy.url)
     proxy.wait_for(proxy.matching_requests, WAIT_SECONDS)
     return running
@@ -125,7 +125,7 @@ def block_between_attempts(site: BlockedPull) -> RunningCommand:
 
 def block_on_headers(site: BlockedPull) -> RunningCommand:
     """Response head of the model's download."""
-    proxy = site.spoil_downloads(mute=True)
+    proxy = site.spoil_downloads(silent=True)
     running = site.start_pull(proxy.url)
     proxy.wait_for(lambda: proxy.matching_requests(**site.bucket.download_filter("m")), WAIT_SECONDS)
     return running

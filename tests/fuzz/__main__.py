@@ -16,8 +16,8 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-MAX_INPUT_BYTES = 1 << 16  # bytes of an input
-MAX_CPU_SECONDS = 30  # seconds of processor time for one
+MAX_INPUT_BYTES = 1 << 16  # bytes per input
+MAX_CPU_SECONDS = 30  # CPU seconds per input
 
 
 class _EndlessError(BaseException):

@@ -25,13 +25,13 @@ def test_guard_refuses_a_listening_socket_to_a_test_without_a_mark() -> None:
 
 @pytest.mark.process
 def test_guard_allows_a_process_to_a_marked_test() -> None:
-    """A decorator is enough."""
+    """The decorator on the test is enough."""
     assert subprocess.run(["true"], check=False).returncode == 0
     assert GUARD.refusals == []
 
 
 def test_fixture_that_listens_marks_the_test(scripted_server: object) -> None:
-    """No decorator is needed."""
+    """The test itself needs no decorator."""
     assert GUARD.marks is not None
     assert "server" in GUARD.marks
 

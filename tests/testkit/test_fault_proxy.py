@@ -111,7 +111,7 @@ def test_stall_ends_after_its_seconds(proxy: FaultProxy, pool: urllib3.PoolManag
     assert pool.request("GET", proxy.url).data == DATA
 
 
-@pytest.mark.parametrize("fault", [{"stall_after": 1000}, {"mute": True}])
+@pytest.mark.parametrize("fault", [{"stall_after": 1000}, {"silent": True}])
 def test_stalled_client_times_out(proxy: FaultProxy, fault: dict[str, object]) -> None:
     """The proxy keeps the connection and sends nothing."""
     proxy.add_rule(**fault)
@@ -222,16 +222,16 @@ def test_cut_at_is_an_offset_in_the_object(proxy: FaultProxy, pool: urllib3.Pool
 def test_length_is_wrong_or_repeated(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
     """One length is too small; a response with two different lengths is invalid."""
     proxy.add_rule(length_off=-1000)
-    proxy.add_rule(also=(("Content-Length", "5"),))
+    proxy.add_rule(extra_headers=(("Content-Length", "5"),))
 
     assert pool.request("GET", proxy.url).data == DATA[:-1000]
     with pytest.raises(urllib3.exceptions.InvalidHeader):
         pool.request("GET", proxy.url)
 
 
-def test_old_response_is_http_1_0(proxy: FaultProxy) -> None:
+def test_http10_response_has_no_length(proxy: FaultProxy) -> None:
     """The response is HTTP/1.0 without a length, closed at the end."""
-    proxy.add_rule(old=True)
+    proxy.add_rule(http10=True)
     connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=10)
     connection.request("GET", urlsplit(proxy.url).path + "?alt=media")
 

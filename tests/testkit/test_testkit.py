@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -6,11 +7,19 @@ from pathlib import Path
 import pytest
 import urllib3
 
+import testkit
 from testkit import servers
 from testkit.cli_runner import CliRunner
 from testkit.file_tree import RECEIPT_NAME, directory_digest, read_files, write_files
 from testkit.https_server import HttpsServer
 from testkit.stores import S3Server, Store, crc_base64
+
+
+def test_index_lists_every_module() -> None:
+    """The docstring of the package names each module of the test kit."""
+    modules = {path.stem for path in Path(servers.__file__).parent.glob("*.py")} - {"__init__"}
+
+    assert modules <= set(re.findall(r"`(\w+)`", testkit.__doc__ or ""))
 
 
 def test_store_returns_the_stored_object(store: Store) -> None:
@@ -115,7 +124,7 @@ def test_servers_are_built_once_for_concurrent_callers(tmp_path: Path, monkeypat
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     printed = {process.communicate(timeout=60)[0] for process in both}
 
-    assert (tmp_path / "count").read_text() == "run\n" * 3  # one for each program
+    assert (tmp_path / "count").read_text() == "run\n" * 3  # once for each program
     assert printed == {f"{servers.MINIO.path}\n{servers.FAKE_GCS.path}\n{servers.TOXIPROXY.path}\n"}
 
 

@@ -50,7 +50,7 @@ def failed(run: Run, code: int, reason: str, *said: str) -> None:
 def killed_push(modelfetch: CliRunner, store: Store, proxy: FaultProxy, here: Path, held: int) -> None:
     """Push a directory to `m/`; kill it while the store says nothing to an upload, the first being number one."""
     proxy.clear()
-    proxy.add_rule(**uploads(store), nth=held, mute=True)
+    proxy.add_rule(**uploads(store), nth=held, silent=True)
     running = modelfetch.start("push", here, store.uri("m/"), "--stall-timeout", "10m", env=store.env_at(proxy.url))
     running.wait_for(lambda: len([one for one in proxy.matching_requests(**uploads(store)) if one.rule]) == 1)
     run = running.send_signal(signal.SIGKILL)
