@@ -1,9 +1,9 @@
-"""Pytest plugin: mark tests by their needs, enforce the marks, and spread tests over the workers.
+"""Pytest plugin: test marks from fixtures, a guard that enforces the marks, and the order of tests for the workers.
 
-`server` marks a test with a listening socket, its own or a fixture's; `process` a test that starts processes;
-`container` a test that builds or runs images. `make quick` runs the tests with none of these marks. Fixtures in
-`SERVER_FIXTURES` and `PROCESS_FIXTURES` mark the tests requesting them; other tests say `pytestmark`. In every run an
-audit hook refuses a process or a listening socket to a test without the mark: a forgotten mark fails.
+`server`: listens on a socket, directly or through a fixture. `process`: starts processes. `container`: builds or runs
+images. `make quick` runs unmarked tests only. Fixtures in `SERVER_FIXTURES` and `PROCESS_FIXTURES` mark every test that
+requests a listed fixture; other tests use decorators or `pytestmark`. In every run an audit hook refuses processes and
+listening sockets to unmarked tests, so a forgotten mark fails.
 """
 
 import socket
@@ -30,11 +30,11 @@ BIND_EVENT = "socket.bind"
 
 
 class Guard:
-    """Audit hook that refuses processes and listening sockets to tests without the mark.
+    """Audit hook: refuse processes and listening sockets to an unmarked test.
 
     Attributes:
         marks: names of the running test's marks; None between tests, when everything is allowed.
-        refusals: messages of the running test's refused events, also of those that its code swallowed.
+        refusals: messages of the running test's refused events, swallowed exceptions included.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ def pytest_configure() -> None:
 
 
 def mark_item(item: pytest.Item) -> None:
-    """Mark a test by its fixtures, requested directly or through others."""
+    """Mark a test by its fixtures, direct and indirect."""
     fixtures = set(getattr(item, "fixturenames", ()))
     if fixtures & SERVER_FIXTURES:
         item.add_marker("server")
@@ -73,7 +73,7 @@ def mark_item(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests before `-m` selects; in workers put long modules first, so all workers end together."""
+    """Mark the tests before `-m` selects; in workers order modules by weight, longest first, for an even end."""
     for item in items:
         mark_item(item)
     if hasattr(config, "workerinput"):
@@ -91,7 +91,7 @@ def weigh_item(item: pytest.Item) -> int:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Hold a test and its fixtures' setup to the test's marks."""
+    """Enforce the marks of a test during setup, call and teardown."""
     GUARD.refusals.clear()
     GUARD.marks = frozenset(mark.name for mark in item.iter_markers())
     try:
@@ -102,7 +102,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test that caught the guard's refusal, or got it in another thread."""
+    """Fail a test whose code swallowed the guard's refusal or met the refusal in another thread."""
     result = yield
     if GUARD.refusals:
         pytest.fail(GUARD.refusals[0])
