@@ -352,20 +352,25 @@ class _OfflinePool(ConnectionPool):
 def read_response_heads(data: bytes) -> None:
     """Read a response to a GET: as http.client reads the same bytes, or left to urllib3."""
     pool = _OfflinePool(data)
+    response: Response | RedirectedResponse
     try:
-        response: Response | None = pool._get_once("http://h.invalid/k", {})
+        response = pool._get_once("http://h.invalid/k", {})
     except RedirectedResponse as redirect:
-        assert redirect.location == _parse_checked_head(data).headers["location"]
-        response = None
+        response = redirect
     except TransientError as error:  # the connection ended before the response did, or the head is too long
         _check_hint(error)
         end = data.find(b"\r\n\r\n") + 4
         assert end < 4 or end > _MAX_LINE or parse_head(data[:end]).length > len(data) - end
         return
-    if isinstance(response, KeepAliveResponse):
-        head = _parse_checked_head(data)
+    if not isinstance(response, KeepAliveResponse | RedirectedResponse):
+        assert pool.urllib3_requests == 1
+        return
+    assert pool.urllib3_requests == 0
+    head = _parse_checked_head(data)
+    if isinstance(response, RedirectedResponse):
+        assert response.location == head.headers["location"]
+    else:
         _check_body(response, data[data.index(b"\r\n\r\n") + 4 :], head.length)
-    assert pool.urllib3_requests == (response is not None and not isinstance(response, KeepAliveResponse))
 
 
 _MAX_LINE, _MAX_FIELDS = 65_536, 100  # limits of http.client; ours takes any number of fields
