@@ -172,14 +172,16 @@ def test_unsupported_response_is_left_to_urllib3(raw_server: RawServer, head: by
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
-def test_response_without_a_body_leaves_the_connection_for_the_next_request(server: RawServer, status: bytes) -> None:
+def test_response_without_a_body_leaves_the_connection_for_the_next_request(
+    raw_server: RawServer, status: bytes
+) -> None:
     """Responses with status 204 and 304 end with the head, whatever length is stated."""
     bodiless = b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\n"
-    with closing(connect_to(server.start([bodiless, OK]))) as connections:
+    with closing(connect_to(raw_server.start([bodiless, OK]))) as connections:
         response = connections.get("/1", {})
         assert (response.status, read_body(response)) == (int(status[:3]), b"")
         assert read_body(connections.get("/2", {})) == BODY
-    assert len(server.requests[0]) == 2
+    assert len(raw_server.requests[0]) == 2
 
 
 def test_field_values_are_read_as_latin_1_without_surrounding_whitespace() -> None:

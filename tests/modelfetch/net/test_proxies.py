@@ -56,7 +56,6 @@ def read_page(url: str) -> bytes:
 @pytest.mark.server
 @pytest.mark.parametrize("form", ["http://127.0.0.1:{}", "127.0.0.1:{}", "//127.0.0.1:{}/"])
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY"])
-@pytest.mark.server
 def test_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, name: str, form: str) -> None:
     """A proxy without a scheme is used too, as in the SDKs."""
     with run_proxy() as (port, received):
@@ -91,7 +90,6 @@ def test_find_proxy_returns_url_and_headers(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
 @pytest.mark.parametrize("value", ["127.0.0.1", "other,127.0.0.1", "*"])
 @pytest.mark.parametrize("user", ["", "me:p4ss@"])
-@pytest.mark.server
 def test_host_in_no_proxy_is_reached_directly(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, user: str
 ) -> None:

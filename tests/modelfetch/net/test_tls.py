@@ -94,7 +94,6 @@ def test_certifi_is_used_when_the_system_has_no_certificates(monkeypatch: pytest
 @pytest.mark.server
 @pytest.mark.parametrize("size", [1000, 16 * 1024, 256 * 1024])
 @pytest.mark.parametrize("has_length", [True, False])
-@pytest.mark.server
 def test_urllib3_reads_records_of_any_length(tmp_path: Path, ssl_object: str, size: int, *, has_length: bool) -> None:
     """A body without a stated length ends with the connection, even if TLS is not closed properly."""
     head = HEAD if has_length else b"HTTP/1.1 200 OK\r\n\r\n"
@@ -104,7 +103,6 @@ def test_urllib3_reads_records_of_any_length(tmp_path: Path, ssl_object: str, si
 
 @pytest.mark.server
 @pytest.mark.parametrize("size", [1000, 16 * 1024, 256 * 1024])
-@pytest.mark.server
 def test_keep_alive_connection_reads_records_of_any_length(tmp_path: Path, ssl_object: str, size: int) -> None:
     """Objects are read without urllib3 and http.client, with bulk reads and without."""
     ca, received, buffer = tmp_path / "ca.pem", b"", memoryview(bytearray(size))
