@@ -47,6 +47,30 @@ def _page_list(page: object) -> list[bytes]:
     return [page]
 
 
+def _make_responses() -> list[bytes]:
+    heads = (
+        'HTTP/1.1 200 OK|Content-Length: 5|ETag: "x"|Server: MinIO|X-Empty:',
+        "HTTP/1.0 200 OK|Content-Length: 5",
+        "HTTP/1.1 206 Partial Content|Content-Range: bytes 0-4/9|Content-Length: 5|Connection: close",
+        "HTTP/1.1 200 OK|X-Folded: a| b|Content-Length: 5",
+        "HTTP/1.1 200 OK|X-Zero: a\0b|Content-Length: 5",
+        "HTTP/1.1 200 OK|X-Latin: \xe4\x85\t\xa0 |Content-Length: 5",
+        "HTTP/1.1 200 OK|Content-Length: 5|Content-Length: 5",
+        "HTTP/1.1 200 OK|Content-Length: 5|Transfer-Encoding: chunked",
+        "HTTP/1.1 200 OK|Transfer-Encoding: chunked",
+        "HTTP/1.1 200 OK|X-Goog-Hash: crc32c=a|x-goog-hash:md5=b|Content-Length: 005",
+        "HTTP/1.1 204 No Content|Content-Length: 5",
+        "HTTP/1.1 304 Not Modified|Content-Length: 5",
+        "HTTP/1.1 307 Elsewhere|Location: /o|Content-Length: 0",
+        "HTTP/1.1 404 Not Found|Content-Length: 5",
+        "HTTP/1.1 100 Continue||HTTP/1.1 200 OK|Content-Length: 5",
+        "HTTP/1.1 101 Switching|Connection: upgrade|Upgrade: h2c",
+        "|HTTP/1.1 200 OK|Content-Length: 5",
+    )
+    responses = [(head + "||hello").replace("|", "\r\n").encode("latin-1") for head in heads]
+    return [*responses, responses[0].replace(b"\r\n", b"\n"), responses[0].replace(b"\r\nS", b"\nS")]
+
+
 def _make_seeds() -> dict[str, list[bytes]]:
     more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
     pushed = Manifest(_FILES[:2])
@@ -106,6 +130,7 @@ def _make_seeds() -> dict[str, list[bytes]]:
                 {"items": [{"name": "p/a", "size": "1", "crc32c": "mnG7TA==", "contentEncoding": "gzip"}]}
             ).encode(),
         ],
+        "read-response-heads": _make_responses(),
         "write-failure-reports": [
             "The key 'a' has a '..' segment.|Leave it out.|s3://b/k?X-Amz-Signature=abc \u202e\x9b".encode()
         ],

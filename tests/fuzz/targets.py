@@ -9,15 +9,18 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
+from http.client import HTTPResponse, IncompleteRead
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import urllib3
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
+from urllib3.connection import HTTPConnection
 
 from modelfetch import plan, safe_paths
 from modelfetch.archive.decompress import PIECE_BYTES, decompress_stream, load_codec
@@ -33,7 +36,8 @@ from modelfetch.errors import (
     UsageError,
     WrongBytesError,
 )
-from modelfetch.net.connection_pool import ConnectionPool, NetworkOptions
+from modelfetch.net.connection_pool import ConnectionPool, NetworkOptions, Response
+from modelfetch.net.http1 import KeepAliveResponse, RedirectedResponse, ResponseHead, parse_head
 from modelfetch.provenance import manifest
 from modelfetch.sources import Listing, RemoteObject, SourceOptions, open_source, parse_uri
 from modelfetch.sources.base import SignedRequest, parse_number, parse_retry_after
@@ -271,7 +275,7 @@ class _FixedResponsePool(ConnectionPool):
         super().__init__(NetworkOptions())
         self.data = b""
 
-    def open(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def request(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         return urllib3.HTTPResponse(io.BytesIO(self.data), preload_content=False)
 
 
@@ -306,6 +310,106 @@ def _check_listing(find: Callable[[], Listing]) -> None:
     str(wanted.resume_key)
 
 
+class _ReceivingSocket:
+    """Socket that receives `data` in pieces of `step` bytes, and then the end of the connection."""
+
+    def __init__(self, data: bytes, step: int) -> None:
+        self._data, self._step = io.BytesIO(data), step
+
+    def sendall(self, _: bytes) -> None:
+        """Drop the request."""
+
+    def recv(self, size: int) -> bytes:
+        return self._data.read(min(size, self._step))
+
+    def recv_into(self, buffer: memoryview) -> int:
+        return self._data.readinto(buffer[: self._step])
+
+    def makefile(self, _: str) -> io.BytesIO:
+        return self._data
+
+
+class _OfflinePool(ConnectionPool):
+    """Pool whose connections receive `data`, and whose requests through urllib3 are counted."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(NetworkOptions())
+        self.urllib3_requests = 0
+        self._data = data
+
+    def _request_urllib3(
+        self, method: str, url: str, headers: Mapping[str, str], *, redirect: bool
+    ) -> urllib3.BaseHTTPResponse:
+        self.urllib3_requests += 1
+        return urllib3.HTTPResponse(io.BytesIO(), preload_content=False)
+
+    def _connect_to(self, _: str) -> HTTPConnection:
+        step = (1, 100, 100_000)[len(self._data) % 3]
+        connection = SimpleNamespace(sock=_ReceivingSocket(self._data, step), is_connected=False, close=lambda: None)
+        return cast("HTTPConnection", connection)
+
+
+def read_response_heads(data: bytes) -> None:
+    """Read a response to a GET: as http.client reads the same bytes, or left to urllib3."""
+    pool = _OfflinePool(data)
+    response: Response | RedirectedResponse
+    try:
+        response = pool._get_once("http://h.invalid/k", {})
+    except RedirectedResponse as redirect:
+        response = redirect
+    except TransientError as error:  # the connection ended before the response did, or the head is too long
+        _check_hint(error)
+        end = data.find(b"\r\n\r\n") + 4
+        assert end < 4 or end > _MAX_LINE or parse_head(data[:end]).length > len(data) - end
+        return
+    if not isinstance(response, KeepAliveResponse | RedirectedResponse):
+        assert pool.urllib3_requests == 1
+        return
+    assert pool.urllib3_requests == 0
+    head = _parse_checked_head(data)
+    if isinstance(response, RedirectedResponse):
+        assert response.location == head.headers["location"]
+    else:
+        _check_body(response, data[data.index(b"\r\n\r\n") + 4 :], head.length)
+
+
+_MAX_LINE, _MAX_FIELDS = 65_536, 100  # limits of http.client; ours takes any number of fields
+
+
+def _parse_checked_head(data: bytes) -> ResponseHead:
+    """Return the head as we parse it; http.client finds the same status, headers, length and use of the connection."""
+    end = data.index(b"\r\n\r\n") + 4
+    head = parse_head(data[:end])
+    if end > _MAX_LINE or data.count(b"\r\n", 0, end) > _MAX_FIELDS:
+        return head
+    reference = HTTPResponse(cast("Any", _ReceivingSocket(data, len(data))), method="GET")
+    reference.begin()
+    headers: dict[str, str] = {}
+    for name, value in reference.headers.items():
+        key, text = name.lower(), value.strip(" \t")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    assert (head.status, head.headers) == (reference.status, headers)
+    assert not re.search(r"[\0-\x08\x0a-\x1f\x7f]", "".join(headers.values()))
+    assert not (head.keeps_alive and reference.will_close)
+    if head.status < 400:
+        assert not reference.chunked
+        assert head.length == reference.length
+    return head
+
+
+def _check_body(response: KeepAliveResponse, received: bytes, length: int) -> None:
+    """Check that the body is what was received, to the stated length, or too short."""
+    body, buffer = b"", memoryview(bytearray(1000))
+    try:
+        while count := response.readinto(buffer):
+            body += buffer[:count]
+    except IncompleteRead:
+        assert len(received) < length
+    else:
+        assert len(body) == length
+    assert body == received[:length]
+
+
 def write_failure_reports(data: bytes) -> None:
     """Write a failure's report: one short line of JSON without invisible characters."""
     words = _decode_text(data).split("|", 2)
@@ -334,6 +438,6 @@ TARGETS: dict[str, Target] = {
             read_journals,
             load_settings,
         ),
-        *(list_s3_pages, list_gcs_pages, write_failure_reports),
+        *(list_s3_pages, list_gcs_pages, read_response_heads, write_failure_reports),
     )
 }

@@ -93,7 +93,7 @@ class Response(Protocol):
 
 
 class _Urllib3Response:
-    """Response that urllib3 reads."""
+    """Response whose body urllib3 reads."""
 
     def __init__(self, response: urllib3.BaseHTTPResponse, url: str, request_headers: Mapping[str, str]) -> None:
         self.url = url

@@ -8,7 +8,7 @@ from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 import pytest
 from urllib3.connection import HTTPConnection
 
-from modelfetch.net.http1 import KeepAliveConnections, KeepAliveResponse, UnsupportedResponse
+from modelfetch.net.http1 import KeepAliveConnections, KeepAliveResponse, UnsupportedResponse, parse_head
 from testkit.file_tree import random_bytes
 from testkit.raw_server import CLOSE, RawServer
 
@@ -71,6 +71,7 @@ def test_connection_in_doubt_is_not_used_again(raw_server: RawServer, first: byt
     """Bytes left on the connection would pass for the next response."""
     with closing(connect_to(raw_server.start([first], [OK]))) as connections:
         read_body(connections.get("/1", {}))
+        assert connections.send_ahead("/ahead", {}) is None
         assert read_body(connections.get("/2", {})) == BODY
     assert [len(requests) for requests in raw_server.requests] == [1, 1]
 
@@ -151,12 +152,43 @@ def test_server_without_a_response_is_an_error(raw_server: RawServer) -> None:
         b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK,
         b"HTTP/2 200\r\nContent-Length: 5\r\n\r\n12345",
         b"ICY 200 OK\r\n\r\n",
+        b"HTTP/1.1 600 OK\r\nContent-Length: 5\r\n\r\n12345",
+        b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n12345",
+        b"HTTP/1.1 200 OK\nContent-Length: 5\n\n12345",
+        b"HTTP/1.1 200 OK\r\nX-Tab: a\r\n\tb\r\nContent-Length: 5\r\n\r\n12345",
+        b"HTTP/1.1 200 OK\r\nX-Control: a\0b\r\nContent-Length: 5\r\n\r\n12345",
+        b"HTTP/1.1 200 OK\r\nX-Control: a\x1bb\r\nContent-Length: 5\r\n\r\n12345",
+        b"HTTP/1.1 200 OK\r\nX-Control: a\x7fb\r\nContent-Length: 5\r\n\r\n12345",
+        b"HTTP/1.1 200 OK\r\nX-Control: a\rb\r\nContent-Length: 5\r\n\r\n12345",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"1" * 20 + b"\r\n\r\n12345",
+        b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
 def test_unsupported_response_is_left_to_urllib3(raw_server: RawServer, head: bytes) -> None:
     """Another framing, a redirect, an ambiguous head, or no HTTP at all."""
     with closing(connect_to(raw_server.start([head]))) as connections, pytest.raises(UnsupportedResponse):
         connections.get("/", {})
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_response_without_a_body_leaves_the_connection_for_the_next_request(
+    raw_server: RawServer, status: bytes
+) -> None:
+    """Responses with status 204 and 304 end with the head, whatever length is stated."""
+    bodiless = b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\n"
+    with closing(connect_to(raw_server.start([bodiless, OK]))) as connections:
+        response = connections.get("/1", {})
+        assert (response.status, read_body(response)) == (int(status[:3]), b"")
+        assert read_body(connections.get("/2", {})) == BODY
+    assert len(raw_server.requests[0]) == 2
+
+
+def test_field_values_are_read_as_latin_1_without_surrounding_whitespace() -> None:
+    """Empty values and tabs are kept, and values of fields that are only similar in name are not joined."""
+    head = parse_head(b"HTTP/1.1 200 OK\r\nContent-Length: 005\r\nX-A:\r\nX-B: \t a\tb\xe4\x85 \t\r\nX-Ab: c\r\n\r\n")
+
+    assert head == (200, {"content-length": "005", "x-a": "", "x-b": "a\tb\xe4\x85", "x-ab": "c"}, 5, True)
 
 
 @pytest.mark.parametrize(
