@@ -302,7 +302,7 @@ CASES = [
         message_words=("directory where",),
     ),
     DiskCase(
-        "a stranger's file where a file must go",
+        "a foreign file where a file must go",
         partial(put_conflict, "file"),
         scenarios=("new file",),
         message_words=("in the way",),

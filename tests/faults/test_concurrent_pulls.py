@@ -112,16 +112,16 @@ def test_six_files_come_into_one_directory(
         report_runs(ledger, "six pulls into one directory", runs, wrong)
 
 
-@pytest.mark.parametrize("stranger", [False, True], ids=["exchanged", "entry by entry"])
+@pytest.mark.parametrize("foreign", [False, True], ids=["exchanged", "entry by entry"])
 def test_two_models_meet_at_one_destination(
-    pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool, stranger: bool
+    pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool, foreign: bool
 ) -> None:
     """Two pulls to the same destination run in turn; the last model remains, whole, and the other is removed."""
-    if stranger and not full:
+    if foreign and not full:
         pytest.skip("with --full")
     for number in repeat(full=full):
         dest = tmp_path / str(number)
-        mine = {"mine.txt": b"mine"} if stranger else {}
+        mine = {"mine.txt": b"mine"} if foreign else {}
         write_files(dest, mine)
         runs = pull_together([("a/", str(dest)), ("b/", str(dest))])
 
