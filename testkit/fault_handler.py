@@ -66,7 +66,7 @@ class FaultHandler(BaseHTTPRequestHandler):
         """Write no log line for a request."""
 
     def handle_request(self) -> None:
-        """Break the request by its rule, or forward it."""
+        """Forward the request, or break it as its rule says."""
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, parts.path, parts.query, headers)

@@ -11,6 +11,8 @@ from bench.cases import Case
 from bench.data import StoredObject
 from bench.server import Server
 
+pytestmark = pytest.mark.process
+
 DATA = b"model" * 1000
 COPY = "sh -c 'cp {source} {dest}/model.bin'"
 CASE = Case("copy", "a copy", "model.bin", {"cp": COPY, "cp, then": COPY}, ())

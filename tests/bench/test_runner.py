@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 RUNNER = Path(__file__).parents[2] / "bench/runner.py"
 MIB = 1024**2
 

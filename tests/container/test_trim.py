@@ -13,6 +13,8 @@ import botocore
 import pytest
 import rich
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 BOTOCORE = Path(botocore.__file__).parent
 PACKAGES = Path(rich.__file__).parents[1]

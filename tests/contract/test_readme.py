@@ -26,7 +26,13 @@ PAGES = [README, *(ROOT / name for name in OTHER_PAGES), *sorted(ROOT.glob("docs
 FENCED_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE_CODE = re.compile(r"`([^`\n]+)`")
 COMMANDS: dict[str, Any] = vars(typer.main.get_command(cli.app))["commands"]
-NO_SETTINGS = ("MODELFETCH_", "MODELSERVE_", "MODELFETCH_TEST_S3_ENDPOINT", "MODELFETCH_TEST_GCS_ENDPOINT")
+NO_SETTINGS = (
+    "MODELFETCH_",
+    "MODELSERVE_",
+    "MODELFETCH_TEST_S3_ENDPOINT",
+    "MODELFETCH_TEST_GCS_ENDPOINT",
+    "MODELFETCH_TEST_SERVERS",
+)
 
 
 def fenced_blocks(page: Path, language: str) -> list[str]:

@@ -1,6 +1,8 @@
 """Ledger of the campaigns, and the table at the end of a test run."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,22 @@ def ledger(request: pytest.FixtureRequest) -> campaign_report.Ledger:
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether to run a campaign in full (`make faults`), not in the short form of `make test`."""
     return bool(request.config.option.full)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send a worker's rows to the process that prints the table."""
+    if hasattr(session.config, "workeroutput"):
+        campaigns = session.config.stash[LEDGER].campaigns
+        sent = {name: [dataclasses.asdict(row) for row in rows.values()] for name, rows in campaigns.items()}
+        session.config.workeroutput["campaigns"] = sent
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add the rows of a worker of pytest-xdist to the ledger."""
+    for name, rows in getattr(node, "workeroutput", {}).get("campaigns", {}).items():
+        for row in rows:
+            node.config.stash[LEDGER].add(name, campaign_report.Row(**row))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -18,7 +18,7 @@ from tests.faults import kill_scenarios, kill_trial, scenarios
 from tests.faults.kill_trial import KillSetup
 from tests.faults.scenarios import Scenario
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 SCENARIOS = {scenario.name: scenario for scenario in kill_scenarios.LOCAL}
 CHOSEN_SCENARIOS = (
     "a file",

@@ -22,7 +22,7 @@ from tests.faults.campaign_report import Ledger, Row
 CATCHABLE = (signal.SIGTERM, signal.SIGINT)
 ROUNDS = 3  # in the full form
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.timeout(900)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -404,6 +404,7 @@ def test_a_termination_log_is_not_made_where_there_is_none(modelfetch: CliRunner
     assert not Path("/dev/termination-log").exists()
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(("signum", "code", "kind"), [(signal.SIGTERM, 143, "s3"), (signal.SIGINT, 130, "gcs")])
 def test_a_signal_ends_it_and_leaves_nothing_half_published(
     modelfetch: CliRunner,
@@ -428,6 +429,7 @@ def test_a_signal_ends_it_and_leaves_nothing_half_published(
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.timing
 def test_sigterm_ends_it_as_process_1(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:

@@ -12,6 +12,8 @@ from modelfetch.net.http1 import KeepAliveConnections, KeepAliveResponse, Unsupp
 from testkit.file_tree import random_bytes
 from testkit.raw_server import CLOSE, RawServer
 
+pytestmark = pytest.mark.server
+
 BODY = random_bytes(70_000, 3)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Note: yes\r\n\r\n" % len(BODY) + BODY
 
