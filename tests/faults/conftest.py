@@ -41,7 +41,7 @@ def pytest_testnodedown(node: Any) -> None:
     """Add the rows of a worker of pytest-xdist to the ledger."""
     for name, rows in getattr(node, "workeroutput", {}).get("campaigns", {}).items():
         for row in rows:
-            node.config.stash[LEDGER].add(name, campaign_report.Row(**row))
+            node.config.stash[LEDGER].add_row(name, campaign_report.Row(**row))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
