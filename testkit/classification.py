@@ -16,7 +16,7 @@ import pytest
 
 SERVER_FIXTURES = frozenset(
     {
-        *("s3", "gcs", "moto", "toxiproxy", "https_server", "scripted_server", "fault_proxy"),
+        *("s3", "gcs", "moto", "toxiproxy", "https_server", "scripted_server", "raw_server", "fault_proxy"),
         *("store", "flat_store", "versioned_store"),  # they choose a bucket as they go
         *("serve", "serve_long"),  # modelserve in a thread
     }

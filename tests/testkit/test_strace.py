@@ -54,6 +54,7 @@ def test_signal_is_timed_to_the_exit_of_the_last_thread(tmp_path: Path) -> None:
     assert strace.seconds_to_exit(tmp_path / "log", "SIGINT") is None
 
 
+@pytest.mark.process
 def test_injected_signal_kills_before_the_call(tmp_path: Path) -> None:
     """The process is killed before the chosen call, and the log shows which call."""
     if strace.unavailable_reason():

@@ -84,6 +84,7 @@ def test_tree_is_read_as_written(tmp_path: Path) -> None:
     assert read_files(tmp_path) == files
 
 
+@pytest.mark.process
 def test_tree_digest_equals_the_shells(tmp_path: Path) -> None:
     """The digest equals `sha256sum` over the sorted paths, hashed again."""
     files = {"b/x": b"2", "a": b"1", "b-y": b"3"}
@@ -96,6 +97,7 @@ def test_tree_digest_equals_the_shells(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.process
 def test_servers_are_built_once_for_concurrent_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two processes, one runs `go install` and the other waits for the result."""
     fake_go = tmp_path / "bin" / "go"
