@@ -109,8 +109,8 @@ def test_every_flag_that_is_named_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_variable_that_is_named_exists(page: Path) -> None:
     """Every `MODELFETCH_*` or `MODELSERVE_*` in a page is read by either package."""
-    ours = {name for field in Settings.model_fields for name in list_variables(field)}
-    known = ours | set(map(app_settings.get_variable, app_settings.Settings.model_fields)) | set(NO_SETTINGS)
+    fetch_names = {name for field in Settings.model_fields for name in list_variables(field)}
+    known = fetch_names | set(map(app_settings.get_variable, app_settings.Settings.model_fields)) | set(NO_SETTINGS)
 
     assert set(re.findall(r"MODEL(?:FETCH|SERVE)_[A-Z0-9_]*", page.read_text(encoding="utf-8"))) - known == set()
 
@@ -147,14 +147,14 @@ def test_the_house_is_drawn_as_it_stands() -> None:
     """The architecture page has every room of both packages, and no other."""
     rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "docs/architecture.md").read_text(encoding="utf-8"), re.MULTILINE)
     drawn = {name.strip("/") for row in rows for name in INLINE_CODE.findall(row)}
-    there = {
+    rooms = {
         path.name
         for package in ("modelfetch", "modelserve")
         for path in (ROOT / "src" / package).iterdir()
         if path.suffix == ".py" or (path / "__init__.py").exists()
     }
 
-    assert drawn == there - {"__init__.py", "__main__.py"}
+    assert drawn == rooms - {"__init__.py", "__main__.py"}
 
 
 def test_the_manifests_that_are_shown_are_those_of_k8s() -> None:

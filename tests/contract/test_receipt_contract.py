@@ -81,49 +81,51 @@ def test_a_receipt_has_the_fields_that_the_readme_shows(kind: str, pulled: Calla
 @pytest.mark.parametrize("kind", KINDS)
 def test_modelserve_loads_what_modelfetch_published(kind: str, pulled: Callable[[str], Pulled]) -> None:
     """The app finds the receipt, checks the file, and reports the model's source."""
-    there = pulled(kind)
+    published = pulled(kind)
 
-    model = load_model(ModelSource(there.path, require_receipt=True))
+    model = load_model(ModelSource(published.path, require_receipt=True))
 
-    assert model.file == there.file
+    assert model.file == published.file
     assert model.receipt is not None
-    assert model.receipt.path == there.receipt
+    assert model.receipt.path == published.receipt
     facts = (model.digest, model.version, model.source, model.receipt.tool)
-    assert facts == tuple(there.content[key] for key in ("digest", "version", "source", "tool"))
-    assert model.receipt.finished == datetime.fromisoformat(there.content["finished"])
+    assert facts == tuple(published.content[key] for key in ("digest", "version", "source", "tool"))
+    assert model.receipt.finished == datetime.fromisoformat(published.content["finished"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_modelserve_refuses_what_was_changed_after_it_was_published(kind: str, pulled: Callable[[str], Pulled]) -> None:
     """A flipped bit, with size and time unchanged, is refused by the app."""
-    there = pulled(kind)
-    data = bytearray(there.file.read_bytes())
+    published = pulled(kind)
+    data = bytearray(published.file.read_bytes())
     data[len(data) // 2] ^= 1
-    there.file.write_bytes(data)
+    published.file.write_bytes(data)
 
     with pytest.raises(WrongBytesError, match="sha256"):
-        load_model(ModelSource(there.path))
+        load_model(ModelSource(published.path))
 
 
 @pytest.mark.parametrize("kind", ["directory", "archive"])
 def test_a_directorys_digest_is_what_a_shell_says(kind: str, pulled: Callable[[str], Pulled]) -> None:
     """The digest equals sha256 over the sorted lines of `sha256sum`: checkable without modelfetch."""
-    there = pulled(kind)
+    published = pulled(kind)
     script = "find . -type f ! -name '.modelfetch*' -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum"
 
-    said = subprocess.run(["bash", "-c", script], cwd=there.path, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        ["bash", "-c", script], cwd=published.path, capture_output=True, text=True, check=True
+    ).stdout
 
-    assert there.content["digest"] == f"sha256:{said.split()[0]}"
-    assert sorted(f["path"] for f in there.content["files"]) == ["model.joblib", "more/a b.txt"]
+    assert published.content["digest"] == f"sha256:{output.split()[0]}"
+    assert sorted(f["path"] for f in published.content["files"]) == ["model.joblib", "more/a b.txt"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_published_files_bear_the_receipts_time(kind: str, pulled: Callable[[str], Pulled]) -> None:
     """The mtime of each file is `finished`, to the second: untouched files are known without reading."""
-    there = pulled(kind)
-    finished = int(datetime.fromisoformat(there.content["finished"]).timestamp())
+    published = pulled(kind)
+    finished = int(datetime.fromisoformat(published.content["finished"]).timestamp())
 
-    times = {(there.receipt.parent / f["path"]).stat().st_mtime_ns for f in there.content["files"]}
+    times = {(published.receipt.parent / f["path"]).stat().st_mtime_ns for f in published.content["files"]}
 
     assert times == {finished * 1_000_000_000}
 
@@ -135,18 +137,18 @@ def test_both_packages_mean_the_same_receipt() -> None:
 
 def test_both_packages_ignore_what_they_do_not_know(pulled: Callable[[str], Pulled]) -> None:
     """Unknown fields of a later version are ignored."""
-    there = pulled("file")
-    there.receipt.write_text(json.dumps({**there.content, "signature": {"by": "somebody"}}), encoding="utf-8")
+    published = pulled("file")
+    published.receipt.write_text(json.dumps({**published.content, "signature": {"by": "somebody"}}), encoding="utf-8")
 
-    said = (written.read_receipt(there.receipt).digest, read.read_receipt(there.receipt).digest)
-    assert said == (there.content["digest"], there.content["digest"])
+    digests = (written.read_receipt(published.receipt).digest, read.read_receipt(published.receipt).digest)
+    assert digests == (published.content["digest"], published.content["digest"])
 
 
 def test_both_packages_refuse_another_schema(pulled: Callable[[str], Pulled]) -> None:
     """Another schema number is refused: the meaning of its fields is unknown."""
-    there = pulled("file")
-    there.receipt.write_text(json.dumps({**there.content, "schema": 2}), encoding="utf-8")
+    published = pulled("file")
+    published.receipt.write_text(json.dumps({**published.content, "schema": 2}), encoding="utf-8")
 
     for read_receipt in (written.read_receipt, read.read_receipt):
         with pytest.raises(Exception, match=r"schema .*2"):
-            read_receipt(there.receipt)
+            read_receipt(published.receipt)

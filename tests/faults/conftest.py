@@ -41,16 +41,16 @@ def pytest_testnodedown(node: Any) -> None:
     """Add the rows of a worker of pytest-xdist to the ledger."""
     for name, rows in getattr(node, "workeroutput", {}).get("campaigns", {}).items():
         for row in rows:
-            node.config.stash[LEDGER].add(name, campaign_report.Row(**row))
+            node.config.stash[LEDGER].add_row(name, campaign_report.Row(**row))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table, and save a copy to the path in `--campaign-report`."""
     config = terminalreporter.config
-    noted = config.stash[LEDGER]
-    if not noted.campaigns:
+    ledger = config.stash[LEDGER]
+    if not ledger.campaigns:
         return
     terminalreporter.section("campaigns")
-    terminalreporter.write_line(campaign_report.render_tables(noted))
+    terminalreporter.write_line(campaign_report.render_tables(ledger))
     if config.option.campaign_report:
-        campaign_report.save_tables(noted, Path(config.option.campaign_report))
+        campaign_report.save_tables(ledger, Path(config.option.campaign_report))

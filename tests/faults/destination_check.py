@@ -42,7 +42,7 @@ def check_destination(prepared: PreparedScenario, volume: Path) -> tuple[str, li
         path for path, entry in present.items() if path.endswith(RECEIPT_NAME) and entry.startswith("file")
     ]
     flaws = [flaw for path in receipt_paths for flaw in _check_receipt(volume / path)]
-    flaws += [f"a stranger's {path} was touched" for path in scenario.foreign_files if path not in present]
+    flaws += [f"the foreign file {path} was touched" for path in scenario.foreign_files if path not in present]
     if f"m/{RECEIPT_NAME}" not in receipt_paths and f"m{RECEIPT_NAME}" not in receipt_paths:
         return "none", flaws + _check_without_receipt(prepared, present)
     without_receipts = {path: entry for path, entry in present.items() if not path.endswith(RECEIPT_NAME)}

@@ -124,7 +124,7 @@ def point_below_file(trial: TrialVolume) -> None:
     (trial.directory / "file").write_bytes(b"theirs")
     trial.path.mkdir()
     trial.destination = str(trial.directory / "file" / "m")
-    trial.heal = partial(setattr, trial, "dest", "")
+    trial.heal = partial(setattr, trial, "destination", "")
 
 
 def make_lost_and_found(trial: TrialVolume) -> None:
@@ -168,7 +168,7 @@ def point_to_symlink_loop(trial: TrialVolume) -> None:
     trial.path.mkdir()
     (trial.directory / "link").symlink_to("link")
     trial.destination = str(trial.directory / "link" / "m")
-    trial.heal = partial(setattr, trial, "dest", "")
+    trial.heal = partial(setattr, trial, "destination", "")
 
 
 def mount_destination(trial: TrialVolume) -> None:
@@ -251,7 +251,7 @@ def make_path_too_long(length: int, trial: TrialVolume) -> None:
     while len(path) < length - len(LONG_NAME):
         path += f"/{LONG_NAME}"
     trial.destination = path + "/" + "m" * (length - len(path) - 1)
-    trial.heal = partial(setattr, trial, "dest", "")
+    trial.heal = partial(setattr, trial, "destination", "")
 
 
 def _successful_case(
@@ -302,7 +302,7 @@ CASES = [
         message_words=("directory where",),
     ),
     DiskCase(
-        "a stranger's file where a file must go",
+        "a foreign file where a file must go",
         partial(put_conflict, "file"),
         scenarios=("new file",),
         message_words=("in the way",),

@@ -212,6 +212,6 @@ def _describe_difference(found: Files, expected: Files) -> str:
 
 def _find_staged_leftovers(directory: Path) -> list[str]:
     """Return a flaw if staging areas hold files; an empty lock may stay."""
-    staged = [path for path in directory.rglob("*") if STAGING_NAME in path.parts and path.is_file()]
-    leftovers = [path for path in staged if path.suffix != ".lock" or path.stat().st_size]
+    staged_files = [path for path in directory.rglob("*") if STAGING_NAME in path.parts and path.is_file()]
+    leftovers = [path for path in staged_files if path.suffix != ".lock" or path.stat().st_size]
     return [f"left in the staging area: {leftovers[:3]}"] if leftovers else []

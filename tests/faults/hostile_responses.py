@@ -120,8 +120,8 @@ def _bomb_cases() -> Iterator[HostileCase]:
     swelling = ServerResponse(200, (*JSON, ("Content-Encoding", "gzip")), packed)
     yield HostileCase(fault, "gzip", "gs", answer_always(swelling), (69,), full_form_only=True)
 
-    def body(asked: ServerRequest) -> ServerResponse:
-        return ServerResponse(405) if asked.method == "HEAD" else ServerResponse(200, (), endless(b""))
+    def body(request: ServerRequest) -> ServerResponse:
+        return ServerResponse(405) if request.method == "HEAD" else ServerResponse(200, (), endless(b""))
 
     for source in ("m", "m.tar"):
         yield HostileCase(
@@ -132,12 +132,14 @@ def _bomb_cases() -> Iterator[HostileCase]:
 def _header_cases() -> Iterator[HostileCase]:
     for scheme, source in (("s3", "p/"), ("gs", "p/"), ("http", "m")):
         for name, headers in (("10,000", MANY_HEADERS), ("1 MB", LONG_HEADER)):
-            told = answer_always(ServerResponse(200, headers, b"x"))
-            yield HostileCase("headers without bounds", name, scheme, told, (75,), source=source, full_form_only=True)
+            responders = answer_always(ServerResponse(200, headers, b"x"))
+            yield HostileCase(
+                "headers without bounds", name, scheme, responders, (75,), source=source, full_form_only=True
+            )
     hello = {"m": b"hello"}
     for length in INVALID_LENGTHS:
-        told = answer_always(ServerResponse(200, (("Content-Length", length),), b"hello"))
-        yield HostileCase("length that is none", length[:9], "http", told, (0, 75), model=hello, source="m")
+        responders = answer_always(ServerResponse(200, (("Content-Length", length),), b"hello"))
+        yield HostileCase("length that is none", length[:9], "http", responders, (0, 75), model=hello, source="m")
         tagged = answer_always(ServerResponse(200, (("Content-Length", length), ("ETag", '"1"')), b"hello"))
         yield HostileCase("length that is none", length[:9], "s3", tagged, (0, 65, 69, 75), model=hello, source="m")
     odd = {
@@ -153,13 +155,13 @@ def _header_cases() -> Iterator[HostileCase]:
     for name, value in odd.items():
         for scheme in ("http", "s3"):
             base = (("ETag", '"1"'),) if name != "ETag" else ()
-            told = answer_always(ServerResponse(200, (*base, (name, value)), b"hello"))
+            responders = answer_always(ServerResponse(200, (*base, (name, value)), b"hello"))
             long = name == "Content-Range"
             yield HostileCase(
                 "header that is nonsense",
                 name,
                 scheme,
-                told,
+                responders,
                 (0, 65, 69, 75),
                 model=hello,
                 source="m",
@@ -169,8 +171,8 @@ def _header_cases() -> Iterator[HostileCase]:
 
 def _redirect_cases() -> Iterator[HostileCase]:
     for to in ("file:///etc/passwd", "s3://b/m", "ftp://h/m", "http://[::1", "\x1b[2J", "/m"):
-        told = answer_always(ServerResponse(302, (("Location", to),)))
-        yield HostileCase("redirect to nowhere", repr(to), "http", told, (66, 69, 75, 78), source="m")
+        responders = answer_always(ServerResponse(302, (("Location", to),)))
+        yield HostileCase("redirect to nowhere", repr(to), "http", responders, (66, 69, 75, 78), source="m")
     for name in ("a%00b", "a%ffb", "%2e%2e", "a%5cb", "a%0ab", "a%c2%9bb"):
         yield HostileCase(
             "address that names no file", name, "http", answer_always(ServerResponse(200, (), b"x")), source=name

@@ -107,8 +107,8 @@ def _make_arguments(case: HostileCase, scripted_server: ScriptedServer, director
     return ["pull", source, f"{directory}/place/m", "--output", "json", *case.args]
 
 
-def _answer_no_manifest(asked: ServerRequest) -> ServerResponse | None:
-    return ServerResponse(404, body=b"{}") if asked.path.endswith(MANIFEST) else None
+def _answer_no_manifest(request: ServerRequest) -> ServerResponse | None:
+    return ServerResponse(404, body=b"{}") if request.path.endswith(MANIFEST) else None
 
 
 def _make_environment(case: HostileCase, scripted_server: ScriptedServer) -> dict[str, str]:

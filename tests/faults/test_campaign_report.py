@@ -7,7 +7,7 @@ from tests.faults import campaign_report
 from tests.faults.campaign_report import Ledger, Row
 
 
-def test_runs_of_a_fault_add_up_to_a_line_and_all_to_the_last_one(tmp_path: Path) -> None:
+def test_runs_of_a_fault_are_summed_in_a_row_and_all_in_the_last(tmp_path: Path) -> None:
     """Counts and bytes are summed, memory is the largest; Markdown and JSON agree."""
     ledger = Ledger()
     ledger.add_row("Faults", Row("reset", 1, 1, 0, 0, 1_500_000, 80_000_000))
@@ -28,7 +28,7 @@ def test_runs_of_a_fault_add_up_to_a_line_and_all_to_the_last_one(tmp_path: Path
     assert Row(**first) == ledger.campaign_rows("Faults")[0]
 
 
-def test_how_soon_a_signal_ends_it_is_told_where_it_was_measured() -> None:
+def test_signal_column_shows_seconds_where_measured() -> None:
     """The last column has median and maximum seconds where measured."""
     ledger = Ledger()
     for seconds in (0.1, 0.3, 0.2):

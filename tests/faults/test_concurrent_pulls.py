@@ -98,7 +98,7 @@ def repeat(*, full: bool) -> range:
     return range(10 if full else 1)
 
 
-def test_six_files_come_into_one_directory(
+def test_six_concurrent_pulls_fill_one_directory(
     pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """Six pulls into the same directory all succeed, each with its receipt."""
@@ -112,16 +112,16 @@ def test_six_files_come_into_one_directory(
         report_runs(ledger, "six pulls into one directory", runs, wrong)
 
 
-@pytest.mark.parametrize("stranger", [False, True], ids=["exchanged", "entry by entry"])
-def test_two_models_meet_at_one_destination(
-    pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool, stranger: bool
+@pytest.mark.parametrize("foreign", [False, True], ids=["exchanged", "entry by entry"])
+def test_two_pulls_to_one_destination_leave_one_whole_model(
+    pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool, foreign: bool
 ) -> None:
     """Two pulls to the same destination run in turn; the last model remains, whole, and the other is removed."""
-    if stranger and not full:
+    if foreign and not full:
         pytest.skip("with --full")
     for number in repeat(full=full):
         dest = tmp_path / str(number)
-        mine = {"mine.txt": b"mine"} if stranger else {}
+        mine = {"mine.txt": b"mine"} if foreign else {}
         write_files(dest, mine)
         runs = pull_together([("a/", str(dest)), ("b/", str(dest))])
 
@@ -135,7 +135,7 @@ def test_two_models_meet_at_one_destination(
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["into nothing", "over an old model"])
-def test_a_directory_meets_a_file_that_goes_into_it(
+def test_pulls_of_a_directory_and_of_files_into_it_lose_no_file(
     pull_together: PullTogether,
     stocked_bucket: S3Bucket,
     modelfetch: CliRunner,
@@ -160,7 +160,7 @@ def test_a_directory_meets_a_file_that_goes_into_it(
         report_runs(ledger, "a directory and files that go into it", runs, wrong)
 
 
-def test_a_directory_meets_a_file_of_its_name(
+def test_directory_and_file_of_one_name_leave_one_of_both(
     pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """A directory or a file remains, and the other pull reports the conflict."""
@@ -179,7 +179,7 @@ def test_a_directory_meets_a_file_of_its_name(
 
 
 @pytest.mark.parametrize("which", ["volume", "destination"])
-def test_one_destination_by_two_names(
+def test_destination_under_two_mounts_shows_one_model(
     pull_together: PullTogether, stocked_bucket: S3Bucket, tmp_path: Path, ledger: Ledger, *, full: bool, which: str
 ) -> None:
     """Two mounts of the same destination, as two pods with a `subPath` see, show the same model in the end."""
@@ -206,7 +206,7 @@ def test_one_destination_by_two_names(
         report_runs(ledger, "one destination by two names", runs, wrong)
 
 
-def test_a_directory_that_is_mounted_elsewhere_stays_the_same_directory(
+def test_bind_mounted_directory_is_not_exchanged(
     stocked_bucket: S3Bucket, modelfetch: CliRunner, tmp_path: Path
 ) -> None:
     """A bind-mounted destination is not exchanged: the mount would keep the old directory, which is then removed."""
@@ -223,7 +223,7 @@ def test_a_directory_that_is_mounted_elsewhere_stays_the_same_directory(
         assert read_model_files(mount) == MODEL_B
 
 
-def test_a_reader_of_a_file_always_finds_one(stocked_bucket: S3Bucket, modelfetch: CliRunner, tmp_path: Path) -> None:
+def test_reader_always_finds_a_whole_file(stocked_bucket: S3Bucket, modelfetch: CliRunner, tmp_path: Path) -> None:
     """A reader finds the old or the new file, whole, at every moment."""
     dest = tmp_path / "m"
     stocked_bucket.put("m", MODEL_A["a.bin"])

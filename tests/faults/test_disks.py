@@ -117,29 +117,27 @@ def call_trials(
     ]
 
 
-def test_a_volume_that_is_odd_is_filled_or_the_reason_told(
+def test_unusual_volume_is_filled_or_refused_with_a_reason(
     local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """Foreign, read-only, mounted, linked or oddly named volumes are filled, or the pull reports the reason."""
     run_trials(case_trials(disk_layouts.CASES, local_source, tmp_path, full=full), ledger)
 
 
-def test_a_volume_without_room_keeps_the_old_model(
+def test_full_volume_keeps_the_old_model(
     remote_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """Lack of space is found before the first byte where possible; partial data is removed; the next pull succeeds."""
     run_trials(case_trials(disk_space.CASES, remote_source, tmp_path, full=full), ledger)
 
 
-def test_what_was_planted_on_a_volume_does_no_harm(
-    local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
-) -> None:
+def test_planted_entries_do_no_harm(local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool) -> None:
     """With planted entries, no outside file is written or removed, and no false receipt is trusted."""
     run_trials(case_trials(disk_planted_files.CASES, local_source, tmp_path, full=full), ledger)
 
 
 @pytest.mark.parametrize("name", EVERY_KIND)
-def test_a_call_that_fails_once_is_a_failure_or_does_not_matter(
+def test_call_that_fails_once_fails_the_pull_or_changes_nothing(
     local_source: MakeSource, tmp_path: Path, ledger: Ledger, name: str, *, full: bool
 ) -> None:
     """For every call on every path: no success without the model, no failure with a new model."""
@@ -154,7 +152,7 @@ def test_a_call_that_fails_once_is_a_failure_or_does_not_matter(
     run_trials(call_trials(chosen, local_source(name), tmp_path), ledger)
 
 
-def test_a_call_that_always_fails_ends_a_pull(
+def test_call_that_always_fails_ends_the_pull(
     local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """Persistent failures end the pull; above all, nothing is published after a failed flush."""
@@ -163,7 +161,7 @@ def test_a_call_that_always_fails_ends_a_pull(
         run_trials(call_trials(lambda _: strikes, local_source(name), tmp_path / name.replace(" ", "-")), ledger)
 
 
-def test_what_a_file_system_lacks_is_done_in_another_way(
+def test_missing_file_system_features_have_a_fallback(
     local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
     """Without exchange, link or fallocate (old kernels, network and FUSE file systems) the pull succeeds."""

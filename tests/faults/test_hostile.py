@@ -39,7 +39,7 @@ def select_cases(cases: list[HostileCase], *, full: bool) -> list[HostileCase]:
     [hostile_keys.make_cases, hostile_responses.make_cases, hostile_archives.make_cases],
     ids=["keys", "replies", "archives"],
 )
-def test_what_means_harm_does_none(
+def test_hostile_input_is_refused_or_harmless(
     cases: Callable[[], Iterator[HostileCase]],
     scripted_server: ScriptedServer,
     forker: WarmProcess,
@@ -56,7 +56,7 @@ def test_what_means_harm_does_none(
     assert [str(verdict) for verdict in verdicts if verdict.flaws] == []
 
 
-def test_a_wrong_outcome_would_be_told(scripted_server: ScriptedServer, forker: WarmProcess, tmp_path: Path) -> None:
+def test_campaign_reports_wrong_outcomes(scripted_server: ScriptedServer, forker: WarmProcess, tmp_path: Path) -> None:
     """The campaign can fail: wrong codes, contents, extra files and messages are found."""
     files = {"p/good": b"x"}
     right = HostileCase("f", "right", "file", files, (0,), model={"good": b"x"})

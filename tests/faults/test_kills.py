@@ -41,7 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Choose the scenarios: all in the full form."""
     full = bool(metafunc.config.option.full)
     if "local_setup" in metafunc.fixturenames:
-        costly = metafunc.function is test_a_kill_while_an_earlier_one_is_mended_does_no_more_harm
+        costly = metafunc.function is test_repeated_kills_do_no_more_harm
         short = kill_scenarios.SHORT_LOCAL[:1] if costly else kill_scenarios.SHORT_LOCAL
         chosen = [scenario for scenario in kill_scenarios.LOCAL if full or scenario.name in short]
         metafunc.parametrize("local_setup", chosen, indirect=True, ids=[scenario.name for scenario in chosen])
@@ -111,7 +111,7 @@ def choose_calls(
     return [*chance.sample(renames, min(publishing, len(renames))), *chance.sample([*rest, *data], others)]
 
 
-def test_a_kill_at_any_system_call_leaves_a_whole_model_or_none_and_the_next_pull_mends_it(
+def test_kill_at_any_system_call_leaves_a_whole_model_or_none(
     local_setup: KillSetup, kill_targets: list[Call], full: bool, ledger: Ledger
 ) -> None:
     """Receipts are true and all files old or all new after the kill; in the end all are new, without leftovers."""
@@ -123,7 +123,7 @@ def test_a_kill_at_any_system_call_leaves_a_whole_model_or_none_and_the_next_pul
     assert any(one.run.code != 0 for one in outcomes)
 
 
-def test_a_kill_while_an_earlier_one_is_mended_does_no_more_harm(
+def test_repeated_kills_do_no_more_harm(
     local_setup: KillSetup, kill_targets: list[Call], full: bool, ledger: Ledger
 ) -> None:
     """Two or three kills in a row do no more harm."""
@@ -138,7 +138,7 @@ def test_a_kill_while_an_earlier_one_is_mended_does_no_more_harm(
     )
 
 
-def test_a_signal_at_any_system_call_ends_it_in_order(
+def test_signal_at_any_system_call_ends_the_pull_in_order(
     local_setup: KillSetup, kill_targets: list[Call], full: bool, ledger: Ledger
 ) -> None:
     """The pull reports the signal with its exit code and publishes nothing by half; repeated signals change nothing."""
@@ -154,7 +154,7 @@ def test_a_signal_at_any_system_call_ends_it_in_order(
     )
 
 
-def test_signals_at_random_moments_end_it_in_order(local_setup: KillSetup, full: bool, ledger: Ledger) -> None:
+def test_signals_at_random_moments_end_the_pull_in_order(local_setup: KillSetup, full: bool, ledger: Ledger) -> None:
     """Signals from start-up on, also in bursts, end a pull in order."""
     chance = seed_random("moment", local_setup.prepared.scenario.name)
     rows = [
@@ -215,7 +215,7 @@ def choose_moments(scenario: Scenario, chance: random.Random, seconds: float, *,
     ]
 
 
-def test_a_pull_that_is_killed_at_a_random_moment_is_finished_by_the_next(
+def test_pull_killed_at_a_random_moment_is_resumed_by_the_next(
     store: Store, remote: Scenario, full: bool, ledger: Ledger, tmp_path: Path, record_property: Callable[..., None]
 ) -> None:
     """The next pull does not fetch journaled blocks again."""

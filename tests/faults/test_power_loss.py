@@ -136,9 +136,9 @@ def test_every_byte_is_flushed_before_it_is_published(trace: PullTrace) -> None:
 def test_the_receipt_is_published_last(trace: PullTrace) -> None:
     """The old receipt is removed first and the new receipt is published last: no receipt in between."""
     if not trace.scenario.piecemeal:
-        assert [there for _, there in trace.publishing_renames()] == ["m"]
+        assert [target for _, target in trace.publishing_renames()] == ["m"]
         return
-    assert [there for _, there in trace.publishing_renames()].index(trace.receipt_path) == len(
+    assert [target for _, target in trace.publishing_renames()].index(trace.receipt_path) == len(
         trace.publishing_renames()
     ) - 1
     if trace.scenario.old:
@@ -173,6 +173,6 @@ def test_what_is_ours_is_noted_before_the_first_change(trace: PullTrace) -> None
         return
     for call, paths, disk in trace.replay_calls():
         if not call.name.endswith("sync") and not all(map(is_staged, paths)):
-            (noted,) = {path for _, some in trace.steps for path in some if path.endswith("/ours.json")}
-            assert not {noted, parent_path(noted)} & disk.unflushed
+            (claims,) = {path for _, some in trace.steps for path in some if path.endswith("/ours.json")}
+            assert not {claims, parent_path(claims)} & disk.unflushed
             return

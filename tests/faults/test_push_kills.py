@@ -130,7 +130,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("push", chosen, ids=[push.name for push in chosen])
 
 
-def test_a_pull_never_gets_half_of_what_a_killed_push_left(
+def test_pull_after_a_killed_push_gets_a_whole_model_or_a_reason(
     push: PushScenario, store: Store, full: bool, ledger: Ledger, tmp_path: Path
 ) -> None:
     """A pull gets the old model, the new model, or a reason; the next push is complete."""

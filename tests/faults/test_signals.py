@@ -37,7 +37,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("waiting", "signum"), rows)
 
 
-def test_a_signal_ends_it_whatever_it_waits_for(
+def test_signal_ends_a_blocked_command_at_once(
     modelfetch: CliRunner,
     s3_bucket: S3Bucket,
     fault_proxy: Callable[..., FaultProxy],
