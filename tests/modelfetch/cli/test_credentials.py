@@ -54,18 +54,18 @@ class Revocation:
         self.proxy.add_rule(**store.download_filter(key), cut_after=CUT, before=self._revoke)
 
     def _revoke(self) -> None:
-        self.revoked = identity(self.proxy.requests[-1])
+        self.revoked = request_identity(self.proxy.requests[-1])
         self.rotate()
 
     def _is_old(self, request: Request) -> bool:
-        return bool(self.revoked) and identity(request) == self.revoked
+        return bool(self.revoked) and request_identity(request) == self.revoked
 
-    def used(self) -> list[str]:
+    def used_identities(self) -> list[str]:
         """Whose credentials the requests bore, each once, in order."""
-        return list(dict.fromkeys(identity(request) for request in self.proxy.requests))
+        return list(dict.fromkeys(request_identity(request) for request in self.proxy.requests))
 
 
-def identity(request: Request) -> str:
+def request_identity(request: Request) -> str:
     """The key that a request to S3 is signed with, or the token that one to GCS bears; empty if there is none."""
     presigned = parse_qs(request.query).get("X-Amz-Credential", [""])[0]
     signed = re.search(r"Credential=([^,]+)", request.headers.get("authorization", ""))
@@ -79,7 +79,7 @@ def require_sts(bucket: S3Bucket) -> None:
         pytest.skip("only MinIO has an STS whose keys it checks")
 
 
-class Source:
+class CredentialSource:
     """Where a run finds AWS credentials; the test may rotate them."""
 
     def __init__(self, bucket: S3Bucket, home: Path, issuer: ScriptedServer) -> None:
@@ -140,7 +140,7 @@ def test_keys_that_are_taken_away_midway_are_looked_for_anew(
     """S3 says 400 then; the pull goes on at its byte with those that there are now. A rotated token file is re-read."""
     require_sts(s3_bucket)
     s3_bucket.put("m", DATA)
-    source = Source(s3_bucket, modelfetch.home, issuer)
+    source = CredentialSource(s3_bucket, modelfetch.home, issuer)
     revocation = Revocation(fault_proxy(s3_bucket.endpoint), source.rotate)
     revocation.arm(s3_bucket, "m", 400, S3_EXPIRED)
 
@@ -148,7 +148,7 @@ def test_keys_that_are_taken_away_midway_are_looked_for_anew(
     run = modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", "--output", "json", env=env)
 
     assert (tmp_path / "m").read_bytes() == DATA
-    assert len(revocation.used()) == 2
+    assert len(revocation.used_identities()) == 2
     assert revocation.proxy.sent_bytes("/m$") < len(DATA) + CUT // 2
     assert run.receipt["retries"] >= 1
 
@@ -168,7 +168,7 @@ def test_keys_that_are_about_to_end_are_renewed_before_each_request(
     modelfetch.ok("pull", s3_bucket.uri("d/"), tmp_path / "d", env=env)
 
     assert read_files(tmp_path / "d") == {"1": b"1", "2": b"2"}
-    assert len({identity(request) for request in proxy.matching_requests(**s3_bucket.download_filter())}) == 2
+    assert len({request_identity(request) for request in proxy.matching_requests(**s3_bucket.download_filter())}) == 2
 
 
 def test_who_issues_keys_is_trusted_as_the_store_is(
@@ -184,7 +184,7 @@ def test_who_issues_keys_is_trusted_as_the_store_is(
     s3_bucket.put("m", b"model")
     sts = fault_proxy(s3_bucket.endpoint, https_server.tls)
 
-    env = {**Source(s3_bucket, modelfetch.home, issuer).env("role"), "AWS_ENDPOINT_URL_STS": sts.url}
+    env = {**CredentialSource(s3_bucket, modelfetch.home, issuer).env("role"), "AWS_ENDPOINT_URL_STS": sts.url}
     untrusted = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env=env)
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env={**env, **https_server.env})
 
@@ -226,7 +226,7 @@ def test_a_token_that_is_taken_away_midway_is_asked_for_anew(
     modelfetch.ok("pull", gcs_bucket.uri("m"), tmp_path / "m", env=env)
 
     assert (tmp_path / "m").read_bytes() == DATA
-    assert revocation.used() == ["first-token", "second-token"]
+    assert revocation.used_identities() == ["first-token", "second-token"]
     assert revocation.proxy.sent_bytes("/m$") < len(DATA) + CUT // 2
     assert [asked for asked in issuer.requests if "authorization" in asked.headers] == []
 
@@ -250,7 +250,7 @@ def test_a_long_pull_outlives_a_moment_without_who_issues_its_tokens(
     modelfetch.ok("pull", gcs_bucket.uri("m"), tmp_path / "m", env=env)
 
     assert (tmp_path / "m").read_bytes() == DATA
-    assert revocation.used() == ["first-token", "second-token"]
+    assert revocation.used_identities() == ["first-token", "second-token"]
 
 
 def test_a_token_that_the_store_has_never_taken_is_asked_for_anew(
@@ -303,7 +303,7 @@ def test_the_project_that_pays_is_named_to_the_store(
 # --- a new pod ------------------------------------------------------------------------------------------------------
 
 
-def late(kind: str, bucket: Store, port: int) -> Environment:
+def late_metadata_env(kind: str, bucket: Store, port: int) -> Environment:
     """An environment whose credentials come from a server at this port."""
     there = f"127.0.0.1:{port}"
     if kind == "s3":
@@ -322,7 +322,7 @@ def test_a_metadata_server_that_comes_up_late_is_waited_for_in_a_cluster(
     if isinstance(bucket, S3Bucket):
         require_sts(bucket)
     bucket.put("m", b"model")
-    env = late(kind, bucket, port := servers.free_port())
+    env = late_metadata_env(kind, bucket, port := servers.free_port())
 
     elsewhere = modelfetch("pull", bucket.uri("m"), tmp_path / "m", env=env)
     in_cluster = {**env, "KUBERNETES_SERVICE_HOST": "10.0.0.1", "MODELFETCH_RETRIES": "50"}
@@ -344,7 +344,7 @@ def test_a_metadata_server_that_comes_up_late_is_waited_for_in_a_cluster(
 # --- nobody in particular -------------------------------------------------------------------------------------------
 
 
-def everyone_may_read(bucket: S3Bucket) -> None:
+def allow_public_read(bucket: S3Bucket) -> None:
     """Make a bucket public."""
     if bucket.server.kind != "minio":
         pytest.skip("only MinIO goes by policies")
@@ -355,16 +355,16 @@ def everyone_may_read(bucket: S3Bucket) -> None:
     bucket.server.client.put_bucket_policy(Bucket=bucket.bucket, Policy=policy)
 
 
-def public(kind: str, request: pytest.FixtureRequest) -> Store:
+def make_public_bucket(kind: str, request: pytest.FixtureRequest) -> Store:
     """A bucket that everyone may read."""
     bucket: Store = request.getfixturevalue(f"{kind}_bucket")
     if isinstance(bucket, S3Bucket):
-        everyone_may_read(bucket)
+        allow_public_read(bucket)
     bucket.put("d/m", b"model")
     return bucket
 
 
-def at(kind: str, url: str) -> Environment:
+def endpoint_env(kind: str, url: str) -> Environment:
     """Where the store is, and nothing else."""
     return {"AWS_ENDPOINT_URL_S3": url, "AWS_REGION": "us-east-1"} if kind == "s3" else {"API_ENDPOINT_OVERRIDE": url}
 
@@ -375,13 +375,13 @@ def test_a_public_bucket_is_not_asked_anonymously_unless_told_so(
     modelfetch: CliRunner, request: pytest.FixtureRequest, fault_proxy: Proxied, tmp_path: Path, kind: str, command: str
 ) -> None:
     """Without credentials 77, and not one request is made; `--anonymous` is what it takes."""
-    bucket = public(kind, request)
+    bucket = make_public_bucket(kind, request)
     proxy = fault_proxy(bucket.endpoint)
     args = [command, bucket.uri("d/"), *([tmp_path / "d"] if command == "pull" else [])]
 
-    run = modelfetch(*args, env=at(kind, proxy.url))
+    run = modelfetch(*args, env=endpoint_env(kind, proxy.url))
     silent = list(proxy.requests)
-    modelfetch.ok(*args, "--anonymous", env=at(kind, proxy.url))
+    modelfetch.ok(*args, "--anonymous", env=endpoint_env(kind, proxy.url))
 
     assert (run.code, run.error["reason"]) == (77, "no_credentials")
     assert "--anonymous" in run.error["hint"]
@@ -399,24 +399,26 @@ def test_anonymous_sends_no_credentials_even_if_there_are_some(
     kind: str,
 ) -> None:
     """Nor are they looked for: a program that fails is not even run, a token not asked for."""
-    bucket = public(kind, request)
+    bucket = make_public_bucket(kind, request)
     proxy = fault_proxy(bucket.endpoint)
     config = modelfetch.home / "config"
     config.write_text(f"[default]\ncredential_process = touch {modelfetch.home / 'was-run'}\n")
     issuer.respond_with(issuers.google_token_endpoint(lambda: "token"))
     env = {
         **google_env("key", modelfetch.home, issuer, proxy.url),
-        **at(kind, proxy.url),
+        **endpoint_env(kind, proxy.url),
         "AWS_CONFIG_FILE": str(config),
         "MODELFETCH_ANONYMOUS": "true",
     }
 
     modelfetch.ok("pull", bucket.uri("d/"), tmp_path / "d", env=env)
     if kind == "s3":
-        modelfetch.ok("pull", bucket.uri("d/m"), tmp_path / "m", env={**env, **bucket.env, **at(kind, proxy.url)})
+        modelfetch.ok(
+            "pull", bucket.uri("d/m"), tmp_path / "m", env={**env, **bucket.env, **endpoint_env(kind, proxy.url)}
+        )
 
     assert read_files(tmp_path / "d") == {"m": b"model"}
     assert proxy.requests
-    assert [one for one in proxy.requests if identity(one) or "authorization" in one.headers] == []
+    assert [one for one in proxy.requests if request_identity(one) or "authorization" in one.headers] == []
     assert issuer.requests == []
     assert not (modelfetch.home / "was-run").exists()

@@ -17,7 +17,7 @@ MODEL = {
 }
 
 
-def fill(store: Store, prefix: str, files: dict[str, bytes]) -> None:
+def put_files(store: Store, prefix: str, files: dict[str, bytes]) -> None:
     """Store a tree under a prefix."""
     for name, data in files.items():
         store.put(prefix + name, data)
@@ -25,7 +25,7 @@ def fill(store: Store, prefix: str, files: dict[str, bytes]) -> None:
 
 def test_pairs_are_pulled_in_order(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """As KServe and Seldon call an image: SRC DEST SRC DEST."""
-    fill(s3_bucket, "", {"a": b"1", "d/b": b"2"})
+    put_files(s3_bucket, "", {"a": b"1", "d/b": b"2"})
 
     run = modelfetch.ok(
         "pull",
@@ -76,7 +76,7 @@ def test_modelfetch_source_goes_before_bucket_and_path(
     modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
 ) -> None:
     """The order of the contract."""
-    fill(s3_bucket, "", {"a": b"1", "b": b"2"})
+    put_files(s3_bucket, "", {"a": b"1", "b": b"2"})
 
     env = {**s3_bucket.model_env("a"), "MODELFETCH_SOURCE": s3_bucket.uri("b"), "MODELFETCH_DEST": str(tmp_path / "m")}
     modelfetch.ok("pull", env={**s3_bucket.env, **env})
@@ -86,7 +86,7 @@ def test_modelfetch_source_goes_before_bucket_and_path(
 
 def test_arguments_go_before_the_environment(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """Flags beat environment."""
-    fill(s3_bucket, "", {"a": b"1", "b": b"2"})
+    put_files(s3_bucket, "", {"a": b"1", "b": b"2"})
 
     env = {**s3_bucket.env, **s3_bucket.model_env("a"), "LOCAL_MODEL_PATH": str(tmp_path / "a")}
     modelfetch.ok("pull", s3_bucket.uri("b"), tmp_path / "b", env=env)
@@ -173,7 +173,7 @@ def test_a_public_bucket_needs_no_credentials_if_asked_so(
     ]
     policy = json.dumps({"Version": "2012-10-17", "Statement": allow})
     s3_bucket.server.client.put_bucket_policy(Bucket=s3_bucket.bucket, Policy=policy)
-    fill(s3_bucket, "d/", MODEL)
+    put_files(s3_bucket, "d/", MODEL)
     env = {"AWS_ENDPOINT_URL_S3": s3_bucket.endpoint, "AWS_REGION": "us-east-1", **env}
 
     pairs = [s3_bucket.uri("d/config.json"), tmp_path / "m", s3_bucket.uri("d/"), tmp_path / "d"]

@@ -20,7 +20,7 @@ Proxied = Callable[[str], FaultProxy]
 MEGABYTE = 1_000_000
 
 
-def assert_failed(run: Run, code: int, reason: str, *said: str) -> None:
+def assert_failed(run: Run, code: int, reason: str, *words: str) -> None:
     """It ended with this code, said so in one JSON line at the end, and the same in the termination log."""
     assert (run.code, run.error.get("reason")) == (code, reason), run.stderr
     assert run.error.keys() == {"level", "code", "reason", "message", "hint", "source"}
@@ -32,7 +32,7 @@ def assert_failed(run: Run, code: int, reason: str, *said: str) -> None:
     assert [line for line in run.log[:-1] if line["level"] == "error"] == []
     assert run.stdout == ""
     assert "Traceback" not in run.all_output
-    assert [word for word in said if word not in run.error["message"] + run.error["hint"]] == []
+    assert [word for word in words if word not in run.error["message"] + run.error["hint"]] == []
 
 
 # --- not found ------------------------------------------------------------------------------------------------------

@@ -32,27 +32,27 @@ from testkit.stores import GCSBucket, ModelFolder, S3Bucket, Store
 Proxied = Callable[[str], FaultProxy]
 V1 = {"config.json": b"{}", "w/1.bin": random_bytes(70_000, 1), "w/2.bin": random_bytes(70_000, 2)}
 V2 = {"config.json": b"[]", "w/1.bin": random_bytes(70_000, 3), "w/2.bin": random_bytes(70_000, 4)}
-ONCE = {"MODELFETCH_RETRIES": "1"}
+SINGLE_TRY = {"MODELFETCH_RETRIES": "1"}
 
 
-def uploads(store: Store) -> dict[str, str]:
+def upload_filter(store: Store) -> dict[str, str]:
     """What tells uploads from all other requests."""
     return {"method": "POST", "path": "^/upload/"} if store.scheme == "gs" else {"method": "PUT"}
 
 
-def failed(run: Run, code: int, reason: str, *said: str) -> None:
+def assert_failed(run: Run, code: int, reason: str, *words: str) -> None:
     """It ended with this code, and told why and what to do."""
     assert (run.code, run.error["reason"], run.stdout) == (code, reason, ""), run.stderr
     assert run.error["hint"]
-    assert [word for word in said if word not in run.error["message"] + run.error["hint"]] == []
+    assert [word for word in words if word not in run.error["message"] + run.error["hint"]] == []
 
 
-def killed_push(modelfetch: CliRunner, store: Store, proxy: FaultProxy, here: Path, held: int) -> None:
+def kill_push(modelfetch: CliRunner, store: Store, proxy: FaultProxy, model: Path, held_upload: int) -> None:
     """Push a directory to `m/`; kill it while the store says nothing to an upload, the first being number one."""
     proxy.clear()
-    proxy.add_rule(**uploads(store), nth=held, mute=True)
-    running = modelfetch.start("push", here, store.uri("m/"), "--stall-timeout", "10m", env=store.env_at(proxy.url))
-    running.wait_for(lambda: len([one for one in proxy.matching_requests(**uploads(store)) if one.rule]) == 1)
+    proxy.add_rule(**upload_filter(store), nth=held_upload, mute=True)
+    running = modelfetch.start("push", model, store.uri("m/"), "--stall-timeout", "10m", env=store.env_at(proxy.url))
+    running.wait_for(lambda: len([one for one in proxy.matching_requests(**upload_filter(store)) if one.rule]) == 1)
     run = running.send_signal(signal.SIGKILL)
     assert run.code == -signal.SIGKILL
 
@@ -65,16 +65,18 @@ def test_a_push_that_was_killed_midway_is_never_pulled(
 ) -> None:
     """A push that comes after heals it."""
     here = write_files(tmp_path / "here", V1)
-    killed_push(modelfetch, store, fault_proxy(store.endpoint), here, 3)
+    kill_push(modelfetch, store, fault_proxy(store.endpoint), here, 3)
 
-    run = modelfetch("pull", store.uri("m"), tmp_path / "there", env=store.env | ONCE)
+    run = modelfetch("pull", store.uri("m"), tmp_path / "there", env=store.env | SINGLE_TRY)
     left = (tmp_path / "there").exists()
     modelfetch.ok("push", here, store.uri("m"), env=store.env)
     healed = modelfetch.ok(
         "pull", store.uri("m"), tmp_path / "there", "--require-manifest", "-o", "json", env=store.env
     )
 
-    failed(run, 75, "transient", store.uri("m"), "a push is under way, or was interrupted", "push the model again")
+    assert_failed(
+        run, 75, "transient", store.uri("m"), "a push is under way, or was interrupted", "push the model again"
+    )
     assert not left
     assert read_files(tmp_path / "there") == V1
     assert "manifest" in healed.receipt["checks"]
@@ -84,11 +86,11 @@ def test_a_push_that_was_killed_before_its_first_word_leaves_nothing(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """66, as if it had not begun."""
-    killed_push(modelfetch, s3_bucket, fault_proxy(s3_bucket.endpoint), write_files(tmp_path / "here", V1), 1)
+    kill_push(modelfetch, s3_bucket, fault_proxy(s3_bucket.endpoint), write_files(tmp_path / "here", V1), 1)
 
     run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "there", env=s3_bucket.env)
 
-    failed(run, 66, "not_found", s3_bucket.uri("m"))
+    assert_failed(run, 66, "not_found", s3_bucket.uri("m"))
 
 
 def test_an_older_version_that_is_half_overwritten_is_no_model_either(
@@ -98,11 +100,11 @@ def test_an_older_version_that_is_half_overwritten_is_no_model_either(
     store, here = s3_bucket, write_files(tmp_path / "here", V1)
     modelfetch.ok("push", here, store.uri("m"), env=store.env)
     modelfetch.ok("pull", store.uri("m"), tmp_path / "old", env=store.env)
-    killed_push(modelfetch, store, fault_proxy(store.endpoint), write_files(here, V2), 5)
+    kill_push(modelfetch, store, fault_proxy(store.endpoint), write_files(here, V2), 5)
 
     for name in ("old", "new"):
-        run = modelfetch("pull", store.uri("m"), tmp_path / name, env=store.env | ONCE)
-        failed(run, 75, "transient", "a push is under way")
+        run = modelfetch("pull", store.uri("m"), tmp_path / name, env=store.env | SINGLE_TRY)
+        assert_failed(run, 75, "transient", "a push is under way")
 
     assert (read_files(tmp_path / "old"), (tmp_path / "new").exists()) == (V1, False)
 
@@ -129,7 +131,7 @@ def test_the_manifest_is_the_first_word_of_a_push_and_the_last(
     """It says that more is to come while files are uploaded, and what they are when all are there."""
     said: list[bytes] = []
     proxy = fault_proxy(store.endpoint)
-    proxy.add_rule(**uploads(store), nth=2, times=None, before=lambda: said.append(store.get("m/" + MANIFEST_NAME)))
+    proxy.add_rule(**upload_filter(store), nth=2, times=None, before=lambda: said.append(store.get("m/" + MANIFEST_NAME)))
 
     modelfetch.ok("push", write_files(tmp_path / "here", V1), store.uri("m"), env=store.env_at(proxy.url))
 
@@ -188,8 +190,8 @@ def test_an_object_that_was_replaced_without_a_push_is_refused(
     store.put("m", b"another weight")
     another = modelfetch(*pull, env=store.env_at(proxy.url))
 
-    failed(longer, 65, "mismatch", "15 bytes, not 14")
-    failed(another, 65, "mismatch", sha256_hex(b"pushed weights"), sha256_hex(b"another weight"))
+    assert_failed(longer, 65, "mismatch", "15 bytes, not 14")
+    assert_failed(another, 65, "mismatch", sha256_hex(b"pushed weights"), sha256_hex(b"another weight"))
     assert (downloads, len(proxy.matching_requests(**store.download_filter("m")))) == (0, 2)
     assert (tmp_path / "p").read_bytes() == b"pushed weights"
 
@@ -209,7 +211,7 @@ def test_an_older_version_is_pulled_without_the_manifest_of_a_newer_one(
 
     assert ("manifest" in old["checks"], "manifest" in new["checks"]) == (False, True)
     assert [(tmp_path / name).read_bytes() for name in ("old", "new")] == [b"old", b"new"]
-    failed(refused, 65, "wrong_bytes", old["version"], new["version"])
+    assert_failed(refused, 65, "wrong_bytes", old["version"], new["version"])
     assert not (tmp_path / "none").exists()
 
 
@@ -225,7 +227,7 @@ def test_s3_may_deny_what_is_not_there(
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "p", env=env)
     run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "q", "--require-manifest", env=env)
 
-    failed(run, 77, "credentials", MANIFEST_NAME)
+    assert_failed(run, 77, "credentials", MANIFEST_NAME)
     assert not (tmp_path / "q").exists()
 
 
@@ -258,7 +260,7 @@ def test_what_was_pulled_without_a_manifest_is_pulled_again_if_one_is_required(
     folder.put("m/" + MANIFEST_NAME, manifest_json({"w": b"weights"}))
     receipts = [modelfetch.ok(*pull, env=required).receipt for _ in range(2)]
 
-    failed(run, 65, "wrong_bytes", "no manifest", "modelfetch push", "--require-manifest")
+    assert_failed(run, 65, "wrong_bytes", "no manifest", "modelfetch push", "--require-manifest")
     assert (first["checks"], receipts[0]["checks"]) == (["size"], ["size", "manifest"])
     assert receipts[0]["version"] == first["version"]
     assert receipts[0] == receipts[1]
@@ -306,10 +308,10 @@ def test_a_copy_made_by_other_tools_is_still_checked(modelfetch: CliRunner, copy
     rest = modelfetch.ok(*pull, "--exclude", "notes.txt,config.json", "--require-manifest").receipt
 
     assert (good["checks"], good["digest"]) == (["size", "manifest"], directory_digest(V1))
-    failed(altered, 65, "mismatch", "w/1.bin", sha256_hex(V1["w/1.bin"]), sha256_hex(V2["w/1.bin"]))
+    assert_failed(altered, 65, "mismatch", "w/1.bin", sha256_hex(V1["w/1.bin"]), sha256_hex(V2["w/1.bin"]))
     assert [line["message"] for line in altered.log if "once more" in line["message"]]
-    failed(added, 65, "mismatch", "'notes.txt' is not in the manifest", "--exclude")
-    failed(lost, 65, "mismatch", "'config.json' is missing; 'notes.txt' is not in the manifest")
+    assert_failed(added, 65, "mismatch", "'notes.txt' is not in the manifest", "--exclude")
+    assert_failed(lost, 65, "mismatch", "'config.json' is missing; 'notes.txt' is not in the manifest")
     assert [line for line in lost.log if line["message"].startswith("Fetching")] == []
     assert not published
     assert "manifest" in rest["checks"]
@@ -330,7 +332,7 @@ def test_a_copy_on_the_web_is_checked_if_that_is_asked_for(
     compared = modelfetch.ok(*required, env=https_server.env).receipt
 
     assert asked == []
-    failed(none, 65, "wrong_bytes", "no manifest")
+    assert_failed(none, 65, "wrong_bytes", "no manifest")
     assert "manifest" in compared["checks"]
     assert {path for _, path, _ in https_server.requests if "manifest" in path} == {f"/d/m{MANIFEST_NAME}?v=1"}
 
@@ -368,7 +370,7 @@ def test_a_manifest_that_arrives_damaged_is_fetched_once_more(
     run = modelfetch("pull", store.uri("m"), tmp_path / "ever", env=store.env_at(proxy.url))
 
     assert read_files(tmp_path / "once") == V1
-    failed(run, 65, "mismatch", MANIFEST_NAME, "arrived damaged")
+    assert_failed(run, 65, "mismatch", MANIFEST_NAME, "arrived damaged")
 
 
 def test_a_manifest_that_is_replaced_after_the_listing_is_noticed(
@@ -382,7 +384,7 @@ def test_a_manifest_that_is_replaced_after_the_listing_is_noticed(
 
     run = modelfetch("pull", store.uri("m"), tmp_path / "p", "--retries", "2", env=store.env_at(proxy.url))
 
-    failed(run, 75, "transient", "a push is under way")
+    assert_failed(run, 75, "transient", "a push is under way")
     assert [line["reason"] for line in run.log if line["level"] == "warning"] == ["changed"]
     assert not (tmp_path / "p").exists()
 
@@ -398,7 +400,7 @@ def test_a_manifest_that_cannot_be_read_is_no_manifest(
 
     run = modelfetch("pull", folder.root, tmp_path / "p")
 
-    failed(run, 65, "wrong_bytes", str(folder.root / MANIFEST_NAME), "Push the model again")
+    assert_failed(run, 65, "wrong_bytes", str(folder.root / MANIFEST_NAME), "Push the model again")
     assert json.loads(run.termination)["code"] == 65
     assert not (tmp_path / "p").exists()
 
@@ -428,7 +430,7 @@ def test_the_manifest_of_a_part_is_in_the_way(modelfetch: CliRunner, s3_bucket: 
 
     run = modelfetch("push", here, s3_bucket.uri("m"), env=s3_bucket.env)
 
-    failed(run, 73, "destination", "a/" + MANIFEST_NAME, "delete them first")
+    assert_failed(run, 73, "destination", "a/" + MANIFEST_NAME, "delete them first")
 
 
 @pytest.mark.parametrize("name", ["m" + MANIFEST_NAME, "é" * 120, "d/" * 500 + "m"])

@@ -10,13 +10,13 @@ from testkit.file_tree import random_bytes, read_files, sha256_hex
 from testkit.stores import GCSBucket, S3Bucket, Store
 
 
-def fill(store: Store, prefix: str, files: dict[str, bytes]) -> None:
+def put_files(store: Store, prefix: str, files: dict[str, bytes]) -> None:
     """Store a tree under a prefix."""
     for name, data in files.items():
         store.put(prefix + name, data)
 
 
-ODD = [
+UNUSUAL_NAMES = [
     "a#b.bin",
     "v#2x",
     "a b+c%20d.bin",
@@ -32,14 +32,16 @@ ODD = [
 
 def test_names_are_taken_literally(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """Signs that mean something in URLs, shells or globs mean nothing in a name."""
-    files = {name: name.encode() for name in ODD}
-    fill(store, "dir/", files)
-    pairs = [part for number, name in enumerate(ODD) for part in (store.uri(f"dir/{name}"), tmp_path / f"{number}")]
+    files = {name: name.encode() for name in UNUSUAL_NAMES}
+    put_files(store, "dir/", files)
+    pairs = [
+        part for number, name in enumerate(UNUSUAL_NAMES) for part in (store.uri(f"dir/{name}"), tmp_path / f"{number}")
+    ]
 
     modelfetch.ok("pull", *pairs, store.uri("dir/"), tmp_path / "d", env=store.env)
 
     assert read_files(tmp_path / "d") == files
-    assert [(tmp_path / f"{number}").read_bytes().decode() for number in range(len(ODD))] == ODD
+    assert [(tmp_path / f"{number}").read_bytes().decode() for number in range(len(UNUSUAL_NAMES))] == UNUSUAL_NAMES
 
 
 def test_digits_after_a_hash_belong_to_a_name_on_s3(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
@@ -56,7 +58,7 @@ def test_a_key_that_does_not_name_its_path_is_refused(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path, key: str
 ) -> None:
     """The key is named, and `--exclude` is the way round it."""
-    fill(gcs_bucket, "p/", {"good": b"1", key: b"2"})
+    put_files(gcs_bucket, "p/", {"good": b"1", key: b"2"})
 
     run = modelfetch("pull", gcs_bucket.uri("p/"), tmp_path / "x" / "m", env=gcs_bucket.env)
 
@@ -68,7 +70,7 @@ def test_a_key_that_does_not_name_its_path_is_refused(
 
 def test_an_unsafe_key_can_be_excluded(modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
     """As the hint says."""
-    fill(gcs_bucket, "", {"p/good": b"1", "p/../../evil": b"2"})
+    put_files(gcs_bucket, "", {"p/good": b"1", "p/../../evil": b"2"})
 
     modelfetch.ok("pull", gcs_bucket.uri("p/"), tmp_path / "m", "--exclude", "*evil*", env=gcs_bucket.env)
 
@@ -79,7 +81,7 @@ def test_a_file_and_a_directory_of_one_name_are_refused(
     modelfetch: CliRunner, flat_store: Store, tmp_path: Path
 ) -> None:
     """An object flat_store keeps `a` and `a/b`; a file system cannot."""
-    fill(flat_store, "m/", {"a": b"1", "a/b": b"2"})
+    put_files(flat_store, "m/", {"a": b"1", "a/b": b"2"})
 
     run = modelfetch("pull", flat_store.uri("m/"), tmp_path / "m", env=flat_store.env)
 

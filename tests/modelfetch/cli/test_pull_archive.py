@@ -20,7 +20,7 @@ zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14)
 MODEL = {"config.json": b"{}", "empty": b"", "weights/0.bin": random_bytes(200_000)}
 
 
-def zipped(files: dict[str, bytes]) -> bytes:
+def make_zip(files: dict[str, bytes]) -> bytes:
     """A zip archive."""
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -37,11 +37,11 @@ ARCHIVES = {
     "m.tar.bz2": bz2.compress(PLAIN),
     "m.tar.xz": lzma.compress(PLAIN),
     "m.tar.zst": zstd.compress(PLAIN),
-    "m.zip": zipped(MODEL),
+    "m.zip": make_zip(MODEL),
     "really-plain.tar.gz": PLAIN,
 }
-MODELS = {
-    "model.pt": zipped(MODEL),
+COMPRESSED_MODELS = {
+    "model.pt": make_zip(MODEL),
     "model.joblib.gz": gzip.compress(b"model"),
     "model.tarball": PLAIN,
 }
@@ -61,16 +61,16 @@ def test_every_format_is_unpacked_on_every_store(modelfetch: CliRunner, store: S
 
 def test_models_that_are_compressed_are_no_archives(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
     """A zip called .pt is PyTorch's, a gzip called .joblib.gz is joblib's: they stay as they are."""
-    for name, data in MODELS.items():
+    for name, data in COMPRESSED_MODELS.items():
         folder.put(name, data)
-    pairs = [part for name in MODELS for part in (folder.uri(name), f"{tmp_path}/")]
+    pairs = [part for name in COMPRESSED_MODELS for part in (folder.uri(name), f"{tmp_path}/")]
 
     modelfetch.ok("pull", *pairs)
 
-    assert read_files(tmp_path) == MODELS
+    assert read_files(tmp_path) == COMPRESSED_MODELS
 
 
-def hostile(name: str, **attributes: object) -> bytes:
+def make_hostile_tar(name: str, **attributes: object) -> bytes:
     """A tar with a good member and a bad one."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as archive:
@@ -85,21 +85,21 @@ def hostile(name: str, **attributes: object) -> bytes:
 
 
 GZIPPED = ARCHIVES["m.tar.gz"]
-BAD = {
+BAD_ARCHIVES = {
     "no archive": b"this is no archive at all" * 100,
     "half": GZIPPED[: len(GZIPPED) // 2],
     "no end marker": gzip.compress(PLAIN.rstrip(b"\0")),
     "bad trailer": GZIPPED[:-8] + b"\0" * 8,
     "garbage behind": GZIPPED + b"garbage",
-    "outside": hostile("../evil"),
-    "absolute": hostile("/evil"),
-    "link outside": hostile("link", type=tarfile.SYMTYPE, linkname="../../etc/passwd"),
-    "device": hostile("device", type=tarfile.CHRTYPE, devmajor=1, devminor=3),
-    "twice": hostile("good"),
+    "outside": make_hostile_tar("../evil"),
+    "absolute": make_hostile_tar("/evil"),
+    "link outside": make_hostile_tar("link", type=tarfile.SYMTYPE, linkname="../../etc/passwd"),
+    "device": make_hostile_tar("device", type=tarfile.CHRTYPE, devmajor=1, devminor=3),
+    "twice": make_hostile_tar("good"),
 }
 
 
-@pytest.mark.parametrize("data", BAD.values(), ids=BAD.keys())
+@pytest.mark.parametrize("data", BAD_ARCHIVES.values(), ids=BAD_ARCHIVES.keys())
 def test_a_bad_archive_is_refused_whole(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, data: bytes
 ) -> None:
@@ -119,13 +119,13 @@ def test_a_name_that_promises_too_much_can_be_overruled(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
     """`--no-extract` is the hint, and it works."""
-    folder.put("m.tar.gz", BAD["no archive"])
+    folder.put("m.tar.gz", BAD_ARCHIVES["no archive"])
 
     refused = modelfetch("pull", folder.uri("m.tar.gz"), tmp_path / "d")
     modelfetch.ok("pull", folder.uri("m.tar.gz"), tmp_path / "m", "--no-extract")
 
     assert "--no-extract" in refused.error["hint"]
-    assert (tmp_path / "m").read_bytes() == BAD["no archive"]
+    assert (tmp_path / "m").read_bytes() == BAD_ARCHIVES["no archive"]
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--max-bytes", "100k"), ("--max-files", "2"), ("--max-ratio", "10")])

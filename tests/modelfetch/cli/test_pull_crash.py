@@ -15,19 +15,19 @@ from testkit.stores import S3Bucket, Store
 
 Proxied = Callable[[str], FaultProxy]
 BIG = random_bytes(24_000_000)
-LATE = 23_000_000  # an offset in the last part of it
+LAST_PART_OFFSET = 23_000_000  # an offset in the last part of it
 
 
-def leftovers(root: Path) -> list[str]:
+def list_leftovers(root: Path) -> list[str]:
     """What is left in any staging area below a directory; an empty lock file is none."""
     found = [path for area in root.rglob(STAGING_NAME) for path in area.rglob("*")]
     return [path.name for path in found if path.is_dir() or path.stat().st_size]
 
 
-def begun(modelfetch: CliRunner, store: Store, proxy: FaultProxy, dest: Path) -> RunningCommand:
+def start_stalled_pull(modelfetch: CliRunner, store: Store, proxy: FaultProxy, dest: Path) -> RunningCommand:
     """A pull of BIG of which most has arrived, while the rest does not come."""
     store.put("m", BIG)
-    proxy.add_rule(**store.download_filter("m"), covers=LATE, stall_after=0)
+    proxy.add_rule(**store.download_filter("m"), covers=LAST_PART_OFFSET, stall_after=0)
     running = modelfetch.start("pull", store.uri("m"), dest, "--connections", "2", env=store.env_at(proxy.url))
     running.wait_for_bytes(14_000_000)
     return running
@@ -45,7 +45,7 @@ def test_a_pull_that_was_killed_is_resumed(
     """The next one fetches only what is missing, and sweeps up."""
     store: Store = request.getfixturevalue(f"{kind}_bucket")
     proxy = fault_proxy(store.endpoint)
-    killed = begun(modelfetch, store, proxy, tmp_path / "m").send_signal(signum)
+    killed = start_stalled_pull(modelfetch, store, proxy, tmp_path / "m").send_signal(signum)
     half_published = read_files(tmp_path).keys() & {"m"}
     proxy.clear()
 
@@ -58,7 +58,7 @@ def test_a_pull_that_was_killed_is_resumed(
     assert (
         proxy.sent_bytes() <= len(BIG) - run.receipt["resumed_bytes"] + 100_000
     )  # a listing's or an error's few bytes
-    assert leftovers(tmp_path) == []
+    assert list_leftovers(tmp_path) == []
 
 
 def test_another_version_is_not_mixed_with_what_had_arrived(
@@ -66,7 +66,7 @@ def test_another_version_is_not_mixed_with_what_had_arrived(
 ) -> None:
     """Resumed only if the version is still the same."""
     proxy = fault_proxy(s3_bucket.endpoint)
-    begun(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
+    start_stalled_pull(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
     proxy.clear()
     new = random_bytes(len(BIG), 7)
     s3_bucket.put("m", new)
@@ -75,7 +75,7 @@ def test_another_version_is_not_mixed_with_what_had_arrived(
 
     assert (tmp_path / "m").read_bytes() == new
     assert run.receipt["resumed_bytes"] == 0
-    assert leftovers(tmp_path) == []
+    assert list_leftovers(tmp_path) == []
 
 
 def test_bytes_that_were_damaged_between_two_runs_are_not_trusted(
@@ -83,7 +83,7 @@ def test_bytes_that_were_damaged_between_two_runs_are_not_trusted(
 ) -> None:
     """Whatever happens to the staged bytes, the store's checksum has the last word."""
     proxy = fault_proxy(s3_bucket.endpoint)
-    begun(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
+    start_stalled_pull(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
     proxy.clear()
     parts = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size >= len(BIG)]
     for part in parts:
@@ -106,7 +106,7 @@ def test_an_old_model_stays_until_the_new_one_is_whole(
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env)
     before = (tmp_path / "m.modelfetch.json").read_bytes()
 
-    begun(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
+    start_stalled_pull(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
 
     assert (tmp_path / "m").read_bytes() == b"old"
     assert (tmp_path / "m.modelfetch.json").read_bytes() == before
@@ -129,7 +129,7 @@ def test_an_archive_that_was_cut_short_leaves_nothing(
 
     assert not half_published
     assert read_files(tmp_path / "d") == files
-    assert leftovers(tmp_path) == []
+    assert list_leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize("key", ["m", "d/"])
@@ -171,7 +171,7 @@ def test_two_pulls_into_one_directory_do_not_disturb_each_other(
 
     assert [run.finish().code for run in runs] == [0] * 4
     assert read_files(tmp_path) == {name: random_bytes(3_000_000, ord(name)) for name in "abcd"}
-    assert leftovers(tmp_path) == []
+    assert list_leftovers(tmp_path) == []
 
 
 def test_a_reader_sees_the_old_model_or_the_new_one(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ V1 = {"config.json": b"{}", "old.bin": b"1", "weights/0.bin": DATA}
 V2 = {"config.json": b"{2}", "new.bin": b"2", "weights/0.bin": DATA[::-1], "weights/1.bin": b""}
 
 
-def fill(store: Store | ModelFolder, prefix: str, files: dict[str, bytes]) -> None:
+def fill_prefix(store: Store | ModelFolder, prefix: str, files: dict[str, bytes]) -> None:
     """Make a prefix hold these files and no others."""
     for key in store.list_keys():
         if key.startswith(prefix):
@@ -39,13 +39,13 @@ def fill(store: Store | ModelFolder, prefix: str, files: dict[str, bytes]) -> No
         store.put(prefix + name, data)
 
 
-def receipt(dest: Path) -> dict[str, Any]:
+def read_receipt(dest: Path) -> dict[str, Any]:
     """The receipt of a directory, or of a file."""
     found = dest / RECEIPT_NAME if dest.is_dir() else dest.with_name(dest.name + RECEIPT_NAME)
     return dict(json.loads(found.read_text()))
 
 
-def staged(root: Path) -> list[Path]:
+def list_staged(root: Path) -> list[Path]:
     """What is left in any staging area below a directory."""
     return [
         path for area in root.rglob(STAGING_NAME) for path in area.rglob("*") if path.is_dir() or path.stat().st_size
@@ -66,7 +66,7 @@ def test_an_object_goes_where_cp_would_put_it(modelfetch: CliRunner, folder: Mod
 
     files = {"named.bin": DATA, "existing/model.joblib": DATA, "made/here/model.joblib": DATA}
     assert read_files(tmp_path) == files
-    assert [receipt(tmp_path / name)["files"][0]["path"] for name in files] == [Path(name).name for name in files]
+    assert [read_receipt(tmp_path / name)["files"][0]["path"] for name in files] == [Path(name).name for name in files]
 
 
 def test_an_archive_is_unpacked_into_the_directory(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
@@ -81,13 +81,13 @@ def test_an_archive_is_unpacked_into_the_directory(modelfetch: CliRunner, folder
     assert read_files(tmp_path / "dest") == V1
     assert read_files(tmp_path / "like") == V1
     assert read_files(tmp_path / "kept") == {"model.tar.gz": archive}
-    assert receipt(tmp_path / "like")["digest"] == directory_digest(V1)
+    assert read_receipt(tmp_path / "like")["digest"] == directory_digest(V1)
 
 
 def test_archives_inside_a_prefix_stay_as_they_are(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
     """A directory is published as it is stored."""
     files = {"model.tar.gz": pack_tar_gz(V1), "readme": b"x"}
-    fill(folder, "d/", files)
+    fill_prefix(folder, "d/", files)
 
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
 
@@ -96,7 +96,7 @@ def test_archives_inside_a_prefix_stay_as_they_are(modelfetch: CliRunner, folder
 
 def test_a_destination_that_is_a_link_is_followed(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
     """The link stays, what it points to is changed: for a directory, and for a file."""
-    fill(folder, "d/", V1)
+    fill_prefix(folder, "d/", V1)
     (tmp_path / "real").mkdir()
     (tmp_path / "dir").symlink_to("real")
     (tmp_path / "file").symlink_to("elsewhere.bin")
@@ -112,7 +112,7 @@ def test_a_destination_that_is_a_link_is_followed(modelfetch: CliRunner, folder:
 
 def test_modes_are_the_same_whatever_the_umask(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
     """0644 and 0755, for the app may run under another uid; receipts too."""
-    fill(folder, "d/", V1)
+    fill_prefix(folder, "d/", V1)
 
     pairs = [folder.uri("d/"), tmp_path / "d", folder.uri("d/old.bin"), tmp_path / "new" / "m"]
     run = modelfetch("pull", *pairs, umask=0o077)
@@ -132,11 +132,11 @@ def test_published_files_are_as_old_as_their_receipt(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
     """Their mtime is the receipt's `finished`, in whole seconds: how readers tell that nobody has touched them."""
-    fill(folder, "d/", V1)
+    fill_prefix(folder, "d/", V1)
 
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
 
-    finished = datetime.fromisoformat(receipt(tmp_path / "d")["finished"]).timestamp()
+    finished = datetime.fromisoformat(read_receipt(tmp_path / "d")["finished"]).timestamp()
     assert {(tmp_path / "d" / name).stat().st_mtime_ns for name in V1} == {int(finished) * 10**9}
 
 
@@ -164,7 +164,7 @@ def test_a_second_pull_of_a_directory_is_one_listing(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """However many files it has."""
-    fill(store, "d/", V1)
+    fill_prefix(store, "d/", V1)
     proxy = fault_proxy(store.endpoint)
     modelfetch.ok("pull", store.uri("d/"), tmp_path / "d", env=store.env)
 
@@ -191,17 +191,17 @@ def test_a_second_pull_of_an_archive_is_one_request(
 def test_a_new_version_replaces_the_old_one(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """Of a file and of a directory: what the new model lacks goes."""
     s3_bucket.put("m", b"one")
-    fill(s3_bucket, "d/", V1)
+    fill_prefix(s3_bucket, "d/", V1)
     pairs = [s3_bucket.uri("m"), tmp_path / "m", s3_bucket.uri("d/"), tmp_path / "d"]
     modelfetch.ok("pull", *pairs, env=s3_bucket.env)
     s3_bucket.put("m", b"two")
-    fill(s3_bucket, "d/", V2)
+    fill_prefix(s3_bucket, "d/", V2)
 
     modelfetch.ok("pull", *pairs, env=s3_bucket.env)
 
     assert (tmp_path / "m").read_bytes() == b"two"
     assert read_files(tmp_path / "d") == V2
-    assert receipt(tmp_path / "d")["digest"] == directory_digest(V2)
+    assert read_receipt(tmp_path / "d")["digest"] == directory_digest(V2)
 
 
 @pytest.mark.parametrize("mounted", [False, True])
@@ -210,16 +210,16 @@ def test_strangers_stay_and_only_our_own_files_go(
 ) -> None:
     """What we did not write we do not delete: in a directory, and in a mount point."""
     dest = tmpfs("d") if mounted else tmp_path / "d"
-    fill(folder, "d/", V1)
+    fill_prefix(folder, "d/", V1)
     write_files(dest, {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"})
     modelfetch.ok("pull", folder.uri("d/"), dest)
-    fill(folder, "d/", V2)
+    fill_prefix(folder, "d/", V2)
 
     modelfetch.ok("pull", folder.uri("d/"), dest)
 
     strangers = {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"}
     assert {k: v for k, v in read_files(dest).items() if not k.startswith(STAGING_NAME + "/")} == V2 | strangers
-    assert staged(tmp_path) == []
+    assert list_staged(tmp_path) == []
 
 
 def test_a_mount_point_is_filled_and_updated(
@@ -227,16 +227,16 @@ def test_a_mount_point_is_filled_and_updated(
 ) -> None:
     """As an emptyDir is: the directory itself cannot be exchanged."""
     dest = tmpfs("volume")
-    fill(folder, "d/", V1)
+    fill_prefix(folder, "d/", V1)
     modelfetch.ok("pull", folder.uri("d/"), dest)
     first = {k: v for k, v in read_files(dest).items() if not k.startswith(STAGING_NAME + "/")}
-    fill(folder, "d/", V2)
+    fill_prefix(folder, "d/", V2)
 
     modelfetch.ok("pull", folder.uri("d/"), dest)
 
     assert first == V1
     assert {k: v for k, v in read_files(dest).items() if not k.startswith(STAGING_NAME + "/")} == V2
-    assert receipt(dest)["digest"] == directory_digest(V2)
+    assert read_receipt(dest)["digest"] == directory_digest(V2)
 
 
 @pytest.mark.parametrize("name", ["old.bin", "weights"])
@@ -244,7 +244,7 @@ def test_a_strangers_file_in_the_way_is_left_there(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, name: str
 ) -> None:
     """Exit code 73; it is named, and nothing else has changed."""
-    fill(folder, "d/", V1)
+    fill_prefix(folder, "d/", V1)
     write_files(tmp_path / "d", {name: b"stranger"})
 
     run = modelfetch("pull", folder.uri("d/"), tmp_path / "d")
@@ -283,22 +283,22 @@ def test_two_models_share_a_directory(modelfetch: CliRunner, s3_bucket: S3Bucket
 # --- tampering ------------------------------------------------------------------------------------------------------
 
 
-def append(path: Path) -> None:
+def append_byte(path: Path) -> None:
     """Change a file's size."""
     path.write_bytes(path.read_bytes() + b"x")
 
 
-def touch(path: Path) -> None:
+def reset_mtime(path: Path) -> None:
     """Change a file's mtime."""
     os.utime(path, (1, 1))
 
 
-@pytest.mark.parametrize("tamper", [append, touch, Path.unlink])
+@pytest.mark.parametrize("tamper", [append_byte, reset_mtime, Path.unlink])
 def test_what_was_tampered_with_is_repaired(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, tamper: Callable[[Path], None]
 ) -> None:
     """Size and mtime tell; so does a file that is missing."""
-    fill(folder, "d/", V1)
+    fill_prefix(folder, "d/", V1)
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
     tamper(tmp_path / "d" / "weights" / "0.bin")
 
@@ -335,7 +335,7 @@ def test_a_lost_or_damaged_receipt_is_written_anew(modelfetch: CliRunner, folder
     modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
 
     assert (tmp_path / "m").read_bytes() == DATA
-    assert receipt(tmp_path / "m")["digest"] == f"sha256:{sha256_hex(DATA)}"
+    assert read_receipt(tmp_path / "m")["digest"] == f"sha256:{sha256_hex(DATA)}"
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -343,9 +343,9 @@ def test_a_receipt_that_lists_other_files_than_the_model_has_is_not_believed(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, kept: int
 ) -> None:
     """Whoever wrote it: a pull does not say that the model is there if parts of it are not."""
-    fill(folder, "d/", V1)
+    fill_prefix(folder, "d/", V1)
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
-    said = receipt(tmp_path / "d")
+    said = read_receipt(tmp_path / "d")
     gone = [entry["path"] for entry in said["files"][kept:]]
     said["files"] = said["files"][:kept]
     (tmp_path / "d" / RECEIPT_NAME).write_text(json.dumps(said))

@@ -32,22 +32,31 @@ class Refusal:
     status: int
     exit: tuple[int, str]
     hint: str
-    said: str = "said so"
-    of: dict[str, Any] = field(default_factory=dict)
+    message: str = "said so"
+    request_filter: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.status} {self.code}"
 
-    def as_s3(self) -> dict[str, Any]:
+    def s3_rule(self) -> dict[str, Any]:
         """A rule for the fault proxy."""
-        xml = f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>{self.said}</Message></Error>"
+        xml = f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>"
         typed = {"Content-Type": "application/xml"}
-        return {"status": self.status, "body": xml.encode(), "headers": typed, "times": None, **self.of}
+        return {"status": self.status, "body": xml.encode(), "headers": typed, "times": None, **self.request_filter}
 
-    def as_gcs(self) -> dict[str, Any]:
+    def gcs_rule(self) -> dict[str, Any]:
         """Likewise."""
-        error = {"code": self.status, "message": self.said, "errors": [{"message": self.said, "reason": self.code}]}
-        return {"status": self.status, "body": json.dumps({"error": error}).encode(), "times": None, **self.of}
+        error = {
+            "code": self.status,
+            "message": self.message,
+            "errors": [{"message": self.message, "reason": self.code}],
+        }
+        return {
+            "status": self.status,
+            "body": json.dumps({"error": error}).encode(),
+            "times": None,
+            **self.request_filter,
+        }
 
 
 REFUSED, DENIED, MISSING = (69, "refused"), (77, "credentials"), (66, "not_found")
@@ -55,20 +64,20 @@ PASSING, CHANGED = (75, "transient"), (75, "changed")
 KMS = "User: arn:aws:iam::1:role/r is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:x"
 SSE_C = "The object was stored using a form of Server Side Encryption. The correct parameters must be provided."
 
-OF_S3 = [
+S3_REFUSALS = [
     Refusal("ExpiredToken", 400, DENIED, "AWS_SESSION_TOKEN"),
     Refusal("RequestTimeTooSkewed", 403, DENIED, "clock"),
     Refusal("AccessDenied", 403, DENIED, "s3:GetObject"),  # requester-pays buckets say no more
     Refusal("AccessDenied", 403, DENIED, "kms:Decrypt", KMS, {"method": "GET"}),
-    Refusal("InvalidObjectState", 403, REFUSED, "restore it first", of={"method": "GET"}),  # HEAD finds it
+    Refusal("InvalidObjectState", 403, REFUSED, "restore it first", request_filter={"method": "GET"}),  # HEAD finds it
     Refusal("InvalidRequest", 400, REFUSED, "SSE-C", SSE_C),
     Refusal("PermanentRedirect", 301, REFUSED, "AWS_REGION"),
     Refusal("AuthorizationHeaderMalformed", 400, REFUSED, "AWS_REGION"),
     Refusal("SlowDown", 503, PASSING, "later"),
-    Refusal("NoSuchVersion", 404, MISSING, "versionId", of={"method": "GET"}),
+    Refusal("NoSuchVersion", 404, MISSING, "versionId", request_filter={"method": "GET"}),
     Refusal("InvalidBucketName", 400, (2, "usage"), "bucket"),
 ]
-OF_GCS = [
+GCS_REFUSALS = [
     Refusal("userProjectMissing", 400, REFUSED, "GOOGLE_CLOUD_QUOTA_PROJECT", "Bucket is a requester pays bucket."),
     Refusal("accountDisabled", 403, REFUSED, "billing", "The billing account for the owning project is disabled."),
     Refusal("rateLimitExceeded", 403, PASSING, "later"),
@@ -79,7 +88,7 @@ OF_GCS = [
 ]
 
 
-def refused(modelfetch: CliRunner, store: Store, proxy: FaultProxy, dest: Path) -> Run:
+def pull_once(modelfetch: CliRunner, store: Store, proxy: FaultProxy, dest: Path) -> Run:
     """A pull, tried once."""
     env = {**store.env_at(proxy.url), "MODELFETCH_RETRIES": "1"}
     return modelfetch("pull", store.uri("m"), dest, env=env)
@@ -93,31 +102,31 @@ def assert_refused(run: Run, refusal: Refusal) -> None:
     assert len(run.log) <= 2
 
 
-@pytest.mark.parametrize("refusal", OF_S3, ids=str)
+@pytest.mark.parametrize("refusal", S3_REFUSALS, ids=str)
 def test_what_s3_refuses(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path, refusal: Refusal
 ) -> None:
     """For good or for a time, and what to do."""
     s3_bucket.put("m", b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add_rule(**refusal.as_s3())
+    proxy.add_rule(**refusal.s3_rule())
 
-    run = refused(modelfetch, s3_bucket, proxy, tmp_path / "m")
+    run = pull_once(modelfetch, s3_bucket, proxy, tmp_path / "m")
 
     assert_refused(run, refusal)
     assert not (tmp_path / "m").exists()
 
 
-@pytest.mark.parametrize("refusal", OF_GCS, ids=str)
+@pytest.mark.parametrize("refusal", GCS_REFUSALS, ids=str)
 def test_what_gcs_refuses(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path, refusal: Refusal
 ) -> None:
     """Likewise."""
     gcs_bucket.put("m", b"model")
     proxy = fault_proxy(gcs_bucket.endpoint)
-    proxy.add_rule(**refusal.as_gcs())
+    proxy.add_rule(**refusal.gcs_rule())
 
-    run = refused(modelfetch, gcs_bucket, proxy, tmp_path / "m")
+    run = pull_once(modelfetch, gcs_bucket, proxy, tmp_path / "m")
 
     assert_refused(run, refusal)
     assert not (tmp_path / "m").exists()
@@ -134,7 +143,7 @@ def test_a_bucket_in_another_region_is_followed(
         return "us-east-1" in request.query + request.headers.get("authorization", "")
 
     region = {"x-amz-bucket-region": "eu-central-1"}
-    answer = Refusal("PermanentRedirect", 301, REFUSED, "").as_s3()
+    answer = Refusal("PermanentRedirect", 301, REFUSED, "").s3_rule()
     rule = proxy.add_rule(**{**answer, "headers": region, "when": elsewhere})
 
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env_at(proxy.url))
@@ -187,7 +196,7 @@ def test_an_access_point_takes_the_place_of_a_bucket(
 ) -> None:
     """Its ARN holds a slash; it is asked under a host name of its own."""
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add_rule(**Refusal("NoSuchAccessPoint", 404, MISSING, "").as_s3())
+    proxy.add_rule(**Refusal("NoSuchAccessPoint", 404, MISSING, "").s3_rule())
     arn = "arn:aws:s3:us-east-1:123456789012:accesspoint/models"
     env = {**s3_bucket.env_at("http://s3.invalid"), "http_proxy": proxy.url}
 

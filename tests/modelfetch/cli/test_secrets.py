@@ -43,7 +43,7 @@ SIGNED = f"X-Amz-Signature={QUERY}&X-Goog-Signature={QUERY}&sig={QUERY}"
 LOUD = ("--debug", "--log-level", "debug")
 
 
-def forms(secret: str) -> set[str]:
+def encoded_forms(secret: str) -> set[str]:
     """How a secret may be written."""
     return {
         secret,
@@ -55,7 +55,7 @@ def forms(secret: str) -> set[str]:
 
 
 @dataclass
-class Search:
+class SecretSearch:
     """What must not be found, and where to look beside the outputs.
 
     Attributes:
@@ -63,7 +63,7 @@ class Search:
         below: directories whose files are read, staging areas and receipts included.
     """
 
-    below: list[Path]
+    directories: list[Path]
     secrets: set[str] = field(
         default_factory=lambda: {
             TOKEN,
@@ -77,7 +77,7 @@ class Search:
         }
     )
 
-    def add_from(self, proxy: FaultProxy) -> None:
+    def add_request_secrets(self, proxy: FaultProxy) -> None:
         """Look for what requests were authorised with, too."""
         for request in proxy.requests:
             asked = dict(parse_qsl(request.query))
@@ -87,19 +87,19 @@ class Search:
             ):
                 self.secrets.add(signature or token)
 
-    def nothing_in(self, run: Run) -> None:
+    def assert_absent(self, run: Run) -> None:
         """Neither in what it said nor in what it wrote."""
-        written = {path: path.read_bytes() for top in self.below for path in top.rglob("*") if path.is_file()}
+        written = {path: path.read_bytes() for top in self.directories for path in top.rglob("*") if path.is_file()}
         texts = {"outputs": run.all_output.encode(), **{str(path): data for path, data in written.items()}}
-        wanted = {form for secret in self.secrets for form in forms(secret)}
+        wanted = {form for secret in self.secrets for form in encoded_forms(secret)}
         found = [(where, form) for where, data in texts.items() for form in wanted if form.encode() in data]
         assert found == []
 
 
 @pytest.fixture
-def search(tmp_path: Path) -> Search:
+def search(tmp_path: Path) -> SecretSearch:
     """Looks into the destination."""
-    return Search([tmp_path])
+    return SecretSearch([tmp_path])
 
 
 @pytest.fixture(autouse=True)
@@ -111,13 +111,13 @@ def planted(modelfetch: CliRunner) -> None:
 # --- S3 -------------------------------------------------------------------------------------------------------------
 
 
-def s3_error(code: str, status: int, said: str) -> dict[str, Any]:
+def s3_error_rule(code: str, status: int, message: str) -> dict[str, Any]:
     """A rule for the fault proxy."""
-    xml = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{said}</Message></Error>"
+    xml = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return {"status": status, "body": xml.encode(), "times": None}
 
 
-def temporary(bucket: S3Bucket, url: str, search: Search) -> dict[str, str]:
+def temporary_keys_env(bucket: S3Bucket, url: str, search: SecretSearch) -> dict[str, str]:
     """An environment with keys of the store's own STS, whose secrets are looked for as well."""
     if bucket.server.kind != "minio":
         pytest.skip("only MinIO issues keys that it checks")
@@ -128,13 +128,13 @@ def temporary(bucket: S3Bucket, url: str, search: Search) -> dict[str, str]:
 
 
 def test_a_pull_that_succeeds_shows_no_secret(
-    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: SecretSearch, tmp_path: Path
 ) -> None:
     """Nor do its receipt, an inspection, a push, or the terminal; requests break off on the way."""
     s3_bucket.put("d/m", random_bytes(300_000))
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(**s3_bucket.download_filter("d/m"), cut_after=100_000, times=2)
-    env = temporary(s3_bucket, proxy.url, search)
+    env = temporary_keys_env(s3_bucket, proxy.url, search)
 
     pull = ["pull", s3_bucket.uri("d/"), tmp_path / "d", *LOUD]
     runs = [
@@ -144,35 +144,35 @@ def test_a_pull_that_succeeds_shows_no_secret(
         modelfetch.ok("push", tmp_path / "d" / "m", s3_bucket.uri("pushed"), *LOUD, env=env),
     ]
 
-    search.add_from(proxy)
+    search.add_request_secrets(proxy)
     assert [run.code for run in runs] == [0, 0, 0, 0]
     assert len(search.secrets) > 12
     for run in runs:
-        search.nothing_in(run)
+        search.assert_absent(run)
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_a_refused_pull_or_push_shows_no_secret(
-    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path, log_format: str
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: SecretSearch, tmp_path: Path, log_format: str
 ) -> None:
     """Even if the store repeats what it was sent."""
     (tmp_path / "m").write_bytes(b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
     said = f"http://h/k?{SIGNED.replace('&', '&amp;')} with {SESSION}"
-    proxy.add_rule(**s3_error("AccessDenied", 403, said))
+    proxy.add_rule(**s3_error_rule("AccessDenied", 403, said))
     env = {"AWS_ENDPOINT_URL_S3": proxy.url, "AWS_REGION": "us-east-1", **KEYS, "MODELFETCH_LOG_FORMAT": log_format}
 
     pulled = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "n", *LOUD, env=env)
     pushed = modelfetch("push", tmp_path / "m", s3_bucket.uri("m"), *LOUD, env=env)
 
-    search.add_from(proxy)
+    search.add_request_secrets(proxy)
     for run in (pulled, pushed):
         assert run.code == 77
         assert "Traceback" in run.stderr
-        search.nothing_in(run)
+        search.assert_absent(run)
 
 
-def with_password(url: str) -> str:
+def add_password(url: str) -> str:
     """An address that holds a name and a password."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://someone:{PASSWORD}@{rest}"
@@ -181,9 +181,9 @@ def with_password(url: str) -> str:
 @pytest.mark.parametrize(
     ("env", "code"),
     [
-        ({"AWS_ENDPOINT_URL_S3": with_password("http://127.0.0.1:9")}, 75),
-        ({"AWS_ENDPOINT_URL_S3": with_password("http://127.0.0.1:port")}, 78),
-        ({"S3_ENDPOINT": with_password("http://h:port")}, 78),
+        ({"AWS_ENDPOINT_URL_S3": add_password("http://127.0.0.1:9")}, 75),
+        ({"AWS_ENDPOINT_URL_S3": add_password("http://127.0.0.1:port")}, 78),
+        ({"S3_ENDPOINT": add_password("http://h:port")}, 78),
         ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_SESSION_TOKEN": f"{SESSION}\n{SESSION}"}, 78),
         ({"AWS_ENDPOINT_URL_S3": "https://h", "HTTPS_PROXY": f"socks5://someone:{PASSWORD}@127.0.0.1:9"}, 78),
         ({"AWS_ENDPOINT_URL_S3": "https://h"}, 75),  # through the proxy, which is not there
@@ -191,7 +191,7 @@ def with_password(url: str) -> str:
     ],
 )
 def test_what_is_badly_configured_shows_no_secret(
-    modelfetch: CliRunner, search: Search, tmp_path: Path, env: dict[str, str], code: int
+    modelfetch: CliRunner, search: SecretSearch, tmp_path: Path, env: dict[str, str], code: int
 ) -> None:
     """Endpoints and proxies with passwords, whole or broken; a token with a line break, which http.client quotes."""
     given = {"AWS_REGION": "us-east-1", "MODELFETCH_RETRIES": "1", **KEYS, **env}
@@ -199,7 +199,7 @@ def test_what_is_badly_configured_shows_no_secret(
     run = modelfetch("pull", "s3://bucket/m", tmp_path / "m", *LOUD, env=given)
 
     assert run.code == code, run.stderr
-    search.nothing_in(run)
+    search.assert_absent(run)
 
 
 def test_a_certificate_that_is_not_trusted_shows_no_secret(
@@ -207,41 +207,41 @@ def test_a_certificate_that_is_not_trusted_shows_no_secret(
     s3_bucket: S3Bucket,
     fault_proxy: Proxied,
     https_server: HttpsServer,
-    search: Search,
+    search: SecretSearch,
     tmp_path: Path,
 ) -> None:
     """Nor do Python's warnings, where certificates are not checked and warnings are wanted."""
     s3_bucket.put("m", b"model")
     secure = fault_proxy(s3_bucket.endpoint, https_server.tls)
-    env = {**temporary(s3_bucket, secure.url, search), "PYTHONWARNINGS": "always"}
+    env = {**temporary_keys_env(s3_bucket, secure.url, search), "PYTHONWARNINGS": "always"}
 
     refused = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", *LOUD, env=env)
     unchecked = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", *LOUD, env={**env, "S3_VERIFY_SSL": "0"})
 
-    search.add_from(secure)
+    search.add_request_secrets(secure)
     assert refused.code == 69
     assert "InsecureRequestWarning" in unchecked.stderr
     for run in (refused, unchecked):
-        search.nothing_in(run)
+        search.assert_absent(run)
 
 
 def test_a_pull_that_is_killed_leaves_no_secret_behind(
-    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: SecretSearch, tmp_path: Path
 ) -> None:
     """Neither in its staging area, with journal and lock, nor on the command line that `ps` shows."""
     s3_bucket.put("m", random_bytes(6_000_000))
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(**s3_bucket.download_filter("m"), stall_after=5_000_000)
-    env = temporary(s3_bucket, proxy.url, search)
+    env = temporary_keys_env(s3_bucket, proxy.url, search)
 
     running = modelfetch.start("pull", s3_bucket.uri("m"), tmp_path / "m", *LOUD, env=env)
     proxy.wait_for(lambda: proxy.sent_bytes() >= 5_000_000)
-    search.add_from(proxy)
+    search.add_request_secrets(proxy)
     command = Path(f"/proc/{running.process.pid}/cmdline").read_text()
     run = running.send_signal(signal.SIGKILL)
 
     assert list((tmp_path / ".modelfetch").rglob("parts.jsonl"))
-    search.nothing_in(run)
+    search.assert_absent(run)
     assert [secret for secret in search.secrets if secret in command] == []
 
 
@@ -260,7 +260,7 @@ def test_a_service_accounts_key_and_its_tokens_are_never_shown(
     gcs_bucket: GCSBucket,
     fault_proxy: Proxied,
     issuer: ScriptedServer,
-    search: Search,
+    search: SecretSearch,
     tmp_path: Path,
 ) -> None:
     """Whether it works, the store refuses it or its issuer does; nor if Google's SDK is told to log what it does."""
@@ -281,27 +281,27 @@ def test_a_service_accounts_key_and_its_tokens_are_never_shown(
     issuer.respond_with(lambda _: ServerResponse(400, body=json_response(echo).body))
     unissued = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "n", *LOUD, env=env)
 
-    search.add_from(proxy)
+    search.add_request_secrets(proxy)
     assert (works.code, refused.code, unissued.code) == (0, 77, 77)
     for run in (works, refused, unissued):
-        search.nothing_in(run)
+        search.assert_absent(run)
 
 
-def test_a_broken_key_file_is_not_quoted(modelfetch: CliRunner, search: Search, tmp_path: Path) -> None:
+def test_a_broken_key_file_is_not_quoted(modelfetch: CliRunner, search: SecretSearch, tmp_path: Path) -> None:
     """A private key that cannot be read is none to be shown."""
     key = issuers.write_service_account(modelfetch.home / "key.json", "http://127.0.0.1:9/token", f"{QUERY}\n{QUERY}")
 
     run = modelfetch("pull", "gs://b/m", tmp_path / "m", *LOUD, env={"GOOGLE_APPLICATION_CREDENTIALS": str(key)})
 
     assert run.code == 77
-    search.nothing_in(run)
+    search.assert_absent(run)
 
 
 # --- URLs -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_signed_url_is_never_shown(
-    modelfetch: CliRunner, https_server: HttpsServer, search: Search, tmp_path: Path
+    modelfetch: CliRunner, https_server: HttpsServer, search: SecretSearch, tmp_path: Path
 ) -> None:
     """Found, not found, or redirected to one that leads nowhere; the receipt names it without its query."""
     https_server.files["/m"] = b"model"
@@ -318,7 +318,7 @@ def test_a_signed_url_is_never_shown(
     assert (found.code, found.receipt["source"]) == (0, f"{https_server.url}/m")
     assert [run.code for run in others] == [66, 69, 75]
     for run in (found, *others):
-        search.nothing_in(run)
+        search.assert_absent(run)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_a_signed_url_is_never_shown(
     ],
 )
 def test_an_address_with_a_password_is_refused_without_showing_it(
-    modelfetch: CliRunner, search: Search, tmp_path: Path, source: str
+    modelfetch: CliRunner, search: SecretSearch, tmp_path: Path, source: str
 ) -> None:
     """2, or 78 from the environment: no receipt could name it, and `ps` would show it."""
     typed = modelfetch("pull", source, tmp_path / "m", *LOUD)
@@ -342,10 +342,10 @@ def test_an_address_with_a_password_is_refused_without_showing_it(
 
     assert (typed.code, configured.code) == (2, 78)
     for run in (typed, configured):
-        search.nothing_in(run)
+        search.assert_absent(run)
 
 
-def test_a_bearer_token_with_a_line_break_is_not_quoted(modelfetch: CliRunner, search: Search, tmp_path: Path) -> None:
+def test_a_bearer_token_with_a_line_break_is_not_quoted(modelfetch: CliRunner, search: SecretSearch, tmp_path: Path) -> None:
     """Within it 78; at its end it is the file's that it was read from, and left out."""
     url = f"http://127.0.0.1:{servers.free_port()}/m"
     inside = modelfetch("pull", url, tmp_path / "m", *LOUD, env={"MODELFETCH_BEARER_TOKEN": f"{TOKEN}\n{TOKEN}"})
@@ -354,31 +354,31 @@ def test_a_bearer_token_with_a_line_break_is_not_quoted(modelfetch: CliRunner, s
 
     assert (inside.code, at_end.code) == (78, 75)
     for run in (inside, at_end):
-        search.nothing_in(run)
+        search.assert_absent(run)
 
 
 # --- the rest -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("output", ["text", "json"])
-def test_config_masks_what_it_prints(modelfetch: CliRunner, search: Search, output: str) -> None:
+def test_config_masks_what_it_prints(modelfetch: CliRunner, search: SecretSearch, output: str) -> None:
     """All that it knows of, from wherever."""
     env = {
         **KEYS,
         "MODELFETCH_SOURCE": f"https://h/m?{SIGNED}",
-        "AWS_ENDPOINT_URL_S3": with_password("http://h"),
-        "STORAGE_EMULATOR_HOST": with_password("http://h"),
+        "AWS_ENDPOINT_URL_S3": add_password("http://h"),
+        "STORAGE_EMULATOR_HOST": add_password("http://h"),
         "HTTP_PROXY": f"someone:{PASSWORD}@h:1",
     }
 
     run = modelfetch.ok("config", "--output", output, env=env)
 
     assert "***" in run.stdout
-    search.nothing_in(run)
+    search.assert_absent(run)
 
 
 def test_a_bug_shows_no_secret(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], search: Search, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], search: SecretSearch, tmp_path: Path
 ) -> None:
     """70: whatever an exception that nobody thought of may quote."""
     for name, value in {**PLANTED, **KEYS, "MODELFETCH_TERMINATION_LOG": str(tmp_path / "log")}.items():
@@ -394,7 +394,7 @@ def test_a_bug_shows_no_secret(
     assert code == 70
     assert "LookupError" in err
     assert (tmp_path / "log").exists()
-    search.nothing_in(Run(code, out, err))
+    search.assert_absent(Run(code, out, err))
 
 
 def test_no_flag_takes_a_secret() -> None:

@@ -35,27 +35,27 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def verifying(key: KeyPair) -> tuple[str, ...]:
+def verify_flags(key: KeyPair) -> tuple[str, ...]:
     """The flags of a pull that believes a key."""
     return ("--verify-signature", "--public-key", str(key.public), "--output", "json")
 
 
-def signing(key: KeyPair) -> tuple[str, ...]:
+def sign_flags(key: KeyPair) -> tuple[str, ...]:
     """The flags of a push that signs with a key."""
     return ("--sign", "--private-key", str(key.private))
 
 
-def uploaded(store: Store, prefix: str, model: Path) -> None:
+def upload_files(store: Store, prefix: str, model: Path) -> None:
     """Put a directory's files into a bucket, as any tool would."""
     for name, data in read_files(model).items():
         store.put(prefix + name, data)
 
 
-def failed(run: Run, code: int, reason: str, *said: str) -> None:
+def assert_failed(run: Run, code: int, reason: str, *words: str) -> None:
     """It ended with this code, and told why and what to do; nothing else was printed."""
     assert (run.code, run.error["reason"], run.stdout) == (code, reason, ""), run.stderr
     assert run.error["hint"]
-    assert [word for word in said if word not in run.error["message"] + run.error["hint"]] == []
+    assert [word for word in words if word not in run.error["message"] + run.error["hint"]] == []
     assert json.loads(run.termination)["reason"] == reason
 
 
@@ -63,8 +63,8 @@ def test_a_signed_push_is_verified_by_a_pull_and_by_others(
     modelfetch: CliRunner, store: Store, model: Path, key: KeyPair, tmp_path: Path
 ) -> None:
     """The signature is one of the model's files, the manifest's last; a second pull has nothing to do."""
-    pushed = modelfetch.ok("push", model, store.uri("m/"), *signing(key), "-o", "json", env=store.env)
-    pull = ("pull", store.uri("m/"), tmp_path / "there", *verifying(key), "--require-manifest")
+    pushed = modelfetch.ok("push", model, store.uri("m/"), *sign_flags(key), "-o", "json", env=store.env)
+    pull = ("pull", store.uri("m/"), tmp_path / "there", *verify_flags(key), "--require-manifest")
     first = modelfetch.ok(*pull, env=store.env)
 
     listed = [f["path"] for f in json.loads(store.get(f"m/{MANIFEST_NAME}"))["files"]]
@@ -83,8 +83,8 @@ def test_a_single_objects_signature_stands_beside_it(
     modelfetch: CliRunner, s3_bucket: S3Bucket, model: Path, key: KeyPair, tmp_path: Path, target: str, local: str
 ) -> None:
     """A file's, or an archive's, which others verify as a file too."""
-    modelfetch.ok("push", model / local, s3_bucket.uri(target), *signing(key), env=s3_bucket.env)
-    run = modelfetch.ok("pull", s3_bucket.uri(target), f"{tmp_path}/there/", *verifying(key), env=s3_bucket.env)
+    modelfetch.ok("push", model / local, s3_bucket.uri(target), *sign_flags(key), env=s3_bucket.env)
+    run = modelfetch.ok("pull", s3_bucket.uri(target), f"{tmp_path}/there/", *verify_flags(key), env=s3_bucket.env)
 
     assert s3_bucket.list_keys() == [target, f"{target}{MANIFEST_NAME}", f"{target}.sig"]
     assert {"manifest", "signature"} <= {*run.receipt["checks"]}
@@ -99,9 +99,9 @@ def test_what_others_signed_and_uploaded_is_verified(
     """Signed as model_signing's own command does it, and uploaded by any tool."""
     model = write_files(tmp_path / "model", FILES)
     sign_model(model, key, model / "model.sig")
-    uploaded(gcs_bucket, "m/", model)
+    upload_files(gcs_bucket, "m/", model)
 
-    run = modelfetch.ok("pull", gcs_bucket.uri("m"), tmp_path / "there", *verifying(key), env=gcs_bucket.env)
+    run = modelfetch.ok("pull", gcs_bucket.uri("m"), tmp_path / "there", *verify_flags(key), env=gcs_bucket.env)
 
     assert read_files(tmp_path / "there") == read_files(model)
     assert run.receipt["checks"][-1] == "signature"
@@ -113,14 +113,16 @@ def test_a_wrong_signature_is_known_before_the_first_byte_of_the_model(
     """By another key: nothing but the signature was asked for, and the old model stays."""
     model = write_files(tmp_path / "model", FILES)
     sign_model(model, make_key_pair(tmp_path, "stranger"), model / "model.sig")
-    uploaded(s3_bucket, "m/", model)
+    upload_files(s3_bucket, "m/", model)
     old = write_files(tmp_path / "old", {"old.bin": b"1"})
     modelfetch.ok("pull", old, tmp_path / "there")
     proxy = fault_proxy(s3_bucket.endpoint)
 
-    run = modelfetch("pull", s3_bucket.uri("m/"), tmp_path / "there", *verifying(key), env=s3_bucket.env_at(proxy.url))
+    run = modelfetch(
+        "pull", s3_bucket.uri("m/"), tmp_path / "there", *verify_flags(key), env=s3_bucket.env_at(proxy.url)
+    )
 
-    failed(run, 65, "signature", "is not valid for public key", "Somebody else signed it")
+    assert_failed(run, 65, "signature", "is not valid for public key", "Somebody else signed it")
     assert (
         len(proxy.matching_requests(**s3_bucket.download_filter()))
         == len(proxy.matching_requests(**s3_bucket.download_filter("m/model.sig")))
@@ -133,13 +135,13 @@ def test_what_was_replaced_in_the_bucket_is_not_published(
     modelfetch: CliRunner, s3_bucket: S3Bucket, model: Path, key: KeyPair, tmp_path: Path
 ) -> None:
     """Whoever can write there can replace a file, and the manifest; not the signature."""
-    modelfetch.ok("push", model, s3_bucket.uri("m/"), *signing(key), env=s3_bucket.env)
+    modelfetch.ok("push", model, s3_bucket.uri("m/"), *sign_flags(key), env=s3_bucket.env)
     s3_bucket.put("m/w/1.bin", random_bytes(70_000, 2))
     s3_bucket.delete(f"m/{MANIFEST_NAME}")
 
-    run = modelfetch("pull", s3_bucket.uri("m/"), tmp_path / "there", *verifying(key), env=s3_bucket.env)
+    run = modelfetch("pull", s3_bucket.uri("m/"), tmp_path / "there", *verify_flags(key), env=s3_bucket.env)
 
-    failed(run, 65, "signature", "m/w/1.bin': signed was sha256 ", "--exclude")
+    assert_failed(run, 65, "signature", "m/w/1.bin': signed was sha256 ", "--exclude")
     assert list(tmp_path.glob("there*")) + list(tmp_path.glob(STAGING_NAME)) == []
 
 
@@ -152,7 +154,7 @@ def test_an_unsigned_object_is_refused_by_the_environment_alone(
 
     run = modelfetch("pull", s3_bucket.uri("m.bin"), tmp_path / "there", env=s3_bucket.env | env)
 
-    failed(run, 65, "signature", "is not signed: there is no m.bin.sig", "modelfetch push --sign")
+    assert_failed(run, 65, "signature", "is not signed: there is no m.bin.sig", "modelfetch push --sign")
 
 
 def test_a_push_replaces_a_signature_and_leaves_others_be(
@@ -163,10 +165,10 @@ def test_a_push_replaces_a_signature_and_leaves_others_be(
     modelfetch.ok("push", model, s3_bucket.uri("m/"), env=s3_bucket.env)
     assert s3_bucket.get("m/model.sig") == b"of before"
 
-    modelfetch.ok("push", model, s3_bucket.uri("m/"), *signing(key), env=s3_bucket.env)
+    modelfetch.ok("push", model, s3_bucket.uri("m/"), *sign_flags(key), env=s3_bucket.env)
 
     assert (model / "model.sig").read_bytes() == b"of before"
-    run = modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "there", *verifying(key), env=s3_bucket.env)
+    run = modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "there", *verify_flags(key), env=s3_bucket.env)
     assert "signature" in run.receipt["checks"]
 
 
@@ -176,7 +178,7 @@ def test_a_locked_key_is_unlocked_by_the_environment(
     """Its password is nowhere to be read afterwards; a wrong one is known before anything is uploaded."""
     own = make_key_pair(tmp_path, password="s3cret-words")
     (tmp_path / "m.bin").write_bytes(b"1")
-    push = ("push", tmp_path / "m.bin", s3_bucket.uri(), *signing(own), "--debug", "--log-level", "debug")
+    push = ("push", tmp_path / "m.bin", s3_bucket.uri(), *sign_flags(own), "--debug", "--log-level", "debug")
 
     wrong = modelfetch(*push, env=s3_bucket.env | {"MODELFETCH_PRIVATE_KEY_PASSWORD": "wr0ng-words"})
     assert (wrong.code, s3_bucket.list_keys()) == (78, [])
@@ -194,7 +196,7 @@ def test_what_gcs_stores_encoded_may_be_signed_as_it_was_before(
     gcs_bucket.put("m.tar", gzip.compress(file.read_bytes()), content_encoding="gzip")
     gcs_bucket.put("m.tar.sig", sign_model(file, key, tmp_path / "m.tar.sig").read_bytes())
 
-    run = modelfetch.ok("pull", gcs_bucket.uri("m.tar"), tmp_path / "there", *verifying(key), env=gcs_bucket.env)
+    run = modelfetch.ok("pull", gcs_bucket.uri("m.tar"), tmp_path / "there", *verify_flags(key), env=gcs_bucket.env)
 
     assert read_files(tmp_path / "there") == FILES
     assert "signature" in run.receipt["checks"]
@@ -208,7 +210,9 @@ def test_a_model_on_the_web_is_verified_too(
     https_server.files["/m.bin"] = file.read_bytes()
     https_server.files["/m.bin.sig"] = sign_model(file, key, tmp_path / "m.bin.sig").read_bytes()
 
-    run = modelfetch.ok("pull", f"{https_server.url}/m.bin", tmp_path / "there", *verifying(key), env=https_server.env)
+    run = modelfetch.ok(
+        "pull", f"{https_server.url}/m.bin", tmp_path / "there", *verify_flags(key), env=https_server.env
+    )
 
     assert "signature" in run.receipt["checks"]
     assert (tmp_path / "there").read_bytes() == FILES["w/1.bin"]
@@ -243,7 +247,7 @@ def test_sigstore_out_of_reach_is_a_transient_failure(
 
     run = modelfetch("pull", file, tmp_path / "there", *flags, env={"HTTPS_PROXY": "http://127.0.0.1:9"})
 
-    failed(run, 75, "transient", "sigstore.dev", "--trust-config")
+    assert_failed(run, 75, "transient", "sigstore.dev", "--trust-config")
     assert "Traceback" not in run.stderr
 
 
@@ -266,4 +270,4 @@ def test_what_cannot_work_is_refused_before_any_store_is_asked(
 
     run = modelfetch(command, *(places if command == "push" else reversed(places)), *flags, env=NOWHERE | variables)
 
-    failed(run, code, "usage" if code == 2 else "config", said)
+    assert_failed(run, code, "usage" if code == 2 else "config", said)

@@ -17,7 +17,7 @@ MODEL = {
 }
 
 
-def fill(store: Store, prefix: str, files: dict[str, bytes]) -> None:
+def put_files(store: Store, prefix: str, files: dict[str, bytes]) -> None:
     """Store a tree under a prefix."""
     for name, data in files.items():
         store.put(prefix + name, data)
@@ -42,7 +42,7 @@ def test_a_directory_comes_whole_with_its_empty_files(
     modelfetch: CliRunner, store: Store, tmp_path: Path, slash: str
 ) -> None:
     """With or without the slash at the end; zero-byte files and folders in folders included."""
-    fill(store, "models/churn/", MODEL)
+    put_files(store, "models/churn/", MODEL)
 
     modelfetch.ok("pull", store.uri("models/churn") + slash, tmp_path / "m", env=store.env)
 
@@ -51,8 +51,8 @@ def test_a_directory_comes_whole_with_its_empty_files(
 
 def test_sibling_prefixes_are_never_taken(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """`model` means `model/`, not `model2/`, `model-old/` or `model.bak`."""
-    fill(store, "model/", MODEL)
-    fill(store, "", {"model2/a": b"2", "model-old/a": b"3", "model.bak": b"4", "modelx": b"5"})
+    put_files(store, "model/", MODEL)
+    put_files(store, "", {"model2/a": b"2", "model-old/a": b"3", "model.bak": b"4", "modelx": b"5"})
 
     modelfetch.ok("pull", store.uri("model"), tmp_path / "m", env=store.env)
 
@@ -63,7 +63,7 @@ def test_an_object_goes_before_a_directory_of_its_name(
     modelfetch: CliRunner, flat_store: Store, tmp_path: Path
 ) -> None:
     """The directory is taken only if there is no such object, or if the slash says so."""
-    fill(flat_store, "", {"model": b"object", "model/part": b"directory"})
+    put_files(flat_store, "", {"model": b"object", "model/part": b"directory"})
 
     modelfetch.ok("pull", flat_store.uri("model"), tmp_path / "file", env=flat_store.env)
     modelfetch.ok("pull", flat_store.uri("model/"), tmp_path / "dir", env=flat_store.env)
@@ -84,7 +84,7 @@ def test_every_page_of_a_listing_is_read(modelfetch: CliRunner, store: Store, tm
 
 def test_a_whole_bucket_is_a_directory(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """The empty path names it."""
-    fill(store, "", MODEL)
+    put_files(store, "", MODEL)
 
     modelfetch.ok("pull", store.uri(), tmp_path / "m", env=store.env)
 
@@ -93,7 +93,7 @@ def test_a_whole_bucket_is_a_directory(modelfetch: CliRunner, store: Store, tmp_
 
 def test_directory_markers_make_directories(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """Consoles create empty objects whose names end with a slash."""
-    fill(store, "m/", {"": b"", "file": b"x", "logs/": b""})
+    put_files(store, "m/", {"": b"", "file": b"x", "logs/": b""})
 
     modelfetch.ok("pull", store.uri("m/"), tmp_path / "m", env=store.env)
 
@@ -105,7 +105,7 @@ def test_what_an_earlier_pull_left_in_a_bucket_is_no_part_of_the_model(
     modelfetch: CliRunner, store: Store, tmp_path: Path
 ) -> None:
     """A pulled directory that was uploaded again brings its old receipt and staging along."""
-    fill(store, "m/", {"file": b"x", ".modelfetch.json": b"{}", ".modelfetch/lock": b""})
+    put_files(store, "m/", {"file": b"x", ".modelfetch.json": b"{}", ".modelfetch/lock": b""})
 
     run = modelfetch.ok("pull", store.uri("m/"), tmp_path / "m", "--output", "json", env=store.env)
 
@@ -115,7 +115,7 @@ def test_what_an_earlier_pull_left_in_a_bucket_is_no_part_of_the_model(
 
 def test_globs_choose_the_files_of_a_directory(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """`--include` and `--exclude` may be repeated; a variable holds a list; what is left out is not asked for."""
-    fill(s3_bucket, "m/", {"a.bin": b"1", "b.bin": b"2", "c.json": b"3", "d.tmp": b"4"})
+    put_files(s3_bucket, "m/", {"a.bin": b"1", "b.bin": b"2", "c.json": b"3", "d.tmp": b"4"})
 
     def chosen(name: str, *flags: str, **env: str) -> set[str]:
         modelfetch.ok("pull", s3_bucket.uri("m/"), tmp_path / name, *flags, env={**s3_bucket.env, **env})

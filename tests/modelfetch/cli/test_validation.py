@@ -20,60 +20,60 @@ FLIPPED = DATA[:150_000] + bytes([DATA[150_000] ^ 1]) + DATA[150_001:]
 PART = random_bytes(5 * 1024**2, 3)  # the least that S3 takes for a part that is not the last
 
 
-def checksum(name: str, data: bytes) -> str:
+def encode_checksum(name: str, data: bytes) -> str:
     """A checksum in base64, as S3's API has it."""
     if name.startswith("crc"):
         return str(crc_base64(name, data))
     return base64.b64encode(hashlib.new(name, data).digest()).decode()
 
 
-def in_hex(name: str, data: bytes) -> str:
+def hex_checksum(name: str, data: bytes) -> str:
     """A checksum in hexadecimal."""
-    return base64.b64decode(checksum(name, data)).hex()
+    return base64.b64decode(encode_checksum(name, data)).hex()
 
 
-def put(bucket: S3Bucket, key: str, name: str) -> None:
+def put_with_checksum(bucket: S3Bucket, key: str, name: str) -> None:
     """Store DATA with one kind of checksum; md5 stands for the ETag of a single-part upload."""
     if name == "md5":
         bucket.put_without_checksum(key, DATA)
     else:
-        bucket.put(key, DATA, **{f"Checksum{name.upper()}": checksum(name, DATA)})
+        bucket.put(key, DATA, **{f"Checksum{name.upper()}": encode_checksum(name, DATA)})
 
 
 def assert_flip_is_refused(run: Any, checks: list[str], *, expected: bytes = DATA, got: bytes = FLIPPED) -> None:
     """One line with both values of one of these checks, and exit code 65."""
     assert (run.code, run.error["code"], run.error["reason"]) == (65, 65, "mismatch")
-    both = [name for name in checks if in_hex(name, expected) in run.error["message"]]
+    both = [name for name in checks if hex_checksum(name, expected) in run.error["message"]]
     assert both
-    assert in_hex(both[0], got) in run.error["message"]
+    assert hex_checksum(both[0], got) in run.error["message"]
 
 
-ON_S3 = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256", "md5"]
+S3_CHECKSUMS = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256", "md5"]
 
 
 def test_every_checksum_of_s3_is_checked(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """The receipt says which; size always."""
     if s3_bucket.server.kind == "moto":
         pytest.skip("moto keeps no checksums, or wrong ones")
-    for name in ON_S3:
-        put(s3_bucket, name, name)
-    pairs = [part for name in ON_S3 for part in (s3_bucket.uri(name), tmp_path / name)]
+    for name in S3_CHECKSUMS:
+        put_with_checksum(s3_bucket, name, name)
+    pairs = [part for name in S3_CHECKSUMS for part in (s3_bucket.uri(name), tmp_path / name)]
 
     run = modelfetch.ok("pull", *pairs, "--output", "json", env=s3_bucket.env)
 
-    assert [(tmp_path / name).read_bytes() == DATA for name in ON_S3] == [True] * len(ON_S3)
-    checked = dict(zip(ON_S3, (set(receipt["checks"]) for receipt in run.receipts), strict=True))
-    assert [name for name in ON_S3 if not {"size", name} <= checked[name]] == []
+    assert [(tmp_path / name).read_bytes() == DATA for name in S3_CHECKSUMS] == [True] * len(S3_CHECKSUMS)
+    checked = dict(zip(S3_CHECKSUMS, (set(receipt["checks"]) for receipt in run.receipts), strict=True))
+    assert [name for name in S3_CHECKSUMS if not {"size", name} <= checked[name]] == []
 
 
-@pytest.mark.parametrize("name", ON_S3)
+@pytest.mark.parametrize("name", S3_CHECKSUMS)
 def test_a_flipped_byte_fails_every_checksum_of_s3(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path, name: str
 ) -> None:
     """It is fetched once more from scratch, then refused with both values; nothing is published."""
     if s3_bucket.server.kind == "moto":
         pytest.skip("moto keeps no checksums, or wrong ones")
-    put(s3_bucket, "m", name)
+    put_with_checksum(s3_bucket, "m", name)
     proxy = fault_proxy(s3_bucket.endpoint)
     flip = proxy.add_rule(**s3_bucket.download_filter("m"), flip_at=150_000, times=None)
 
