@@ -1,4 +1,4 @@
-"""Credentials: renewed in the middle of a pull, waited for in a new pod, sent only where they are wanted."""
+"""Credentials: renewed during a pull, retried in a new pod, sent only to the right server."""
 
 import json
 import re
@@ -29,19 +29,19 @@ S3_EXPIRED = b"<?xml version='1.0'?><Error><Code>ExpiredToken</Code><Message>It 
 
 @pytest.fixture
 def issuer() -> Iterator[ScriptedServer]:
-    """Who issues credentials."""
+    """Yield the server that issues credentials."""
     with run_scripted_server() as server:
         yield server
 
 
 @dataclass
 class Revocation:
-    """Takes away, in the middle of the first download, what it was signed with.
+    """Revokes the credentials of the first download in mid-transfer.
 
     Attributes:
-        proxy: stands before the store.
-        rotate: called then; new credentials are to be had from here on.
-        revoked: what is no longer taken.
+        proxy: fault proxy in front of the store.
+        rotate: called on revocation; issues new credentials.
+        revoked: revoked identity, refused from then on.
     """
 
     proxy: FaultProxy
@@ -49,7 +49,7 @@ class Revocation:
     revoked: str = field(default="", init=False)
 
     def arm(self, store: Store, key: str, status: int, body: bytes) -> None:
-        """Cut the first download, and refuse what comes after it with the old credentials."""
+        """Cut the first download, and refuse later requests with the old credentials."""
         self.proxy.add_rule(when=self._is_old, status=status, body=body, times=None)
         self.proxy.add_rule(**store.download_filter(key), cut_after=CUT, before=self._revoke)
 
@@ -61,12 +61,12 @@ class Revocation:
         return bool(self.revoked) and request_identity(request) == self.revoked
 
     def used_identities(self) -> list[str]:
-        """Whose credentials the requests bore, each once, in order."""
+        """Return the distinct identities of all requests, in order of first use."""
         return list(dict.fromkeys(request_identity(request) for request in self.proxy.requests))
 
 
 def request_identity(request: Request) -> str:
-    """The key that a request to S3 is signed with, or the token that one to GCS bears; empty if there is none."""
+    """Return the access key that signed an S3 request, or the bearer token of a GCS request; empty if anonymous."""
     presigned = parse_qs(request.query).get("X-Amz-Credential", [""])[0]
     signed = re.search(r"Credential=([^,]+)", request.headers.get("authorization", ""))
     credential = presigned or (signed[1] if signed else "")
@@ -74,22 +74,22 @@ def request_identity(request: Request) -> str:
 
 
 def require_sts(bucket: S3Bucket) -> None:
-    """Only MinIO issues keys that it then checks."""
+    """Skip the test unless the store is MinIO, which issues and checks temporary keys."""
     if bucket.server.kind != "minio":
         pytest.skip("only MinIO has an STS whose keys it checks")
 
 
 class CredentialSource:
-    """Where a run finds AWS credentials; the test may rotate them."""
+    """Sources of AWS credentials, with keys that the test can rotate."""
 
     def __init__(self, bucket: S3Bucket, home: Path, issuer: ScriptedServer) -> None:
-        """Begin with keys of the store's own STS."""
+        """Start with temporary keys of the store's STS."""
         self.bucket, self.home, self.issuer = bucket, home, issuer
         self.keys = issuers.issue_temporary_keys(bucket.server)
         self.token = "a-token-of-the-cluster"
 
     def rotate(self) -> None:
-        """Issue others from now on."""
+        """Issue other keys and another token from now on."""
         self.keys = issuers.issue_temporary_keys(self.bucket.server)
         self.token = "another-token-of-the-cluster"
         for name, text in (
@@ -103,7 +103,7 @@ class CredentialSource:
         return self.keys.as_json(Version=1)
 
     def env(self, kind: str) -> Environment:
-        """The variables that lead there."""
+        """Return the variables for one kind of source."""
         self.rotate()
         profile, store = self.home / "config", self.bucket.server
         profile.write_text(
@@ -134,10 +134,10 @@ class CredentialSource:
 
 
 @pytest.mark.parametrize("kind", ["file", "program", "role", "container", "web identity"])
-def test_keys_that_are_taken_away_midway_are_looked_for_anew(
+def test_revoked_s3_keys_are_renewed_during_the_pull(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path, kind: str
 ) -> None:
-    """S3 says 400 then; the pull goes on at its byte with those that there are now. A rotated token file is re-read."""
+    """S3 answers 400; the pull continues at the same byte with new keys. A rotated token file is read again."""
     require_sts(s3_bucket)
     s3_bucket.put("m", DATA)
     source = CredentialSource(s3_bucket, modelfetch.home, issuer)
@@ -153,10 +153,10 @@ def test_keys_that_are_taken_away_midway_are_looked_for_anew(
     assert run.receipt["retries"] >= 1
 
 
-def test_keys_that_are_about_to_end_are_renewed_before_each_request(
+def test_expiring_s3_keys_are_renewed_before_each_request(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path
 ) -> None:
-    """By their own clock, before anybody refuses them."""
+    """The expiry time triggers the renewal, before any refusal."""
     require_sts(s3_bucket)
     s3_bucket.put("d/1", b"1")
     s3_bucket.put("d/2", b"2")
@@ -171,7 +171,7 @@ def test_keys_that_are_about_to_end_are_renewed_before_each_request(
     assert len({request_identity(request) for request in proxy.matching_requests(**s3_bucket.download_filter())}) == 2
 
 
-def test_who_issues_keys_is_trusted_as_the_store_is(
+def test_ssl_cert_file_applies_to_sts(
     modelfetch: CliRunner,
     s3_bucket: S3Bucket,
     fault_proxy: Proxied,
@@ -179,7 +179,7 @@ def test_who_issues_keys_is_trusted_as_the_store_is(
     issuer: ScriptedServer,
     tmp_path: Path,
 ) -> None:
-    """SSL_CERT_FILE holds for STS too, which the SDK by itself does not know."""
+    """The SDK alone does not read SSL_CERT_FILE for STS."""
     require_sts(s3_bucket)
     s3_bucket.put("m", b"model")
     sts = fault_proxy(s3_bucket.endpoint, https_server.tls)
@@ -197,7 +197,7 @@ def test_who_issues_keys_is_trusted_as_the_store_is(
 
 
 def google_env(kind: str, home: Path, issuer: ScriptedServer, store: str) -> Environment:
-    """The variables of a service account's key, or of a machine with one, for a store that is no emulator."""
+    """Return variables for a service account key, or for a metadata server, and for a store that is no emulator."""
     if kind == "key":
         path = issuers.write_service_account(home / "key.json", f"{issuer.url}/token", issuers.new_private_key())
         return {"API_ENDPOINT_OVERRIDE": store, "GOOGLE_APPLICATION_CREDENTIALS": str(path)}
@@ -207,7 +207,7 @@ def google_env(kind: str, home: Path, issuer: ScriptedServer, store: str) -> Env
 
 
 @pytest.mark.parametrize("kind", ["key", "machine"])
-def test_a_token_that_is_taken_away_midway_is_asked_for_anew(
+def test_revoked_gcs_token_is_renewed_during_the_pull(
     modelfetch: CliRunner,
     gcs_bucket: GCSBucket,
     fault_proxy: Proxied,
@@ -215,7 +215,7 @@ def test_a_token_that_is_taken_away_midway_is_asked_for_anew(
     tmp_path: Path,
     kind: str,
 ) -> None:
-    """The pull goes on at its byte; whoever issues tokens never gets one to see."""
+    """The pull continues at the same byte; token requests carry no token."""
     gcs_bucket.put("m", DATA)
     tokens = iter(["first-token", "second-token", "third-token"])
     issuer.respond_with(issuers.google_token_endpoint(lambda: next(tokens)))
@@ -231,10 +231,10 @@ def test_a_token_that_is_taken_away_midway_is_asked_for_anew(
     assert [asked for asked in issuer.requests if "authorization" in asked.headers] == []
 
 
-def test_a_long_pull_outlives_a_moment_without_who_issues_its_tokens(
+def test_token_renewal_survives_two_503_responses_of_the_issuer(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path
 ) -> None:
-    """503 twice, when the token has just been taken away: that is no refusal."""
+    """A 503 of the issuer after the revocation is no refusal."""
     gcs_bucket.put("m", DATA)
     replies = iter(["first-token", None, None, "second-token"])
 
@@ -253,10 +253,10 @@ def test_a_long_pull_outlives_a_moment_without_who_issues_its_tokens(
     assert revocation.used_identities() == ["first-token", "second-token"]
 
 
-def test_a_token_that_the_store_has_never_taken_is_asked_for_anew(
+def test_token_refused_at_first_use_is_renewed_once(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path
 ) -> None:
-    """Once, before anything is known of the model."""
+    """A 401 to the very first request renews the token."""
     gcs_bucket.put("m", b"model")
     tokens = iter(["first-token", "second-token", "third-token"])
     issuer.respond_with(issuers.google_token_endpoint(lambda: next(tokens)))
@@ -272,10 +272,10 @@ def test_a_token_that_the_store_has_never_taken_is_asked_for_anew(
     assert set(sent[1:]) == {"Bearer second-token"}
 
 
-def test_credentials_of_another_cloud_are_refused(
+def test_credentials_of_another_universe_domain_exit_78(
     modelfetch: CliRunner, issuer: ScriptedServer, tmp_path: Path
 ) -> None:
-    """78, before anything is sent to the store."""
+    """The refusal comes before any request to the store."""
     env = google_env("key", modelfetch.home, issuer, "http://store.invalid")
     key = Path(str(env["GOOGLE_APPLICATION_CREDENTIALS"]))
     key.write_text(json.dumps({**json.loads(key.read_text()), "universe_domain": "elsewhere.example"}))
@@ -286,10 +286,10 @@ def test_credentials_of_another_cloud_are_refused(
     assert "elsewhere.example" in run.error["message"]
 
 
-def test_the_project_that_pays_is_named_to_the_store(
+def test_quota_project_is_sent_with_every_request(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path
 ) -> None:
-    """GOOGLE_CLOUD_QUOTA_PROJECT, for buckets whose readers pay: with every request, bytes included."""
+    """GOOGLE_CLOUD_QUOTA_PROJECT for requester-pays buckets, downloads included."""
     gcs_bucket.put("m", b"model")
     issuer.respond_with(issuers.google_token_endpoint(lambda: "token"))
     proxy = fault_proxy(gcs_bucket.endpoint)
@@ -304,7 +304,7 @@ def test_the_project_that_pays_is_named_to_the_store(
 
 
 def late_metadata_env(kind: str, bucket: Store, port: int) -> Environment:
-    """An environment whose credentials come from a server at this port."""
+    """Return an environment with credentials from a server at this port."""
     there = f"127.0.0.1:{port}"
     if kind == "s3":
         env = bucket.env | {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://{there}/keys"}
@@ -314,10 +314,10 @@ def late_metadata_env(kind: str, bucket: Store, port: int) -> Environment:
 
 
 @pytest.mark.parametrize("kind", ["s3", "gcs"])
-def test_a_metadata_server_that_comes_up_late_is_waited_for_in_a_cluster(
+def test_late_metadata_server_is_retried_only_in_a_cluster(
     modelfetch: CliRunner, request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
-    """It takes some seconds in a new pod. Anywhere else nothing is waited for: 77 at once."""
+    """In a new pod the server needs some seconds; anywhere else the pull exits with 77 at once."""
     bucket: Store = request.getfixturevalue(f"{kind}_bucket")
     if isinstance(bucket, S3Bucket):
         require_sts(bucket)
@@ -345,7 +345,7 @@ def test_a_metadata_server_that_comes_up_late_is_waited_for_in_a_cluster(
 
 
 def allow_public_read(bucket: S3Bucket) -> None:
-    """Make a bucket public."""
+    """Make a bucket readable for everybody."""
     if bucket.server.kind != "minio":
         pytest.skip("only MinIO goes by policies")
     who = {"Effect": "Allow", "Principal": {"AWS": ["*"]}}
@@ -356,7 +356,7 @@ def allow_public_read(bucket: S3Bucket) -> None:
 
 
 def make_public_bucket(kind: str, request: pytest.FixtureRequest) -> Store:
-    """A bucket that everyone may read."""
+    """Return a public bucket with one object."""
     bucket: Store = request.getfixturevalue(f"{kind}_bucket")
     if isinstance(bucket, S3Bucket):
         allow_public_read(bucket)
@@ -365,16 +365,16 @@ def make_public_bucket(kind: str, request: pytest.FixtureRequest) -> Store:
 
 
 def endpoint_env(kind: str, url: str) -> Environment:
-    """Where the store is, and nothing else."""
+    """Return the endpoint of the store, without credentials."""
     return {"AWS_ENDPOINT_URL_S3": url, "AWS_REGION": "us-east-1"} if kind == "s3" else {"API_ENDPOINT_OVERRIDE": url}
 
 
 @pytest.mark.parametrize("command", ["pull", "inspect"])
 @pytest.mark.parametrize("kind", ["s3", "gcs"])
-def test_a_public_bucket_is_not_asked_anonymously_unless_told_so(
+def test_public_bucket_without_credentials_needs_the_anonymous_flag(
     modelfetch: CliRunner, request: pytest.FixtureRequest, fault_proxy: Proxied, tmp_path: Path, kind: str, command: str
 ) -> None:
-    """Without credentials 77, and not one request is made; `--anonymous` is what it takes."""
+    """Without the flag the exit code is 77, and no request is made."""
     bucket = make_public_bucket(kind, request)
     proxy = fault_proxy(bucket.endpoint)
     args = [command, bucket.uri("d/"), *([tmp_path / "d"] if command == "pull" else [])]
@@ -390,7 +390,7 @@ def test_a_public_bucket_is_not_asked_anonymously_unless_told_so(
 
 
 @pytest.mark.parametrize("kind", ["s3", "gcs"])
-def test_anonymous_sends_no_credentials_even_if_there_are_some(
+def test_anonymous_neither_sends_nor_looks_up_credentials(
     modelfetch: CliRunner,
     request: pytest.FixtureRequest,
     fault_proxy: Proxied,
@@ -398,7 +398,7 @@ def test_anonymous_sends_no_credentials_even_if_there_are_some(
     tmp_path: Path,
     kind: str,
 ) -> None:
-    """Nor are they looked for: a program that fails is not even run, a token not asked for."""
+    """No credential process is run, and no token requested."""
     bucket = make_public_bucket(kind, request)
     proxy = fault_proxy(bucket.endpoint)
     config = modelfetch.home / "config"

@@ -1,4 +1,4 @@
-"""A half-pushed model is never pulled, and what was pushed is what arrives, wherever it was copied to."""
+"""Manifests: a half-pushed model is never pulled, and a copy is checked against the pushed files."""
 
 import gzip
 import json
@@ -36,19 +36,19 @@ SINGLE_TRY = {"MODELFETCH_RETRIES": "1"}
 
 
 def upload_filter(store: Store) -> dict[str, str]:
-    """What tells uploads from all other requests."""
+    """Return the fault proxy's filter for upload requests."""
     return {"method": "POST", "path": "^/upload/"} if store.scheme == "gs" else {"method": "PUT"}
 
 
 def assert_failed(run: Run, code: int, reason: str, *words: str) -> None:
-    """It ended with this code, and told why and what to do."""
+    """Check exit code and reason, and words of message and hint."""
     assert (run.code, run.error["reason"], run.stdout) == (code, reason, ""), run.stderr
     assert run.error["hint"]
     assert [word for word in words if word not in run.error["message"] + run.error["hint"]] == []
 
 
 def kill_push(modelfetch: CliRunner, store: Store, proxy: FaultProxy, model: Path, held_upload: int) -> None:
-    """Push a directory to `m/`; kill it while the store says nothing to an upload, the first being number one."""
+    """Push a directory to `m/` and kill the push while upload number `held_upload` (from 1) gets no response."""
     proxy.clear()
     proxy.add_rule(**upload_filter(store), nth=held_upload, mute=True)
     running = modelfetch.start("push", model, store.uri("m/"), "--stall-timeout", "10m", env=store.env_at(proxy.url))
@@ -60,10 +60,10 @@ def kill_push(modelfetch: CliRunner, store: Store, proxy: FaultProxy, model: Pat
 # --- pushes that are cut short ---------------------------------------------------------------------------------------
 
 
-def test_a_push_that_was_killed_midway_is_never_pulled(
+def test_killed_push_is_not_pulled_until_pushed_again(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """A push that comes after heals it."""
+    """A pull after the kill exits with 75; after another push the model is pulled."""
     here = write_files(tmp_path / "here", V1)
     kill_push(modelfetch, store, fault_proxy(store.endpoint), here, 3)
 
@@ -82,10 +82,10 @@ def test_a_push_that_was_killed_midway_is_never_pulled(
     assert "manifest" in healed.receipt["checks"]
 
 
-def test_a_push_that_was_killed_before_its_first_word_leaves_nothing(
+def test_push_killed_before_the_manifest_leaves_nothing(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """66, as if it had not begun."""
+    """A pull exits with 66, as before the push."""
     kill_push(modelfetch, s3_bucket, fault_proxy(s3_bucket.endpoint), write_files(tmp_path / "here", V1), 1)
 
     run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "there", env=s3_bucket.env)
@@ -93,10 +93,10 @@ def test_a_push_that_was_killed_before_its_first_word_leaves_nothing(
     assert_failed(run, 66, "not_found", s3_bucket.uri("m"))
 
 
-def test_an_older_version_that_is_half_overwritten_is_no_model_either(
+def test_half_overwritten_model_is_not_pulled(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """Neither is pulled, nor a mixture, also if only the last word is missing; whoever has the old one keeps it."""
+    """Neither version nor a mixture is pulled, even with only the last manifest missing; an old version on disk stays."""
     store, here = s3_bucket, write_files(tmp_path / "here", V1)
     modelfetch.ok("push", here, store.uri("m"), env=store.env)
     modelfetch.ok("pull", store.uri("m"), tmp_path / "old", env=store.env)
@@ -109,10 +109,10 @@ def test_an_older_version_that_is_half_overwritten_is_no_model_either(
     assert (read_files(tmp_path / "old"), (tmp_path / "new").exists()) == (V1, False)
 
 
-def test_a_pull_that_comes_during_a_push_waits_for_its_end(
+def test_pull_during_a_push_succeeds_after_the_push_ends(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
-    """Within its retries: a later try finds the model whole."""
+    """A later try within the retries finds the complete model."""
     write_files(folder.root, V1 | {MANIFEST_NAME: manifest_json({}, complete=False)})
 
     running = modelfetch.start("pull", folder.root, tmp_path / "there", "--retries", "9")
@@ -125,10 +125,10 @@ def test_a_pull_that_comes_during_a_push_waits_for_its_end(
     assert read_files(tmp_path / "there") == V1
 
 
-def test_the_manifest_is_the_first_word_of_a_push_and_the_last(
+def test_manifest_is_the_first_and_the_last_upload(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """It says that more is to come while files are uploaded, and what they are when all are there."""
+    """The first manifest marks the push as incomplete, the last lists all files."""
     said: list[bytes] = []
     proxy = fault_proxy(store.endpoint)
     proxy.add_rule(**upload_filter(store), nth=2, times=None, before=lambda: said.append(store.get("m/" + MANIFEST_NAME)))
@@ -151,10 +151,10 @@ def test_the_manifest_is_the_first_word_of_a_push_and_the_last(
 # --- a single object -------------------------------------------------------------------------------------------------
 
 
-def test_a_single_objects_manifest_is_asked_for_once(
+def test_manifest_of_an_object_is_requested_on_the_first_pull_only(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """On the first pull; the second is one request, as without a manifest."""
+    """The second pull is one request, as without a manifest."""
     (tmp_path / "m").write_bytes(V1["w/1.bin"])
     modelfetch.ok("push", tmp_path / "m", store.uri("d/m"), env=store.env)
     proxy = fault_proxy(store.endpoint)
@@ -173,10 +173,10 @@ def test_a_single_objects_manifest_is_asked_for_once(
     assert [file["path"] for file in said["files"]] == ["m"]
 
 
-def test_an_object_that_was_replaced_without_a_push_is_refused(
+def test_object_replaced_without_a_push_is_refused(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """Another size before the first byte, another content after it, with both values; the old model stays."""
+    """Another size is refused before the first byte, other content after the download; the old model stays."""
     store = s3_bucket
     (tmp_path / "m").write_bytes(b"pushed weights")
     modelfetch.ok("push", tmp_path / "m", store.uri("m"), env=store.env)
@@ -196,10 +196,10 @@ def test_an_object_that_was_replaced_without_a_push_is_refused(
     assert (tmp_path / "p").read_bytes() == b"pushed weights"
 
 
-def test_an_older_version_is_pulled_without_the_manifest_of_a_newer_one(
+def test_pinned_older_version_ignores_the_manifest_of_a_newer_version(
     modelfetch: CliRunner, s3_versioned: S3Bucket, tmp_path: Path
 ) -> None:
-    """Its pin says which it is; if a manifest is required, that is not enough."""
+    """With --require-manifest the older version is refused."""
     store, uris = s3_versioned, []
     for content in (b"old", b"new"):
         (tmp_path / "m").write_bytes(content)
@@ -215,10 +215,10 @@ def test_an_older_version_is_pulled_without_the_manifest_of_a_newer_one(
     assert not (tmp_path / "none").exists()
 
 
-def test_s3_may_deny_what_is_not_there(
+def test_403_for_the_manifest_counts_as_missing_unless_required(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """As it does to who may read but not list: no manifest then, unless one is required."""
+    """S3 answers 403 for missing objects to readers without list permission."""
     s3_bucket.put("m", b"weights")
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(path="manifest", status=403, times=None)
@@ -231,8 +231,8 @@ def test_s3_may_deny_what_is_not_there(
     assert not (tmp_path / "q").exists()
 
 
-def test_an_archive_has_a_manifest_like_any_object(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """Of the archive, not of what is in it."""
+def test_archive_has_a_manifest_of_the_archive_file(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """The manifest describes the archive, not the members."""
     store, here = s3_bucket, write_files(tmp_path / "here", V1)
     modelfetch.ok("push", here, store.uri("m.tar.gz"), env=store.env)
 
@@ -247,10 +247,8 @@ def test_an_archive_has_a_manifest_like_any_object(modelfetch: CliRunner, s3_buc
 # --- a manifest that is required -------------------------------------------------------------------------------------
 
 
-def test_what_was_pulled_without_a_manifest_is_pulled_again_if_one_is_required(
-    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
-) -> None:
-    """It counts as done only if it was compared with one then."""
+def test_require_manifest_pulls_an_unchecked_model_again(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """A model pulled without a manifest counts as up to date only after a comparison."""
     folder.put("m/w", b"weights")
     pull = ("pull", folder.uri("m/"), tmp_path / "p", "-o", "json")
     required = {"MODELFETCH_REQUIRE_MANIFEST": "true"}
@@ -266,10 +264,10 @@ def test_what_was_pulled_without_a_manifest_is_pulled_again_if_one_is_required(
     assert receipts[0] == receipts[1]
 
 
-def test_a_model_of_empty_files_can_have_a_manifest_too(
+def test_model_of_empty_files_is_compared_with_the_manifest(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
-    """Nothing was fetched for them, and yet they were compared."""
+    """No bytes are fetched, and the receipt still lists the manifest check."""
     folder.put("m/" + MANIFEST_NAME, manifest_json({"a": b"", "b": b""}))
     for name in ("m/a", "m/b"):
         folder.put(name, b"")
@@ -284,7 +282,7 @@ def test_a_model_of_empty_files_can_have_a_manifest_too(
 
 @pytest.fixture
 def copy(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> Path:
-    """A model that was pushed to S3 and brought here by another tool."""
+    """Return a model pushed to S3 and copied to disk by another tool."""
     modelfetch.ok("push", write_files(tmp_path / "pushed", V1), s3_bucket.uri("m"), env=s3_bucket.env)
     shutil.rmtree(tmp_path / "pushed")
     for key in s3_bucket.list_keys():
@@ -292,8 +290,8 @@ def copy(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def test_a_copy_made_by_other_tools_is_still_checked(modelfetch: CliRunner, copy: Path, tmp_path: Path) -> None:
-    """The manifest came along as an ordinary object; what was altered, lost or added on the way is told."""
+def test_copy_by_another_tool_is_checked_against_the_manifest(modelfetch: CliRunner, copy: Path, tmp_path: Path) -> None:
+    """Altered, lost and added files are reported; the manifest was copied as an ordinary object."""
     pull = ("pull", copy, tmp_path / "there", "-o", "json")
     good = modelfetch.ok(*pull, "--require-manifest").receipt
     shutil.rmtree(tmp_path / "there")
@@ -317,10 +315,10 @@ def test_a_copy_made_by_other_tools_is_still_checked(modelfetch: CliRunner, copy
     assert "manifest" in rest["checks"]
 
 
-def test_a_copy_on_the_web_is_checked_if_that_is_asked_for(
+def test_manifest_on_the_web_is_requested_only_if_required(
     modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path
 ) -> None:
-    """The manifest stands beside the file, before the query; nobody asks for it otherwise."""
+    """The manifest is beside the file, before the query string."""
     https_server.files = {"/d/m": b"weights"}
     pull = ("pull", f"{https_server.url}/d/m?v=1", tmp_path / "p", "-o", "json")
     required = (*pull, "--require-manifest")
@@ -337,10 +335,10 @@ def test_a_copy_on_the_web_is_checked_if_that_is_asked_for(
     assert {path for _, path, _ in https_server.requests if "manifest" in path} == {f"/d/m{MANIFEST_NAME}?v=1"}
 
 
-def test_what_gcs_stores_encoded_is_compared_decoded(
+def test_gzip_encoded_gcs_objects_are_compared_after_decoding(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path
 ) -> None:
-    """A tool that copies with `gzip` as contentEncoding changes the stored bytes, of the manifest too."""
+    """Copying with contentEncoding gzip changes the stored bytes, of the manifest too."""
     for name, data in {**V1, MANIFEST_NAME: manifest_json(V1)}.items():
         gcs_bucket.put(f"m/{name}", gzip.compress(data), content_encoding="gzip")
 
@@ -355,10 +353,10 @@ def test_what_gcs_stores_encoded_is_compared_decoded(
 # --- the manifest on its way -----------------------------------------------------------------------------------------
 
 
-def test_a_manifest_that_arrives_damaged_is_fetched_once_more(
+def test_damaged_manifest_is_fetched_once_more(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """It is compared with the store's checksum like every object; twice damaged is 65."""
+    """The manifest is compared with the store's checksum like every object; damaged twice is 65."""
     store.put_many("m/", V1 | {MANIFEST_NAME: manifest_json(V1)})
     proxy = fault_proxy(store.endpoint)
     download = store.download_filter("m/" + MANIFEST_NAME)
@@ -373,10 +371,10 @@ def test_a_manifest_that_arrives_damaged_is_fetched_once_more(
     assert_failed(run, 65, "mismatch", MANIFEST_NAME, "arrived damaged")
 
 
-def test_a_manifest_that_is_replaced_after_the_listing_is_noticed(
+def test_manifest_replaced_after_the_listing_is_detected(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """A push that begins between the two is not overlooked, and not taken for damage."""
+    """A push that begins in between is reported as changed, not as damage."""
     store.put_many("m/", V1 | {MANIFEST_NAME: manifest_json(V1)})
     proxy = fault_proxy(store.endpoint)
     begun = manifest_json({}, complete=False)
@@ -392,10 +390,8 @@ def test_a_manifest_that_is_replaced_after_the_listing_is_noticed(
 @pytest.mark.parametrize(
     "data", [b"", b"[" * 100_000, manifest_json({"../../evil": b"1"}), manifest_json(V1, schema=2)]
 )
-def test_a_manifest_that_cannot_be_read_is_no_manifest(
-    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, data: bytes
-) -> None:
-    """65 and one line that names it, and nothing is published, whether it is required or not."""
+def test_unreadable_manifest_exits_65(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, data: bytes) -> None:
+    """The message names the manifest, required or not, and nothing is published."""
     write_files(folder.root, V1 | {MANIFEST_NAME: data})
 
     run = modelfetch("pull", folder.root, tmp_path / "p")
@@ -408,8 +404,8 @@ def test_a_manifest_that_cannot_be_read_is_no_manifest(
 # --- what push does with manifests that are there --------------------------------------------------------------------
 
 
-def test_manifests_of_other_pushes_are_not_pushed(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """Those that copies left in a directory are about what was there before."""
+def test_manifests_inside_a_directory_are_not_pushed(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """Manifests copied with a directory describe an earlier state."""
     stale = manifest_json({}, complete=False)
     here = write_files(
         tmp_path / "here",
@@ -423,8 +419,8 @@ def test_manifests_of_other_pushes_are_not_pushed(modelfetch: CliRunner, s3_buck
     assert read_files(tmp_path / "p") == {"a/m": b"1"}
 
 
-def test_the_manifest_of_a_part_is_in_the_way(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """It would contradict what is pushed now."""
+def test_existing_manifest_below_the_target_exits_73(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """The manifest would contradict the pushed files."""
     s3_bucket.put("m/a/" + MANIFEST_NAME, manifest_json({"m": b"1"}))
     here = write_files(tmp_path / "here", {"a/m": b"2"})
 
@@ -434,8 +430,8 @@ def test_the_manifest_of_a_part_is_in_the_way(modelfetch: CliRunner, s3_bucket: 
 
 
 @pytest.mark.parametrize("name", ["m" + MANIFEST_NAME, "é" * 120, "d/" * 500 + "m"])
-def test_a_name_that_leaves_none_for_the_manifest_is_refused(tmp_path: Path, name: str) -> None:
-    """Before anything is uploaded: no server listens."""
+def test_target_name_without_room_for_the_manifest_name_is_refused(tmp_path: Path, name: str) -> None:
+    """The refusal comes before any upload: no server listens."""
     (tmp_path / "m").write_bytes(b"1")
 
     with pytest.raises(UsageError, match="manifest") as caught:
@@ -450,7 +446,7 @@ def test_a_name_that_leaves_none_for_the_manifest_is_refused(tmp_path: Path, nam
 
 
 def test_more_files_than_a_manifest_can_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An archive holds as many as you like."""
+    """The hint names an archive, which holds any number of files."""
     monkeypatch.setattr(manifest, "MAX_BYTES", 1000)
     few = local_model.find_local_model(write_files(tmp_path / "few", {str(number): b"" for number in range(5)}))
     many = local_model.find_local_model(write_files(tmp_path / "many", {str(number): b"" for number in range(20)}))
@@ -466,10 +462,10 @@ def test_more_files_than_a_manifest_can_hold_are_refused(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(("path", "companion"), [("m/", "m/" + MANIFEST_NAME), ("m/w", "m/w" + MANIFEST_NAME)])
-def test_inspect_says_whether_there_is_a_manifest(
+def test_inspect_reports_the_presence_of_a_manifest(
     modelfetch: CliRunner, folder: ModelFolder, path: str, companion: str
 ) -> None:
-    """Of a directory or of a file; a person reads yes or no."""
+    """For a directory and for a file; the text output says yes or no."""
     folder.put("m/w", b"weights")
     inspect = ("inspect", folder.uri(path))
 

@@ -1,4 +1,4 @@
-"""Archives through the command line: by name and content, whole or not at all, in little memory."""
+"""Archives on the command line: recognised by name and content, extracted whole or not at all, in little memory."""
 
 import bz2
 import gzip
@@ -21,7 +21,7 @@ MODEL = {"config.json": b"{}", "empty": b"", "weights/0.bin": random_bytes(200_0
 
 
 def make_zip(files: dict[str, bytes]) -> bytes:
-    """A zip archive."""
+    """Build a zip archive of files."""
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
@@ -47,8 +47,8 @@ COMPRESSED_MODELS = {
 }
 
 
-def test_every_format_is_unpacked_on_every_store(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
-    """Content decides which it is."""
+def test_every_format_is_extracted_from_every_store(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
+    """The content, not the name, selects the format."""
     for name, data in ARCHIVES.items():
         store.put(name, data)
     pairs = [part for name in ARCHIVES for part in (store.uri(name), tmp_path / name.replace(".", "-"))]
@@ -59,8 +59,8 @@ def test_every_format_is_unpacked_on_every_store(modelfetch: CliRunner, store: S
     assert {receipt["digest"] for receipt in run.receipts} == {directory_digest(MODEL)}
 
 
-def test_models_that_are_compressed_are_no_archives(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """A zip called .pt is PyTorch's, a gzip called .joblib.gz is joblib's: they stay as they are."""
+def test_compressed_models_stay_as_they_are(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """A zip named .pt is a PyTorch model, a gzip named .joblib.gz a joblib model."""
     for name, data in COMPRESSED_MODELS.items():
         folder.put(name, data)
     pairs = [part for name in COMPRESSED_MODELS for part in (folder.uri(name), f"{tmp_path}/")]
@@ -71,7 +71,7 @@ def test_models_that_are_compressed_are_no_archives(modelfetch: CliRunner, folde
 
 
 def make_hostile_tar(name: str, **attributes: object) -> bytes:
-    """A tar with a good member and a bad one."""
+    """Build a tar with a good member and a bad member."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as archive:
         good = tarfile.TarInfo("good")
@@ -100,10 +100,10 @@ BAD_ARCHIVES = {
 
 
 @pytest.mark.parametrize("data", BAD_ARCHIVES.values(), ids=BAD_ARCHIVES.keys())
-def test_a_bad_archive_is_refused_whole(
+def test_bad_archive_exits_65_without_publishing_a_member(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, data: bytes
 ) -> None:
-    """65, and not one member of it is published."""
+    """Damaged and hostile archives are refused as a whole."""
     folder.put("m.tar.gz", data)
 
     run = modelfetch("pull", folder.uri("m.tar.gz"), tmp_path / "x" / "m")
@@ -115,10 +115,10 @@ def test_a_bad_archive_is_refused_whole(
     assert not (tmp_path / "x" / "evil").exists()
 
 
-def test_a_name_that_promises_too_much_can_be_overruled(
+def test_no_extract_pulls_a_file_misnamed_as_an_archive(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
-    """`--no-extract` is the hint, and it works."""
+    """The hint of the refusal names `--no-extract`, and the flag works."""
     folder.put("m.tar.gz", BAD_ARCHIVES["no archive"])
 
     refused = modelfetch("pull", folder.uri("m.tar.gz"), tmp_path / "d")
@@ -129,10 +129,10 @@ def test_a_name_that_promises_too_much_can_be_overruled(
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--max-bytes", "100k"), ("--max-files", "2"), ("--max-ratio", "10")])
-def test_an_archive_that_swells_is_stopped(
+def test_archive_over_budget_exits_65_with_the_setting(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, flag: str, value: str
 ) -> None:
-    """65 by its budgets, of which the message names the one to raise."""
+    """The hint names the setting for bytes, files or ratio to raise."""
     folder.put("m.tar.gz", pack_tar_gz({"a": bytes(3_000_000), "b": b"1", "c": b"2"}))
 
     run = modelfetch("pull", folder.uri("m.tar.gz"), tmp_path / "d", flag, value)
@@ -143,8 +143,10 @@ def test_an_archive_that_swells_is_stopped(
 
 
 @pytest.mark.slow
-def test_large_models_arrive_in_little_memory(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """A 300 MB object and a 100 MB archive, in under 200 MiB of peak memory."""
+def test_large_models_are_pulled_in_under_200_mib_of_memory(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
+    """A 300 MB object and a 100 MB archive, peak memory of the process."""
     block = random_bytes(1_000_000)
     with (tmp_path / "object").open("wb") as file:
         file.writelines(block for _ in range(300))

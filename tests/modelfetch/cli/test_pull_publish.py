@@ -1,4 +1,4 @@
-"""Where a model goes, what is left there, and what a second pull does."""
+"""Publishing: where a model goes, which files stay there, and the second pull."""
 
 import json
 import os
@@ -31,7 +31,7 @@ V2 = {"config.json": b"{2}", "new.bin": b"2", "weights/0.bin": DATA[::-1], "weig
 
 
 def fill_prefix(store: Store | ModelFolder, prefix: str, files: dict[str, bytes]) -> None:
-    """Make a prefix hold these files and no others."""
+    """Store exactly these files under a prefix."""
     for key in store.list_keys():
         if key.startswith(prefix):
             store.delete(key)
@@ -40,13 +40,13 @@ def fill_prefix(store: Store | ModelFolder, prefix: str, files: dict[str, bytes]
 
 
 def read_receipt(dest: Path) -> dict[str, Any]:
-    """The receipt of a directory, or of a file."""
+    """Read the receipt of a directory, or of a file."""
     found = dest / RECEIPT_NAME if dest.is_dir() else dest.with_name(dest.name + RECEIPT_NAME)
     return dict(json.loads(found.read_text()))
 
 
 def list_staged(root: Path) -> list[Path]:
-    """What is left in any staging area below a directory."""
+    """List files left in any staging area below a directory."""
     return [
         path for area in root.rglob(STAGING_NAME) for path in area.rglob("*") if path.is_dir() or path.stat().st_size
     ]
@@ -55,8 +55,8 @@ def list_staged(root: Path) -> list[Path]:
 # --- DEST -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_object_goes_where_cp_would_put_it(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """To the file DEST; into DEST if that is a directory or ends with a slash."""
+def test_object_is_published_where_cp_would_copy(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """To the file DEST; into DEST if a directory exists there or the path ends with a slash."""
     folder.put("a/model.joblib", DATA)
     (tmp_path / "existing").mkdir()
     uri = folder.uri("a/model.joblib")
@@ -69,8 +69,8 @@ def test_an_object_goes_where_cp_would_put_it(modelfetch: CliRunner, folder: Mod
     assert [read_receipt(tmp_path / name)["files"][0]["path"] for name in files] == [Path(name).name for name in files]
 
 
-def test_an_archive_is_unpacked_into_the_directory(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """Into DEST; into its parent if DEST is named like the archive, which is not kept; as it is with --no-extract."""
+def test_archive_is_extracted_into_the_destination_directory(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """Into DEST; into the parent if DEST is named like the archive; unchanged with --no-extract."""
     archive = pack_tar_gz(V1)
     folder.put("model.tar.gz", archive)
     uri = folder.uri("model.tar.gz")
@@ -84,8 +84,8 @@ def test_an_archive_is_unpacked_into_the_directory(modelfetch: CliRunner, folder
     assert read_receipt(tmp_path / "like")["digest"] == directory_digest(V1)
 
 
-def test_archives_inside_a_prefix_stay_as_they_are(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """A directory is published as it is stored."""
+def test_archive_inside_a_prefix_stays_a_file(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """A directory is published as stored."""
     files = {"model.tar.gz": pack_tar_gz(V1), "readme": b"x"}
     fill_prefix(folder, "d/", files)
 
@@ -94,8 +94,8 @@ def test_archives_inside_a_prefix_stay_as_they_are(modelfetch: CliRunner, folder
     assert read_files(tmp_path / "d") == files
 
 
-def test_a_destination_that_is_a_link_is_followed(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """The link stays, what it points to is changed: for a directory, and for a file."""
+def test_destination_symlink_is_followed(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """The symlink stays, and the target is changed: a directory, and a file."""
     fill_prefix(folder, "d/", V1)
     (tmp_path / "real").mkdir()
     (tmp_path / "dir").symlink_to("real")
@@ -110,8 +110,8 @@ def test_a_destination_that_is_a_link_is_followed(modelfetch: CliRunner, folder:
     assert (tmp_path / "elsewhere.bin").read_bytes() == b"1"
 
 
-def test_modes_are_the_same_whatever_the_umask(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """0644 and 0755, for the app may run under another uid; receipts too."""
+def test_published_modes_are_independent_of_the_umask(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """0644 and 0755, receipts included, because the app may run under another uid."""
     fill_prefix(folder, "d/", V1)
 
     pairs = [folder.uri("d/"), tmp_path / "d", folder.uri("d/old.bin"), tmp_path / "new" / "m"]
@@ -128,10 +128,10 @@ def test_modes_are_the_same_whatever_the_umask(modelfetch: CliRunner, folder: Mo
     assert "d/weights" in modes
 
 
-def test_published_files_are_as_old_as_their_receipt(
+def test_mtime_of_published_files_equals_the_receipt(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
-    """Their mtime is the receipt's `finished`, in whole seconds: how readers tell that nobody has touched them."""
+    """Readers compare the mtime with `finished`, in whole seconds, to detect later changes."""
     fill_prefix(folder, "d/", V1)
 
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
@@ -143,10 +143,10 @@ def test_published_files_are_as_old_as_their_receipt(
 # --- the second pull ------------------------------------------------------------------------------------------------
 
 
-def test_a_second_pull_of_an_object_is_one_request(
+def test_second_pull_of_an_object_is_one_request(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """It asks for the version, finds it there, and changes nothing; also if the first went through another address."""
+    """The version is compared and nothing changes, also through another endpoint."""
     store.put("m", DATA)
     proxy = fault_proxy(store.endpoint)
     modelfetch.ok("pull", store.uri("m"), tmp_path / "m", env=store.env)
@@ -160,10 +160,10 @@ def test_a_second_pull_of_an_object_is_one_request(
     assert run.receipt["digest"] == f"sha256:{sha256_hex(DATA)}"
 
 
-def test_a_second_pull_of_a_directory_is_one_listing(
+def test_second_pull_of_a_directory_is_one_listing(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """However many files it has."""
+    """One request for any number of files."""
     fill_prefix(store, "d/", V1)
     proxy = fault_proxy(store.endpoint)
     modelfetch.ok("pull", store.uri("d/"), tmp_path / "d", env=store.env)
@@ -174,10 +174,10 @@ def test_a_second_pull_of_a_directory_is_one_listing(
     assert read_files(tmp_path / "d") == V1
 
 
-def test_a_second_pull_of_an_archive_is_one_request(
+def test_second_pull_of_an_archive_is_one_request(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """It is neither fetched nor unpacked again."""
+    """The archive is neither fetched nor extracted again."""
     s3_bucket.put("m.tar.gz", pack_tar_gz(V1))
     proxy = fault_proxy(s3_bucket.endpoint)
     modelfetch.ok("pull", s3_bucket.uri("m.tar.gz"), tmp_path / "d", env=s3_bucket.env)
@@ -188,8 +188,8 @@ def test_a_second_pull_of_an_archive_is_one_request(
     assert read_files(tmp_path / "d") == V1
 
 
-def test_a_new_version_replaces_the_old_one(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """Of a file and of a directory: what the new model lacks goes."""
+def test_new_version_replaces_the_old_version(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """For a file and for a directory; files missing in the new model are removed."""
     s3_bucket.put("m", b"one")
     fill_prefix(s3_bucket, "d/", V1)
     pairs = [s3_bucket.uri("m"), tmp_path / "m", s3_bucket.uri("d/"), tmp_path / "d"]
@@ -205,10 +205,10 @@ def test_a_new_version_replaces_the_old_one(modelfetch: CliRunner, s3_bucket: S3
 
 
 @pytest.mark.parametrize("mounted", [False, True])
-def test_strangers_stay_and_only_our_own_files_go(
+def test_foreign_files_stay_when_the_model_is_replaced(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, tmpfs: Callable[..., Path], *, mounted: bool
 ) -> None:
-    """What we did not write we do not delete: in a directory, and in a mount point."""
+    """Foreign files are never deleted, in a directory and in a mount point."""
     dest = tmpfs("d") if mounted else tmp_path / "d"
     fill_prefix(folder, "d/", V1)
     write_files(dest, {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"})
@@ -222,10 +222,10 @@ def test_strangers_stay_and_only_our_own_files_go(
     assert list_staged(tmp_path) == []
 
 
-def test_a_mount_point_is_filled_and_updated(
+def test_mount_point_is_filled_and_updated(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, tmpfs: Callable[..., Path]
 ) -> None:
-    """As an emptyDir is: the directory itself cannot be exchanged."""
+    """An emptyDir cannot be exchanged as a directory; files are moved one by one."""
     dest = tmpfs("volume")
     fill_prefix(folder, "d/", V1)
     modelfetch.ok("pull", folder.uri("d/"), dest)
@@ -240,10 +240,10 @@ def test_a_mount_point_is_filled_and_updated(
 
 
 @pytest.mark.parametrize("name", ["old.bin", "weights"])
-def test_a_strangers_file_in_the_way_is_left_there(
+def test_foreign_file_in_the_way_exits_73(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, name: str
 ) -> None:
-    """Exit code 73; it is named, and nothing else has changed."""
+    """The message names the foreign file, and nothing else has changed."""
     fill_prefix(folder, "d/", V1)
     write_files(tmp_path / "d", {name: b"stranger"})
 
@@ -254,10 +254,8 @@ def test_a_strangers_file_in_the_way_is_left_there(
     assert {k: v for k, v in read_files(tmp_path / "d").items() if STAGING_NAME not in k} == {name: b"stranger"}
 
 
-def test_a_strangers_file_at_a_single_destination_is_left_there(
-    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
-) -> None:
-    """A file that no receipt of ours stands beside."""
+def test_foreign_file_at_a_file_destination_exits_73(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """A file without a receipt is foreign and stays."""
     folder.put("m", DATA)
     (tmp_path / "m").write_bytes(b"stranger")
 
@@ -268,7 +266,7 @@ def test_a_strangers_file_at_a_single_destination_is_left_there(
 
 
 def test_two_models_share_a_directory(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """Each single file has its own receipt; an update of one leaves the other."""
+    """Each file has a receipt; an update of one model leaves the other."""
     s3_bucket.put("a", b"a1")
     s3_bucket.put("b", b"b1")
     for key in ("a", "b"):
@@ -284,20 +282,20 @@ def test_two_models_share_a_directory(modelfetch: CliRunner, s3_bucket: S3Bucket
 
 
 def append_byte(path: Path) -> None:
-    """Change a file's size."""
+    """Change the size of a file."""
     path.write_bytes(path.read_bytes() + b"x")
 
 
 def reset_mtime(path: Path) -> None:
-    """Change a file's mtime."""
+    """Change the mtime of a file."""
     os.utime(path, (1, 1))
 
 
 @pytest.mark.parametrize("tamper", [append_byte, reset_mtime, Path.unlink])
-def test_what_was_tampered_with_is_repaired(
+def test_changed_or_missing_file_is_pulled_again(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, tamper: Callable[[Path], None]
 ) -> None:
-    """Size and mtime tell; so does a file that is missing."""
+    """A changed size or mtime, or a missing file, is detected by the next pull."""
     fill_prefix(folder, "d/", V1)
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
     tamper(tmp_path / "d" / "weights" / "0.bin")
@@ -307,10 +305,10 @@ def test_what_was_tampered_with_is_repaired(
     assert read_files(tmp_path / "d") == V1
 
 
-def test_recheck_finds_what_size_and_time_do_not_tell(
+def test_recheck_repairs_content_changed_under_the_same_size_and_mtime(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
-    """Bytes that went bad on the disk are found by their hash, if asked for, and repaired."""
+    """Damaged bytes on disk are found by hash with --recheck only."""
     folder.put("m", DATA)
     modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
     state = (tmp_path / "m").stat()
@@ -325,8 +323,8 @@ def test_recheck_finds_what_size_and_time_do_not_tell(
     assert (tmp_path / "m").read_bytes() == DATA
 
 
-def test_a_lost_or_damaged_receipt_is_written_anew(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """A damaged one counts as none; the file beside it is still ours if it is what the receipt would say."""
+def test_damaged_receipt_is_replaced(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """A damaged receipt counts as missing; a file equal to the new receipt's content is ours."""
     folder.put("m", DATA)
     modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
     (tmp_path / "m").unlink()
@@ -339,10 +337,10 @@ def test_a_lost_or_damaged_receipt_is_written_anew(modelfetch: CliRunner, folder
 
 
 @pytest.mark.parametrize("kept", [0, 1])
-def test_a_receipt_that_lists_other_files_than_the_model_has_is_not_believed(
+def test_receipt_listing_other_files_than_the_model_is_ignored(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, kept: int
 ) -> None:
-    """Whoever wrote it: a pull does not say that the model is there if parts of it are not."""
+    """A pull never reports a model as complete while files are missing."""
     fill_prefix(folder, "d/", V1)
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
     said = read_receipt(tmp_path / "d")

@@ -1,4 +1,4 @@
-"""What stores refuse, and why: real servers behind the fault proxy, which answers as the clouds document it."""
+"""Refusals of the stores: real servers behind the fault proxy, with responses as the clouds document them."""
 
 import json
 from collections.abc import Callable
@@ -18,14 +18,15 @@ Proxied = Callable[[str], FaultProxy]
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer of a store, and what is to become of it.
+    """Error response of a store, and the expected result.
 
     Attributes:
-        code: S3's code, or the reason that Google gives.
-        said: the store's words.
-        exit: our exit code, and the reason that goes with it.
-        hint: what the next step must name.
-        of: the requests that are answered so.
+        code: S3's error code, or Google's reason.
+        status: HTTP status of the response.
+        exit: expected exit code and reason.
+        hint: text expected in the hint.
+        message: error message of the store.
+        request_filter: requests to answer with the error.
     """
 
     code: str
@@ -39,13 +40,13 @@ class Refusal:
         return f"{self.status} {self.code}"
 
     def s3_rule(self) -> dict[str, Any]:
-        """A rule for the fault proxy."""
+        """Return a rule of the fault proxy with an S3 error body."""
         xml = f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>"
         typed = {"Content-Type": "application/xml"}
         return {"status": self.status, "body": xml.encode(), "headers": typed, "times": None, **self.request_filter}
 
     def gcs_rule(self) -> dict[str, Any]:
-        """Likewise."""
+        """Return a rule of the fault proxy with a GCS error body."""
         error = {
             "code": self.status,
             "message": self.message,
@@ -89,13 +90,13 @@ GCS_REFUSALS = [
 
 
 def pull_once(modelfetch: CliRunner, store: Store, proxy: FaultProxy, dest: Path) -> Run:
-    """A pull, tried once."""
+    """Pull through the proxy, without retries."""
     env = {**store.env_at(proxy.url), "MODELFETCH_RETRIES": "1"}
     return modelfetch("pull", store.uri("m"), dest, env=env)
 
 
 def assert_refused(run: Run, refusal: Refusal) -> None:
-    """It ended as it should, with the store's own words."""
+    """Check exit code, reason, hint and termination log."""
     assert (run.code, run.error["reason"]) == refusal.exit, run.stderr
     assert refusal.hint in run.error["hint"]
     assert json.loads(run.termination) == run.error
@@ -103,10 +104,10 @@ def assert_refused(run: Run, refusal: Refusal) -> None:
 
 
 @pytest.mark.parametrize("refusal", S3_REFUSALS, ids=str)
-def test_what_s3_refuses(
+def test_s3_refusal_exits_with_the_documented_code_and_hint(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path, refusal: Refusal
 ) -> None:
-    """For good or for a time, and what to do."""
+    """Each S3 error code maps to an exit code, a reason and a next step."""
     s3_bucket.put("m", b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(**refusal.s3_rule())
@@ -118,10 +119,10 @@ def test_what_s3_refuses(
 
 
 @pytest.mark.parametrize("refusal", GCS_REFUSALS, ids=str)
-def test_what_gcs_refuses(
+def test_gcs_refusal_exits_with_the_documented_code_and_hint(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path, refusal: Refusal
 ) -> None:
-    """Likewise."""
+    """Each GCS error reason maps to an exit code, a reason and a next step."""
     gcs_bucket.put("m", b"model")
     proxy = fault_proxy(gcs_bucket.endpoint)
     proxy.add_rule(**refusal.gcs_rule())
@@ -132,10 +133,10 @@ def test_what_gcs_refuses(
     assert not (tmp_path / "m").exists()
 
 
-def test_a_bucket_in_another_region_is_followed(
+def test_bucket_in_another_region_is_followed(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """S3 says which with 301: questions and bytes are signed for it from then on."""
+    """A 301 names the region; later requests are signed for that region."""
     s3_bucket.put("m", b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
 
@@ -157,8 +158,10 @@ def test_a_bucket_in_another_region_is_followed(
     )
 
 
-def test_aws_region_is_read(modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path) -> None:
-    """As by every SDK of AWS but boto3; it goes before AWS_DEFAULT_REGION."""
+def test_aws_region_takes_precedence_over_aws_default_region(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+) -> None:
+    """AWS_REGION is read as by every AWS SDK except boto3."""
     s3_bucket.put("m", b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
     env = {**s3_bucket.env_at(proxy.url), "AWS_REGION": "eu-west-2", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -170,10 +173,10 @@ def test_aws_region_is_read(modelfetch: CliRunner, s3_bucket: S3Bucket, fault_pr
     assert [one for one in signed if "eu-west-2" not in one] == []
 
 
-def test_a_deleted_object_is_told_from_one_that_never_was(
+def test_deleted_object_exits_66_with_a_hint_at_older_versions(
     modelfetch: CliRunner, s3_versioned: S3Bucket, tmp_path: Path
 ) -> None:
-    """66 both, but in a bucket with versions an older one is still there; the marker itself is no version to pull."""
+    """Both cases are 66; in a versioned bucket an older version remains, and a delete marker is no version to pull."""
     if s3_versioned.server.kind == "moto":
         pytest.skip("moto says nothing of delete markers")
     s3_versioned.put("m", b"model")
@@ -191,10 +194,10 @@ def test_a_deleted_object_is_told_from_one_that_never_was(
     assert (tmp_path / "m").read_bytes() == b"model"
 
 
-def test_an_access_point_takes_the_place_of_a_bucket(
+def test_access_point_arn_is_accepted_as_a_bucket(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """Its ARN holds a slash; it is asked under a host name of its own."""
+    """The ARN holds a slash, and requests go to the access point's own host name."""
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(**Refusal("NoSuchAccessPoint", 404, MISSING, "").s3_rule())
     arn = "arn:aws:s3:us-east-1:123456789012:accesspoint/models"

@@ -1,4 +1,4 @@
-"""Secrets are planted wherever there may be some, and looked for in everything that a run leaves behind."""
+"""Secrets are planted everywhere, then searched in all output and files of a run."""
 
 import base64
 import re
@@ -44,7 +44,7 @@ LOUD = ("--debug", "--log-level", "debug")
 
 
 def encoded_forms(secret: str) -> set[str]:
-    """How a secret may be written."""
+    """Return a secret in every encoding that output could contain."""
     return {
         secret,
         quote(secret),
@@ -56,11 +56,11 @@ def encoded_forms(secret: str) -> set[str]:
 
 @dataclass
 class SecretSearch:
-    """What must not be found, and where to look beside the outputs.
+    """Secrets to search for, and directories to search besides the output.
 
     Attributes:
-        secrets: all that was planted; those that the requests bore are added.
-        below: directories whose files are read, staging areas and receipts included.
+        secrets: all planted secrets; secrets of requests are added.
+        directories: all files below are read, staging areas and receipts included.
     """
 
     directories: list[Path]
@@ -78,7 +78,7 @@ class SecretSearch:
     )
 
     def add_request_secrets(self, proxy: FaultProxy) -> None:
-        """Look for what requests were authorised with, too."""
+        """Add the signatures and tokens of the proxy's requests."""
         for request in proxy.requests:
             asked = dict(parse_qsl(request.query))
             self.secrets |= {asked[n] for n in ("X-Amz-Signature", "X-Amz-Security-Token", "upload_id") if n in asked}
@@ -88,7 +88,7 @@ class SecretSearch:
                 self.secrets.add(signature or token)
 
     def assert_absent(self, run: Run) -> None:
-        """Neither in what it said nor in what it wrote."""
+        """Check that no secret is in the output or in the written files."""
         written = {path: path.read_bytes() for top in self.directories for path in top.rglob("*") if path.is_file()}
         texts = {"outputs": run.all_output.encode(), **{str(path): data for path, data in written.items()}}
         wanted = {form for secret in self.secrets for form in encoded_forms(secret)}
@@ -98,13 +98,13 @@ class SecretSearch:
 
 @pytest.fixture
 def search(tmp_path: Path) -> SecretSearch:
-    """Looks into the destination."""
+    """Return a search of the destination directory."""
     return SecretSearch([tmp_path])
 
 
 @pytest.fixture(autouse=True)
 def planted(modelfetch: CliRunner) -> None:
-    """Every run has them in its environment."""
+    """Plant the secrets in the environment of every run."""
     modelfetch.env.update(PLANTED)
 
 
@@ -112,13 +112,13 @@ def planted(modelfetch: CliRunner) -> None:
 
 
 def s3_error_rule(code: str, status: int, message: str) -> dict[str, Any]:
-    """A rule for the fault proxy."""
+    """Return a rule of the fault proxy with an S3 error."""
     xml = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return {"status": status, "body": xml.encode(), "times": None}
 
 
 def temporary_keys_env(bucket: S3Bucket, url: str, search: SecretSearch) -> dict[str, str]:
-    """An environment with keys of the store's own STS, whose secrets are looked for as well."""
+    """Return an environment with temporary keys of the store's STS, and add the keys to the search."""
     if bucket.server.kind != "minio":
         pytest.skip("only MinIO issues keys that it checks")
     keys = issuers.issue_temporary_keys(bucket.server)
@@ -127,10 +127,10 @@ def temporary_keys_env(bucket: S3Bucket, url: str, search: SecretSearch) -> dict
     return {"AWS_ENDPOINT_URL_S3": url, "AWS_REGION": "us-east-1", **named}
 
 
-def test_a_pull_that_succeeds_shows_no_secret(
+def test_successful_commands_show_no_secret(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: SecretSearch, tmp_path: Path
 ) -> None:
-    """Nor do its receipt, an inspection, a push, or the terminal; requests break off on the way."""
+    """Pull with broken requests, receipt, terminal output, inspect and push."""
     s3_bucket.put("d/m", random_bytes(300_000))
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(**s3_bucket.download_filter("d/m"), cut_after=100_000, times=2)
@@ -152,10 +152,10 @@ def test_a_pull_that_succeeds_shows_no_secret(
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-def test_a_refused_pull_or_push_shows_no_secret(
+def test_refused_pull_and_push_show_no_secret(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: SecretSearch, tmp_path: Path, log_format: str
 ) -> None:
-    """Even if the store repeats what it was sent."""
+    """The store's error message repeats the secrets of the request."""
     (tmp_path / "m").write_bytes(b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
     said = f"http://h/k?{SIGNED.replace('&', '&amp;')} with {SESSION}"
@@ -173,7 +173,7 @@ def test_a_refused_pull_or_push_shows_no_secret(
 
 
 def add_password(url: str) -> str:
-    """An address that holds a name and a password."""
+    """Return the URL with a user name and a password."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://someone:{PASSWORD}@{rest}"
 
@@ -190,10 +190,10 @@ def add_password(url: str) -> str:
         ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "MODELFETCH_RETRIES": "many"}, 78),
     ],
 )
-def test_what_is_badly_configured_shows_no_secret(
+def test_invalid_configuration_shows_no_secret(
     modelfetch: CliRunner, search: SecretSearch, tmp_path: Path, env: dict[str, str], code: int
 ) -> None:
-    """Endpoints and proxies with passwords, whole or broken; a token with a line break, which http.client quotes."""
+    """Endpoints and proxies with passwords, valid or broken; a token with a line break, which http.client quotes."""
     given = {"AWS_REGION": "us-east-1", "MODELFETCH_RETRIES": "1", **KEYS, **env}
 
     run = modelfetch("pull", "s3://bucket/m", tmp_path / "m", *LOUD, env=given)
@@ -202,7 +202,7 @@ def test_what_is_badly_configured_shows_no_secret(
     search.assert_absent(run)
 
 
-def test_a_certificate_that_is_not_trusted_shows_no_secret(
+def test_untrusted_certificate_shows_no_secret(
     modelfetch: CliRunner,
     s3_bucket: S3Bucket,
     fault_proxy: Proxied,
@@ -210,7 +210,7 @@ def test_a_certificate_that_is_not_trusted_shows_no_secret(
     search: SecretSearch,
     tmp_path: Path,
 ) -> None:
-    """Nor do Python's warnings, where certificates are not checked and warnings are wanted."""
+    """Python's warnings about unchecked certificates show no secret either."""
     s3_bucket.put("m", b"model")
     secure = fault_proxy(s3_bucket.endpoint, https_server.tls)
     env = {**temporary_keys_env(s3_bucket, secure.url, search), "PYTHONWARNINGS": "always"}
@@ -225,10 +225,10 @@ def test_a_certificate_that_is_not_trusted_shows_no_secret(
         search.assert_absent(run)
 
 
-def test_a_pull_that_is_killed_leaves_no_secret_behind(
+def test_killed_pull_leaves_no_secret_in_files_or_command_line(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: SecretSearch, tmp_path: Path
 ) -> None:
-    """Neither in its staging area, with journal and lock, nor on the command line that `ps` shows."""
+    """The staging area, with journal and lock, and the command line visible in `ps`."""
     s3_bucket.put("m", random_bytes(6_000_000))
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(**s3_bucket.download_filter("m"), stall_after=5_000_000)
@@ -250,12 +250,12 @@ def test_a_pull_that_is_killed_leaves_no_secret_behind(
 
 @pytest.fixture
 def issuer() -> Iterator[ScriptedServer]:
-    """Who issues tokens."""
+    """Yield the server that issues tokens."""
     with run_scripted_server() as server:
         yield server
 
 
-def test_a_service_accounts_key_and_its_tokens_are_never_shown(
+def test_service_account_key_and_tokens_are_never_shown(
     modelfetch: CliRunner,
     gcs_bucket: GCSBucket,
     fault_proxy: Proxied,
@@ -263,7 +263,7 @@ def test_a_service_accounts_key_and_its_tokens_are_never_shown(
     search: SecretSearch,
     tmp_path: Path,
 ) -> None:
-    """Whether it works, the store refuses it or its issuer does; nor if Google's SDK is told to log what it does."""
+    """On success, after a refusal by store or issuer, and with the Google SDK's logging enabled."""
     gcs_bucket.put("m", b"model")
     proxy = fault_proxy(gcs_bucket.endpoint)
     pem = issuers.new_private_key()
@@ -287,8 +287,8 @@ def test_a_service_accounts_key_and_its_tokens_are_never_shown(
         search.assert_absent(run)
 
 
-def test_a_broken_key_file_is_not_quoted(modelfetch: CliRunner, search: SecretSearch, tmp_path: Path) -> None:
-    """A private key that cannot be read is none to be shown."""
+def test_broken_private_key_is_not_shown(modelfetch: CliRunner, search: SecretSearch, tmp_path: Path) -> None:
+    """An unreadable private key in a service account file is not quoted."""
     key = issuers.write_service_account(modelfetch.home / "key.json", "http://127.0.0.1:9/token", f"{QUERY}\n{QUERY}")
 
     run = modelfetch("pull", "gs://b/m", tmp_path / "m", *LOUD, env={"GOOGLE_APPLICATION_CREDENTIALS": str(key)})
@@ -300,10 +300,10 @@ def test_a_broken_key_file_is_not_quoted(modelfetch: CliRunner, search: SecretSe
 # --- URLs -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_signed_url_is_never_shown(
+def test_query_of_a_signed_url_is_never_shown(
     modelfetch: CliRunner, https_server: HttpsServer, search: SecretSearch, tmp_path: Path
 ) -> None:
-    """Found, not found, or redirected to one that leads nowhere; the receipt names it without its query."""
+    """Found, missing, or redirected to a closed port; the receipt names the URL without the query."""
     https_server.files["/m"] = b"model"
     nowhere = f"https://127.0.0.1:{servers.free_port()}/m?{SIGNED}"
     https_server.redirects |= {"/away": nowhere, "/loop": f"/loop?{SIGNED}"}
@@ -333,10 +333,10 @@ def test_a_signed_url_is_never_shown(
         f"gs://someone:{PASSWORD}@bucket/m",
     ],
 )
-def test_an_address_with_a_password_is_refused_without_showing_it(
+def test_url_with_a_password_exits_2_or_78_without_showing_the_password(
     modelfetch: CliRunner, search: SecretSearch, tmp_path: Path, source: str
 ) -> None:
-    """2, or 78 from the environment: no receipt could name it, and `ps` would show it."""
+    """No receipt could name the URL, and `ps` would show the password."""
     typed = modelfetch("pull", source, tmp_path / "m", *LOUD)
     configured = modelfetch("pull", *LOUD, env={"MODELFETCH_SOURCE": source, "MODELFETCH_DEST": str(tmp_path / "m")})
 
@@ -345,8 +345,8 @@ def test_an_address_with_a_password_is_refused_without_showing_it(
         search.assert_absent(run)
 
 
-def test_a_bearer_token_with_a_line_break_is_not_quoted(modelfetch: CliRunner, search: SecretSearch, tmp_path: Path) -> None:
-    """Within it 78; at its end it is the file's that it was read from, and left out."""
+def test_bearer_token_with_a_line_break_is_not_shown(modelfetch: CliRunner, search: SecretSearch, tmp_path: Path) -> None:
+    """A line break inside is exit 78; a trailing line break, as in a file, is removed."""
     url = f"http://127.0.0.1:{servers.free_port()}/m"
     inside = modelfetch("pull", url, tmp_path / "m", *LOUD, env={"MODELFETCH_BEARER_TOKEN": f"{TOKEN}\n{TOKEN}"})
     env = {"MODELFETCH_BEARER_TOKEN": f"{TOKEN}\n", "MODELFETCH_RETRIES": "1"}
@@ -361,8 +361,8 @@ def test_a_bearer_token_with_a_line_break_is_not_quoted(modelfetch: CliRunner, s
 
 
 @pytest.mark.parametrize("output", ["text", "json"])
-def test_config_masks_what_it_prints(modelfetch: CliRunner, search: SecretSearch, output: str) -> None:
-    """All that it knows of, from wherever."""
+def test_config_masks_secrets_of_every_origin(modelfetch: CliRunner, search: SecretSearch, output: str) -> None:
+    """Keys, tokens, signed URLs, and passwords in endpoints and proxies."""
     env = {
         **KEYS,
         "MODELFETCH_SOURCE": f"https://h/m?{SIGNED}",
@@ -377,10 +377,10 @@ def test_config_masks_what_it_prints(modelfetch: CliRunner, search: SecretSearch
     search.assert_absent(run)
 
 
-def test_a_bug_shows_no_secret(
+def test_unexpected_exception_shows_no_secret(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], search: SecretSearch, tmp_path: Path
 ) -> None:
-    """70: whatever an exception that nobody thought of may quote."""
+    """An exception message with every secret exits with 70 and is masked."""
     for name, value in {**PLANTED, **KEYS, "MODELFETCH_TERMINATION_LOG": str(tmp_path / "log")}.items():
         monkeypatch.setenv(name, value)
 
@@ -397,8 +397,8 @@ def test_a_bug_shows_no_secret(
     search.assert_absent(Run(code, out, err))
 
 
-def test_no_flag_takes_a_secret() -> None:
-    """`ps` shows the command line to everyone."""
+def test_no_flag_accepts_a_secret() -> None:
+    """`ps` shows the command line to every user."""
     fields = settings.Settings.model_fields.items()
     secret = {name for name, info in fields if SecretStr in (info.annotation, *get_args(info.annotation))}
     commands: dict[str, Any] = vars(typer.main.get_command(cli.app))["commands"]
