@@ -201,8 +201,8 @@ def google_env(kind: str, home: Path, issuer: ScriptedServer, store: str) -> Env
     if kind == "key":
         path = issuers.write_service_account(home / "key.json", f"{issuer.url}/token", issuers.new_private_key())
         return {"API_ENDPOINT_OVERRIDE": store, "GOOGLE_APPLICATION_CREDENTIALS": str(path)}
-    there = issuer.url.removeprefix("http://")
-    metadata = {"NO_GCE_CHECK": None, "GCE_METADATA_HOST": there, "GCE_METADATA_IP": there}
+    address = issuer.url.removeprefix("http://")
+    metadata = {"NO_GCE_CHECK": None, "GCE_METADATA_HOST": address, "GCE_METADATA_IP": address}
     return {"API_ENDPOINT_OVERRIDE": store, "GCE_METADATA_DETECT_RETRIES": "1", **metadata}
 
 
@@ -228,7 +228,7 @@ def test_revoked_gcs_token_is_renewed_during_the_pull(
     assert (tmp_path / "m").read_bytes() == DATA
     assert revocation.used_identities() == ["first-token", "second-token"]
     assert revocation.proxy.sent_bytes("/m$") < len(DATA) + CUT // 2
-    assert [asked for asked in issuer.requests if "authorization" in asked.headers] == []
+    assert [request for request in issuer.requests if "authorization" in request.headers] == []
 
 
 def test_token_renewal_survives_two_503_responses_of_the_issuer(
@@ -238,11 +238,11 @@ def test_token_renewal_survives_two_503_responses_of_the_issuer(
     gcs_bucket.put("m", DATA)
     replies = iter(["first-token", None, None, "second-token"])
 
-    def speak(asked: ServerRequest) -> ServerResponse | None:
-        token = next(replies) if asked.path == "/token" else None
-        return issuers.google_token_endpoint(lambda: token or "")(asked) if token else ServerResponse(503, body=b"{}")
+    def answer(request: ServerRequest) -> ServerResponse | None:
+        token = next(replies) if request.path == "/token" else None
+        return issuers.google_token_endpoint(lambda: token or "")(request) if token else ServerResponse(503, body=b"{}")
 
-    issuer.respond_with(speak)
+    issuer.respond_with(answer)
     revocation = Revocation(fault_proxy(gcs_bucket.endpoint))
     revocation.arm(gcs_bucket, "m", 401, b"{}")
 
@@ -305,11 +305,11 @@ def test_quota_project_is_sent_with_every_request(
 
 def late_metadata_env(kind: str, bucket: Store, port: int) -> Environment:
     """Return an environment with credentials from a server at this port."""
-    there = f"127.0.0.1:{port}"
+    address = f"127.0.0.1:{port}"
     if kind == "s3":
-        env = bucket.env | {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://{there}/keys"}
+        env = bucket.env | {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://{address}/keys"}
         return {name: value for name, value in env.items() if "_KEY" not in name}
-    metadata = {"NO_GCE_CHECK": None, "GCE_METADATA_HOST": there, "GCE_METADATA_IP": there}
+    metadata = {"NO_GCE_CHECK": None, "GCE_METADATA_HOST": address, "GCE_METADATA_IP": address}
     return {"API_ENDPOINT_OVERRIDE": bucket.endpoint, "GCE_METADATA_DETECT_RETRIES": "1", **metadata}
 
 
@@ -324,7 +324,7 @@ def test_late_metadata_server_is_retried_only_in_a_cluster(
     bucket.put("m", b"model")
     env = late_metadata_env(kind, bucket, port := servers.free_port())
 
-    elsewhere = modelfetch("pull", bucket.uri("m"), tmp_path / "m", env=env)
+    outside_cluster = modelfetch("pull", bucket.uri("m"), tmp_path / "m", env=env)
     in_cluster = {**env, "KUBERNETES_SERVICE_HOST": "10.0.0.1", "MODELFETCH_RETRIES": "50"}
     running = modelfetch.start("pull", bucket.uri("m"), tmp_path / "m", env=in_cluster)
     running.wait_for(lambda: running.log)
@@ -335,7 +335,11 @@ def test_late_metadata_server_is_retried_only_in_a_cluster(
             server.respond_with(issuers.google_token_endpoint(lambda: "token"))
         run = running.finish()
 
-    assert (elsewhere.code, elsewhere.error["reason"], len(elsewhere.log)) == (77, "no_credentials", 1)
+    assert (outside_cluster.code, outside_cluster.error["reason"], len(outside_cluster.log)) == (
+        77,
+        "no_credentials",
+        1,
+    )
     assert run.code == 0, run.stderr
     assert (tmp_path / "m").read_bytes() == b"model"
     assert run.log[0]["reason"] == "no_credentials"
@@ -348,9 +352,9 @@ def allow_public_read(bucket: S3Bucket) -> None:
     """Make a bucket readable for everybody."""
     if bucket.server.kind != "minio":
         pytest.skip("only MinIO goes by policies")
-    who = {"Effect": "Allow", "Principal": {"AWS": ["*"]}}
-    objects = {**who, "Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{bucket.bucket}/*"]}
-    listing = {**who, "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket.bucket}"]}
+    everybody = {"Effect": "Allow", "Principal": {"AWS": ["*"]}}
+    objects = {**everybody, "Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{bucket.bucket}/*"]}
+    listing = {**everybody, "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket.bucket}"]}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [objects, listing]})
     bucket.server.client.put_bucket_policy(Bucket=bucket.bucket, Policy=policy)
 
@@ -380,12 +384,12 @@ def test_public_bucket_without_credentials_needs_the_anonymous_flag(
     args = [command, bucket.uri("d/"), *([tmp_path / "d"] if command == "pull" else [])]
 
     run = modelfetch(*args, env=endpoint_env(kind, proxy.url))
-    silent = list(proxy.requests)
+    requests_without_flag = list(proxy.requests)
     modelfetch.ok(*args, "--anonymous", env=endpoint_env(kind, proxy.url))
 
     assert (run.code, run.error["reason"]) == (77, "no_credentials")
     assert "--anonymous" in run.error["hint"]
-    assert silent == []
+    assert requests_without_flag == []
     assert proxy.requests
 
 
@@ -419,6 +423,6 @@ def test_anonymous_neither_sends_nor_looks_up_credentials(
 
     assert read_files(tmp_path / "d") == {"m": b"model"}
     assert proxy.requests
-    assert [one for one in proxy.requests if request_identity(one) or "authorization" in one.headers] == []
+    assert [r for r in proxy.requests if request_identity(r) or "authorization" in r.headers] == []
     assert issuer.requests == []
     assert not (modelfetch.home / "was-run").exists()

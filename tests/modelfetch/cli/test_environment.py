@@ -99,9 +99,15 @@ def test_empty_variable_counts_as_unset(modelfetch: CliRunner, s3_bucket: S3Buck
     """ConfigMaps and Compose files set unused variables to the empty string."""
     s3_bucket.put("m", b"model")
     unused = ("S3_BUCKET", "S3_MODEL_PATH", "GCS_BUCKET", "GCS_MODEL_PATH", "MODELFETCH_SOURCE", "MODELFETCH_SHA256")
-    more = ("MODELFETCH_RETRIES", "MODELFETCH_MEMORY", "MODELFETCH_TIMEOUT", "MODELFETCH_EXTRACT", "MODELFETCH_DEST")
+    settings = (
+        "MODELFETCH_RETRIES",
+        "MODELFETCH_MEMORY",
+        "MODELFETCH_TIMEOUT",
+        "MODELFETCH_EXTRACT",
+        "MODELFETCH_DEST",
+    )
 
-    empty = dict.fromkeys(unused + more, "")
+    empty = dict.fromkeys(unused + settings, "")
     modelfetch.ok(
         "pull", env={**s3_bucket.env, **empty, **s3_bucket.model_env("m"), "LOCAL_MODEL_PATH": str(tmp_path / "m")}
     )

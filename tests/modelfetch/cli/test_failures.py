@@ -84,7 +84,7 @@ def test_include_pattern_without_a_match_exits_66(modelfetch: CliRunner, folder:
 
 
 @pytest.mark.parametrize(
-    ("change", "reason", "said"),
+    ("change", "reason", "words"),
     [
         ({"AWS_ACCESS_KEY_ID": "NOSUCHKEY"}, "credentials", "AWS_ACCESS_KEY_ID"),
         ({"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, "credentials", "AWS_SECRET_ACCESS_KEY"),
@@ -94,7 +94,7 @@ def test_include_pattern_without_a_match_exits_66(modelfetch: CliRunner, folder:
     ],
 )
 def test_s3_credentials_refused_exit_77(
-    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path, change: dict[str, str | None], reason: str, said: str
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path, change: dict[str, str | None], reason: str, words: str
 ) -> None:
     """The message names the variable to check, and shows no secret."""
     if s3_bucket.server.kind == "moto":
@@ -103,7 +103,7 @@ def test_s3_credentials_refused_exit_77(
 
     run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env={**s3_bucket.env, **change})
 
-    assert_failed(run, 77, reason, said)
+    assert_failed(run, 77, reason, words)
     assert [
         v
         for k, v in change.items()
@@ -141,7 +141,7 @@ def test_missing_credentials_are_retried_only_in_a_cluster(
     env = {name: value for name, value in s3_bucket.env.items() if "KEY" not in name}
     env |= {"AWS_SHARED_CREDENTIALS_FILE": str(keys), "MODELFETCH_RETRY_WAIT": "0.5s", "MODELFETCH_RETRIES": "50"}
 
-    elsewhere = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env=env)
+    outside_cluster = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env=env)
     running = modelfetch.start(
         "pull", s3_bucket.uri("m"), tmp_path / "m", env={**env, "KUBERNETES_SERVICE_HOST": "::1"}
     )
@@ -150,8 +150,8 @@ def test_missing_credentials_are_retried_only_in_a_cluster(
     keys.write_text(f"[default]\naws_access_key_id={server.access_key}\naws_secret_access_key={server.secret_key}\n")
     run = running.finish()
 
-    assert_failed(elsewhere, 77, "no_credentials")
-    assert len(elsewhere.log) == 1
+    assert_failed(outside_cluster, 77, "no_credentials")
+    assert len(outside_cluster.log) == 1
     assert run.code == 0
     assert (tmp_path / "m").read_bytes() == b"model"
 
@@ -337,7 +337,7 @@ def test_name_segment_over_255_bytes_exits_65(modelfetch: CliRunner, gcs_bucket:
 
 
 @pytest.mark.parametrize(
-    ("args", "env", "code", "said"),
+    ("args", "env", "code", "words"),
     [
         (["ftp://host/m", "m"], {}, 2, "ftp"),
         ([], {"MODELFETCH_SOURCE": "ftp://host/m", "MODELFETCH_DEST": "m"}, 78, "ftp"),
@@ -352,12 +352,12 @@ def test_name_segment_over_255_bytes_exits_65(modelfetch: CliRunner, gcs_bucket:
     ],
 )
 def test_invalid_setting_exits_2_typed_or_78_configured(
-    modelfetch: CliRunner, args: list[str], env: dict[str, str], code: int, said: str
+    modelfetch: CliRunner, args: list[str], env: dict[str, str], code: int, words: str
 ) -> None:
     """The message names the flag or variable as given."""
     run = modelfetch("pull", *args, env=env)
 
-    assert_failed(run, code, {2: "usage", 78: "config"}[code], said)
+    assert_failed(run, code, {2: "usage", 78: "config"}[code], words)
 
 
 def test_misspelt_variable_is_a_warning_with_the_nearest_name(modelfetch: CliRunner, tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_misspelt_variable_is_a_warning_with_the_nearest_name(modelfetch: CliRun
     assert "MODELFETCH_RETRIES" in warning
 
 
-# --- how it is told -------------------------------------------------------------------------------------------------
+# --- reports ---------------------------------------------------------------------------------------------------------
 
 
 def test_debug_shows_the_traceback(modelfetch: CliRunner, tmp_path: Path) -> None:
@@ -399,12 +399,12 @@ def test_termination_log_is_not_created_outside_kubernetes(modelfetch: CliRunner
     """Nothing is written to /dev; an unwritable path changes neither code nor reason."""
     env: dict[str, str | None] = {"MODELFETCH_TERMINATION_LOG": None}
     default = modelfetch("pull", "/no/such/file", tmp_path / "m", env=env)
-    elsewhere = modelfetch(
+    unwritable = modelfetch(
         "pull", "/no/such/file", tmp_path / "m", env={"MODELFETCH_TERMINATION_LOG": "/no/such/dir/log"}
     )
 
-    assert (default.code, elsewhere.code) == (66, 66)
-    assert default.error["reason"] == elsewhere.error["reason"] == "not_found"
+    assert (default.code, unwritable.code) == (66, 66)
+    assert default.error["reason"] == unwritable.error["reason"] == "not_found"
     assert not Path("/dev/termination-log").exists()
 
 

@@ -52,7 +52,7 @@ def kill_push(modelfetch: CliRunner, store: Store, proxy: FaultProxy, model: Pat
     proxy.clear()
     proxy.add_rule(**upload_filter(store), nth=held_upload, mute=True)
     running = modelfetch.start("push", model, store.uri("m/"), "--stall-timeout", "10m", env=store.env_at(proxy.url))
-    running.wait_for(lambda: len([one for one in proxy.matching_requests(**upload_filter(store)) if one.rule]) == 1)
+    running.wait_for(lambda: len([request for request in proxy.matching_requests(**upload_filter(store)) if request.rule]) == 1)
     run = running.send_signal(signal.SIGKILL)
     assert run.code == -signal.SIGKILL
 
@@ -64,31 +64,29 @@ def test_killed_push_is_not_pulled_until_pushed_again(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """A pull after the kill exits with 75; after another push the model is pulled."""
-    here = write_files(tmp_path / "here", V1)
-    kill_push(modelfetch, store, fault_proxy(store.endpoint), here, 3)
+    model = write_files(tmp_path / "model", V1)
+    kill_push(modelfetch, store, fault_proxy(store.endpoint), model, 3)
 
-    run = modelfetch("pull", store.uri("m"), tmp_path / "there", env=store.env | SINGLE_TRY)
-    left = (tmp_path / "there").exists()
-    modelfetch.ok("push", here, store.uri("m"), env=store.env)
-    healed = modelfetch.ok(
-        "pull", store.uri("m"), tmp_path / "there", "--require-manifest", "-o", "json", env=store.env
-    )
+    run = modelfetch("pull", store.uri("m"), tmp_path / "dest", env=store.env | SINGLE_TRY)
+    published = (tmp_path / "dest").exists()
+    modelfetch.ok("push", model, store.uri("m"), env=store.env)
+    pulled = modelfetch.ok("pull", store.uri("m"), tmp_path / "dest", "--require-manifest", "-o", "json", env=store.env)
 
     assert_failed(
         run, 75, "transient", store.uri("m"), "a push is under way, or was interrupted", "push the model again"
     )
-    assert not left
-    assert read_files(tmp_path / "there") == V1
-    assert "manifest" in healed.receipt["checks"]
+    assert not published
+    assert read_files(tmp_path / "dest") == V1
+    assert "manifest" in pulled.receipt["checks"]
 
 
 def test_push_killed_before_the_manifest_leaves_nothing(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """A pull exits with 66, as before the push."""
-    kill_push(modelfetch, s3_bucket, fault_proxy(s3_bucket.endpoint), write_files(tmp_path / "here", V1), 1)
+    kill_push(modelfetch, s3_bucket, fault_proxy(s3_bucket.endpoint), write_files(tmp_path / "model", V1), 1)
 
-    run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "there", env=s3_bucket.env)
+    run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "dest", env=s3_bucket.env)
 
     assert_failed(run, 66, "not_found", s3_bucket.uri("m"))
 
@@ -96,11 +94,11 @@ def test_push_killed_before_the_manifest_leaves_nothing(
 def test_half_overwritten_model_is_not_pulled(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """Neither version nor a mixture is pulled, even with only the last manifest missing; an old version on disk stays."""
-    store, here = s3_bucket, write_files(tmp_path / "here", V1)
-    modelfetch.ok("push", here, store.uri("m"), env=store.env)
+    """Neither version nor a mixture is pulled, even with only the last manifest missing; a pulled version stays."""
+    store, model = s3_bucket, write_files(tmp_path / "model", V1)
+    modelfetch.ok("push", model, store.uri("m"), env=store.env)
     modelfetch.ok("pull", store.uri("m"), tmp_path / "old", env=store.env)
-    kill_push(modelfetch, store, fault_proxy(store.endpoint), write_files(here, V2), 5)
+    kill_push(modelfetch, store, fault_proxy(store.endpoint), write_files(model, V2), 5)
 
     for name in ("old", "new"):
         run = modelfetch("pull", store.uri("m"), tmp_path / name, env=store.env | SINGLE_TRY)
@@ -115,29 +113,31 @@ def test_pull_during_a_push_succeeds_after_the_push_ends(
     """A later try within the retries finds the complete model."""
     write_files(folder.root, V1 | {MANIFEST_NAME: manifest_json({}, complete=False)})
 
-    running = modelfetch.start("pull", folder.root, tmp_path / "there", "--retries", "9")
+    running = modelfetch.start("pull", folder.root, tmp_path / "dest", "--retries", "9")
     running.wait_for(lambda: any(line.get("reason") == "transient" for line in running.log))
     folder.put("manifest.new", manifest_json(V1))
     (folder.root / "manifest.new").replace(folder.root / MANIFEST_NAME)
     run = running.finish()
 
     assert run.code == 0, run.stderr
-    assert read_files(tmp_path / "there") == V1
+    assert read_files(tmp_path / "dest") == V1
 
 
 def test_manifest_is_the_first_and_the_last_upload(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
     """The first manifest marks the push as incomplete, the last lists all files."""
-    said: list[bytes] = []
+    manifests: list[bytes] = []
     proxy = fault_proxy(store.endpoint)
-    proxy.add_rule(**upload_filter(store), nth=2, times=None, before=lambda: said.append(store.get("m/" + MANIFEST_NAME)))
+    proxy.add_rule(**upload_filter(store), nth=2, times=None, before=lambda: manifests.append(store.get("m/" + MANIFEST_NAME)))
 
-    modelfetch.ok("push", write_files(tmp_path / "here", V1), store.uri("m"), env=store.env_at(proxy.url))
+    modelfetch.ok("push", write_files(tmp_path / "model", V1), store.uri("m"), env=store.env_at(proxy.url))
 
-    before = [json.loads(text) for text in said]
+    before = [json.loads(text) for text in manifests]
     after = json.loads(store.get("m/" + MANIFEST_NAME))
-    assert [(one["schema"], one["complete"], one["files"]) for one in before] == [(1, False, [])] * (len(V1) + 1)
+    assert [(earlier["schema"], earlier["complete"], earlier["files"]) for earlier in before] == [(1, False, [])] * (
+        len(V1) + 1
+    )
     assert (after["schema"], after["complete"], after["digest"]) == (1, True, directory_digest(V1))
     assert {f["path"]: (f["size"], f["sha256"]) for f in after["files"]} == {
         name: (len(data), sha256_hex(data)) for name, data in V1.items()
@@ -161,16 +161,16 @@ def test_manifest_of_an_object_is_requested_on_the_first_pull_only(
     pull = ("pull", store.uri("d/m"), tmp_path / "p", "--require-manifest", "-o", "json")
 
     first = modelfetch.ok(*pull, env=store.env_at(proxy.url)).receipt
-    asked = proxy.matching_requests(path="manifest")
+    manifest_requests = proxy.matching_requests(path="manifest")
     proxy.clear()
     second = modelfetch.ok(*pull, env=store.env_at(proxy.url)).receipt
-    said = json.loads(store.get("d/m" + MANIFEST_NAME))
+    stored_manifest = json.loads(store.get("d/m" + MANIFEST_NAME))
 
     assert "manifest" in first["checks"]
-    assert len(asked) == 2  # whether it is there, and what it says
+    assert len(manifest_requests) == 2  # HEAD or metadata, then the content
     assert (len(proxy.requests), second) == (1, first)
-    assert (said["version"], said["digest"]) == (store.version("d/m"), first["digest"])
-    assert [file["path"] for file in said["files"]] == ["m"]
+    assert (stored_manifest["version"], stored_manifest["digest"]) == (store.version("d/m"), first["digest"])
+    assert [file["path"] for file in stored_manifest["files"]] == ["m"]
 
 
 def test_object_replaced_without_a_push_is_refused(
@@ -233,8 +233,8 @@ def test_403_for_the_manifest_counts_as_missing_unless_required(
 
 def test_archive_has_a_manifest_of_the_archive_file(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """The manifest describes the archive, not the members."""
-    store, here = s3_bucket, write_files(tmp_path / "here", V1)
-    modelfetch.ok("push", here, store.uri("m.tar.gz"), env=store.env)
+    store, model = s3_bucket, write_files(tmp_path / "model", V1)
+    modelfetch.ok("push", model, store.uri("m.tar.gz"), env=store.env)
 
     run = modelfetch.ok(
         "pull", store.uri("m.tar.gz"), tmp_path / "p", "--require-manifest", "-o", "json", env=store.env
@@ -292,9 +292,9 @@ def copy(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> Path:
 
 def test_copy_by_another_tool_is_checked_against_the_manifest(modelfetch: CliRunner, copy: Path, tmp_path: Path) -> None:
     """Altered, lost and added files are reported; the manifest was copied as an ordinary object."""
-    pull = ("pull", copy, tmp_path / "there", "-o", "json")
+    pull = ("pull", copy, tmp_path / "dest", "-o", "json")
     good = modelfetch.ok(*pull, "--require-manifest").receipt
-    shutil.rmtree(tmp_path / "there")
+    shutil.rmtree(tmp_path / "dest")
 
     write_files(copy, {"w/1.bin": V2["w/1.bin"]})
     altered = modelfetch(*pull)
@@ -302,7 +302,7 @@ def test_copy_by_another_tool_is_checked_against_the_manifest(modelfetch: CliRun
     added = modelfetch(*pull)
     (copy / "config.json").unlink()
     lost = modelfetch(*pull)
-    published = (tmp_path / "there").exists()
+    published = (tmp_path / "dest").exists()
     rest = modelfetch.ok(*pull, "--exclude", "notes.txt,config.json", "--require-manifest").receipt
 
     assert (good["checks"], good["digest"]) == (["size", "manifest"], directory_digest(V1))
@@ -324,12 +324,12 @@ def test_manifest_on_the_web_is_requested_only_if_required(
     required = (*pull, "--require-manifest")
 
     modelfetch.ok(*pull, env=https_server.env)
-    asked = [path for _, path, _ in https_server.requests if "manifest" in path]
+    manifest_requests = [path for _, path, _ in https_server.requests if "manifest" in path]
     none = modelfetch(*required, env=https_server.env)
     https_server.files["/d/m" + MANIFEST_NAME] = manifest_json({"m": b"weights"}, directory=False, version="3")
     compared = modelfetch.ok(*required, env=https_server.env).receipt
 
-    assert asked == []
+    assert manifest_requests == []
     assert_failed(none, 65, "wrong_bytes", "no manifest")
     assert "manifest" in compared["checks"]
     assert {path for _, path, _ in https_server.requests if "manifest" in path} == {f"/d/m{MANIFEST_NAME}?v=1"}
@@ -401,18 +401,18 @@ def test_unreadable_manifest_exits_65(modelfetch: CliRunner, folder: ModelFolder
     assert not (tmp_path / "p").exists()
 
 
-# --- what push does with manifests that are there --------------------------------------------------------------------
+# --- manifests in the way of a push ---------------------------------------------------------------
 
 
 def test_manifests_inside_a_directory_are_not_pushed(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """Manifests copied with a directory describe an earlier state."""
     stale = manifest_json({}, complete=False)
-    here = write_files(
-        tmp_path / "here",
+    model = write_files(
+        tmp_path / "model",
         {"a/m": b"1", "a/" + MANIFEST_NAME: stale, "a/m" + MANIFEST_NAME: stale, MANIFEST_NAME: stale},
     )
 
-    modelfetch.ok("push", here, s3_bucket.uri("m"), env=s3_bucket.env)
+    modelfetch.ok("push", model, s3_bucket.uri("m"), env=s3_bucket.env)
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "p", "--require-manifest", env=s3_bucket.env)
 
     assert s3_bucket.list_keys() == ["m/" + MANIFEST_NAME, "m/a/m"]
@@ -422,9 +422,9 @@ def test_manifests_inside_a_directory_are_not_pushed(modelfetch: CliRunner, s3_b
 def test_existing_manifest_below_the_target_exits_73(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """The manifest would contradict the pushed files."""
     s3_bucket.put("m/a/" + MANIFEST_NAME, manifest_json({"m": b"1"}))
-    here = write_files(tmp_path / "here", {"a/m": b"2"})
+    model = write_files(tmp_path / "model", {"a/m": b"2"})
 
-    run = modelfetch("push", here, s3_bucket.uri("m"), env=s3_bucket.env)
+    run = modelfetch("push", model, s3_bucket.uri("m"), env=s3_bucket.env)
 
     assert_failed(run, 73, "destination", "a/" + MANIFEST_NAME, "delete them first")
 

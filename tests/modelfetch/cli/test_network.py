@@ -80,10 +80,10 @@ def test_unreachable_proxy_exits_75_and_names_the_variable(
     modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
 ) -> None:
     """The hint names HTTPS_PROXY as the setting to check."""
-    nowhere = f"http://127.0.0.1:{servers.free_port()}"
+    closed_port = f"http://127.0.0.1:{servers.free_port()}"
 
     run = modelfetch(
-        "pull", s3_bucket.uri("m"), tmp_path / "m", "--retries", "1", env={**s3_bucket.env, "http_proxy": nowhere}
+        "pull", s3_bucket.uri("m"), tmp_path / "m", "--retries", "1", env={**s3_bucket.env, "http_proxy": closed_port}
     )
 
     assert (run.code, run.error["reason"]) == (75, "transient")

@@ -154,9 +154,9 @@ def test_second_concurrent_pull_waits_and_fetches_nothing(
 
     assert [run.code for run in runs] == [0, 0]
     assert runs[0].receipt == runs[1].receipt
-    wanted = [data for name, data in files.items() if name.startswith(key)]
+    expected = [data for name, data in files.items() if name.startswith(key)]
     assert sum(request.sent for request in proxy.matching_requests(**s3_bucket.download_filter())) == sum(
-        map(len, wanted)
+        map(len, expected)
     )
 
 
@@ -185,14 +185,14 @@ def test_reader_during_an_update_sees_files_of_one_version(
 
     def read() -> None:
         while not done.is_set():
-            here = os.open(tmp_path / "d", os.O_RDONLY)
+            directory_fd = os.open(tmp_path / "d", os.O_RDONLY)
             try:
-                contents = [Path(f"/proc/self/fd/{here}/{name}").read_bytes() for name in names]
+                contents = [Path(f"/proc/self/fd/{directory_fd}/{name}").read_bytes() for name in names]
                 seen.add(frozenset(contents))
             except FileNotFoundError:
                 pass
             finally:
-                os.close(here)
+                os.close(directory_fd)
 
     for name, data in versions[0].items():
         s3_bucket.put(f"d/{name}", data)

@@ -217,8 +217,8 @@ def test_foreign_files_stay_when_the_model_is_replaced(
 
     modelfetch.ok("pull", folder.uri("d/"), dest)
 
-    strangers = {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"}
-    assert {k: v for k, v in read_files(dest).items() if not k.startswith(STAGING_NAME + "/")} == V2 | strangers
+    foreign = {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"}
+    assert {k: v for k, v in read_files(dest).items() if not k.startswith(STAGING_NAME + "/")} == V2 | foreign
     assert list_staged(tmp_path) == []
 
 
@@ -245,24 +245,24 @@ def test_foreign_file_in_the_way_exits_73(
 ) -> None:
     """The message names the foreign file, and nothing else has changed."""
     fill_prefix(folder, "d/", V1)
-    write_files(tmp_path / "d", {name: b"stranger"})
+    write_files(tmp_path / "d", {name: b"foreign"})
 
     run = modelfetch("pull", folder.uri("d/"), tmp_path / "d")
 
     assert (run.code, run.error["reason"]) == (73, "destination")
     assert str(tmp_path / "d" / name) in run.error["message"]
-    assert {k: v for k, v in read_files(tmp_path / "d").items() if STAGING_NAME not in k} == {name: b"stranger"}
+    assert {k: v for k, v in read_files(tmp_path / "d").items() if STAGING_NAME not in k} == {name: b"foreign"}
 
 
 def test_foreign_file_at_a_file_destination_exits_73(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
     """A file without a receipt is foreign and stays."""
     folder.put("m", DATA)
-    (tmp_path / "m").write_bytes(b"stranger")
+    (tmp_path / "m").write_bytes(b"foreign")
 
     run = modelfetch("pull", folder.uri("m"), tmp_path / "m")
 
     assert (run.code, run.error["reason"]) == (73, "destination")
-    assert (tmp_path / "m").read_bytes() == b"stranger"
+    assert (tmp_path / "m").read_bytes() == b"foreign"
 
 
 def test_two_models_share_a_directory(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
@@ -343,11 +343,11 @@ def test_receipt_listing_other_files_than_the_model_is_ignored(
     """A pull never reports a model as complete while files are missing."""
     fill_prefix(folder, "d/", V1)
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
-    said = read_receipt(tmp_path / "d")
-    gone = [entry["path"] for entry in said["files"][kept:]]
-    said["files"] = said["files"][:kept]
-    (tmp_path / "d" / RECEIPT_NAME).write_text(json.dumps(said))
-    for path in gone:
+    edited_receipt = read_receipt(tmp_path / "d")
+    missing = [entry["path"] for entry in edited_receipt["files"][kept:]]
+    edited_receipt["files"] = edited_receipt["files"][:kept]
+    (tmp_path / "d" / RECEIPT_NAME).write_text(json.dumps(edited_receipt))
+    for path in missing:
         (tmp_path / "d" / path).unlink()
 
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")

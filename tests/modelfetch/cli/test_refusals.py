@@ -42,8 +42,14 @@ class Refusal:
     def s3_rule(self) -> dict[str, Any]:
         """Return a rule of the fault proxy with an S3 error body."""
         xml = f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>"
-        typed = {"Content-Type": "application/xml"}
-        return {"status": self.status, "body": xml.encode(), "headers": typed, "times": None, **self.request_filter}
+        content_type = {"Content-Type": "application/xml"}
+        return {
+            "status": self.status,
+            "body": xml.encode(),
+            "headers": content_type,
+            "times": None,
+            **self.request_filter,
+        }
 
     def gcs_rule(self) -> dict[str, Any]:
         """Return a rule of the fault proxy with a GCS error body."""
@@ -140,19 +146,19 @@ def test_bucket_in_another_region_is_followed(
     s3_bucket.put("m", b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
 
-    def elsewhere(request: Request) -> bool:
+    def is_signed_for_other_region(request: Request) -> bool:
         return "us-east-1" in request.query + request.headers.get("authorization", "")
 
     region = {"x-amz-bucket-region": "eu-central-1"}
     answer = Refusal("PermanentRedirect", 301, REFUSED, "").s3_rule()
-    rule = proxy.add_rule(**{**answer, "headers": region, "when": elsewhere})
+    rule = proxy.add_rule(**{**answer, "headers": region, "when": is_signed_for_other_region})
 
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env_at(proxy.url))
 
     assert rule.hits
     assert (tmp_path / "m").read_bytes() == b"model"
     assert not any(
-        elsewhere(request)
+        is_signed_for_other_region(request)
         for request in proxy.matching_requests(**s3_bucket.download_filter("m"))
         if request.status == 206
     )
@@ -170,7 +176,7 @@ def test_aws_region_takes_precedence_over_aws_default_region(
 
     signed = [request.query + request.headers.get("authorization", "") for request in proxy.requests]
     assert signed
-    assert [one for one in signed if "eu-west-2" not in one] == []
+    assert [text for text in signed if "eu-west-2" not in text] == []
 
 
 def test_deleted_object_exits_66_with_a_hint_at_older_versions(

@@ -80,8 +80,8 @@ class SecretSearch:
     def add_request_secrets(self, proxy: FaultProxy) -> None:
         """Add the signatures and tokens of the proxy's requests."""
         for request in proxy.requests:
-            asked = dict(parse_qsl(request.query))
-            self.secrets |= {asked[n] for n in ("X-Amz-Signature", "X-Amz-Security-Token", "upload_id") if n in asked}
+            query = dict(parse_qsl(request.query))
+            self.secrets |= {query[n] for n in ("X-Amz-Signature", "X-Amz-Security-Token", "upload_id") if n in query}
             for signature, token in re.findall(
                 r"Signature=(\w+)|Bearer (.+)", request.headers.get("authorization", "")
             ):
@@ -91,8 +91,8 @@ class SecretSearch:
         """Check that no secret is in the output or in the written files."""
         written = {path: path.read_bytes() for top in self.directories for path in top.rglob("*") if path.is_file()}
         texts = {"outputs": run.all_output.encode(), **{str(path): data for path, data in written.items()}}
-        wanted = {form for secret in self.secrets for form in encoded_forms(secret)}
-        found = [(where, form) for where, data in texts.items() for form in wanted if form.encode() in data]
+        searched = {form for secret in self.secrets for form in encoded_forms(secret)}
+        found = [(where, form) for where, data in texts.items() for form in searched if form.encode() in data]
         assert found == []
 
 
@@ -158,8 +158,8 @@ def test_refused_pull_and_push_show_no_secret(
     """The store's error message repeats the secrets of the request."""
     (tmp_path / "m").write_bytes(b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
-    said = f"http://h/k?{SIGNED.replace('&', '&amp;')} with {SESSION}"
-    proxy.add_rule(**s3_error_rule("AccessDenied", 403, said))
+    message = f"http://h/k?{SIGNED.replace('&', '&amp;')} with {SESSION}"
+    proxy.add_rule(**s3_error_rule("AccessDenied", 403, message))
     env = {"AWS_ENDPOINT_URL_S3": proxy.url, "AWS_REGION": "us-east-1", **KEYS, "MODELFETCH_LOG_FORMAT": log_format}
 
     pulled = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "n", *LOUD, env=env)
@@ -186,7 +186,7 @@ def add_password(url: str) -> str:
         ({"S3_ENDPOINT": add_password("http://h:port")}, 78),
         ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_SESSION_TOKEN": f"{SESSION}\n{SESSION}"}, 78),
         ({"AWS_ENDPOINT_URL_S3": "https://h", "HTTPS_PROXY": f"socks5://someone:{PASSWORD}@127.0.0.1:9"}, 78),
-        ({"AWS_ENDPOINT_URL_S3": "https://h"}, 75),  # through the proxy, which is not there
+        ({"AWS_ENDPOINT_URL_S3": "https://h"}, 75),  # through the proxy, which does not listen
         ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "MODELFETCH_RETRIES": "many"}, 78),
     ],
 )
@@ -273,17 +273,17 @@ def test_service_account_key_and_tokens_are_never_shown(
     env["GOOGLE_SDK_PYTHON_LOGGING_SCOPE"] = "google"
     issuer.respond_with(issuers.google_token_endpoint(lambda: "pl4nted-access-token"))
 
-    works = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "m", *LOUD, env=env)
-    said = b'{"error": {"code": 403, "message": "Bearer pl4nted-access-token may not"}}'
-    proxy.add_rule(status=403, body=said, times=None)
+    granted = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "m", *LOUD, env=env)
+    message = b'{"error": {"code": 403, "message": "Bearer pl4nted-access-token may not"}}'
+    proxy.add_rule(status=403, body=message, times=None)
     refused = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "n", *LOUD, env=env)
     echo = {"error": "invalid_grant", "assertion": "pl4nted-access-token", "id_token": "pl4nted-access-token"}
     issuer.respond_with(lambda _: ServerResponse(400, body=json_response(echo).body))
     unissued = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "n", *LOUD, env=env)
 
     search.add_request_secrets(proxy)
-    assert (works.code, refused.code, unissued.code) == (0, 77, 77)
-    for run in (works, refused, unissued):
+    assert (granted.code, refused.code, unissued.code) == (0, 77, 77)
+    for run in (granted, refused, unissued):
         search.assert_absent(run)
 
 
@@ -305,19 +305,19 @@ def test_query_of_a_signed_url_is_never_shown(
 ) -> None:
     """Found, missing, or redirected to a closed port; the receipt names the URL without the query."""
     https_server.files["/m"] = b"model"
-    nowhere = f"https://127.0.0.1:{servers.free_port()}/m?{SIGNED}"
-    https_server.redirects |= {"/away": nowhere, "/loop": f"/loop?{SIGNED}"}
+    closed_port = f"https://127.0.0.1:{servers.free_port()}/m?{SIGNED}"
+    https_server.redirects |= {"/away": closed_port, "/loop": f"/loop?{SIGNED}"}
     env = {**https_server.env, "MODELFETCH_RETRIES": "1"}
 
     found = modelfetch("pull", f"{https_server.url}/m?{SIGNED}", tmp_path / "m", "-o", "json", *LOUD, env=env)
-    others = [
+    failed = [
         modelfetch("pull", f"{https_server.url}/{path}?{SIGNED}", tmp_path / path, *LOUD, env=env)
         for path in ("none", "loop", "away")
     ]
 
     assert (found.code, found.receipt["source"]) == (0, f"{https_server.url}/m")
-    assert [run.code for run in others] == [66, 69, 75]
-    for run in (found, *others):
+    assert [run.code for run in failed] == [66, 69, 75]
+    for run in (found, *failed):
         search.assert_absent(run)
 
 
@@ -337,11 +337,13 @@ def test_url_with_a_password_exits_2_or_78_without_showing_the_password(
     modelfetch: CliRunner, search: SecretSearch, tmp_path: Path, source: str
 ) -> None:
     """No receipt could name the URL, and `ps` would show the password."""
-    typed = modelfetch("pull", source, tmp_path / "m", *LOUD)
-    configured = modelfetch("pull", *LOUD, env={"MODELFETCH_SOURCE": source, "MODELFETCH_DEST": str(tmp_path / "m")})
+    as_argument = modelfetch("pull", source, tmp_path / "m", *LOUD)
+    from_environment = modelfetch(
+        "pull", *LOUD, env={"MODELFETCH_SOURCE": source, "MODELFETCH_DEST": str(tmp_path / "m")}
+    )
 
-    assert (typed.code, configured.code) == (2, 78)
-    for run in (typed, configured):
+    assert (as_argument.code, from_environment.code) == (2, 78)
+    for run in (as_argument, from_environment):
         search.assert_absent(run)
 
 

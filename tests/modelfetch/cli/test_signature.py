@@ -64,16 +64,16 @@ def test_signed_push_is_verified_by_pull_and_by_model_signing(
 ) -> None:
     """The signature is one of the model's files, the manifest's last; a second pull changes nothing."""
     pushed = modelfetch.ok("push", model, store.uri("m/"), *sign_flags(key), "-o", "json", env=store.env)
-    pull = ("pull", store.uri("m/"), tmp_path / "there", *verify_flags(key), "--require-manifest")
+    pull = ("pull", store.uri("m/"), tmp_path / "dest", *verify_flags(key), "--require-manifest")
     first = modelfetch.ok(*pull, env=store.env)
 
     listed = [f["path"] for f in json.loads(store.get(f"m/{MANIFEST_NAME}"))["files"]]
     assert listed == ["config.json", "empty", "w/1.bin", "model.sig"]
-    assert read_files(tmp_path / "there") == FILES | {"model.sig": store.get("m/model.sig")}
+    assert read_files(tmp_path / "dest") == FILES | {"model.sig": store.get("m/model.sig")}
     assert {"manifest", "signature"} <= {*first.receipt["checks"]}
     assert first.receipt["signer"].startswith("public key sha256:")
     assert first.receipt["digest"] == f"sha256:{pushed.receipt['sha256']}"
-    verify_model(tmp_path / "there", key, tmp_path / "there/model.sig")
+    verify_model(tmp_path / "dest", key, tmp_path / "dest/model.sig")
     if store.scheme == "s3":
         assert modelfetch.ok(*pull, env=store.env).receipt == first.receipt
 
@@ -84,11 +84,11 @@ def test_signature_of_an_object_is_a_sidecar_object(
 ) -> None:
     """For a file and for an archive; other tools verify the archive as a file."""
     modelfetch.ok("push", model / local, s3_bucket.uri(target), *sign_flags(key), env=s3_bucket.env)
-    run = modelfetch.ok("pull", s3_bucket.uri(target), f"{tmp_path}/there/", *verify_flags(key), env=s3_bucket.env)
+    run = modelfetch.ok("pull", s3_bucket.uri(target), f"{tmp_path}/dest/", *verify_flags(key), env=s3_bucket.env)
 
     assert s3_bucket.list_keys() == [target, f"{target}{MANIFEST_NAME}", f"{target}.sig"]
     assert {"manifest", "signature"} <= {*run.receipt["checks"]}
-    assert read_files(tmp_path / "there") == ({"m.bin": FILES["config.json"]} if target == "m.bin" else FILES)
+    assert read_files(tmp_path / "dest") == ({"m.bin": FILES["config.json"]} if target == "m.bin" else FILES)
     both = write_files(tmp_path / "both", {name: s3_bucket.get(name) for name in (target, f"{target}.sig")})
     verify_model(both / target, key, both / f"{target}.sig")
 
@@ -101,9 +101,9 @@ def test_model_signed_and_uploaded_by_other_tools_is_verified(
     sign_model(model, key, model / "model.sig")
     upload_files(gcs_bucket, "m/", model)
 
-    run = modelfetch.ok("pull", gcs_bucket.uri("m"), tmp_path / "there", *verify_flags(key), env=gcs_bucket.env)
+    run = modelfetch.ok("pull", gcs_bucket.uri("m"), tmp_path / "dest", *verify_flags(key), env=gcs_bucket.env)
 
-    assert read_files(tmp_path / "there") == read_files(model)
+    assert read_files(tmp_path / "dest") == read_files(model)
     assert run.receipt["checks"][-1] == "signature"
 
 
@@ -112,14 +112,14 @@ def test_signature_by_another_key_is_refused_before_fetching_the_model(
 ) -> None:
     """Only the signature is requested, and the old model stays."""
     model = write_files(tmp_path / "model", FILES)
-    sign_model(model, make_key_pair(tmp_path, "stranger"), model / "model.sig")
+    sign_model(model, make_key_pair(tmp_path, "other"), model / "model.sig")
     upload_files(s3_bucket, "m/", model)
     old = write_files(tmp_path / "old", {"old.bin": b"1"})
-    modelfetch.ok("pull", old, tmp_path / "there")
+    modelfetch.ok("pull", old, tmp_path / "dest")
     proxy = fault_proxy(s3_bucket.endpoint)
 
     run = modelfetch(
-        "pull", s3_bucket.uri("m/"), tmp_path / "there", *verify_flags(key), env=s3_bucket.env_at(proxy.url)
+        "pull", s3_bucket.uri("m/"), tmp_path / "dest", *verify_flags(key), env=s3_bucket.env_at(proxy.url)
     )
 
     assert_failed(run, 65, "signature", "is not valid for public key", "Somebody else signed it")
@@ -128,7 +128,7 @@ def test_signature_by_another_key_is_refused_before_fetching_the_model(
         == len(proxy.matching_requests(**s3_bucket.download_filter("m/model.sig")))
         == 1
     )
-    assert read_files(tmp_path / "there") == {"old.bin": b"1"}
+    assert read_files(tmp_path / "dest") == {"old.bin": b"1"}
 
 
 def test_file_replaced_after_signing_is_not_published(
@@ -139,10 +139,10 @@ def test_file_replaced_after_signing_is_not_published(
     s3_bucket.put("m/w/1.bin", random_bytes(70_000, 2))
     s3_bucket.delete(f"m/{MANIFEST_NAME}")
 
-    run = modelfetch("pull", s3_bucket.uri("m/"), tmp_path / "there", *verify_flags(key), env=s3_bucket.env)
+    run = modelfetch("pull", s3_bucket.uri("m/"), tmp_path / "dest", *verify_flags(key), env=s3_bucket.env)
 
     assert_failed(run, 65, "signature", "m/w/1.bin': signed was sha256 ", "--exclude")
-    assert list(tmp_path.glob("there*")) + list(tmp_path.glob(STAGING_NAME)) == []
+    assert list(tmp_path.glob("dest*")) + list(tmp_path.glob(STAGING_NAME)) == []
 
 
 def test_unsigned_object_exits_65_when_variables_require_a_signature(
@@ -152,7 +152,7 @@ def test_unsigned_object_exits_65_when_variables_require_a_signature(
     s3_bucket.put("m.bin", b"1")
     env = {"MODELFETCH_VERIFY_SIGNATURE": "true", "MODELFETCH_PUBLIC_KEY": str(key.public)}
 
-    run = modelfetch("pull", s3_bucket.uri("m.bin"), tmp_path / "there", env=s3_bucket.env | env)
+    run = modelfetch("pull", s3_bucket.uri("m.bin"), tmp_path / "dest", env=s3_bucket.env | env)
 
     assert_failed(run, 65, "signature", "is not signed: there is no m.bin.sig", "modelfetch push --sign")
 
@@ -168,7 +168,7 @@ def test_push_sign_replaces_an_uploaded_signature(
     modelfetch.ok("push", model, s3_bucket.uri("m/"), *sign_flags(key), env=s3_bucket.env)
 
     assert (model / "model.sig").read_bytes() == b"of before"
-    run = modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "there", *verify_flags(key), env=s3_bucket.env)
+    run = modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "dest", *verify_flags(key), env=s3_bucket.env)
     assert "signature" in run.receipt["checks"]
 
 
@@ -196,9 +196,9 @@ def test_gzip_encoded_gcs_archive_is_verified_after_decoding(
     gcs_bucket.put("m.tar", gzip.compress(file.read_bytes()), content_encoding="gzip")
     gcs_bucket.put("m.tar.sig", sign_model(file, key, tmp_path / "m.tar.sig").read_bytes())
 
-    run = modelfetch.ok("pull", gcs_bucket.uri("m.tar"), tmp_path / "there", *verify_flags(key), env=gcs_bucket.env)
+    run = modelfetch.ok("pull", gcs_bucket.uri("m.tar"), tmp_path / "dest", *verify_flags(key), env=gcs_bucket.env)
 
-    assert read_files(tmp_path / "there") == FILES
+    assert read_files(tmp_path / "dest") == FILES
     assert "signature" in run.receipt["checks"]
 
 
@@ -211,11 +211,11 @@ def test_web_model_is_verified_by_the_sidecar_signature(
     https_server.files["/m.bin.sig"] = sign_model(file, key, tmp_path / "m.bin.sig").read_bytes()
 
     run = modelfetch.ok(
-        "pull", f"{https_server.url}/m.bin", tmp_path / "there", *verify_flags(key), env=https_server.env
+        "pull", f"{https_server.url}/m.bin", tmp_path / "dest", *verify_flags(key), env=https_server.env
     )
 
     assert "signature" in run.receipt["checks"]
-    assert (tmp_path / "there").read_bytes() == FILES["w/1.bin"]
+    assert (tmp_path / "dest").read_bytes() == FILES["w/1.bin"]
 
 
 def test_certificate_chains_and_identities_are_accepted_as_signers(
@@ -225,13 +225,13 @@ def test_certificate_chains_and_identities_are_accepted_as_signers(
     signer, sigstore = make_certified_key(tmp_path), LocalSigstore()
     file = write_files(folder.root, {"m.bin": b"1"}) / "m.bin"
     signature = folder.root / "m.bin.sig"
-    pull = ("pull", file, tmp_path / "there", "--verify-signature", "--output", "json")
+    pull = ("pull", file, tmp_path / "dest", "--verify-signature", "--output", "json")
 
     sign_model(file, signer, signature)
     chain = modelfetch.ok(*pull, "--certificate-chain", signer.intermediate, "--certificate-chain", signer.root)
     sigstore.sign_bundle(signature, ME, PROVIDER)
-    whose = ("--identity-provider", PROVIDER, "--trust-config", sigstore.write_trust_config(tmp_path / "trust.json"))
-    identity = modelfetch.ok(*pull, "--identity", ME, *whose)
+    provider = ("--identity-provider", PROVIDER, "--trust-config", sigstore.write_trust_config(tmp_path / "trust.json"))
+    identity = modelfetch.ok(*pull, "--identity", ME, *provider)
 
     assert chain.receipt["signer"].startswith("certificate chain sha256:")
     assert identity.receipt["signer"].startswith(f"{ME} by {PROVIDER}")
@@ -243,14 +243,14 @@ def test_unreachable_sigstore_exits_75(modelfetch: CliRunner, folder: ModelFolde
     sign_model(file, key, folder.root / "m.bin.sig")
     flags = ("--verify-signature", "--identity", ME, "--identity-provider", PROVIDER, "--retries", "1")
 
-    run = modelfetch("pull", file, tmp_path / "there", *flags, env={"HTTPS_PROXY": "http://127.0.0.1:9"})
+    run = modelfetch("pull", file, tmp_path / "dest", *flags, env={"HTTPS_PROXY": "http://127.0.0.1:9"})
 
     assert_failed(run, 75, "transient", "sigstore.dev", "--trust-config")
     assert "Traceback" not in run.stderr
 
 
 @pytest.mark.parametrize(
-    ("command", "flags", "variables", "code", "said"),
+    ("command", "flags", "variables", "code", "words"),
     [
         ("pull", ["--verify-signature"], {}, 2, "--verify-signature needs to know whose"),
         ("pull", [], {"MODELFETCH_PUBLIC_KEY": "rsa.pub"}, 78, "MODELFETCH_PUBLIC_KEY is given, but no signature"),
@@ -260,7 +260,7 @@ def test_unreachable_sigstore_exits_75(modelfetch: CliRunner, folder: ModelFolde
     ],
 )
 def test_invalid_signing_options_fail_before_any_request(
-    modelfetch: CliRunner, model: Path, command: str, flags: list[str], variables: dict[str, str], code: int, said: str
+    modelfetch: CliRunner, model: Path, command: str, flags: list[str], variables: dict[str, str], code: int, words: str
 ) -> None:
     """No server listens at the store's endpoint."""
     make_key_pair(modelfetch.home, "rsa", "rsa")
@@ -268,4 +268,4 @@ def test_invalid_signing_options_fail_before_any_request(
 
     run = modelfetch(command, *(places if command == "push" else reversed(places)), *flags, env=NOWHERE | variables)
 
-    assert_failed(run, code, "usage" if code == 2 else "config", said)
+    assert_failed(run, code, "usage" if code == 2 else "config", words)

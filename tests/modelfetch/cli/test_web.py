@@ -20,14 +20,14 @@ MODEL = {
 }
 
 
-@pytest.mark.parametrize("manners", [{}, {"ranges": False}, {"length": False}, {"etag": False}, {"head": False}])
+@pytest.mark.parametrize("server_options", [{}, {"ranges": False}, {"length": False}, {"etag": False}, {"head": False}])
 def test_url_is_pulled_from_servers_without_optional_features(
-    modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path, manners: dict[str, bool]
+    modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path, server_options: dict[str, bool]
 ) -> None:
     """The server lacks ranges, a length, an ETag, or HEAD requests."""
     data = random_bytes(400_000)
     https_server.files["/dir/m%20x.bin"] = data
-    for name, value in manners.items():
+    for name, value in server_options.items():
         setattr(https_server, name, value)
 
     run = modelfetch.ok(
@@ -76,16 +76,16 @@ def test_bearer_token_is_not_sent_after_a_redirect_to_another_host(
 ) -> None:
     """The redirected request has no Authorization header."""
     gcs_bucket.put("m", b"model")
-    elsewhere = fault_proxy(gcs_bucket.endpoint)
+    other_host = fault_proxy(gcs_bucket.endpoint)
     path = f"/storage/v1/b/{gcs_bucket.bucket}/o/m?alt=media"
-    https_server.redirects["/m"] = elsewhere.url.replace("127.0.0.1", "localhost") + path
+    https_server.redirects["/m"] = other_host.url.replace("127.0.0.1", "localhost") + path
 
     env = {**https_server.env, "MODELFETCH_BEARER_TOKEN": "t0p-secret-token"}
     modelfetch.ok("pull", f"{https_server.url}/m", tmp_path / "m", env=env)
 
     assert (tmp_path / "m").read_bytes() == b"model"
-    assert elsewhere.requests
-    assert [request for request in elsewhere.requests if "authorization" in request.headers] == []
+    assert other_host.requests
+    assert [request for request in other_host.requests if "authorization" in request.headers] == []
 
 
 def test_plain_http_url_is_pulled_with_a_warning(modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
@@ -115,10 +115,10 @@ def test_local_path_is_pulled_with_a_receipt(modelfetch: CliRunner, tmp_path: Pa
 
 def test_relative_path_is_resolved_against_the_working_directory(modelfetch: CliRunner, tmp_path: Path) -> None:
     """Source and destination may be relative paths."""
-    write_files(modelfetch.home, {"here/m": b"model"})
+    write_files(modelfetch.home, {"model/m": b"model"})
 
-    modelfetch.ok("pull", "here/m", tmp_path / "m")
-    modelfetch.ok("pull", "./here", "there")
+    modelfetch.ok("pull", "model/m", tmp_path / "m")
+    modelfetch.ok("pull", "./model", "dest")
 
     assert (tmp_path / "m").read_bytes() == b"model"
-    assert read_files(modelfetch.home / "there") == {"m": b"model"}
+    assert read_files(modelfetch.home / "dest") == {"m": b"model"}
