@@ -117,7 +117,9 @@ def test_push_prints_the_pinned_uri_and_sha256_for_a_pull(
     assert (tmp_path / "back").read_bytes() == data
 
 
-def test_pushed_directory_is_pulled_back_with_the_same_digest(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
+def test_pushed_directory_is_pulled_back_with_the_same_digest(
+    modelfetch: CliRunner, store: Store, tmp_path: Path
+) -> None:
     """The digest is printed; reserved names of an earlier pull are not uploaded."""
     write_files(tmp_path / "d", MODEL | {RECEIPT_NAME: b"{}", ".modelfetch/x": b"1"})
 
@@ -130,7 +132,9 @@ def test_pushed_directory_is_pulled_back_with_the_same_digest(modelfetch: CliRun
     assert directory_digest(MODEL).removeprefix("sha256:") in pushed.stdout
 
 
-def test_multipart_push_stores_a_full_object_checksum(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_multipart_push_stores_a_full_object_checksum(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
     """A later pull can check every byte."""
     (tmp_path / "m").write_bytes(random_bytes(20_000_000))
 
@@ -140,7 +144,9 @@ def test_multipart_push_stores_a_full_object_checksum(modelfetch: CliRunner, s3_
     assert {"crc64nvme", "crc32c", "crc32", "sha256", "sha1", "md5"} & set(run.receipt["checks"])
 
 
-def test_push_of_a_missing_file_or_to_a_missing_bucket_exits_66(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
+def test_push_of_a_missing_file_or_to_a_missing_bucket_exits_66(
+    modelfetch: CliRunner, store: Store, tmp_path: Path
+) -> None:
     """The message names the file or the bucket."""
     (tmp_path / "m").write_bytes(b"x")
 

@@ -62,7 +62,9 @@ def test_first_failed_pair_ends_the_run(modelfetch: CliRunner, s3_bucket: S3Buck
 
 
 @pytest.mark.parametrize("dest", ["LOCAL_MODEL_PATH", "MODELFETCH_DEST"])
-def test_bucket_and_path_variables_select_the_source(modelfetch: CliRunner, store: Store, tmp_path: Path, dest: str) -> None:
+def test_bucket_and_path_variables_select_the_source(
+    modelfetch: CliRunner, store: Store, tmp_path: Path, dest: str
+) -> None:
     """GCS_BUCKET and GCS_MODEL_PATH, or S3_BUCKET and S3_MODEL_PATH, without any argument."""
     store.put("bankchurn/model.joblib", b"model")
 
@@ -84,7 +86,9 @@ def test_modelfetch_source_takes_precedence_over_bucket_and_path(
     assert (tmp_path / "m").read_bytes() == b"2"
 
 
-def test_arguments_take_precedence_over_the_environment(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_arguments_take_precedence_over_the_environment(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
     """The source and destination in the variables are ignored."""
     put_files(s3_bucket, "", {"a": b"1", "b": b"2"})
 

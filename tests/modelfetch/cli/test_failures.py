@@ -214,9 +214,7 @@ def test_deadline_ends_a_hanging_transfer_with_75(
     assert "m" not in read_files(tmp_path)
 
 
-def test_untrusted_certificate_exits_69(
-    modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path
-) -> None:
+def test_untrusted_certificate_exits_69(modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path) -> None:
     """A retry would not help; the hint names SSL_CERT_FILE."""
     run = modelfetch("pull", f"{https_server.url}/m", tmp_path / "m")
 
@@ -281,9 +279,7 @@ def test_disk_filled_during_the_pull_exits_73(
     assert not (disk / "m").exists()
 
 
-def test_read_only_destination_exits_73(
-    modelfetch: CliRunner, folder: ModelFolder, tmpfs: Callable[..., Path]
-) -> None:
+def test_read_only_destination_exits_73(modelfetch: CliRunner, folder: ModelFolder, tmpfs: Callable[..., Path]) -> None:
     """The message names the path on the read-only disk."""
     folder.put("m", b"x")
     disk = tmpfs("disk", "ro")

@@ -52,7 +52,9 @@ def kill_push(modelfetch: CliRunner, store: Store, proxy: FaultProxy, model: Pat
     proxy.clear()
     proxy.add_rule(**upload_filter(store), nth=held_upload, mute=True)
     running = modelfetch.start("push", model, store.uri("m/"), "--stall-timeout", "10m", env=store.env_at(proxy.url))
-    running.wait_for(lambda: len([request for request in proxy.matching_requests(**upload_filter(store)) if request.rule]) == 1)
+    running.wait_for(
+        lambda: len([request for request in proxy.matching_requests(**upload_filter(store)) if request.rule]) == 1
+    )
     run = running.send_signal(signal.SIGKILL)
     assert run.code == -signal.SIGKILL
 
@@ -129,7 +131,9 @@ def test_manifest_is_the_first_and_the_last_upload(
     """The first manifest marks the push as incomplete, the last lists all files."""
     manifests: list[bytes] = []
     proxy = fault_proxy(store.endpoint)
-    proxy.add_rule(**upload_filter(store), nth=2, times=None, before=lambda: manifests.append(store.get("m/" + MANIFEST_NAME)))
+    proxy.add_rule(
+        **upload_filter(store), nth=2, times=None, before=lambda: manifests.append(store.get("m/" + MANIFEST_NAME))
+    )
 
     modelfetch.ok("push", write_files(tmp_path / "model", V1), store.uri("m"), env=store.env_at(proxy.url))
 
@@ -247,7 +251,9 @@ def test_archive_has_a_manifest_of_the_archive_file(modelfetch: CliRunner, s3_bu
 # --- a manifest that is required -------------------------------------------------------------------------------------
 
 
-def test_require_manifest_pulls_an_unchecked_model_again(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+def test_require_manifest_pulls_an_unchecked_model_again(
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
+) -> None:
     """A model pulled without a manifest counts as up to date only after a comparison."""
     folder.put("m/w", b"weights")
     pull = ("pull", folder.uri("m/"), tmp_path / "p", "-o", "json")
@@ -290,7 +296,9 @@ def copy(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def test_copy_by_another_tool_is_checked_against_the_manifest(modelfetch: CliRunner, copy: Path, tmp_path: Path) -> None:
+def test_copy_by_another_tool_is_checked_against_the_manifest(
+    modelfetch: CliRunner, copy: Path, tmp_path: Path
+) -> None:
     """Altered, lost and added files are reported; the manifest was copied as an ordinary object."""
     pull = ("pull", copy, tmp_path / "dest", "-o", "json")
     good = modelfetch.ok(*pull, "--require-manifest").receipt
@@ -404,7 +412,9 @@ def test_unreadable_manifest_exits_65(modelfetch: CliRunner, folder: ModelFolder
 # --- manifests in the way of a push ---------------------------------------------------------------
 
 
-def test_manifests_inside_a_directory_are_not_pushed(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_manifests_inside_a_directory_are_not_pushed(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
     """Manifests copied with a directory describe an earlier state."""
     stale = manifest_json({}, complete=False)
     model = write_files(
@@ -419,7 +429,9 @@ def test_manifests_inside_a_directory_are_not_pushed(modelfetch: CliRunner, s3_b
     assert read_files(tmp_path / "p") == {"a/m": b"1"}
 
 
-def test_existing_manifest_below_the_target_exits_73(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_existing_manifest_below_the_target_exits_73(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
     """The manifest would contradict the pushed files."""
     s3_bucket.put("m/a/" + MANIFEST_NAME, manifest_json({"m": b"1"}))
     model = write_files(tmp_path / "model", {"a/m": b"2"})

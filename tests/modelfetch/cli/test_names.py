@@ -44,7 +44,9 @@ def test_special_characters_in_names_are_taken_literally(modelfetch: CliRunner, 
     assert [(tmp_path / f"{number}").read_bytes().decode() for number in range(len(UNUSUAL_NAMES))] == UNUSUAL_NAMES
 
 
-def test_digits_after_a_hash_belong_to_the_name_on_s3(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_digits_after_a_hash_belong_to_the_name_on_s3(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
     """S3 has no generations: `#2` is part of the key."""
     s3_bucket.put("m#2", b"two")
 
@@ -77,9 +79,7 @@ def test_unsafe_key_can_be_excluded(modelfetch: CliRunner, gcs_bucket: GCSBucket
     assert read_files(tmp_path) == {"m/good": b"1"}
 
 
-def test_file_and_directory_of_the_same_name_exit_65(
-    modelfetch: CliRunner, flat_store: Store, tmp_path: Path
-) -> None:
+def test_file_and_directory_of_the_same_name_exit_65(modelfetch: CliRunner, flat_store: Store, tmp_path: Path) -> None:
     """A flat store keeps `a` and `a/b`; a file system cannot."""
     put_files(flat_store, "m/", {"a": b"1", "a/b": b"2"})
 

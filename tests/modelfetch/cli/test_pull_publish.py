@@ -69,7 +69,9 @@ def test_object_is_published_where_cp_would_copy(modelfetch: CliRunner, folder: 
     assert [read_receipt(tmp_path / name)["files"][0]["path"] for name in files] == [Path(name).name for name in files]
 
 
-def test_archive_is_extracted_into_the_destination_directory(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+def test_archive_is_extracted_into_the_destination_directory(
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
+) -> None:
     """Into DEST; into the parent if DEST is named like the archive; unchanged with --no-extract."""
     archive = pack_tar_gz(V1)
     folder.put("model.tar.gz", archive)
@@ -110,7 +112,9 @@ def test_destination_symlink_is_followed(modelfetch: CliRunner, folder: ModelFol
     assert (tmp_path / "elsewhere.bin").read_bytes() == b"1"
 
 
-def test_published_modes_are_independent_of_the_umask(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+def test_published_modes_are_independent_of_the_umask(
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
+) -> None:
     """0644 and 0755, receipts included, because the app may run under another uid."""
     fill_prefix(folder, "d/", V1)
 
@@ -254,7 +258,9 @@ def test_foreign_file_in_the_way_exits_73(
     assert {k: v for k, v in read_files(tmp_path / "d").items() if STAGING_NAME not in k} == {name: b"foreign"}
 
 
-def test_foreign_file_at_a_file_destination_exits_73(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+def test_foreign_file_at_a_file_destination_exits_73(
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
+) -> None:
     """A file without a receipt is foreign and stays."""
     folder.put("m", DATA)
     (tmp_path / "m").write_bytes(b"foreign")

@@ -153,7 +153,12 @@ def test_successful_commands_show_no_secret(
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_refused_pull_and_push_show_no_secret(
-    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: SecretSearch, tmp_path: Path, log_format: str
+    modelfetch: CliRunner,
+    s3_bucket: S3Bucket,
+    fault_proxy: Proxied,
+    search: SecretSearch,
+    tmp_path: Path,
+    log_format: str,
 ) -> None:
     """The store's error message repeats the secrets of the request."""
     (tmp_path / "m").write_bytes(b"model")
@@ -347,7 +352,9 @@ def test_url_with_a_password_exits_2_or_78_without_showing_the_password(
         search.assert_absent(run)
 
 
-def test_bearer_token_with_a_line_break_is_not_shown(modelfetch: CliRunner, search: SecretSearch, tmp_path: Path) -> None:
+def test_bearer_token_with_a_line_break_is_not_shown(
+    modelfetch: CliRunner, search: SecretSearch, tmp_path: Path
+) -> None:
     """A line break inside is exit 78; a trailing line break, as in a file, is removed."""
     url = f"http://127.0.0.1:{servers.free_port()}/m"
     inside = modelfetch("pull", url, tmp_path / "m", *LOUD, env={"MODELFETCH_BEARER_TOKEN": f"{TOKEN}\n{TOKEN}"})

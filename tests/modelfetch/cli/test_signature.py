@@ -237,7 +237,9 @@ def test_certificate_chains_and_identities_are_accepted_as_signers(
     assert identity.receipt["signer"].startswith(f"{ME} by {PROVIDER}")
 
 
-def test_unreachable_sigstore_exits_75(modelfetch: CliRunner, folder: ModelFolder, key: KeyPair, tmp_path: Path) -> None:
+def test_unreachable_sigstore_exits_75(
+    modelfetch: CliRunner, folder: ModelFolder, key: KeyPair, tmp_path: Path
+) -> None:
     """The message names the host of the trust root, the hint --trust-config; no traceback, no bug."""
     file = write_files(folder.root, {"m.bin": b"1"}) / "m.bin"
     sign_model(file, key, folder.root / "m.bin.sig")

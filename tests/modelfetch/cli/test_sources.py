@@ -124,7 +124,9 @@ def test_include_and_exclude_patterns_select_files(modelfetch: CliRunner, s3_buc
     assert chosen("3", MODELFETCH_EXCLUDE="*.tmp,a*", MODELFETCH_INCLUDE="?.*") == {"b.bin", "c.json"}
 
 
-def test_pinned_version_is_pulled_after_a_replacement(modelfetch: CliRunner, versioned_store: Store, tmp_path: Path) -> None:
+def test_pinned_version_is_pulled_after_a_replacement(
+    modelfetch: CliRunner, versioned_store: Store, tmp_path: Path
+) -> None:
     """`?versionId=` on S3, `#generation` on GCS; the receipt names the version."""
     versioned_store.put("m", b"old")
     old = versioned_store.version("m")

@@ -176,7 +176,9 @@ def test_multipart_upload_is_checked_by_the_full_object_crc64nvme(
     assert_flip_is_refused(flipped, ["crc64nvme"], expected=PART + DATA, got=PART + FLIPPED)
 
 
-def test_composite_checksum_is_not_listed_as_a_check(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+def test_composite_checksum_is_not_listed_as_a_check(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
     """A checksum of checksums proves nothing about the whole object; the size still counts."""
     s3_bucket.put_parts("m", [PART, DATA], full_object=False)
 
@@ -275,7 +277,9 @@ def test_archive_is_pinned_by_the_sha256_of_the_archive_file(
 
 
 @pytest.mark.parametrize("pin", ["abc", "g" * 64, "sha512:" + "0" * 64])
-def test_invalid_pin_exits_2_from_a_flag_and_78_from_a_variable(modelfetch: CliRunner, tmp_path: Path, pin: str) -> None:
+def test_invalid_pin_exits_2_from_a_flag_and_78_from_a_variable(
+    modelfetch: CliRunner, tmp_path: Path, pin: str
+) -> None:
     """An invalid digest is a usage or configuration error, before any request."""
     by_flag = modelfetch("pull", "s3://b/m", tmp_path / "m", "--sha256", pin)
     by_variable = modelfetch("pull", "s3://b/m", tmp_path / "m", env={"MODELFETCH_SHA256": pin})
