@@ -61,8 +61,8 @@ MUTANTS = (
         "compare_checksums",
         Decide("expected", value=False),
         (
-            "modelfetch/cli/test_validation.py::test_a_flipped_byte_fails_every_checksum_of_s3",
-            "modelfetch/cli/test_validation.py::test_a_flipped_byte_fails_the_checksum_of_gcs",
+            "modelfetch/cli/test_validation.py::test_flipped_byte_fails_every_s3_checksum",
+            "modelfetch/cli/test_validation.py::test_flipped_byte_fails_the_gcs_checksum",
             "faults/test_campaign.py::test_the_model_is_right_or_the_failure_clean[flipped byte in each part]",
         ),
     ),
@@ -151,14 +151,14 @@ MUTANTS = (
         "provenance/manifest_check.py",
         "_read_manifest",
         Decide("complete", value=False),
-        ("modelfetch/cli/test_manifest.py::test_an_older_version_that_is_half_overwritten_is_no_model_either",),
+        ("modelfetch/cli/test_manifest.py::test_half_overwritten_model_is_not_pulled",),
     ),
     Mutant(
         "sha256 of the manifest",
         "pull/fetch.py",
         "_Fetch._verify",
         Decide("manifest_sha256", value=False),
-        ("modelfetch/cli/test_manifest.py::test_an_object_that_was_replaced_without_a_push_is_refused",),
+        ("modelfetch/cli/test_manifest.py::test_object_replaced_without_a_push_is_refused",),
     ),
     Mutant(
         "sha256 of the signature",
