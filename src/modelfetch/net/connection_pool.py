@@ -23,20 +23,12 @@ from modelfetch.net.http1 import (
 )
 from modelfetch.net.network_errors import CERTIFICATES_HINT, NETWORK_ERRORS, explain_network_error, host_of
 from modelfetch.net.proxies import Proxy, find_proxy
-from modelfetch.net.redirects import MAX_REDIRECTS, SECRET_HEADERS, follow_redirect
+from modelfetch.net.redirects import MAX_REDIRECTS, follow_redirect
 from modelfetch.net.tls import make_tls_context
 
 CONNECT_TIMEOUT = 10.0  # seconds
 DEFAULT_CONNECTIONS = 32  # kept open to one host, unless the options say another number
-_REDIRECTS = urllib3.Retry(
-    total=None,
-    connect=0,
-    read=0,
-    status=0,
-    other=0,
-    redirect=MAX_REDIRECTS,
-    remove_headers_on_redirect=SECRET_HEADERS,
-)
+_REDIRECTS = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=MAX_REDIRECTS)
 _BASE_HEADERS = {"User-Agent": f"modelfetch/{__version__}"}
 _GET_HEADERS = {**_BASE_HEADERS, "Accept-Encoding": "identity"}
 

@@ -10,9 +10,8 @@ from modelfetch.net.http1 import host_header
 from modelfetch.net.network_errors import host_of
 
 MAX_REDIRECTS = 5
-# Only the first host may learn these: urllib3's list lacks the token of temporary AWS credentials.
-SECRET_HEADERS = frozenset({*urllib3.Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT, "x-amz-security-token"})
-_SECRET_NAMES = frozenset(name.lower() for name in SECRET_HEADERS)
+# Headers that a different host may see. Everything else may authorise: a token, a signature, a session.
+_HARMLESS = frozenset({"accept", "accept-encoding", "if-match", "range", "user-agent"})
 
 
 def follow_redirect(url: str, headers: Mapping[str, str], location: str) -> tuple[str, Mapping[str, str]]:
@@ -24,7 +23,7 @@ def follow_redirect(url: str, headers: Mapping[str, str], location: str) -> tupl
         location: Location field (RFC 9110, 10.2.2), absolute or relative.
 
     Returns:
-        The next URL, and the headers: without secrets if scheme, host or port differ.
+        The next URL, and the headers: only harmless ones if scheme, host or port differ.
 
     Raises:
         RefusedError: the location is not an http(s) URL.
@@ -36,7 +35,7 @@ def follow_redirect(url: str, headers: Mapping[str, str], location: str) -> tupl
         )
     if _origin(target) == _origin(url):
         return target, headers
-    return target, {name: value for name, value in headers.items() if name.lower() not in _SECRET_NAMES}
+    return target, {name: value for name, value in headers.items() if name.lower() in _HARMLESS}
 
 
 def _join_url(url: str, location: str) -> str | None:
