@@ -92,41 +92,44 @@ def test_redirect_to_anything_but_a_web_address_is_refused(location: str) -> Non
 
 
 @pytest.mark.server
-def test_hub_connection_is_reused_after_a_redirect_with_a_body(server: RawServer, target: RawServer) -> None:
+def test_hub_connection_is_reused_after_a_redirect_with_a_body(raw_server: RawServer, target: RawServer) -> None:
     """Both requests share one connection to the hub, and one to the target."""
     location = f"http://127.0.0.1:{target.start([OK, OK])}/x"
-    hub = f"http://127.0.0.1:{server.start([redirect_to(location)] * 2)}/m"
+    hub = f"http://127.0.0.1:{raw_server.start([redirect_to(location)] * 2)}/m"
     with closing(ConnectionPool(NetworkOptions())) as pool:
         for _ in range(2):
             response = pool.get(hub, {"Authorization": "secret", "Range": "bytes=0-4"})
             assert (response.url, response.request_headers) == (location, {"Range": "bytes=0-4"})
             assert read_text(response) == b"hello"
-    assert [len(requests) for requests in server.requests] == [2]
+    assert [len(requests) for requests in raw_server.requests] == [2]
     assert [len(requests) for requests in target.requests] == [2]
 
 
 @pytest.mark.server
-def test_redirect_loop_is_refused_after_five_redirects(server: RawServer) -> None:
+def test_redirect_loop_is_refused_after_five_redirects(raw_server: RawServer) -> None:
     """The first request and five redirects are sent, then no more."""
-    port = server.start([redirect_to("/again")] * (MAX_REDIRECTS + 2))
+    port = raw_server.start([redirect_to("/again")] * (MAX_REDIRECTS + 2))
     with (
         closing(ConnectionPool(NetworkOptions())) as pool,
         pytest.raises(RefusedError, match="in a loop, or too often"),
     ):
         pool.get(f"http://127.0.0.1:{port}/", {})
-    assert [len(requests) for requests in server.requests] == [MAX_REDIRECTS + 1]
+    assert [len(requests) for requests in raw_server.requests] == [MAX_REDIRECTS + 1]
 
 
 @pytest.mark.server
-def test_chunked_redirect_leads_to_a_keep_alive_response_of_the_target(server: RawServer, target: RawServer) -> None:
+def test_chunked_redirect_leads_to_a_keep_alive_response_of_the_target(
+    raw_server: RawServer, target: RawServer
+) -> None:
     """Only the hub needs urllib3: the target's responses are still read without."""
     location = f"http://127.0.0.1:{target.start([OK, OK])}/x"
-    hub = f"http://127.0.0.1:{server.start(*[[chunked_redirect_to(location)], [chunked_redirect_to(location)] * 2])}/m"
+    moved = chunked_redirect_to(location)
+    hub = f"http://127.0.0.1:{raw_server.start([moved], [moved, moved])}/m"
     with closing(ConnectionPool(NetworkOptions())) as pool:
         for _ in range(2):
             response = pool.get(hub, {"Authorization": "secret"})
             assert isinstance(response, KeepAliveResponse)
             assert (response.url, read_text(response)) == (location, b"hello")
-    assert [len(requests) for requests in server.requests] == [1, 2]
+    assert [len(requests) for requests in raw_server.requests] == [1, 2]
     assert [len(requests) for requests in target.requests] == [2]
     assert not any(b"secret" in request for requests in target.requests for request in requests)

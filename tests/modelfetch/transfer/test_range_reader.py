@@ -539,6 +539,7 @@ def reader(hub: ScriptedServer) -> Iterator[RangeReader]:
         yield range_reader
 
 
+@pytest.mark.server
 def test_second_range_goes_straight_to_the_target_of_the_redirect(
     reader: RangeReader, hub: ScriptedServer, mirror: ScriptedServer
 ) -> None:
@@ -558,6 +559,7 @@ def test_second_range_goes_straight_to_the_target_of_the_redirect(
     assert not any("secret" in request.headers.values() for request in mirror.requests)
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
 def test_reader_asks_the_hub_again_when_the_redirect_target_expired(
     reader: RangeReader, hub: ScriptedServer, mirror: ScriptedServer, status: int
@@ -575,6 +577,7 @@ def test_reader_asks_the_hub_again_when_the_redirect_target_expired(
     assert reader.retries == 0
 
 
+@pytest.mark.server
 def test_refusal_by_the_target_of_a_fresh_redirect_is_final(
     reader: RangeReader, hub: ScriptedServer, mirror: ScriptedServer
 ) -> None:
@@ -586,6 +589,7 @@ def test_refusal_by_the_target_of_a_fresh_redirect_is_final(
     assert len(hub.requests) == 1
 
 
+@pytest.mark.server
 def test_request_sent_ahead_follows_the_redirect(
     reader: RangeReader, hub: ScriptedServer, mirror: ScriptedServer
 ) -> None:
