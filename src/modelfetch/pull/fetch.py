@@ -115,22 +115,30 @@ class _Fetch:
         self._pin = None if plan.directory else pin
         self._limits = limits
         self._journal = staging.open_journal(plan.resume_key)
-        self._reader = RangeReader(source, _meter_bytes(plan, self._within_free_space(), progress.advance))
+        self._source = source
+        self._advance = _meter_bytes(plan, self._within_free_space(), progress.advance)
+        self._readers: list[RangeReader] = []
 
     def run(self) -> StagedModel:
         """Extract the archives, then copy the other objects."""
         try:
             _require_room(self._plan, self._staging)
-            _make_folders(self._plan, self._staging)
             archives = [obj.remote for obj in self._plan.objects if obj.action is Action.EXTRACT]
             others = [obj for obj in self._plan.objects if obj.action is not Action.EXTRACT]
             staged = [self._extract(archive, first=archive is archives[0]) for archive in archives]
+            _make_folders(self._plan, self._staging)  # the first archive begins with an empty tree
             if others:
                 staged.append(self._copy(others))
-            return _merge_staged(staged)._replace(retries=self._reader.retries)
+            return _merge_staged(staged)._replace(retries=sum(reader.retries for reader in self._readers))
         finally:
-            self._reader.close()
+            for reader in self._readers:
+                reader.close()
             self._journal.close()
+
+    def _new_reader(self) -> RangeReader:
+        """Return the reader of one step: a closed reader, as at the end of an archive, reads no more."""
+        self._readers.append(RangeReader(self._source, self._advance))
+        return self._readers[-1]
 
     def _copy(self, objects: Sequence[PlannedObject]) -> StagedModel:
         """Download objects as files, decoding gzip-encoded ones."""
@@ -149,7 +157,7 @@ class _Fetch:
             self._budget.check_bytes(published, str(self._plan.uri))  # decoding makes a file larger
 
         download(
-            self._reader,
+            self._new_reader(),
             [obj.remote for obj in objects],
             self._staging.tree,
             self._journal,
@@ -171,7 +179,7 @@ class _Fetch:
     def _extract_streamed(self, archive: RemoteObject, into: Path, *, first: bool) -> StagedModel:
         """Extract while the archive downloads: no byte of the archive itself touches the disk."""
         self._clear_target(into, first=first)
-        window = ReadAhead(self._reader, archive, self._limits)
+        window = ReadAhead(self._new_reader(), archive, self._limits)
         try:
             files = self._extract_window(window, archive, into)
             passed = self._verify(archive, window.fingerprint())
@@ -199,7 +207,7 @@ class _Fetch:
         """Download the archive as a file first, verify, then extract: no unsigned member reaches the disk."""
         arrivals: list[Fingerprint] = []
         download(
-            self._reader,
+            self._new_reader(),
             [archive],
             self._staging.tree,
             self._journal,

@@ -1,4 +1,4 @@
-"""Moves bytes for every source: files in parallel parts onto the disk, archives in order through a bounded window."""
+"""Download objects as files: large objects in parallel parts, small objects with requests sent ahead."""
 
 import contextlib
 import threading
@@ -16,7 +16,7 @@ from modelfetch.transfer.range_reader import MemorySink, RangeReader, TransferSt
 from modelfetch.volume.resume_journal import ResumeJournal
 
 _AHEAD = 16  # requests sent ahead, at most
-_LITTLE = 1024**2  # bytes to ask for ahead, at most: what waits in a connection's buffers keeps no server waiting
+_MAX_AHEAD = 1024**2  # bytes of one request sent ahead: the connection's buffers take the response, no server waits
 
 
 def download(
@@ -27,38 +27,39 @@ def download(
     limits: TransferLimits,
     on_file: Callable[[RemoteObject, Fingerprint, int], None],
 ) -> None:
-    """Fetch objects as files below `into`.
+    """Download objects as files below `into`.
 
     Args:
-        reader: connections to their source.
-        objects: what to fetch, each to its `path`.
+        reader: range reader of the source.
+        objects: objects to fetch, each to its `path`.
         into: an existing directory.
-        journal: what is there already; what comes is noted in it.
-        limits: how many requests run at once.
-        on_file: called once for each object (with its checksums), what its bytes are, and how many were there before.
+        journal: blocks of earlier runs; new blocks are recorded.
+        limits: memory and parallel requests.
+        on_file: called once per object with the object (with known checksums), the fingerprint, and the number
+            of bytes that an earlier run had fetched.
 
     Raises:
-        ModelfetchError: the first failure; all else is stopped.
+        ModelfetchError: the first failure; all other downloads are stopped.
     """
-    landings: list[PartFile] = []
-    gate = _WriteBarrier()
+    part_files: list[PartFile] = []
+    barrier = _WriteBarrier()
     large = any(o.size is None or o.size > PART_SIZE for o in objects)
-    crew = limits.worker_limits(LARGE_OBJECTS if large else SMALL_OBJECTS.capped_at(max(1, len(objects))))
+    worker_limits = limits.worker_limits(LARGE_OBJECTS if large else SMALL_OBJECTS.capped_at(max(1, len(objects))))
 
     def stop() -> None:
-        gate.shut()
+        barrier.shut()
         reader.close()
-        for landing in landings.copy():  # threads change it
-            landing.stop_hashing()
+        for part_file in part_files.copy():  # threads change it
+            part_file.stop_hashing()
 
     try:
-        tasks = _part_tasks(reader, objects, into, journal, landings, gate, on_file)
-        run_tasks(tasks if large else _send_ahead(tasks), crew, lambda: reader.bytes_received, stop)
+        tasks = _part_tasks(reader, objects, into, journal, part_files, barrier, on_file)
+        run_tasks(tasks if large else _send_ahead(tasks), worker_limits, lambda: reader.bytes_received, stop)
     finally:
-        gate.wait()
-        for landing in landings:
-            with contextlib.suppress(DestinationError):  # what has failed before is what counts
-                landing.close()
+        barrier.wait()
+        for part_file in part_files:
+            with contextlib.suppress(DestinationError):  # the earlier failure counts
+                part_file.close()
 
 
 def _part_tasks(
@@ -70,18 +71,18 @@ def _part_tasks(
     barrier: "_WriteBarrier",
     on_file: Callable[[RemoteObject, Fingerprint, int], None],
 ) -> Iterator["_PartTask"]:
-    """One task for each missing run of blocks, made when its turn comes: a directory may hold a million."""
+    """Yield one task per missing run of blocks, made on demand: a directory may hold a million files."""
     for obj in objects:
         large = obj.size is None or obj.size > PART_SIZE
         known = reader.source.with_checksums(obj) if large and not obj.checksums else obj
         if reader.closed:
             return
         with barrier:
-            landing = PartFile(known, into / obj.path, journal)
-            open_files.append(landing)
-        reader.advance(landing.resumed_bytes)
-        task = _FileDownload(reader, landing, open_files, barrier, on_file)
-        runs = landing.missing_parts
+            part_file = PartFile(known, into / obj.path, journal)
+            open_files.append(part_file)
+        reader.advance(part_file.resumed_bytes)
+        task = _FileDownload(reader, part_file, open_files, barrier, on_file)
+        runs = part_file.missing_parts
         if known.size == 0 and not known.checksums:
             # A listing may call an object empty that is not: only a GET proves its size.
             reader.read_range(known, 0, 0, MemorySink(bytearray()))
@@ -92,7 +93,7 @@ def _part_tasks(
 
 
 def _send_ahead(tasks: Iterator["_PartTask"]) -> Iterator["_PartTask"]:
-    """The same, asked for ahead as far as connections are idle: a thread need not wait for each reply by itself."""
+    """Pipeline small objects: send up to 16 requests on idle connections before reading the first response."""
     waiting: deque[_PartTask] = deque()
     while True:
         while len(waiting) < _AHEAD and (not waiting or waiting[-1].send_ahead()):
@@ -106,7 +107,7 @@ def _send_ahead(tasks: Iterator["_PartTask"]) -> Iterator["_PartTask"]:
 
 
 class _WriteBarrier:
-    """Lets threads at the disk until it is shut: whoever stops them may then wait until the last has left."""
+    """Barrier around disk writes: `shut` refuses new writers, `wait` returns once the last writer is done."""
 
     def __init__(self) -> None:
         self._state = threading.Condition()
@@ -134,34 +135,36 @@ class _WriteBarrier:
 
 
 class _FileDownload:
-    """Fetches the runs of one file; whoever brings the last one finishes the file."""
+    """Download of one file; the thread that fetches the last run finishes the file."""
 
     def __init__(
         self,
         reader: RangeReader,
-        landing: PartFile,
-        landings: list[PartFile],
-        gate: _WriteBarrier,
+        part_file: PartFile,
+        part_files: list[PartFile],
+        barrier: _WriteBarrier,
         on_file: Callable[[RemoteObject, Fingerprint, int], None],
     ) -> None:
         self._reader = reader
-        self._part_file = landing
-        self._landings = landings
-        self._gate = gate
+        self._part_file = part_file
+        self._open_files = part_files
+        self._barrier = barrier
         self._on_file = on_file
-        self._left = len(landing.missing_parts)
+        self._left = len(part_file.missing_parts)
         self._lock = threading.Lock()
 
     def send_ahead(self, run: list[int]) -> bool:
         start, end = self._byte_range(run)
-        return end is not None and end - start <= _LITTLE and self._reader.send_ahead(self._part_file.obj, start, end)
+        return (
+            end is not None and end - start <= _MAX_AHEAD and self._reader.send_ahead(self._part_file.obj, start, end)
+        )
 
     def _byte_range(self, run: list[int]) -> tuple[int, int | None]:
         return self._part_file.blocks[run[0]][0], self._part_file.blocks[run[-1]][1]
 
     def fetch_part(self, run: list[int]) -> None:
         start, end = self._byte_range(run)
-        sink = _PartWriter(self._part_file, run[0], self._gate)
+        sink = _PartWriter(self._part_file, run[0], self._barrier)
         self._reader.read_range(self._part_file.obj, start, end, sink)
         sink.finish()
         with self._lock:
@@ -171,65 +174,65 @@ class _FileDownload:
             self.finish()
 
     def finish(self) -> None:
-        landing = self._part_file
-        with self._gate:
-            came = landing.fingerprint()
-            landing.close()
-            self._landings.remove(landing)
-            self._on_file(landing.obj, came, landing.resumed_bytes)
+        part_file = self._part_file
+        with self._barrier:
+            received = part_file.fingerprint()
+            part_file.close()
+            self._open_files.remove(part_file)
+            self._on_file(part_file.obj, received, part_file.resumed_bytes)
 
 
 class _PartTask:
-    """A task: to fetch neighbouring blocks of one file."""
+    """Task that fetches neighbouring blocks of one file."""
 
-    def __init__(self, arrival: _FileDownload, blocks: list[int]) -> None:
-        self._arrival = arrival
+    def __init__(self, file_download: _FileDownload, blocks: list[int]) -> None:
+        self._file_download = file_download
         self._blocks = blocks
 
     def __call__(self) -> None:
-        self._arrival.fetch_part(self._blocks)
+        self._file_download.fetch_part(self._blocks)
 
     def send_ahead(self) -> bool:
-        """Ask for them ahead, if that can be; whether they have been asked for."""
-        return self._arrival.send_ahead(self._blocks)
+        """Send the request ahead on an idle connection; return whether the request was sent."""
+        return self._file_download.send_ahead(self._blocks)
 
 
 class _PartWriter:
-    """Passes the bytes of neighbouring blocks on to their file, each block with its CRC."""
+    """Sink that writes neighbouring blocks to a file and computes the CRC of each block."""
 
-    def __init__(self, landing: PartFile, block: int, gate: _WriteBarrier) -> None:
-        self._landing = landing
-        self._gate = gate
+    def __init__(self, part_file: PartFile, block: int, barrier: _WriteBarrier) -> None:
+        self._part_file = part_file
+        self._barrier = barrier
         self._block = block
-        self._offset = self._start = landing.blocks[block][0]
+        self._offset = self._start = part_file.blocks[block][0]
         self._crc = 0
 
     def expect_checksums(self, checksums: Mapping[str, str]) -> None:
-        if checksums and not self._landing.obj.checksums and self._offset == self._start:
-            self._landing.expect_checksums(checksums)
+        if checksums and not self._part_file.obj.checksums and self._offset == self._start:
+            self._part_file.expect_checksums(checksums)
 
     def write(self, data: memoryview) -> None:
-        with self._gate:
+        with self._barrier:
             self._write_blocks(data)
 
     def _write_blocks(self, view: memoryview) -> None:
         while view:
-            end = self._landing.blocks[self._block][1]
+            end = self._part_file.blocks[self._block][1]
             piece = view if end is None else view[: end - self._offset]
-            self._crc = checksums.update_crc(self._landing.algorithm, piece, self._crc)
-            self._landing.write(piece, self._offset)
+            self._crc = checksums.update_crc(self._part_file.algorithm, piece, self._crc)
+            self._part_file.write(piece, self._offset)
             self._offset += len(piece)
             view = view[len(piece) :]
             if self._offset == end:
                 self._finish_block()
 
     def finish(self) -> None:
-        """The last block of an object of unknown size ends where its bytes do."""
-        if self._block < len(self._landing.blocks) and self._landing.blocks[self._block][1] is None:
-            with self._gate:
+        """Finish the last block of an object of unknown size: the block ends with the bytes."""
+        if self._block < len(self._part_file.blocks) and self._part_file.blocks[self._block][1] is None:
+            with self._barrier:
                 self._finish_block()
 
     def _finish_block(self) -> None:
-        self._landing.finish_block(self._block, self._crc)
+        self._part_file.finish_block(self._block, self._crc)
         self._block += 1
         self._crc = 0

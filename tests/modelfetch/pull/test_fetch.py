@@ -1,8 +1,9 @@
 """What a crash left in the staging area does not disturb the next run; and what comes has its bounds."""
 
 import gzip
+import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 from modelfetch import plan
 from modelfetch.archive import Budget
-from modelfetch.errors import BudgetError, RefusedError
+from modelfetch.errors import ArchiveError, BudgetError, RefusedError
+from modelfetch.net.connection_pool import Response
+from modelfetch.plan import Action, Plan, PlannedObject
 from modelfetch.progress import SilentProgress
 from modelfetch.pull.fetch import fetch_model
 from modelfetch.pull.options import PullOptions
@@ -20,6 +23,7 @@ from modelfetch.sources.file import FileSource
 from modelfetch.sources.gcs.spec import GCSOptions
 from modelfetch.transfer.adaptive_pool import TransferLimits
 from modelfetch.volume.staging import StagingArea, lock_staging_area
+from testkit.file_tree import sha256_hex
 from testkit.scripted_server import ListedObject, ScriptedServer, ServerResponse, gcs_store
 
 ROOMY = Budget(max_bytes=1 << 30, max_files=100, max_ratio=1000)
@@ -118,3 +122,92 @@ def test_a_local_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path: P
 
     with pytest.raises(RefusedError, match="Is a directory"):
         source.open_range(SignedRequest(tmp_path.as_uri()), {})
+
+
+def make_archive(path: Path, members: Mapping[str, bytes]) -> None:
+    """Write a tar archive of files with the given content."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def make_mixed_plan(source: FileSource) -> Plan:
+    """Return a plan that extracts the archives of a directory and copies the other files."""
+    objects = [
+        obj._replace(checksums={"sha256": sha256_hex(Path(obj.key).read_bytes())}) for obj in source.resolve().objects
+    ]
+    planned = [PlannedObject(obj, Action.EXTRACT if obj.path.endswith(".tar") else Action.COPY) for obj in objects]
+    return Plan(source.uri, tuple(planned), ("empty",), directory=True, version="v1")
+
+
+def read_tree(tree: Path) -> dict[str, bytes]:
+    """Return the content of every file by relative path."""
+    return {path.relative_to(tree).as_posix(): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+
+
+def test_two_archives_and_a_file_are_fetched_into_one_tree(tmp_path: Path, stage: StagingArea) -> None:
+    """Members share directories; each file is listed once, and empty folders of the plan exist."""
+    model = tmp_path / "model"
+    model.mkdir()
+    make_archive(model / "1.tar", {"shared/a": b"a", "b": b"b"})
+    make_archive(model / "2.tar", {"shared/c": b"cc"})
+    (model / "config.json").write_bytes(b"{}")
+    source = FileSource(parse_uri(f"{model}/"), SourceOptions())
+    mixed_plan = make_mixed_plan(source)
+
+    staged = fetch_model(source, mixed_plan, stage, ROOMY, None, TransferLimits(), SilentProgress())
+
+    expected = {"b": b"b", "config.json": b"{}", "shared/a": b"a", "shared/c": b"cc"}
+    assert read_tree(stage.tree) == expected
+    assert [(entry.path, entry.sha256) for entry in staged.files] == [
+        (path, sha256_hex(content)) for path, content in expected.items()
+    ]
+    assert (stage.tree / "empty").is_dir()
+    assert staged.bytes == mixed_plan.size
+    assert staged.archive is None
+    assert not stage.layer.exists()
+
+
+def test_two_archives_with_the_same_member_are_refused(tmp_path: Path, stage: StagingArea) -> None:
+    """Neither member may silently replace the other, not even with equal bytes."""
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("1.tar", "2.tar"):
+        make_archive(model / name, {"shared/a": b"a"})
+    source = FileSource(parse_uri(f"{model}/"), SourceOptions())
+
+    with pytest.raises(ArchiveError, match=r"shared/a.* is in two archives"):
+        fetch_model(source, make_mixed_plan(source), stage, ROOMY, None, TransferLimits(), SilentProgress())
+
+
+class DamagedOnce(FileSource):
+    """Local source whose second archive arrives damaged the first time."""
+
+    damaged: Path | None = None
+
+    def open_range(self, request: SignedRequest, headers: Mapping[str, str]) -> Response:
+        """Read the damaged file once instead of the archive."""
+        if request.url.endswith("2.tar") and self.damaged is not None:
+            request, self.damaged = SignedRequest(self.damaged.as_uri()), None
+        return super().open_range(request, headers)
+
+
+def test_fetch_succeeds_when_the_second_archive_is_damaged_once(tmp_path: Path, stage: StagingArea) -> None:
+    """Members of the damaged archive do not stand in the way of the second attempt."""
+    model = tmp_path / "model"
+    model.mkdir()
+    make_archive(model / "1.tar", {"a": b"a"})
+    make_archive(model / "2.tar", {"c": b"good"})
+    (model / "config.json").write_bytes(b"{}")
+    source = DamagedOnce(parse_uri(f"{model}/"), SourceOptions())
+    mixed_plan = make_mixed_plan(source)
+    source.damaged = tmp_path / "damaged.tar"
+    make_archive(source.damaged, {"c": b"evil"})
+
+    staged = fetch_model(source, mixed_plan, stage, ROOMY, None, TransferLimits(), SilentProgress())
+
+    assert read_tree(stage.tree) == {"a": b"a", "c": b"good", "config.json": b"{}"}
+    assert staged.retries == 1
+    assert not stage.layer.exists()

@@ -1,20 +1,32 @@
 """Ranges of one version: every reply is checked, every break resumed where it happened."""
 
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
-from modelfetch.errors import ChangedError, NotFoundError, TransientError
+from modelfetch.errors import ChangedError, ModelfetchError, NotFoundError, TransientError
 from modelfetch.net.connection_pool import NetworkOptions
-from modelfetch.sources import RemoteObject, SourceOptions, open_source, parse_uri
-from modelfetch.transfer.range_reader import RangeReader, TransferStopped
+from modelfetch.sources import RemoteObject, SignedRequest, SourceOptions, open_source, parse_uri
+from modelfetch.sources.base import NOTHING
+from modelfetch.sources.https import HTTPSource
+from modelfetch.transfer.range_reader import PartJob, RangeReader, TransferStopped, check_response, make_job
 from testkit.file_tree import random_bytes
+from testkit.scripted_server import (
+    ScriptedServer,
+    ServerRequest,
+    ServerResponse,
+    range_response,
+    respond_always,
+    run_scripted_server,
+)
 
 DATA = random_bytes(300_000)
 
@@ -359,3 +371,237 @@ def test_closing_ends_a_read_that_waits(serve: tuple[Serve, list[str]]) -> None:
     assert not alive
     assert len(asked) == 1
     assert not isinstance(failures[0], TransientError)
+
+
+PINS_BY_SOURCE: dict[str, Mapping[str, str]] = {
+    "file": NOTHING,
+    "https": {"etag": '"v1"', "last-modified": "Tue, 01 Jan 2030 00:00:00 GMT"},
+    "s3": {"etag": '"v1"', "x-amz-version-id": "3HL4"},
+    "gs": {"x-goog-generation": "1700000000000000"},
+}
+
+
+@pytest.mark.parametrize("pins", PINS_BY_SOURCE.values(), ids=PINS_BY_SOURCE)
+def test_job_survives_pickling_when_it_has_the_pins_of_a_source(pins: Mapping[str, str]) -> None:
+    """A worker process receives an equal job, whatever mappings the source used."""
+    obj = RemoteObject("k", "m", 100, "v1", pins=MappingProxyType(pins))
+    job = make_job(SignedRequest("https://h/k?signature=s", MappingProxyType({"Authorization": "a"})), obj, 10, 20)
+
+    assert pickle.loads(pickle.dumps(job)) == job
+    assert job == PartJob(
+        "https://h/k?signature=s", {"Authorization": "a"}, "k", "m", 100, offset=10, length=10, pins=dict(pins)
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "size", "expected"),
+    [
+        (0, 100, 100, {}),
+        (0, None, 100, {}),
+        (0, None, None, {}),
+        (0, 10, 100, {"Range": "bytes=0-9"}),
+        (10, 100, 100, {"Range": "bytes=10-99"}),
+        (10, None, None, {"Range": "bytes=10-"}),
+    ],
+)
+def test_job_asks_for_a_range_unless_for_the_whole_object(
+    start: int, end: int | None, size: int | None, expected: dict[str, str]
+) -> None:
+    """The last byte of a `Range` header is inclusive; the end of the object may stay open."""
+    job = make_job(SignedRequest("https://h/k"), RemoteObject("k", "m", size, "v1"), start, end)
+
+    assert job.range_header == expected
+
+
+RANGE_JOB = PartJob("https://h/k", {}, "k", "m", size=100, offset=10, length=10, pins={"etag": '"v1"'})
+WHOLE_JOB = RANGE_JOB._replace(offset=0, length=100)
+GZIP_JOB = WHOLE_JOB._replace(gzip=True)
+OPEN_JOB = RANGE_JOB._replace(size=None, length=None)
+
+
+@pytest.mark.parametrize(
+    ("job", "status", "headers", "skipped"),
+    [
+        (WHOLE_JOB, 200, {"content-length": "100"}, 0),
+        (WHOLE_JOB, 200, {}, 0),
+        (RANGE_JOB, 200, {"content-length": "100"}, 10),
+        (RANGE_JOB, 200, {"content-range": "bytes 10-19/100", "content-length": "10"}, 0),
+        (RANGE_JOB, 206, {"content-range": "bytes 10-19/100"}, 0),
+        (RANGE_JOB, 206, {"content-range": "bytes 10-19/*"}, 0),
+        (RANGE_JOB, 206, {"content-range": "bytes 10-19/100", "etag": '"v1"'}, 0),
+        (RANGE_JOB, 206, {"content-range": "bytes 10-19/100", "etag": 'W/"v1"'}, 0),
+        (RANGE_JOB, 206, {"content-range": "bytes 10-19/100", "etag": "v1"}, 0),
+        (OPEN_JOB, 206, {"content-range": "bytes 10-99/100"}, 0),
+        (GZIP_JOB, 200, {"content-length": "60"}, 0),
+    ],
+    ids=[
+        "200 whole",
+        "200 without length",
+        "200 whole for a range",
+        "200 with content-range",
+        "206",
+        "206 of unknown size",
+        "same etag",
+        "weak etag",
+        "etag without quotes",
+        "206 to an open end",
+        "gzip length",
+    ],
+)
+def test_response_of_the_requested_range_states_the_bytes_to_skip(
+    job: PartJob, status: int, headers: dict[str, str], skipped: int
+) -> None:
+    """Only a body that starts at the object's first byte has bytes before the range."""
+    assert check_response(job, status, headers) == skipped
+
+
+@pytest.mark.parametrize(
+    ("job", "status", "headers", "error"),
+    [
+        (RANGE_JOB, 206, {}, TransientError),
+        (RANGE_JOB, 206, {"content-range": "bytes 0-9/100"}, TransientError),
+        (RANGE_JOB, 206, {"content-range": "bytes 10-29/100"}, TransientError),
+        (RANGE_JOB, 200, {"content-range": "bytes 0-9/100"}, TransientError),
+        (RANGE_JOB, 206, {"content-range": "bytes */100"}, TransientError),
+        (RANGE_JOB, 206, {"content-range": "bytes 10-19/101"}, ChangedError),
+        (WHOLE_JOB, 200, {"content-length": "101"}, ChangedError),
+        (RANGE_JOB, 200, {"content-length": "10"}, ChangedError),
+        (RANGE_JOB, 206, {"content-range": "bytes 10-19/100", "etag": '"v2"'}, ChangedError),
+        (RANGE_JOB, 206, {"content-range": "bytes 10-19/100", "etag": 'W/"v2"'}, ChangedError),
+        (GZIP_JOB, 200, {"content-length": "60", "etag": '"v2"'}, ChangedError),
+    ],
+    ids=[
+        "206 without content-range",
+        "other range",
+        "longer range",
+        "other range with 200",
+        "no range",
+        "other size",
+        "other length",
+        "200 of ten bytes",
+        "other etag",
+        "other weak etag",
+        "gzip with other etag",
+    ],
+)
+def test_response_of_other_bytes_is_refused(
+    job: PartJob, status: int, headers: dict[str, str], error: type[ModelfetchError]
+) -> None:
+    """Another version is a change for good; another range may be a proxy's passing fault."""
+    with pytest.raises(error):
+        check_response(job, status, headers)
+
+
+class TokenSource(HTTPSource):
+    """Web source whose requests hold two kinds of secrets."""
+
+    def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:
+        """Add a bearer token and the session token of temporary AWS credentials."""
+        request = super().sign(obj, renew=renew)
+        return SignedRequest(
+            request.url, {**request.headers, "Authorization": "secret", "x-amz-security-token": "secret"}
+        )
+
+
+@pytest.fixture
+def hub() -> Iterator[ScriptedServer]:
+    """Server that redirects each request to `/signed/<path>` of the mirror."""
+    with run_scripted_server() as server:
+        yield server
+
+
+@pytest.fixture
+def mirror(hub: ScriptedServer) -> Iterator[ScriptedServer]:
+    """Server of the bytes, at an origin different from the hub's."""
+    with run_scripted_server() as server:
+        hub.respond_with(
+            lambda request: ServerResponse(302, (("Location", f"{server.url}/signed{request.path}"),), b"moved")
+        )
+        server.respond_with(serve_data)
+        yield server
+
+
+def serve_data(request: ServerRequest) -> ServerResponse:
+    """Return the requested range of the object's first version."""
+    return range_response(request, DATA, (("ETag", '"v1"'),))
+
+
+def redirected_object(key: str = "m.bin") -> RemoteObject:
+    """Return an object at the hub."""
+    return RemoteObject(key, key, len(DATA), "v1", pins={"etag": '"v1"'})
+
+
+@pytest.fixture
+def reader(hub: ScriptedServer) -> Iterator[RangeReader]:
+    """Reader of the hub's object, with secrets in each request."""
+    source = TokenSource(parse_uri(f"{hub.url}/m.bin"), SourceOptions(NetworkOptions(stall_timeout=5)))
+    with closing(RangeReader(source, lambda _: None)) as range_reader:
+        yield range_reader
+
+
+@pytest.mark.server
+def test_second_range_goes_straight_to_the_target_of_the_redirect(
+    reader: RangeReader, hub: ScriptedServer, mirror: ScriptedServer
+) -> None:
+    """The hub is asked once, and no secret reaches the other server."""
+    sink = Kept()
+    for start in range(0, 3000, 1000):
+        reader.read_range(redirected_object(), start, start + 1000, sink)
+
+    assert sink.data == DATA[:3000]
+    assert [request.headers["authorization"] for request in hub.requests] == ["secret"]
+    assert [request.headers["range"] for request in mirror.requests] == [
+        "bytes=0-999",
+        "bytes=1000-1999",
+        "bytes=2000-2999",
+    ]
+    assert all(request.headers["if-match"] == '"v1"' for request in mirror.requests)
+    assert not any("secret" in request.headers.values() for request in mirror.requests)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_reader_asks_the_hub_again_when_the_redirect_target_expired(
+    reader: RangeReader, hub: ScriptedServer, mirror: ScriptedServer, status: int
+) -> None:
+    """A signed URL is valid for some minutes only; its refusal is no failure and no retry."""
+    reader.read_range(redirected_object(), 0, 1000, sink := Kept())
+    mirror.respond_with(lambda request: None if request.path.startswith("/new") else ServerResponse(status), serve_data)
+    hub.respond_with(respond_always(ServerResponse(307, (("Location", f"{mirror.url}/new"),), b"moved")))
+    for start in range(1000, 3000, 1000):
+        reader.read_range(redirected_object(), start, start + 1000, sink)
+
+    assert sink.data == DATA[:3000]
+    assert len(hub.requests) == 1
+    assert [request.path for request in mirror.requests] == ["/signed/m.bin", "/new", "/new"]
+    assert reader.retries == 0
+
+
+@pytest.mark.server
+def test_refusal_by_the_target_of_a_fresh_redirect_is_final(
+    reader: RangeReader, hub: ScriptedServer, mirror: ScriptedServer
+) -> None:
+    """A missing object stays missing: the hub is not asked without end."""
+    mirror.respond_with(respond_always(ServerResponse(404)))
+    with pytest.raises(NotFoundError):
+        reader.read_range(redirected_object(), 0, 1000, Kept())
+
+    assert len(hub.requests) == 1
+
+
+@pytest.mark.server
+def test_request_sent_ahead_follows_the_redirect(
+    reader: RangeReader, hub: ScriptedServer, mirror: ScriptedServer
+) -> None:
+    """A second object's range, sent ahead to the hub, is fetched from the mirror without secrets."""
+    other = redirected_object("m.bin.other")
+    reader.read_range(redirected_object(), 0, 1000, sink := Kept())
+    assert reader.send_ahead(other, 1000, 2000)
+    reader.read_range(other, 1000, 2000, sink)
+    assert reader.send_ahead(other, 2000, 3000)
+    reader.read_range(other, 2000, 3000, sink)
+
+    assert sink.data == DATA[:3000]
+    assert [request.path for request in hub.requests] == ["/m.bin", "/m.bin.other"]
+    assert [request.path for request in mirror.requests] == ["/signed/m.bin", *["/signed/m.bin.other"] * 2]
+    assert not any("secret" in request.headers.values() for request in mirror.requests)
