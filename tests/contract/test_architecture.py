@@ -33,9 +33,7 @@ def path_exists(name: str) -> bool:
 
 def mutant_row(mutant: Mutant) -> str:
     """Return the row of a mutant in docs/reliability.md; a test without a name is a whole file."""
-    names = [
-        file.rpartition("/")[2] if not test else test for file, _, test in (t.partition("::") for t in mutant.tests)
-    ]
+    names = [test or file.rpartition("/")[2] for file, _, test in (t.partition("::") for t in mutant.tests)]
     tests = ", ".join(f"`{name}`" for name in names)
     return f"| {mutant.name} | `{mutant.function}` in `{mutant.module}` | {tests} |"
 
