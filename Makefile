@@ -1,4 +1,4 @@
-# Everything works on a fresh machine with python3 >= 3.11 and make; `make help` lists the targets.
+# All targets work on a fresh machine with python3 >= 3.11 and make; `make help` lists the targets.
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -8,14 +8,14 @@ BIN := .venv/bin
 READY := .venv/.ready
 PYTEST_FLAGS ?=
 export T ?=
-# As many workers as CPUs; PYTEST_FLAGS="-n 0" runs all in one process.
+# One worker per CPU; PYTEST_FLAGS="-n 0" runs all tests in one process.
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 QUICK := not (server or process or container or timing or slow)
 STORE ?= moto
 REPORT ?= build/faults
 BENCH_FLAGS ?=
 
-# Bytecode is cached also where the environment says otherwise: pytest starts in half the time.
+# Cache bytecode even if the environment disables caching: pytest starts in half the time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help venv servers types lint quick t test parallel timing faults mutants bench demo images e2e lock clean
@@ -23,9 +23,9 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-venv: $(READY) ## make .venv with everything that is needed to develop
+venv: $(READY) ## make .venv with all development dependencies
 
-# Bootstrapped by pip, from the same hash-locked file as the rest.
+# pip bootstraps uv from the same hash-locked file as all other packages.
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "modelfetch needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Say which: make $(MAKECMDGOALS) PYTHON=python3.13" >&2; exit 1; }
@@ -37,7 +37,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-servers: $(READY) ## build the servers that the tests use (Go; once, 3 minutes)
+servers: $(READY) ## build the servers of the tests (Go; once, 3 minutes)
 	@$(BIN)/python -m testkit.servers build
 
 types: $(READY) ## types and import directions
@@ -48,16 +48,16 @@ lint: types ## style, types, import directions
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-quick: lint ## lint, then the tests that need no server and start no process; for the inner loop
+quick: lint ## lint, then the tests without servers and processes; for the inner loop
 	$(BIN)/pytest $(PARALLEL) -q -m "$(QUICK)" $(PYTEST_FLAGS)
 
-t: $(READY) ## run the tests that T selects, by a part of their path or by -k: make t T=test_staging, T="redirect or proxy"
+t: $(READY) ## run the tests selected by T, a part of their path or an expression for -k: make t T=test_staging, T="redirect or proxy"
 	@$(if $(T),,echo 'make t T=… selects tests, e.g. T=test_staging, T=volume, T="redirect or proxy"' >&2; exit 2)
 	@files=$$(find tests -name 'test_*.py' -path "*$${T%%::*}*" | sort); \
 	case "$$T" in *::*) files=$$(sed "s/\$$/::$${T#*::}/" <<< "$$files");; esac; \
 	if [ -n "$$files" ]; then $(BIN)/pytest $$files $(PYTEST_FLAGS); else $(BIN)/pytest -k "$$T" $(PYTEST_FLAGS); fi
 
-test: lint servers ## lint, then every test that needs no cluster, on all CPUs, with coverage
+test: lint servers ## lint, then every test without a cluster, on all CPUs, with coverage
 	$(MAKE) parallel
 	$(MAKE) timing
 
@@ -67,13 +67,13 @@ parallel: $(READY)
 timing: $(READY)
 	$(BIN)/pytest -m timing --cov --cov-append --cov-report=term $(PYTEST_FLAGS) || [ $$? = 5 ]  # 5: nothing selected
 
-faults: $(READY) servers ## the campaigns of faults, kills and full disks, every case; tables in REPORT.md and .json
+faults: $(READY) servers ## run the campaigns of faults, kills and full disks in full; tables in REPORT.md and .json
 	$(BIN)/pytest tests/faults --full --campaign-report $(REPORT) $(PYTEST_FLAGS)
 
-mutants: $(READY) servers ## switch off one safeguard at a time and see that the tests notice
+mutants: $(READY) servers ## switch off one safeguard at a time: the tests must fail
 	$(BIN)/python scripts/mutants.py
 
-bench: $(READY) ## time, CPU and memory beside s5cmd, rclone, kserve-storage and the SDKs; see bench/README.md
+bench: $(READY) ## compare time, CPU and memory with s5cmd, rclone, kserve-storage and the SDKs; see bench/README.md
 	@$(BIN)/python -m bench $(BENCH_FLAGS)
 
 demo: $(READY) ## train, push, pull, serve, predict (STORE=moto, minio or gcs)
@@ -82,11 +82,11 @@ demo: $(READY) ## train, push, pull, serve, predict (STORE=moto, minio or gcs)
 images: ## build both images (ENGINE=docker, podman or buildah)
 	@scripts/images init app
 
-e2e: $(READY) ## the whole story on the cluster that KUBECONFIG points at
+e2e: $(READY) ## build, deploy, pull and serve on the cluster of KUBECONFIG
 	@$(BIN)/python -m scripts.e2e
 
-lock: $(READY) ## write requirements/*.txt anew (UPGRADE=1 takes the newest of everything)
+lock: $(READY) ## rewrite requirements/*.txt (UPGRADE=1 takes the newest versions)
 	@$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade)
 
-clean: ## remove what was made here, but not the caches
+clean: ## remove .venv, build products and tool caches, but not the user's cache
 	rm -rf .venv .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
