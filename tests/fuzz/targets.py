@@ -258,7 +258,7 @@ def listing_s3(data: bytes) -> None:
     events: Any = source._client.meta.events  # its stubs let no handler return anything
     events.register_first("before-send.s3", reply)
     try:
-        _planned(lambda: source._list(source._client, NotFoundError("There is nothing.")))
+        _planned(lambda: source._list_prefix(source._client, NotFoundError("There is nothing.")))
     finally:
         events.unregister("before-send.s3", reply)
 
@@ -286,7 +286,7 @@ def listing_gcs(data: bytes) -> None:
     """A page of a GCS listing; each page is followed by the same."""
     source, canned = _gcs()
     canned.data = data
-    _planned(source._list)
+    _planned(source._list_prefix)
 
 
 def _planned(find: Callable[[], Listing]) -> None:

@@ -45,7 +45,7 @@ def check_manifest(source: Source, plan: Plan, selects: Callable[[str], bool], *
             entries = _selected_entries(manifest, obj, selects)
             # A gzip-encoded object may have been encoded by a later copy: only the decoded size counts.
             sizes = {path: None if planned.remote.gzip else planned.size for path, planned in covered.items()}
-            wrong += manifests.differences({path: entry.size for path, entry in entries.items()}, sizes)
+            wrong += manifests.describe_differences({path: entry.size for path, entry in entries.items()}, sizes)
             wrong += _add_sha256(sha256_by_key, covered, entries)
     if wrong:
         raise manifests.mismatch_error(str(plan.uri), wrong)
@@ -91,7 +91,9 @@ def _covered_objects(plan: Plan, manifest: RemoteObject) -> dict[str, PlannedObj
 
 def _read_manifest(source: Source, plan: Plan, obj: RemoteObject) -> Manifest:
     base, directory = _split_base(obj)
-    manifest = manifests.parse_manifest(read_object(source, obj, manifests.MAX_BYTES), obj.key, directory=directory)
+    manifest = manifests.parse_manifest(
+        read_object(source, obj, manifests.MAX_MANIFEST_BYTES), obj.key, directory=directory
+    )
     if not manifest.complete:
         raise push_under_way_error(obj.key.removesuffix(SUFFIX) if base else str(plan.uri))
     return manifest

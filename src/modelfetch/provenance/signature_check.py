@@ -5,17 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from modelfetch import safe_paths
 from modelfetch.errors import SignatureError
 from modelfetch.plan import Plan
-from modelfetch.provenance.model_signing import ITSELF, MAX_BYTES, SUFFIX, SignatureVerifier
+from modelfetch.provenance.model_signing import SINGLE_FILE, MAX_SIGNATURE_BYTES, SIGNATURE_SUFFIX, SignatureVerifier
 from modelfetch.sources import RemoteObject, Source
 from modelfetch.transfer.read_object import read_object
 from modelfetch.volume.filesystem import disk_errors
 from modelfetch.volume.staging import StagingArea
 
-_SHOWN = 20  # differences in a message
+_MAX_SHOWN = 20  # differences in a message
 
 
 def check_signature(
-    source: Source, wanted: Plan, judge: SignatureVerifier, chosen: Callable[[str], bool], stage: StagingArea
+    source: Source, plan: Plan, verifier: SignatureVerifier, is_selected: Callable[[str], bool], stage: StagingArea
 ) -> Plan:
     """Verify the model's signature, compare the names, and note what sha256 was signed.
 
@@ -34,46 +34,46 @@ def check_signature(
         TransientError: what the judge needs cannot be fetched now.
         ModelfetchError: the signature cannot be fetched.
     """
-    what = str(wanted.uri)
-    found = _signature(source, wanted)
-    data = read_object(source, found, MAX_BYTES)
+    address = str(plan.uri)
+    signature = _find_signature(source, plan)
+    data = read_object(source, signature, MAX_SIGNATURE_BYTES)
     bundle = stage.work_directory / "signature"
     try:
         with disk_errors(bundle):
             bundle.write_bytes(data)
-        files = judge.verified_files(bundle, what)
+        files = verifier.verify_bundle(bundle, address)
     finally:
         with disk_errors(bundle):
             bundle.unlink(missing_ok=True)
-    if not wanted.directory:
-        if {*files} != {ITSELF}:
+    if not plan.directory:
+        if {*files} != {SINGLE_FILE}:
             raise SignatureError(
-                f"The signature {found.key} is of a directory, not of one file.", hint="Sign the file itself."
+                f"The signature {signature.key} is of a directory, not of one file.", hint="Sign the file itself."
             )
-        (single,) = wanted.objects
-        return wanted._replace(signed_sha256={single.key: files[ITSELF]})
+        (single,) = plan.objects
+        return plan._replace(signed_sha256={single.key: files[SINGLE_FILE]})
     files.pop(safe_paths.SIGNATURE_NAME, None)
-    there = {o.path: o.key for o in wanted.objects if o.path != safe_paths.SIGNATURE_NAME}
-    check_signed_files(what, files, dict.fromkeys(there, ()), chosen)
-    return wanted._replace(signed_sha256={key: files[path] for path, key in there.items()})
+    planned = {o.path: o.key for o in plan.objects if o.path != safe_paths.SIGNATURE_NAME}
+    check_signed_files(address, files, dict.fromkeys(planned, ()), is_selected)
+    return plan._replace(signed_sha256={key: files[path] for path, key in planned.items()})
 
 
-def _signature(source: Source, wanted: Plan) -> RemoteObject:
-    if wanted.directory:
-        found, where = wanted.signature, f"{str(wanted.uri).rstrip('/')}/{safe_paths.SIGNATURE_NAME}"
+def _find_signature(source: Source, plan: Plan) -> RemoteObject:
+    if plan.directory:
+        found, where = plan.signature, f"{str(plan.uri).rstrip('/')}/{safe_paths.SIGNATURE_NAME}"
     else:
-        (single,) = wanted.objects
-        found, where = source.sidecar(single.remote, SUFFIX), single.key + SUFFIX
+        (single,) = plan.objects
+        found, where = source.sidecar(single.remote, SIGNATURE_SUFFIX), single.key + SIGNATURE_SUFFIX
     if found is None:
         raise SignatureError(
-            f"{wanted.uri} is not signed: there is no {where}.",
+            f"{plan.uri} is not signed: there is no {where}.",
             hint="Sign it with `modelfetch push --sign`, or do without --verify-signature.",
         )
     return found
 
 
 def check_signed_files(
-    what: str, signed: Mapping[str, str], here: Mapping[str, Sequence[str]], chosen: Callable[[str], bool]
+    address: str, signed: Mapping[str, str], present: Mapping[str, Sequence[str]], is_selected: Callable[[str], bool]
 ) -> None:
     """Refuse what is not exactly what was signed.
 
@@ -86,16 +86,18 @@ def check_signed_files(
     Raises:
         SignatureError: naming every file that is not signed, missing or altered.
     """
-    wrong = [f"{safe_paths.quote_path(path)} is not signed" for path in sorted({*here} - {*signed})]
-    wrong += [f"{safe_paths.quote_path(path)} is missing" for path in sorted({*signed} - {*here}) if chosen(path)]
-    for path in sorted({*here} & {*signed}):
-        if here[path] and signed[path] not in here[path]:
-            wrong.append(
-                f"{safe_paths.quote_path(path)}: signed was sha256 {signed[path]}, got {' or '.join(here[path])}"
+    differences = [f"{safe_paths.quote_path(path)} is not signed" for path in sorted({*present} - {*signed})]
+    differences += [
+        f"{safe_paths.quote_path(path)} is missing" for path in sorted({*signed} - {*present}) if is_selected(path)
+    ]
+    for path in sorted({*present} & {*signed}):
+        if present[path] and signed[path] not in present[path]:
+            differences.append(
+                f"{safe_paths.quote_path(path)}: signed was sha256 {signed[path]}, got {' or '.join(present[path])}"
             )
-    if wrong:
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+    if differences:
+        more = f" and {len(differences) - _MAX_SHOWN} more" if len(differences) > _MAX_SHOWN else ""
         raise SignatureError(
-            f"{what} is not what was signed: {'; '.join(wrong[:_SHOWN])}{more}.",
+            f"{address} is not what was signed: {'; '.join(differences[:_MAX_SHOWN])}{more}.",
             hint="It was changed after it was signed: sign it again, or leave out with --exclude what is not signed.",
         )

@@ -26,7 +26,7 @@ def fails_to_issue(error: Exception, *, had: bool) -> ModelfetchError:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(s3_source(), "_had", had)  # other tests use the same source
         with pytest.raises(ModelfetchError) as caught:
-            s3_source()._credentials(cast("botocore.session.Session", SimpleNamespace(get_credentials=fail)))
+            s3_source()._read_credentials(cast("botocore.session.Session", SimpleNamespace(get_credentials=fail)))
     return caught.value
 
 
@@ -34,7 +34,7 @@ def fails_to_issue_google(error: Exception, *, had: bool) -> ModelfetchError:
     """Likewise for Google's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gcs_source(), "_had", had)
-        return translate_error(error, gcs_source()._issued)
+        return translate_error(error, gcs_source()._explain_credential_errors)
 
 
 CARELESS = [
