@@ -60,9 +60,9 @@ def parse_manifest(data: bytes, address: str, *, directory: bool) -> Manifest:
     """Read a manifest strictly: it came over the network, and anyone may have written it.
 
     Args:
-        data: its bytes.
-        what: its address, for the message.
-        directory: whether it is a directory's.
+        data: bytes of the manifest.
+        address: address of the manifest, for messages.
+        directory: whether the model is a directory.
 
     Raises:
         WrongBytesError: it is damaged, contradicts itself, or is of a schema that this version does not know.
@@ -110,11 +110,11 @@ def _decode_entry(data: Any) -> FileEntry:  # noqa: ANN401
 
 
 def describe_differences(stated: Mapping[str, int], stored: Mapping[str, int | None]) -> list[str]:
-    """What of a manifest does not fit what is there, one phrase for each path; sizes that are not known (None) fit.
+    """List differences between a manifest and the store, one phrase per path; unknown sizes (None) match.
 
     Args:
         stated: sizes in bytes by path, as the manifest has them.
-        there: the same, as the store has them.
+        stored: sizes in bytes by path, as the store has them; None if unknown.
     """
     phrases = []
     for path in sorted({*stated, *stored}):
@@ -129,7 +129,7 @@ def describe_differences(stated: Mapping[str, int], stored: Mapping[str, int | N
 
 
 def mismatch_error(address: str, differing: Iterable[str]) -> MismatchError:
-    """The error that tells of the first twenty differences."""
+    """Return the error that names the first twenty differences."""
     phrases = list(differing)
     more = [f"and {len(phrases) - _MAX_SHOWN} more"] if len(phrases) > _MAX_SHOWN else []
     return MismatchError(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from modelfetch import safe_paths
 from modelfetch.errors import SignatureError
 from modelfetch.plan import Plan
-from modelfetch.provenance.model_signing import SINGLE_FILE, MAX_SIGNATURE_BYTES, SIGNATURE_SUFFIX, SignatureVerifier
+from modelfetch.provenance.model_signing import MAX_SIGNATURE_BYTES, SIGNATURE_SUFFIX, SINGLE_FILE, SignatureVerifier
 from modelfetch.sources import RemoteObject, Source
 from modelfetch.transfer.read_object import read_object
 from modelfetch.volume.filesystem import disk_errors
@@ -24,9 +24,9 @@ def check_signature(
 
     Args:
         source: where the model is.
-        wanted: what is to be pulled.
-        judge: knows whose signature it must be.
-        chosen: whether a directory's path is to be pulled, if it is there.
+        plan: objects to pull.
+        verifier: holds the trust policy.
+        is_selected: whether the patterns select a path of a directory.
         stage: has room for a file.
 
     Raises:
@@ -75,13 +75,13 @@ def _find_signature(source: Source, plan: Plan) -> RemoteObject:
 def check_signed_files(
     address: str, signed: Mapping[str, str], present: Mapping[str, Sequence[str]], is_selected: Callable[[str], bool]
 ) -> None:
-    """Refuse what is not exactly what was signed.
+    """Refuse files that differ from the signed list.
 
     Args:
-        what: the model, for the message.
+        address: address of the model, for messages.
         signed: the sha256 by path.
-        here: the same of what is there, in any of the forms in which it may be meant; none if it is not known yet.
-        chosen: whether a file must be there; others may be.
+        present: acceptable sha256 values of each existing file, by path; empty if not known yet.
+        is_selected: whether a signed file must exist; files not selected may exist.
 
     Raises:
         SignatureError: naming every file that is not signed, missing or altered.

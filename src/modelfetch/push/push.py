@@ -62,7 +62,7 @@ def push(
     Args:
         path: the model; links are followed, and what an earlier pull left at a directory's top stays behind.
         uri: an object, or a prefix; a file keeps its name under one that ends with a slash.
-        access: credentials that may write, read and list.
+        options: access with credentials that may write, read and list.
         progress: is told what happens.
         signer: signs what is uploaded; None if nobody does.
 

@@ -17,7 +17,7 @@ class ListingBuilder:
 
         Args:
             prefix: what every key must begin with.
-            most: entries to take.
+            max_entries: entries to accept.
         """
         self._prefix = prefix
         self._max_entries = max_entries
@@ -33,7 +33,7 @@ class ListingBuilder:
         Args:
             key: as the store spells it.
             size: in bytes.
-            make: gives the object, from its path below the prefix.
+            make_object: returns the object, from the path below the prefix.
 
         Raises:
             UnsafeNameError: the key does not begin with the prefix, or is the prefix itself and has content.

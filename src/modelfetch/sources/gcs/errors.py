@@ -78,8 +78,8 @@ def explain_response(
 
     Args:
         error: as the SDK raises it.
-        what: the object's address.
-        denied: the hint for a refusal for lack of permissions.
+        address: address of the object.
+        denied_hint: hint for a refusal for lack of permissions.
         version: the generation that was asked for.
     """
     status, reason, detail = _response_status(error), _response_reason(error), _response_detail(error)
@@ -146,9 +146,9 @@ def explain_sdk_failure(
 
     Args:
         error: as the SDK raises it.
-        asked: the endpoint.
+        host: host name of the endpoint.
         stall_timeout: seconds without a byte after which the SDK gave up.
-        had: whether there were credentials.
+        had_credentials: whether credentials were available before.
     """
     match error:
         case auth.InvalidOperation():  # anonymous credentials, which the SDK tried to refresh after a 401

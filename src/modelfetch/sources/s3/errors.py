@@ -108,6 +108,7 @@ class ServiceReply(NamedTuple):
 
     @property
     def reported(self) -> str:
+        """Return code and message as the store reported them."""
         return f"{self.code}: {self.detail}" if self.detail else self.code
 
 
@@ -129,7 +130,7 @@ def explain_response(error: sdk.ClientError, address: str, version: str | None) 
 
     Args:
         error: as the SDK raises it.
-        what: the object's address.
+        address: address of the object.
         version: the version that was asked for.
     """
     reply = _parse_reply(error)
