@@ -16,7 +16,6 @@ from modelfetch.volume import receipt
 from modelfetch.volume.receipt import FileEntry
 
 SCHEMA = 1
-SUFFIX = safe_paths.MANIFEST_SUFFIX
 MAX_MANIFEST_BYTES = (
     64 * 1024**2
 )  # some 400,000 files; what is larger would not fit into an init container's memory once parsed

@@ -15,7 +15,7 @@ from modelfetch.plan import PlanLimits, make_plan
 from modelfetch.progress import Progress
 from modelfetch.provenance import manifest as manifests
 from modelfetch.provenance import model_signing
-from modelfetch.provenance.manifest import SUFFIX, Manifest
+from modelfetch.provenance.manifest import Manifest
 from modelfetch.provenance.model_signing import ModelSigner
 from modelfetch.push import local_model
 from modelfetch.push.local_model import LocalModel
@@ -127,7 +127,7 @@ def _push_file(model: LocalModel, store: Store, progress: Progress, signer: Mode
             signer.sign_files(target.name, {model_signing.SINGLE_FILE: sent.sha256}),
         )
     manifest = Manifest((FileEntry(target.name, model.size, sent.sha256),), version=stored.version)
-    store.put(target.key + SUFFIX, manifest.to_json(directory=False).encode())
+    store.put(target.key + safe_paths.MANIFEST_SUFFIX, manifest.to_json(directory=False).encode())
     return PushedModel(stored.pinned_uri or str(target), sent.sha256, stored.version, model.size, 1)
 
 
@@ -136,7 +136,7 @@ def _check_target_name(target: ModelURI) -> None:
     shown = safe_paths.quote_path(target.name)
     if safe_paths.is_manifest_path(target.name):
         raise UsageError(f"The name {shown} is that of a manifest.", hint="Push to another name.")
-    name, key = (len((text + SUFFIX).encode()) for text in (target.name, target.key))
+    name, key = (len((text + safe_paths.MANIFEST_SUFFIX).encode()) for text in (target.name, target.key))
     if name > safe_paths.MAX_SEGMENT_BYTES or key > safe_paths.MAX_KEY_BYTES:
         raise UsageError(f"The name {shown} is too long for that of its manifest.", hint="Push to a shorter name.")
 
@@ -147,7 +147,7 @@ def _push_directory(model: LocalModel, store: Store, progress: Progress, signer:
     if signer:
         model = model.without_file(safe_paths.SIGNATURE_NAME)
     _check_manifest_size(model)
-    store.put(target.key + SUFFIX, manifests.UNDER_WAY.to_json(directory=True).encode())
+    store.put(target.key + safe_paths.MANIFEST_SUFFIX, manifests.UNDER_WAY.to_json(directory=True).encode())
     sent = _upload_files(model, store, lambda o: target.key + o.path, progress)
     for folder in model.folders:
         store.put(f"{target.key}{folder}/", b"")
@@ -156,7 +156,7 @@ def _push_directory(model: LocalModel, store: Store, progress: Progress, signer:
         files.append(_sign_directory(files, store, signer))
     digest = receipts.model_digest(files, directory=True).removeprefix("sha256:")
     version = _stored_version(model, files, store)
-    store.put(target.key + SUFFIX, Manifest(tuple(files)).to_json(directory=True).encode())
+    store.put(target.key + safe_paths.MANIFEST_SUFFIX, Manifest(tuple(files)).to_json(directory=True).encode())
     return PushedModel(str(target), digest, version, sum(f.size for f in files), len(files))
 
 
@@ -190,12 +190,13 @@ def _check_prefix(model: LocalModel, store: Store, allowed: set[str]) -> None:
     foreign = [
         path
         for path in foreign
-        if not safe_paths.is_reserved_path(path) or (safe_paths.is_manifest_path(path) and path != SUFFIX)
+        if not safe_paths.is_reserved_path(path)
+        or (safe_paths.is_manifest_path(path) and path != safe_paths.MANIFEST_SUFFIX)
     ]
     if foreign:
         raise DestinationError(
-            f"{store.uri} holds {len(foreign)} other object{'s'[: len(foreign) != 1]} that would become part of the model"
-            f" ({safe_paths.quote_path(foreign[0])}{' …' if len(foreign) > 1 else ''}).",
+            f"{store.uri} holds {len(foreign)} other object{'s'[: len(foreign) != 1]} that would become part of the"
+            f" model ({safe_paths.quote_path(foreign[0])}{' …' if len(foreign) > 1 else ''}).",
             hint="Push to a prefix of its own, such as one that ends with a version, or delete them first.",
         )
 
