@@ -89,9 +89,15 @@ def weigh_item(item: pytest.Item) -> int:
     return 2000 if "slow" in marks else 100 if marks & {"server", "process"} else 1
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """Allow everything again: the last test of a session also tears down other tests' fixtures."""
+    GUARD.marks = None
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Enforce the marks of a test during setup, call and teardown."""
+    """Enforce the marks of a test during setup and call."""
     GUARD.refusals.clear()
     GUARD.marks = frozenset(mark.name for mark in item.iter_markers())
     try:

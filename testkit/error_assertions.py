@@ -39,12 +39,12 @@ def gcs_source() -> GCSSource:
 
 def s3_translation() -> AbstractContextManager[None]:
     """Return the context in which requests through boto3 are made."""
-    return s3_source()._explained("k")
+    return s3_source()._explain_sdk_errors("k")
 
 
 def gcs_translation() -> AbstractContextManager[None]:
     """Return the context in which requests through Google's SDK are made."""
-    return gcs_source()._explained("o")
+    return gcs_source()._explain_sdk_errors("o")
 
 
 def translate_error(error: Exception, translation: Translation) -> ModelfetchError:

@@ -263,7 +263,7 @@ def list_s3_pages(data: bytes) -> None:
     events: Any = source._client.meta.events  # its stubs let no handler return anything
     events.register_first("before-send.s3", reply)
     try:
-        _check_listing(lambda: source._list(source._client, NotFoundError("There is nothing.")))
+        _check_listing(lambda: source._list_prefix(source._client, NotFoundError("There is nothing.")))
     finally:
         events.unregister("before-send.s3", reply)
 
@@ -291,7 +291,7 @@ def list_gcs_pages(data: bytes) -> None:
     """List a GCS bucket with the same page repeated."""
     source, canned = _gcs_source()
     canned.data = data
-    _check_listing(source._list)
+    _check_listing(source._list_prefix)
 
 
 def _check_listing(find: Callable[[], Listing]) -> None:

@@ -16,9 +16,10 @@ from modelfetch.volume import receipt
 from modelfetch.volume.receipt import FileEntry
 
 SCHEMA = 1
-SUFFIX = safe_paths.MANIFEST_SUFFIX
-MAX_BYTES = 64 * 1024**2  # some 400,000 files; what is larger would not fit into an init container's memory once parsed
-_MOST_TOLD = 20
+MAX_MANIFEST_BYTES = (
+    64 * 1024**2
+)  # some 400,000 files; what is larger would not fit into an init container's memory once parsed
+_MAX_SHOWN = 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -54,28 +55,28 @@ class Manifest(NamedTuple):
 UNDER_WAY = Manifest((), complete=False)
 
 
-def parse_manifest(data: bytes, what: str, *, directory: bool) -> Manifest:
+def parse_manifest(data: bytes, address: str, *, directory: bool) -> Manifest:
     """Read a manifest strictly: it came over the network, and anyone may have written it.
 
     Args:
-        data: its bytes.
-        what: its address, for the message.
-        directory: whether it is a directory's.
+        data: bytes of the manifest.
+        address: address of the manifest, for messages.
+        directory: whether the model is a directory.
 
     Raises:
         WrongBytesError: it is damaged, contradicts itself, or is of a schema that this version does not know.
     """
     try:
-        return _decode(json.loads(data.decode()), directory=directory)
+        return _decode_manifest(json.loads(data.decode()), directory=directory)
     except (ValueError, TypeError, KeyError, RecursionError, UnsafeNameError) as error:
-        said = f"{error} is not in it" if isinstance(error, KeyError) else str(error).rstrip(".")
+        reason = f"{error} is not in it" if isinstance(error, KeyError) else str(error).rstrip(".")
         raise WrongBytesError(
-            f"The manifest {what} cannot be read: {said[:500]}.",
+            f"The manifest {address} cannot be read: {reason[:500]}.",
             hint="Push the model again; a newer modelfetch may be needed to pull what a newer one pushed.",
         ) from error
 
 
-def _decode(data: Any, *, directory: bool) -> Manifest:  # noqa: ANN401  whatever the JSON holds
+def _decode_manifest(data: Any, *, directory: bool) -> Manifest:  # noqa: ANN401  whatever the JSON holds
     if not isinstance(data, dict):
         raise TypeError("it is no JSON object")
     if type(data["schema"]) is not int or data["schema"] != SCHEMA:
@@ -85,7 +86,7 @@ def _decode(data: Any, *, directory: bool) -> Manifest:  # noqa: ANN401  whateve
         raise TypeError("complete, version or files is of the wrong type")
     if not complete:
         return UNDER_WAY
-    files = tuple(_entry(one) for one in listed)
+    files = tuple(_decode_entry(one) for one in listed)
     safe_paths.check_paths((f.path for f in files), "path")
     if not files or (not directory and len(files) != 1):
         raise ValueError(f"it has {len(files)} files")
@@ -94,7 +95,7 @@ def _decode(data: Any, *, directory: bool) -> Manifest:  # noqa: ANN401  whateve
     return Manifest(files, version=version)
 
 
-def _entry(data: Any) -> FileEntry:  # noqa: ANN401
+def _decode_entry(data: Any) -> FileEntry:  # noqa: ANN401
     if not isinstance(data, dict):
         raise TypeError("a file is no JSON object")
     path, size, sha256 = data["path"], data["size"], data["sha256"]
@@ -107,31 +108,31 @@ def _entry(data: Any) -> FileEntry:  # noqa: ANN401
     return FileEntry(path, size, sha256)
 
 
-def differences(stated: Mapping[str, int], there: Mapping[str, int | None]) -> list[str]:
-    """What of a manifest does not fit what is there, one phrase for each path; sizes that are not known (None) fit.
+def describe_differences(stated: Mapping[str, int], stored: Mapping[str, int | None]) -> list[str]:
+    """List differences between a manifest and the store, one phrase per path; unknown sizes (None) match.
 
     Args:
         stated: sizes in bytes by path, as the manifest has them.
-        there: the same, as the store has them.
+        stored: sizes in bytes by path, as the store has them; None if unknown.
     """
-    found = []
-    for path in sorted({*stated, *there}):
+    phrases = []
+    for path in sorted({*stated, *stored}):
         shown = safe_paths.quote_path(path)
-        if path not in there:
-            found.append(f"{shown} is missing")
+        if path not in stored:
+            phrases.append(f"{shown} is missing")
         elif path not in stated:
-            found.append(f"{shown} is not in the manifest")
-        elif (size := there[path]) is not None and size != stated[path]:
-            found.append(f"{shown} has {size} bytes, not {stated[path]}")
-    return found
+            phrases.append(f"{shown} is not in the manifest")
+        elif (size := stored[path]) is not None and size != stated[path]:
+            phrases.append(f"{shown} has {size} bytes, not {stated[path]}")
+    return phrases
 
 
-def mismatch_error(what: str, differing: Iterable[str]) -> MismatchError:
-    """The error that tells of the first twenty differences."""
-    told = list(differing)
-    more = [f"and {len(told) - _MOST_TOLD} more"] if len(told) > _MOST_TOLD else []
+def mismatch_error(address: str, differing: Iterable[str]) -> MismatchError:
+    """Return the error that names the first twenty differences."""
+    phrases = list(differing)
+    more = [f"and {len(phrases) - _MAX_SHOWN} more"] if len(phrases) > _MAX_SHOWN else []
     return MismatchError(
-        f"{what} is not what its manifest says: {'; '.join(told[:_MOST_TOLD] + more)}.",
+        f"{address} is not what its manifest says: {'; '.join(phrases[:_MAX_SHOWN] + more)}.",
         hint="Something was changed after the push, or a push is about to end: push the model again;"
         " leave files that do not belong to it out with --exclude.",
     )

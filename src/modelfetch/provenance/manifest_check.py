@@ -6,7 +6,7 @@ from modelfetch import safe_paths
 from modelfetch.errors import CredentialsError, RefusedError, WrongBytesError
 from modelfetch.plan import Plan, PlannedObject, push_under_way_error
 from modelfetch.provenance import manifest as manifests
-from modelfetch.provenance.manifest import SUFFIX, Manifest
+from modelfetch.provenance.manifest import Manifest
 from modelfetch.sources import RemoteObject, Source
 from modelfetch.transfer.read_object import read_object
 from modelfetch.volume.receipt import FileEntry
@@ -45,7 +45,7 @@ def check_manifest(source: Source, plan: Plan, selects: Callable[[str], bool], *
             entries = _selected_entries(manifest, obj, selects)
             # A gzip-encoded object may have been encoded by a later copy: only the decoded size counts.
             sizes = {path: None if planned.remote.gzip else planned.size for path, planned in covered.items()}
-            wrong += manifests.differences({path: entry.size for path, entry in entries.items()}, sizes)
+            wrong += manifests.describe_differences({path: entry.size for path, entry in entries.items()}, sizes)
             wrong += _add_sha256(sha256_by_key, covered, entries)
     if wrong:
         raise manifests.mismatch_error(str(plan.uri), wrong)
@@ -66,10 +66,13 @@ def find_sidecar_manifest(source: Source, plan: Plan, *, required: bool) -> list
     (single,) = plan.objects
     if not source.has_sidecars and not required:
         return []
-    if source.max_key_bytes is not None and len((single.key + SUFFIX).encode()) > source.max_key_bytes:
+    if (
+        source.max_key_bytes is not None
+        and len((single.key + safe_paths.MANIFEST_SUFFIX).encode()) > source.max_key_bytes
+    ):
         return []
     try:
-        found = source.sidecar(single.remote, SUFFIX)
+        found = source.sidecar(single.remote, safe_paths.MANIFEST_SUFFIX)
     except (CredentialsError, RefusedError):  # S3 denies missing objects to callers without the right to list
         if required:
             raise
@@ -79,7 +82,7 @@ def find_sidecar_manifest(source: Source, plan: Plan, *, required: bool) -> list
 
 def _split_base(manifest: RemoteObject) -> tuple[str, bool]:
     """Return the path that a manifest covers, and whether that is a directory."""
-    base = manifest.path.removesuffix(SUFFIX)
+    base = manifest.path.removesuffix(safe_paths.MANIFEST_SUFFIX)
     return base, not base or base.endswith("/")
 
 
@@ -91,9 +94,11 @@ def _covered_objects(plan: Plan, manifest: RemoteObject) -> dict[str, PlannedObj
 
 def _read_manifest(source: Source, plan: Plan, obj: RemoteObject) -> Manifest:
     base, directory = _split_base(obj)
-    manifest = manifests.parse_manifest(read_object(source, obj, manifests.MAX_BYTES), obj.key, directory=directory)
+    manifest = manifests.parse_manifest(
+        read_object(source, obj, manifests.MAX_MANIFEST_BYTES), obj.key, directory=directory
+    )
     if not manifest.complete:
-        raise push_under_way_error(obj.key.removesuffix(SUFFIX) if base else str(plan.uri))
+        raise push_under_way_error(obj.key.removesuffix(safe_paths.MANIFEST_SUFFIX) if base else str(plan.uri))
     return manifest
 
 

@@ -21,20 +21,20 @@ from modelfetch.errors import ConfigError, ModelfetchError, SignatureError, Tran
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.filesystem import disk_errors
 
-SUFFIX = ".sig"
-MAX_BYTES = 64 * 1024**2  # of a signature: some 300,000 files
-ITSELF = "."  # how a signature calls the single file that it is of
+SIGNATURE_SUFFIX = ".sig"
+MAX_SIGNATURE_BYTES = 64 * 1024**2  # of a signature: some 300,000 files
+SINGLE_FILE = "."  # how a signature calls the single file that it is of
 
 _METHOD, _ALGORITHM = "files", "sha256"  # what model_signing's command makes
 # What stands beside the files once they are pulled, and is no part of the model: other tools must not miss it.
-_BESIDE = (safe_paths.SIGNATURE_NAME, receipts.RECEIPT_SUFFIX, safe_paths.MANIFEST_SUFFIX, ".modelfetch")
-_CURVES = "PEM, on the elliptic curve P-256, P-384 or P-521"
-_PUBLIC_KEY = "`openssl pkey -in PRIVATE_KEY -pubout` writes the one of a private key."
-_PRIVATE_KEY = (
+_IGNORED_NAMES = (safe_paths.SIGNATURE_NAME, receipts.RECEIPT_SUFFIX, safe_paths.MANIFEST_SUFFIX, ".modelfetch")
+_KEY_FORMAT = "PEM, on the elliptic curve P-256, P-384 or P-521"
+_PUBLIC_KEY_HINT = "`openssl pkey -in PRIVATE_KEY -pubout` writes the one of a private key."
+_PRIVATE_KEY_HINT = (
     "`openssl ecparam -name prime256v1 -genkey -noout` makes one; MODELFETCH_PRIVATE_KEY_PASSWORD unlocks one."
 )
-_CERTIFICATES = "Give the root's certificate, and any between it and the signer's; not the signer's key."
-_TRUST_CONFIG = "Whoever runs the Sigstore instance hands it out; without it, the public instance is believed."
+_CERTIFICATES_HINT = "Give the root's certificate, and any between it and the signer's; not the signer's key."
+_TRUST_CONFIG_HINT = "Whoever runs the Sigstore instance hands it out; without it, the public instance is believed."
 
 
 class TrustPolicy(NamedTuple):
@@ -62,7 +62,7 @@ class TrustPolicy(NamedTuple):
             ConfigError: a file cannot be read.
         """
         files = [path for path in (self.public_key, *self.certificate_chain, self.trust_config) if path]
-        content = hashlib.sha256(b"".join(map(_read, files))).hexdigest()
+        content = hashlib.sha256(b"".join(map(_read_file, files))).hexdigest()
         if not self.identity:
             return f"{'public key' if self.public_key else 'certificate chain'} sha256:{content}"
         at = f" (trust configuration sha256:{content})" if self.trust_config else ""
@@ -79,47 +79,49 @@ class SigningKey(NamedTuple):
 class SignatureVerifier:
     """Tells what was signed by those who are believed."""
 
-    def __init__(self, trust: TrustPolicy) -> None:
+    def __init__(self, policy: TrustPolicy) -> None:
         """Load the library, keys and certificates; nothing is fetched.
 
         Raises:
             ConfigError: the library is not installed, or a file is missing or not what it should be.
         """
-        self.signer = trust.signer
-        self._trust = trust
-        self._config = _library().verifying.Config()
-        if trust.public_key:
-            with _unusable(trust.public_key, f"a public key ({_CURVES})", _PUBLIC_KEY):
-                self._config.use_elliptic_key_verifier(public_key=trust.public_key)
-        elif trust.certificate_chain:
-            files = " with ".join(map(str, trust.certificate_chain))
-            with _unusable(files, "a chain of certificates (PEM)", _CERTIFICATES):
-                self._config.use_certificate_verifier(certificate_chain=trust.certificate_chain)
-        elif trust.trust_config:
-            with _unusable(trust.trust_config, "a client trust configuration of Sigstore (JSON)", _TRUST_CONFIG):
+        self.signer = policy.signer
+        self._policy = policy
+        self._config = _load_library().verifying.Config()
+        if policy.public_key:
+            with _explain_file_errors(policy.public_key, f"a public key ({_KEY_FORMAT})", _PUBLIC_KEY_HINT):
+                self._config.use_elliptic_key_verifier(public_key=policy.public_key)
+        elif policy.certificate_chain:
+            files = " with ".join(map(str, policy.certificate_chain))
+            with _explain_file_errors(files, "a chain of certificates (PEM)", _CERTIFICATES_HINT):
+                self._config.use_certificate_verifier(certificate_chain=policy.certificate_chain)
+        elif policy.trust_config:
+            with _explain_file_errors(
+                policy.trust_config, "a client trust configuration of Sigstore (JSON)", _TRUST_CONFIG_HINT
+            ):
                 self._use_sigstore()
 
-    def verified_files(self, bundle: Path, what: str) -> dict[str, str]:
+    def verify_bundle(self, bundle: Path, address: str) -> dict[str, str]:
         """The sha256 of every file that the signature in `bundle` is of, by path; `.` for a file of its own.
 
         Raises:
             SignatureError: it is no signature, or not of those who are believed.
             TransientError: Sigstore's trust root cannot be fetched.
         """
-        if self._trust.identity and not self._trust.trust_config:
+        if self._policy.identity and not self._policy.trust_config:
             self._fetch_trust_root()
-        witness = _Witness()
-        self._config.set_hashing_config(witness)
+        recorder = _ManifestRecorder()
+        self._config.set_hashing_config(recorder)
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # stdout is data; the library prints advice for signers
                 self._config.verify(Path(), bundle)
         except Exception as error:  # anything may be wrong with what somebody else wrote
-            reason = _reason(error) or "the bytes were not signed with this key"
+            reason = _error_reason(error) or "the bytes were not signed with this key"
             raise SignatureError(
-                f"The signature of {what} is not valid for {self.signer}: {reason}.",
+                f"The signature of {address} is not valid for {self.signer}: {reason}.",
                 hint="Somebody else signed it, or it was altered: ask who published the model.",
             ) from error
-        return _listed(witness.signed, what)
+        return _read_manifest(recorder.signed, address)
 
     def _fetch_trust_root(self) -> None:
         try:
@@ -131,15 +133,15 @@ class SignatureVerifier:
             ) from error
         except Exception as error:
             raise TransientError(
-                f"Sigstore's trust root cannot be fetched: {_reason(error)} ({_reason(error.__cause__)}).",
+                f"Sigstore's trust root cannot be fetched: {_error_reason(error)} ({_error_reason(error.__cause__)}).",
                 hint="Let this network reach tuf-repo-cdn.sigstore.dev, or give --trust-config or --public-key.",
             ) from error
 
     def _use_sigstore(self) -> None:
         self._config.use_sigstore_verifier(
-            identity=self._trust.identity,
-            oidc_issuer=self._trust.identity_provider,
-            trust_config=self._trust.trust_config,
+            identity=self._policy.identity,
+            oidc_issuer=self._policy.identity_provider,
+            trust_config=self._policy.trust_config,
         )
 
 
@@ -152,12 +154,12 @@ class ModelSigner:
         Raises:
             ConfigError: the library is not installed, or the file is missing, no such key, or needs another password.
         """
-        self._config = _library().signing.Config()
+        self._config = _load_library().signing.Config()
         password: Any = key.password.encode() or None  # declared as text, used as bytes
-        with _unusable(key.path, f"a private key ({_CURVES})", _PRIVATE_KEY):
+        with _explain_file_errors(key.path, f"a private key ({_KEY_FORMAT})", _PRIVATE_KEY_HINT):
             self._config.use_elliptic_key_signer(private_key=key.path, password=password)
 
-    def sign(self, name: str, files: Mapping[str, str]) -> bytes:
+    def sign_files(self, name: str, files: Mapping[str, str]) -> bytes:
         """Make a signature.
 
         Args:
@@ -169,11 +171,11 @@ class ModelSigner:
         """
         with disk_errors("the temporary directory"), tempfile.TemporaryDirectory(prefix="modelfetch-") as scratch:
             signature = Path(scratch, safe_paths.SIGNATURE_NAME)
-            self._config.set_hashing_config(_Known(_manifest(name, files))).sign(Path(), signature)
+            self._config.set_hashing_config(_KnownHashes(_build_manifest(name, files))).sign(Path(), signature)
             return signature.read_bytes()
 
 
-class _Witness:
+class _ManifestRecorder:
     """Stands for the files in the library's comparison: equal to whatever was signed, it only remembers it."""
 
     def __init__(self) -> None:
@@ -182,7 +184,7 @@ class _Witness:
     def add_ignored_paths(self, **_: object) -> None:
         """Nothing is ignored."""
 
-    def hash(self, _: Path, **__: object) -> "_Witness":
+    def hash(self, _: Path, **__: object) -> "_ManifestRecorder":
         """See the class."""
         return self
 
@@ -193,7 +195,7 @@ class _Witness:
     __hash__ = None  # type: ignore[assignment]  # it is changed by being compared
 
 
-class _Known(NamedTuple):
+class _KnownHashes(NamedTuple):
     """Stands for the hashing of files whose digests are known."""
 
     manifest: Any
@@ -203,11 +205,11 @@ class _Known(NamedTuple):
         return self.manifest
 
 
-def _manifest(name: str, files: Mapping[str, str]) -> Any:  # noqa: ANN401  the library's
+def _build_manifest(name: str, files: Mapping[str, str]) -> Any:  # noqa: ANN401  the library's
     from model_signing import manifest  # noqa: PLC0415
     from model_signing._hashing.hashing import Digest  # noqa: PLC0415  its public modules give it no name
 
-    ignored = [] if ITSELF in files else [PurePosixPath(path) for path in _BESIDE]
+    ignored = [] if SINGLE_FILE in files else [PurePosixPath(path) for path in _IGNORED_NAMES]
     return manifest.Manifest(
         name,
         [
@@ -220,18 +222,18 @@ def _manifest(name: str, files: Mapping[str, str]) -> Any:  # noqa: ANN401  the 
     )
 
 
-def _listed(manifest: Any, what: str) -> dict[str, str]:  # noqa: ANN401  the library's
+def _read_manifest(manifest: Any, address: str) -> dict[str, str]:  # noqa: ANN401  the library's
     """The files of a verified manifest."""
     kinds = {manifest.serialization_type["method"], *(r.digest.algorithm for r in manifest.resource_descriptors())}
     if kinds - {_METHOD, _ALGORITHM}:
         raise SignatureError(
-            f"The signature of {what} is of {' and '.join(sorted(kinds))}, not of whole files by sha256.",
+            f"The signature of {address} is of {' and '.join(sorted(kinds))}, not of whole files by sha256.",
             hint="Sign the model with `modelfetch push --sign`, or with model_signing's own command.",
         )
     return {r.identifier: r.digest.digest_hex for r in manifest.resource_descriptors()}
 
 
-def _library() -> ModuleType:
+def _load_library() -> ModuleType:
     """The library: on demand, for it takes a second to load."""
     try:
         import model_signing  # noqa: PLC0415
@@ -244,33 +246,33 @@ def _library() -> ModuleType:
 
 
 @contextlib.contextmanager
-def _unusable(path: Path | str, wanted: str, hint: str) -> Iterator[None]:
+def _explain_file_errors(path: Path | str, expected: str, hint: str) -> Iterator[None]:
     """Turn what is wrong with a file that the settings name into a ConfigError."""
     try:
         yield
     except OSError as error:
-        raise _unreadable(error, path) from error
+        raise _unreadable_error(error, path) from error
     except Exception as error:
         # What is of another kind has not the attributes that the library asks it for.
-        reason = "" if isinstance(error, AttributeError) else f": {_reason(error)}"
-        raise ConfigError(f"{path} is not {wanted}{reason}.", hint=hint) from error
+        reason = "" if isinstance(error, AttributeError) else f": {_error_reason(error)}"
+        raise ConfigError(f"{path} is not {expected}{reason}.", hint=hint) from error
 
 
-def _read(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _unreadable(error, path) from error
+        raise _unreadable_error(error, path) from error
 
 
-def _unreadable(error: OSError, path: Path | str) -> ModelfetchError:
+def _unreadable_error(error: OSError, path: Path | str) -> ModelfetchError:
     return ConfigError(
         f"{error.filename or path} cannot be read: {error.strerror or error}.",
         hint="Check the path; in Kubernetes, that the Secret is mounted.",
     )
 
 
-def _reason(error: BaseException | None) -> str:
+def _error_reason(error: BaseException | None) -> str:
     """The first sentence of what a library says."""
     lines = str(error or "").strip().splitlines() or [""]
     return lines[0].strip().rstrip(".")[:300]

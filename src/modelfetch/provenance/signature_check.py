@@ -5,17 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from modelfetch import safe_paths
 from modelfetch.errors import SignatureError
 from modelfetch.plan import Plan
-from modelfetch.provenance.model_signing import ITSELF, MAX_BYTES, SUFFIX, SignatureVerifier
+from modelfetch.provenance.model_signing import MAX_SIGNATURE_BYTES, SIGNATURE_SUFFIX, SINGLE_FILE, SignatureVerifier
 from modelfetch.sources import RemoteObject, Source
 from modelfetch.transfer.read_object import read_object
 from modelfetch.volume.filesystem import disk_errors
 from modelfetch.volume.staging import StagingArea
 
-_SHOWN = 20  # differences in a message
+_MAX_SHOWN = 20  # differences in a message
 
 
 def check_signature(
-    source: Source, wanted: Plan, judge: SignatureVerifier, chosen: Callable[[str], bool], stage: StagingArea
+    source: Source, plan: Plan, verifier: SignatureVerifier, is_selected: Callable[[str], bool], stage: StagingArea
 ) -> Plan:
     """Verify the model's signature, compare the names, and note what sha256 was signed.
 
@@ -24,9 +24,9 @@ def check_signature(
 
     Args:
         source: where the model is.
-        wanted: what is to be pulled.
-        judge: knows whose signature it must be.
-        chosen: whether a directory's path is to be pulled, if it is there.
+        plan: objects to pull.
+        verifier: holds the trust policy.
+        is_selected: whether the patterns select a path of a directory.
         stage: has room for a file.
 
     Raises:
@@ -34,68 +34,70 @@ def check_signature(
         TransientError: what the judge needs cannot be fetched now.
         ModelfetchError: the signature cannot be fetched.
     """
-    what = str(wanted.uri)
-    found = _signature(source, wanted)
-    data = read_object(source, found, MAX_BYTES)
+    address = str(plan.uri)
+    signature = _find_signature(source, plan)
+    data = read_object(source, signature, MAX_SIGNATURE_BYTES)
     bundle = stage.work_directory / "signature"
     try:
         with disk_errors(bundle):
             bundle.write_bytes(data)
-        files = judge.verified_files(bundle, what)
+        files = verifier.verify_bundle(bundle, address)
     finally:
         with disk_errors(bundle):
             bundle.unlink(missing_ok=True)
-    if not wanted.directory:
-        if {*files} != {ITSELF}:
+    if not plan.directory:
+        if {*files} != {SINGLE_FILE}:
             raise SignatureError(
-                f"The signature {found.key} is of a directory, not of one file.", hint="Sign the file itself."
+                f"The signature {signature.key} is of a directory, not of one file.", hint="Sign the file itself."
             )
-        (single,) = wanted.objects
-        return wanted._replace(signed_sha256={single.key: files[ITSELF]})
+        (single,) = plan.objects
+        return plan._replace(signed_sha256={single.key: files[SINGLE_FILE]})
     files.pop(safe_paths.SIGNATURE_NAME, None)
-    there = {o.path: o.key for o in wanted.objects if o.path != safe_paths.SIGNATURE_NAME}
-    check_signed_files(what, files, dict.fromkeys(there, ()), chosen)
-    return wanted._replace(signed_sha256={key: files[path] for path, key in there.items()})
+    planned = {o.path: o.key for o in plan.objects if o.path != safe_paths.SIGNATURE_NAME}
+    check_signed_files(address, files, dict.fromkeys(planned, ()), is_selected)
+    return plan._replace(signed_sha256={key: files[path] for path, key in planned.items()})
 
 
-def _signature(source: Source, wanted: Plan) -> RemoteObject:
-    if wanted.directory:
-        found, where = wanted.signature, f"{str(wanted.uri).rstrip('/')}/{safe_paths.SIGNATURE_NAME}"
+def _find_signature(source: Source, plan: Plan) -> RemoteObject:
+    if plan.directory:
+        found, where = plan.signature, f"{str(plan.uri).rstrip('/')}/{safe_paths.SIGNATURE_NAME}"
     else:
-        (single,) = wanted.objects
-        found, where = source.sidecar(single.remote, SUFFIX), single.key + SUFFIX
+        (single,) = plan.objects
+        found, where = source.sidecar(single.remote, SIGNATURE_SUFFIX), single.key + SIGNATURE_SUFFIX
     if found is None:
         raise SignatureError(
-            f"{wanted.uri} is not signed: there is no {where}.",
+            f"{plan.uri} is not signed: there is no {where}.",
             hint="Sign it with `modelfetch push --sign`, or do without --verify-signature.",
         )
     return found
 
 
 def check_signed_files(
-    what: str, signed: Mapping[str, str], here: Mapping[str, Sequence[str]], chosen: Callable[[str], bool]
+    address: str, signed: Mapping[str, str], present: Mapping[str, Sequence[str]], is_selected: Callable[[str], bool]
 ) -> None:
-    """Refuse what is not exactly what was signed.
+    """Refuse files that differ from the signed list.
 
     Args:
-        what: the model, for the message.
+        address: address of the model, for messages.
         signed: the sha256 by path.
-        here: the same of what is there, in any of the forms in which it may be meant; none if it is not known yet.
-        chosen: whether a file must be there; others may be.
+        present: acceptable sha256 values of each existing file, by path; empty if not known yet.
+        is_selected: whether a signed file must exist; files not selected may exist.
 
     Raises:
         SignatureError: naming every file that is not signed, missing or altered.
     """
-    wrong = [f"{safe_paths.quote_path(path)} is not signed" for path in sorted({*here} - {*signed})]
-    wrong += [f"{safe_paths.quote_path(path)} is missing" for path in sorted({*signed} - {*here}) if chosen(path)]
-    for path in sorted({*here} & {*signed}):
-        if here[path] and signed[path] not in here[path]:
-            wrong.append(
-                f"{safe_paths.quote_path(path)}: signed was sha256 {signed[path]}, got {' or '.join(here[path])}"
+    differences = [f"{safe_paths.quote_path(path)} is not signed" for path in sorted({*present} - {*signed})]
+    differences += [
+        f"{safe_paths.quote_path(path)} is missing" for path in sorted({*signed} - {*present}) if is_selected(path)
+    ]
+    for path in sorted({*present} & {*signed}):
+        if present[path] and signed[path] not in present[path]:
+            differences.append(
+                f"{safe_paths.quote_path(path)}: signed was sha256 {signed[path]}, got {' or '.join(present[path])}"
             )
-    if wrong:
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+    if differences:
+        more = f" and {len(differences) - _MAX_SHOWN} more" if len(differences) > _MAX_SHOWN else ""
         raise SignatureError(
-            f"{what} is not what was signed: {'; '.join(wrong[:_SHOWN])}{more}.",
+            f"{address} is not what was signed: {'; '.join(differences[:_MAX_SHOWN])}{more}.",
             hint="It was changed after it was signed: sign it again, or leave out with --exclude what is not signed.",
         )

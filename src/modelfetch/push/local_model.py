@@ -18,7 +18,7 @@ from modelfetch.errors import (
 from modelfetch.sources import RemoteObject, Source, SourceOptions, open_source
 from modelfetch.uri import ModelURI
 
-_READ = 1024**2  # bytes hashed at a time
+_READ_BYTES = 1024**2  # bytes hashed at a time
 
 
 class LocalModel(NamedTuple):
@@ -45,9 +45,9 @@ class LocalModel(NamedTuple):
     def paths(self) -> set[str]:
         """All that is pushed, and the folders that come with it."""
         named = {*(o.path for o in self.files), *self.folders}
-        return named | _parents(named)
+        return named | _parent_folders(named)
 
-    def without(self, path: str) -> "LocalModel":
+    def without_file(self, path: str) -> "LocalModel":
         """The same model without one of its files, if it has it.
 
         Raises:
@@ -59,7 +59,7 @@ class LocalModel(NamedTuple):
         return self._replace(files=files)
 
     @contextlib.contextmanager
-    def unchanged(self, file: RemoteObject) -> Iterator[None]:
+    def refuse_changes(self, file: RemoteObject) -> Iterator[None]:
         """Raise a ChangedError, whatever else went wrong, if the file is then no longer the one that was found."""
         try:
             yield
@@ -76,41 +76,41 @@ def find_local_model(path: Path) -> LocalModel:
         ModelfetchError: it cannot be read.
     """
     source = open_source(ModelURI("file", "", path.absolute().as_posix()), SourceOptions())
-    found = source.resolve()
-    files = tuple(o for o in found.objects if not (found.directory and _is_ours(o.path)))
+    listing = source.resolve()
+    files = tuple(o for o in listing.objects if not (listing.directory and _is_excluded(o.path)))
     if not files:
         raise NotFoundError(f"There is no file in {path}.", hint="Is it the directory of the model?")
-    if not found.directory and files[0].size == 0:
+    if not listing.directory and files[0].size == 0:
         raise WrongBytesError(f"{path} is empty: 0 bytes.", hint="Write the model again.")
     paths = [o.path for o in files]
-    filled = _parents([*paths, *found.folders])
-    folders = tuple(f for f in found.folders if f not in filled and not safe_paths.is_reserved_path(f))
+    nonempty = _parent_folders([*paths, *listing.folders])
+    folders = tuple(f for f in listing.folders if f not in nonempty and not safe_paths.is_reserved_path(f))
     try:
         safe_paths.check_paths([*paths, *folders], "path")
     except UnsafeNameError as error:
         raise UnsafeNameError(error.message, hint="Give it another name: this one could not be pulled.") from error
-    return LocalModel(files, folders, found.directory, source)
+    return LocalModel(files, folders, listing.directory, source)
 
 
-def _is_ours(path: str) -> bool:
+def _is_excluded(path: str) -> bool:
     """Whether it tells of a model, and is not part of one."""
     return safe_paths.is_reserved_path(path) or safe_paths.is_manifest_path(path)
 
 
-def _parents(paths: Iterable[str]) -> set[str]:
+def _parent_folders(paths: Iterable[str]) -> set[str]:
     return {parent for path in paths for parent in safe_paths.parent_paths(path)}
 
 
-def fingerprint_file(path: Path, wanted: Mapping[str, str]) -> Fingerprint:
+def fingerprint_file(path: Path, expected: Mapping[str, str]) -> Fingerprint:
     """A file's sha256, and one of the checksums that are wanted.
 
     Raises:
         ModelfetchError: it cannot be read.
     """
-    algorithm, in_order = checksums.choose_crc(wanted), InOrderDigests(wanted)
+    algorithm, in_order = checksums.choose_crc(expected), InOrderDigests(expected)
     size = crc = 0
     with explain_read_errors(path), path.open("rb", buffering=0) as file:
-        while data := file.read(_READ):
+        while data := file.read(_READ_BYTES):
             in_order.update(data)
             crc = checksums.update_crc(algorithm, data, crc)
             size += len(data)
@@ -123,11 +123,11 @@ def explain_read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _unreadable(error, path) from error
+        raise _unreadable_error(error, path) from error
 
 
-def _unreadable(error: OSError, path: Path) -> ModelfetchError:
-    said = f"{path} cannot be read: {error.strerror or error}."
+def _unreadable_error(error: OSError, path: Path) -> ModelfetchError:
+    message = f"{path} cannot be read: {error.strerror or error}."
     if isinstance(error, PermissionError):
-        return CredentialsError(said, hint="Check its owner and mode.")
-    return RefusedError(said, hint="Check the disk it is on.")
+        return CredentialsError(message, hint="Check its owner and mode.")
+    return RefusedError(message, hint="Check the disk it is on.")

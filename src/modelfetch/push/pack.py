@@ -49,7 +49,7 @@ def pack_directory(model: LocalModel, archive: Path) -> None:
         for folder in model.folders:
             tar.addfile(_build_member(folder, tarfile.DIRTYPE, 0, executable=True))
         for obj in model.files:
-            with model.unchanged(obj):
+            with model.refuse_changes(obj):
                 _add_file(tar, Path(obj.key), obj.path, obj.size or 0)
 
 

@@ -15,7 +15,7 @@ from modelfetch.plan import PlanLimits, make_plan
 from modelfetch.progress import Progress
 from modelfetch.provenance import manifest as manifests
 from modelfetch.provenance import model_signing
-from modelfetch.provenance.manifest import SUFFIX, Manifest
+from modelfetch.provenance.manifest import Manifest
 from modelfetch.provenance.model_signing import ModelSigner
 from modelfetch.push import local_model
 from modelfetch.push.local_model import LocalModel
@@ -26,7 +26,7 @@ from modelfetch.volume import receipt as receipts
 from modelfetch.volume.filesystem import disk_errors
 from modelfetch.volume.receipt import FileEntry
 
-_FILES = 4  # uploaded at once; a large one has four connections of its own on S3
+_CONCURRENT_FILES = 4  # uploaded at once; a large one has four connections of its own on S3
 
 
 class PushedModel(NamedTuple):
@@ -52,7 +52,7 @@ class PushedModel(NamedTuple):
 
 
 def push(
-    path: Path, uri: ModelURI, access: SourceOptions, progress: Progress, signer: ModelSigner | None = None
+    path: Path, uri: ModelURI, options: SourceOptions, progress: Progress, signer: ModelSigner | None = None
 ) -> PushedModel:
     """Upload the file or directory at `path` to `uri`, compare what the store has with what is here, leave a manifest.
 
@@ -62,7 +62,7 @@ def push(
     Args:
         path: the model; links are followed, and what an earlier pull left at a directory's top stays behind.
         uri: an object, or a prefix; a file keeps its name under one that ends with a slash.
-        access: credentials that may write, read and list.
+        options: access with credentials that may write, read and list.
         progress: is told what happens.
         signer: signs what is uploaded; None if nobody does.
 
@@ -77,8 +77,8 @@ def push(
     """
     _refuse(uri)
     with _prepare_model(local_model.find_local_model(path), uri, progress) as model:
-        target = _target(uri, model)
-        store = open_source(target, access)
+        target = _resolve_target(uri, model)
+        store = open_source(target, options)
         assert isinstance(store, Store)
         how = _push_directory if model.directory else _push_file
         pushed = how(model, store, progress, signer)
@@ -109,7 +109,7 @@ def _prepare_model(model: LocalModel, uri: ModelURI, progress: Progress) -> Iter
         yield local_model.find_local_model(archive)
 
 
-def _target(uri: ModelURI, model: LocalModel) -> ModelURI:
+def _resolve_target(uri: ModelURI, model: LocalModel) -> ModelURI:
     """The object, or the prefix with a slash at its end."""
     if model.directory:
         return uri if uri.is_directory else uri._replace(key=f"{uri.key}/")
@@ -118,101 +118,105 @@ def _target(uri: ModelURI, model: LocalModel) -> ModelURI:
 
 def _push_file(model: LocalModel, store: Store, progress: Progress, signer: ModelSigner | None) -> PushedModel:
     target = store.uri
-    _refuse_name(target)
-    (sent,) = _upload(model, store, lambda _: target.key, progress)
+    _check_target_name(target)
+    (sent,) = _upload_files(model, store, lambda _: target.key, progress)
     stored = sent.stored
     if signer:
-        store.put(target.key + model_signing.SUFFIX, signer.sign(target.name, {model_signing.ITSELF: sent.sha256}))
+        store.put(
+            target.key + model_signing.SIGNATURE_SUFFIX,
+            signer.sign_files(target.name, {model_signing.SINGLE_FILE: sent.sha256}),
+        )
     manifest = Manifest((FileEntry(target.name, model.size, sent.sha256),), version=stored.version)
-    store.put(target.key + SUFFIX, manifest.to_json(directory=False).encode())
+    store.put(target.key + safe_paths.MANIFEST_SUFFIX, manifest.to_json(directory=False).encode())
     return PushedModel(stored.pinned_uri or str(target), sent.sha256, stored.version, model.size, 1)
 
 
-def _refuse_name(target: ModelURI) -> None:
+def _check_target_name(target: ModelURI) -> None:
     """Refuse an object that could have no manifest, or would be taken for one."""
     shown = safe_paths.quote_path(target.name)
     if safe_paths.is_manifest_path(target.name):
         raise UsageError(f"The name {shown} is that of a manifest.", hint="Push to another name.")
-    name, key = (len((text + SUFFIX).encode()) for text in (target.name, target.key))
+    name, key = (len((text + safe_paths.MANIFEST_SUFFIX).encode()) for text in (target.name, target.key))
     if name > safe_paths.MAX_SEGMENT_BYTES or key > safe_paths.MAX_KEY_BYTES:
         raise UsageError(f"The name {shown} is too long for that of its manifest.", hint="Push to a shorter name.")
 
 
 def _push_directory(model: LocalModel, store: Store, progress: Progress, signer: ModelSigner | None) -> PushedModel:
     target = store.uri
-    _require_own(model, store, {safe_paths.SIGNATURE_NAME} if signer else set())
+    _check_prefix(model, store, {safe_paths.SIGNATURE_NAME} if signer else set())
     if signer:
-        model = model.without(safe_paths.SIGNATURE_NAME)
-    _require_few(model)
-    store.put(target.key + SUFFIX, manifests.UNDER_WAY.to_json(directory=True).encode())
-    sent = _upload(model, store, lambda o: target.key + o.path, progress)
+        model = model.without_file(safe_paths.SIGNATURE_NAME)
+    _check_manifest_size(model)
+    store.put(target.key + safe_paths.MANIFEST_SUFFIX, manifests.UNDER_WAY.to_json(directory=True).encode())
+    sent = _upload_files(model, store, lambda o: target.key + o.path, progress)
     for folder in model.folders:
         store.put(f"{target.key}{folder}/", b"")
     files = [FileEntry(o.path, o.size or 0, one.sha256) for o, one in zip(model.files, sent, strict=True)]
     if signer:
-        files.append(_sign(files, store, signer))
+        files.append(_sign_directory(files, store, signer))
     digest = receipts.model_digest(files, directory=True).removeprefix("sha256:")
-    version = _version(model, files, store)
-    store.put(target.key + SUFFIX, Manifest(tuple(files)).to_json(directory=True).encode())
+    version = _stored_version(model, files, store)
+    store.put(target.key + safe_paths.MANIFEST_SUFFIX, Manifest(tuple(files)).to_json(directory=True).encode())
     return PushedModel(str(target), digest, version, sum(f.size for f in files), len(files))
 
 
-def _sign(files: Iterable[FileEntry], store: Store, signer: ModelSigner) -> FileEntry:
+def _sign_directory(files: Iterable[FileEntry], store: Store, signer: ModelSigner) -> FileEntry:
     """Sign what a directory is now, and store the signature in it."""
     name = store.uri.key.rstrip("/").rpartition("/")[2]
-    data = signer.sign(name or store.uri.bucket, {f.path: f.sha256 for f in files})
+    data = signer.sign_files(name or store.uri.bucket, {f.path: f.sha256 for f in files})
     store.put(store.uri.key + safe_paths.SIGNATURE_NAME, data)
     return FileEntry(safe_paths.SIGNATURE_NAME, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _require_few(model: LocalModel) -> None:
+def _check_manifest_size(model: LocalModel) -> None:
     """Refuse more files than a manifest can hold, before the first is uploaded."""
     draft = Manifest(tuple(FileEntry(o.path, o.size or 0, "0" * 64) for o in model.files))
-    if len(draft.to_json(directory=True).encode()) > manifests.MAX_BYTES:
+    if len(draft.to_json(directory=True).encode()) > manifests.MAX_MANIFEST_BYTES:
         raise BudgetError(
-            f"The manifest of {len(model.files)} files would have more than {manifests.MAX_BYTES} bytes.",
+            f"The manifest of {len(model.files)} files would have more than {manifests.MAX_MANIFEST_BYTES} bytes.",
             hint="Push the directory as an archive: name the target .tar.zst.",
         )
 
 
-def _require_own(model: LocalModel, store: Store, more: set[str]) -> None:
+def _check_prefix(model: LocalModel, store: Store, allowed: set[str]) -> None:
     """Refuse a prefix that holds anything else: a pull would take it for part of the model."""
     try:
-        there = store.resolve()
+        existing = store.resolve()
     except NotFoundError:
         return
-    files = {o.path for o in model.files} | more
-    others = [o.path for o in there.objects if o.path not in files] + sorted({*there.folders} - model.paths)
+    files = {o.path for o in model.files} | allowed
+    foreign = [o.path for o in existing.objects if o.path not in files] + sorted({*existing.folders} - model.paths)
     # The manifest of a part would no longer be true.
-    others = [
+    foreign = [
         path
-        for path in others
-        if not safe_paths.is_reserved_path(path) or (safe_paths.is_manifest_path(path) and path != SUFFIX)
+        for path in foreign
+        if not safe_paths.is_reserved_path(path)
+        or (safe_paths.is_manifest_path(path) and path != safe_paths.MANIFEST_SUFFIX)
     ]
-    if others:
+    if foreign:
         raise DestinationError(
-            f"{store.uri} holds {len(others)} other object{'s'[: len(others) != 1]} that would become part of the model"
-            f" ({safe_paths.quote_path(others[0])}{' …' if len(others) > 1 else ''}).",
+            f"{store.uri} holds {len(foreign)} other object{'s'[: len(foreign) != 1]} that would become part of the"
+            f" model ({safe_paths.quote_path(foreign[0])}{' …' if len(foreign) > 1 else ''}).",
             hint="Push to a prefix of its own, such as one that ends with a version, or delete them first.",
         )
 
 
-def _version(model: LocalModel, files: Iterable[FileEntry], store: Store) -> str:
+def _stored_version(model: LocalModel, files: Iterable[FileEntry], store: Store) -> str:
     """What a pull will call what it finds now."""
     listing = store.resolve()
-    there = make_plan(listing, store.uri, PlanLimits(extract=False, max_files=len(listing.objects)))
-    listed, ours = {o.path: o.size for o in there.objects}, {f.path: f.size for f in files}
-    other = {path for path in {*listed, *ours} if listed.get(path) != ours.get(path)}
-    other |= {*there.folders} - model.paths
-    if other:
+    plan = make_plan(listing, store.uri, PlanLimits(extract=False, max_files=len(listing.objects)))
+    listed, pushed = {o.path: o.size for o in plan.objects}, {f.path: f.size for f in files}
+    differing = {path for path in {*listed, *pushed} if listed.get(path) != pushed.get(path)}
+    differing |= {*plan.folders} - model.paths
+    if differing:
         raise MismatchError(
-            f"{store.uri} does not list what was pushed ({safe_paths.quote_path(min(other))} differs).",
+            f"{store.uri} does not list what was pushed ({safe_paths.quote_path(min(differing))} differs).",
             hint="Somebody else may write there, or the store keeps no empty directories; push to another prefix.",
         )
-    return there.version
+    return plan.version
 
 
-class _Sent(NamedTuple):
+class UploadedFile(NamedTuple):
     """One uploaded file; `compared` is false if the store states no checksum of it."""
 
     sha256: str
@@ -220,32 +224,36 @@ class _Sent(NamedTuple):
     compared: bool
 
 
-def _upload(model: LocalModel, store: Store, key: Callable[[RemoteObject], str], progress: Progress) -> list[_Sent]:
+def _upload_files(
+    model: LocalModel, store: Store, key_of: Callable[[RemoteObject], str], progress: Progress
+) -> list[UploadedFile]:
     """Upload each file to its key, a few at once; the first failure ends it."""
     progress.begin(f"Pushing to {store.uri}", model.size)
-    executor = ThreadPoolExecutor(_FILES, thread_name_prefix="push")
+    executor = ThreadPoolExecutor(_CONCURRENT_FILES, thread_name_prefix="push")
     try:
-        futures = [executor.submit(_send, model, obj, store, key(obj), progress) for obj in model.files]
+        futures = [executor.submit(_upload_file, model, obj, store, key_of(obj), progress) for obj in model.files]
         wait(futures, return_when=FIRST_EXCEPTION)
-        sent = [future.result() for future in futures if future.done()]
+        uploaded = [future.result() for future in futures if future.done()]
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
     progress.end()
-    if blind := sum(not one.compared for one in sent):
-        progress.warn(f"The store states no checksum of {blind} of {len(sent)} files: only sizes were compared.")
-    return sent
+    if unchecked := sum(not one.compared for one in uploaded):
+        progress.warn(
+            f"The store states no checksum of {unchecked} of {len(uploaded)} files: only sizes were compared."
+        )
+    return uploaded
 
 
-def _send(model: LocalModel, obj: RemoteObject, store: Store, key: str, progress: Progress) -> _Sent:
+def _upload_file(model: LocalModel, obj: RemoteObject, store: Store, key: str, progress: Progress) -> UploadedFile:
     """Upload one file, with a CRC for the store to compare, and compare what the store then states."""
     path = Path(obj.key)
-    with model.unchanged(obj):
-        here = local_model.fingerprint_file(path, {store.crc: ""})
+    with model.refuse_changes(obj):
+        local = local_model.fingerprint_file(path, {store.crc: ""})
         with local_model.explain_read_errors(path):
-            stored = store.upload(path, key, here.checksums[store.crc], progress.advance)
-        if not set(stored.checksums) & set(here.checksums):
-            here = local_model.fingerprint_file(path, stored.checksums)
-    there = Fingerprint(stored.size or 0, stored.checksums)
-    what = f"{store.uri.scheme}://{store.uri.bucket}/{key}"
-    checks = checksums.compare_checksums(what, there, size=here.size, expected=here.checksums)
-    return _Sent(here.sha256, stored, compared=len(checks) > 1)
+            stored = store.upload(path, key, local.checksums[store.crc], progress.advance)
+        if not set(stored.checksums) & set(local.checksums):
+            local = local_model.fingerprint_file(path, stored.checksums)
+    stated = Fingerprint(stored.size or 0, stored.checksums)
+    address = f"{store.uri.scheme}://{store.uri.bucket}/{key}"
+    checks = checksums.compare_checksums(address, stated, size=local.size, expected=local.checksums)
+    return UploadedFile(local.sha256, stored, compared=len(checks) > 1)

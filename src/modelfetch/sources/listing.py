@@ -12,28 +12,28 @@ MAX_EMPTY_PAGES = 10_000  # in a row: both stores send some where much was delet
 class ListingBuilder:
     """The objects and the folders below a prefix, as page after page tells of them."""
 
-    def __init__(self, prefix: str, most: int) -> None:
+    def __init__(self, prefix: str, max_entries: int) -> None:
         """Begin with nothing.
 
         Args:
             prefix: what every key must begin with.
-            most: entries to take.
+            max_entries: entries to accept.
         """
         self._prefix = prefix
-        self._most = most
+        self._max_entries = max_entries
         self._objects: list[RemoteObject] = []
         self._folders: list[str] = []
-        self._before = 0  # entries, at the last page's end
-        self._empty = 0  # pages in a row
+        self._previous_count = 0  # entries, at the last page's end
+        self._empty_pages = 0  # pages in a row
         self._tokens: set[int] = set()
 
-    def add(self, key: str, size: int, make: Callable[[str], RemoteObject]) -> None:
+    def add_entry(self, key: str, size: int, make_object: Callable[[str], RemoteObject]) -> None:
         """Take an entry. One that ends with a slash and is empty stands for a folder.
 
         Args:
             key: as the store spells it.
             size: in bytes.
-            make: gives the object, from its path below the prefix.
+            make_object: returns the object, from the path below the prefix.
 
         Raises:
             UnsafeNameError: the key does not begin with the prefix, or is the prefix itself and has content.
@@ -51,15 +51,15 @@ class ListingBuilder:
         if path.endswith("/") and not size:
             self._folders.append(path[:-1])
         elif path:
-            self._objects.append(make(path))
+            self._objects.append(make_object(path))
         elif size:
             raise UnsafeNameError(
                 f"The key {quote_path(key)} has {size} bytes, but names the directory itself.",
                 hint="Remove the object, or give it another name.",
             )
-        if self._count > self._most:
+        if self._entry_count > self._max_entries:
             raise BudgetError(
-                f"There are more than {self._most} objects below {quote_path(self._prefix)}.",
+                f"There are more than {self._max_entries} objects below {quote_path(self._prefix)}.",
                 hint="Name a directory further down, or raise MODELFETCH_MAX_FILES.",
             )
 
@@ -75,24 +75,24 @@ class ListingBuilder:
         """
         if not more:
             return
-        self._empty = self._empty + 1 if self._count == self._before else 0
-        self._before = self._count
+        self._empty_pages = self._empty_pages + 1 if self._entry_count == self._previous_count else 0
+        self._previous_count = self._entry_count
         if not token:
-            raise _endless("breaks off: another page is to come, but there is no token to ask for it with")
-        if hash(token) in self._tokens or self._empty > MAX_EMPTY_PAGES:
-            raise _endless("goes round in a circle, or has no end")
+            raise _listing_error("breaks off: another page is to come, but there is no token to ask for it with")
+        if hash(token) in self._tokens or self._empty_pages > MAX_EMPTY_PAGES:
+            raise _listing_error("goes round in a circle, or has no end")
         self._tokens.add(hash(token))
 
-    def build(self) -> Listing | None:
+    def build_listing(self) -> Listing | None:
         """What was listed; None if there was no object."""
         if not self._objects:
             return None
         return Listing(tuple(self._objects), directory=True, folders=tuple(self._folders))
 
     @property
-    def _count(self) -> int:
+    def _entry_count(self) -> int:
         return len(self._objects) + len(self._folders)
 
 
-def _endless(flaw: str) -> RefusedError:
+def _listing_error(flaw: str) -> RefusedError:
     return RefusedError(f"The store's listing {flaw}.", hint="Check the endpoint; try again later.")

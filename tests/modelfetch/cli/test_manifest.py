@@ -463,9 +463,9 @@ def test_more_files_than_a_manifest_can_hold_are_refused(tmp_path: Path, monkeyp
     few = local_model.find_local_model(write_files(tmp_path / "few", {str(number): b"" for number in range(5)}))
     many = local_model.find_local_model(write_files(tmp_path / "many", {str(number): b"" for number in range(20)}))
 
-    push._require_few(few)
+    push._check_manifest_size(few)
     with pytest.raises(BudgetError, match="20 files") as caught:
-        push._require_few(many)
+        push._check_manifest_size(many)
 
     assert ".tar.zst" in caught.value.hint
 

@@ -155,7 +155,7 @@ def test_differences_are_told_path_by_path() -> None:
     stated = {"a": 1, "b": 2, "c": 3, "d": 4}
     there = {"a": 1, "b": None, "c": 30, "e": 5}
 
-    assert manifest.differences(stated, there) == [
+    assert manifest.describe_differences(stated, there) == [
         "'c' has 30 bytes, not 3",
         "'d' is missing",
         "'e' is not in the manifest",

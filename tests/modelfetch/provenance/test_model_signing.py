@@ -13,7 +13,7 @@ import model_signing
 import pytest
 
 from modelfetch.errors import ConfigError, SignatureError, TransientError
-from modelfetch.provenance.model_signing import ITSELF, ModelSigner, SignatureVerifier, SigningKey, TrustPolicy
+from modelfetch.provenance.model_signing import SINGLE_FILE, ModelSigner, SignatureVerifier, SigningKey, TrustPolicy
 from testkit.file_tree import sha256_hex, write_files
 from testkit.signing_keys import KeyPair, make_certified_key, make_key_pair, run_model_signing, sign_model, verify_model
 from testkit.sigstore import LocalSigstore
@@ -54,19 +54,21 @@ def test_what_a_key_signed_is_listed_by_its_public_one(tmp_path: Path, kind: str
     """Every path with its sha256, on each curve of the format."""
     own = make_key_pair(tmp_path, kind=kind)
 
-    (tmp_path / "model.sig").write_bytes(ModelSigner(SigningKey(own.private, "")).sign("model", DIGESTS))
+    (tmp_path / "model.sig").write_bytes(ModelSigner(SigningKey(own.private, "")).sign_files("model", DIGESTS))
 
-    assert SignatureVerifier(TrustPolicy(public_key=own.public)).verified_files(tmp_path / "model.sig", "it") == DIGESTS
+    assert SignatureVerifier(TrustPolicy(public_key=own.public)).verify_bundle(tmp_path / "model.sig", "it") == DIGESTS
 
 
 def test_a_locked_key_signs_with_its_password(tmp_path: Path) -> None:
     """As `openssl` locks them."""
     own = make_key_pair(tmp_path, password="s3cret")
 
-    (tmp_path / "a.sig").write_bytes(ModelSigner(SigningKey(own.private, "s3cret")).sign("model", {ITSELF: "ab" * 32}))
+    (tmp_path / "a.sig").write_bytes(
+        ModelSigner(SigningKey(own.private, "s3cret")).sign_files("model", {SINGLE_FILE: "ab" * 32})
+    )
 
-    assert SignatureVerifier(TrustPolicy(public_key=own.public)).verified_files(tmp_path / "a.sig", "it") == {
-        ITSELF: "ab" * 32
+    assert SignatureVerifier(TrustPolicy(public_key=own.public)).verify_bundle(tmp_path / "a.sig", "it") == {
+        SINGLE_FILE: "ab" * 32
     }
 
 
@@ -74,9 +76,9 @@ def test_a_locked_key_signs_with_its_password(tmp_path: Path) -> None:
 def test_others_verify_what_is_signed_here(tmp_path: Path, key: KeyPair, model: Path) -> None:
     """The library's command takes a directory with what a pull leaves beside the model, and a single file."""
     signer = ModelSigner(SigningKey(key.private, ""))
-    (model / "model.sig").write_bytes(signer.sign("model", DIGESTS))
+    (model / "model.sig").write_bytes(signer.sign_files("model", DIGESTS))
     write_files(model, {".modelfetch.json": b"{}", ".modelfetch-manifest.json": b"{}", ".modelfetch/lock": b""})
-    (tmp_path / "model.bin.sig").write_bytes(signer.sign("model.bin", {ITSELF: DIGESTS["model.bin"]}))
+    (tmp_path / "model.bin.sig").write_bytes(signer.sign_files("model.bin", {SINGLE_FILE: DIGESTS["model.bin"]}))
 
     run_model_signing("verify", "key", "--public_key", key.public, "--signature", model / "model.sig", model)
     verify_model(model / "model.bin", key, tmp_path / "model.bin.sig")
@@ -93,15 +95,15 @@ def test_what_others_sign_is_listed_here(tmp_path: Path, key: KeyPair, model: Pa
     run_model_signing("sign", "key", "--private_key", key.private, "--signature", model / "model.sig", model)
     sign_model(model / "model.bin", key, tmp_path / "model.bin.sig")
 
-    assert judge.verified_files(model / "model.sig", "it") == DIGESTS
-    assert judge.verified_files(tmp_path / "model.bin.sig", "it") == {ITSELF: DIGESTS["model.bin"]}
+    assert judge.verify_bundle(model / "model.sig", "it") == DIGESTS
+    assert judge.verify_bundle(tmp_path / "model.bin.sig", "it") == {SINGLE_FILE: DIGESTS["model.bin"]}
 
 
 def test_files_that_the_signer_ignored_are_not_signed(tmp_path: Path, key: KeyPair, model: Path) -> None:
     """The library lets them pass whatever they are; they are not on the list."""
     signature = sign_model(model, key, tmp_path / "model.sig", ignored=("sub",))
 
-    signed = SignatureVerifier(TrustPolicy(public_key=key.public)).verified_files(signature, "it")
+    signed = SignatureVerifier(TrustPolicy(public_key=key.public)).verify_bundle(signature, "it")
 
     assert signed == {path: sha256 for path, sha256 in DIGESTS.items() if path != "sub/config.json"}
 
@@ -112,10 +114,10 @@ def test_a_certificate_must_lead_to_the_root_that_is_believed(tmp_path: Path, mo
     signature = sign_model(model, signer, tmp_path / "model.sig")
 
     for chain in ((signer.root,), (signer.intermediate, signer.root)):
-        assert SignatureVerifier(TrustPolicy(certificate_chain=chain)).verified_files(signature, "it") == DIGESTS
+        assert SignatureVerifier(TrustPolicy(certificate_chain=chain)).verify_bundle(signature, "it") == DIGESTS
     for chain in ((stranger.root,), (signer.intermediate,)):
         with pytest.raises(SignatureError, match="certificate"):
-            SignatureVerifier(TrustPolicy(certificate_chain=chain)).verified_files(signature, "it")
+            SignatureVerifier(TrustPolicy(certificate_chain=chain)).verify_bundle(signature, "it")
 
 
 def test_several_certificates_may_be_in_one_file(tmp_path: Path, model: Path) -> None:
@@ -126,7 +128,7 @@ def test_several_certificates_may_be_in_one_file(tmp_path: Path, model: Path) ->
 
     judge = SignatureVerifier(TrustPolicy(certificate_chain=(both,)))
 
-    assert judge.verified_files(sign_model(model, signer, tmp_path / "model.sig"), "it") == DIGESTS
+    assert judge.verify_bundle(sign_model(model, signer, tmp_path / "model.sig"), "it") == DIGESTS
 
 
 @pytest.mark.parametrize("kind", ["p256", "p384"])
@@ -136,7 +138,7 @@ def test_another_key_is_not_believed(tmp_path: Path, key: KeyPair, model: Path, 
     signature = sign_model(model, key, tmp_path / "model.sig")
 
     with pytest.raises(SignatureError, match=r"The signature of it is not valid for public key sha256:[0-9a-f]{64}: "):
-        SignatureVerifier(TrustPolicy(public_key=other.public)).verified_files(signature, "it")
+        SignatureVerifier(TrustPolicy(public_key=other.public)).verify_bundle(signature, "it")
 
 
 def test_a_key_does_not_pass_for_a_certificate_nor_the_reverse(tmp_path: Path, key: KeyPair, model: Path) -> None:
@@ -146,9 +148,9 @@ def test_a_key_does_not_pass_for_a_certificate_nor_the_reverse(tmp_path: Path, k
     by_certificate = sign_model(model, signer, tmp_path / "by-certificate.sig")
 
     with pytest.raises(SignatureError):
-        SignatureVerifier(TrustPolicy(certificate_chain=(signer.root,))).verified_files(by_key, "it")
+        SignatureVerifier(TrustPolicy(certificate_chain=(signer.root,))).verify_bundle(by_key, "it")
     with pytest.raises(SignatureError):
-        SignatureVerifier(TrustPolicy(public_key=signer.public)).verified_files(by_certificate, "it")
+        SignatureVerifier(TrustPolicy(public_key=signer.public)).verify_bundle(by_certificate, "it")
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -174,7 +176,7 @@ def test_a_signature_that_was_altered_is_none(
     signature = altered(sign_model(model, key, tmp_path / "model.sig"), change)
 
     with pytest.raises(SignatureError, match="not valid"):
-        SignatureVerifier(TrustPolicy(public_key=key.public)).verified_files(signature, "it")
+        SignatureVerifier(TrustPolicy(public_key=key.public)).verify_bundle(signature, "it")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ def test_what_is_no_signature_is_said_to_be_none(tmp_path: Path, key: KeyPair, c
     (tmp_path / "model.sig").write_bytes(content)
 
     with pytest.raises(SignatureError, match="not valid"):
-        SignatureVerifier(TrustPolicy(public_key=key.public)).verified_files(tmp_path / "model.sig", "it")
+        SignatureVerifier(TrustPolicy(public_key=key.public)).verify_bundle(tmp_path / "model.sig", "it")
 
 
 def test_a_hint_about_the_key_is_not_needed_and_not_believed(
@@ -198,10 +200,10 @@ def test_a_hint_about_the_key_is_not_needed_and_not_believed(
     )
     other = make_key_pair(tmp_path, "other")
 
-    assert SignatureVerifier(TrustPolicy(public_key=key.public)).verified_files(signature, "it") == DIGESTS
+    assert SignatureVerifier(TrustPolicy(public_key=key.public)).verify_bundle(signature, "it") == DIGESTS
     assert capsys.readouterr().out == ""
     with pytest.raises(SignatureError, match="the bytes were not signed with this key"):
-        SignatureVerifier(TrustPolicy(public_key=other.public)).verified_files(signature, "it")
+        SignatureVerifier(TrustPolicy(public_key=other.public)).verify_bundle(signature, "it")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def test_signatures_of_other_digests_are_refused_by_name(
     signer.set_hashing_config(hashing).sign(model, tmp_path / "model.sig")
 
     with pytest.raises(SignatureError, match=r"is of (sha256-sharded-4|blake3) and (shards|files), not of whole files"):
-        SignatureVerifier(TrustPolicy(public_key=key.public)).verified_files(tmp_path / "model.sig", "it")
+        SignatureVerifier(TrustPolicy(public_key=key.public)).verify_bundle(tmp_path / "model.sig", "it")
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ed25519", "k256"])
@@ -316,7 +318,7 @@ def test_an_identity_is_believed_if_its_provider_vouches_for_it(tmp_path: Path, 
 
     def signed(identity: str, provider: str, trust_config: Path) -> dict[str, str]:
         trust = TrustPolicy(identity=identity, identity_provider=provider, trust_config=trust_config)
-        return SignatureVerifier(trust).verified_files(signature, "it")
+        return SignatureVerifier(trust).verify_bundle(signature, "it")
 
     assert signed("me@example.org", "https://login.example.org", ours) == DIGESTS
     for identity, provider, trust_config in (
@@ -344,7 +346,7 @@ def test_what_an_identity_signed_cannot_be_altered_either(
     )
 
     with pytest.raises(SignatureError, match="not valid"):
-        SignatureVerifier(trust).verified_files(altered(signature, CHANGES[change]), "it")
+        SignatureVerifier(trust).verify_bundle(altered(signature, CHANGES[change]), "it")
 
 
 def test_a_trust_root_that_cannot_be_fetched_may_be_there_later(
@@ -357,7 +359,7 @@ def test_a_trust_root_that_cannot_be_fetched_may_be_there_later(
     judge = SignatureVerifier(TrustPolicy(identity="a@b.c", identity_provider="https://d.e"))
 
     with pytest.raises(TransientError, match=r"cannot be fetched: .*sigstore\.dev") as caught:
-        judge.verified_files(signature, "it")
+        judge.verify_bundle(signature, "it")
 
     assert "--trust-config" in caught.value.hint
 
@@ -371,9 +373,7 @@ def test_a_trust_root_that_cannot_be_kept_is_a_config_error(
     monkeypatch.setenv("XDG_DATA_HOME", str(signature))
 
     with pytest.raises(ConfigError, match="cannot be kept on disk") as caught:
-        SignatureVerifier(TrustPolicy(identity="a@b.c", identity_provider="https://d.e")).verified_files(
-            signature, "it"
-        )
+        SignatureVerifier(TrustPolicy(identity="a@b.c", identity_provider="https://d.e")).verify_bundle(signature, "it")
 
     assert "XDG_CACHE_HOME" in caught.value.hint
 

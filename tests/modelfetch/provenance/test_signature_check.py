@@ -206,7 +206,7 @@ def test_a_signature_that_is_too_large_is_not_read(
     model: Path, dest: Path, judge: SignatureVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever can write there cannot fill the memory."""
-    monkeypatch.setattr("modelfetch.provenance.signature_check.MAX_BYTES", 100)
+    monkeypatch.setattr("modelfetch.provenance.signature_check.MAX_SIGNATURE_BYTES", 100)
 
     with pytest.raises(WrongBytesError, match="more than 100 bytes"):
         pulled(model, dest, judge)

@@ -225,7 +225,7 @@ def test_an_answer_that_makes_no_sense_is_none_of_the_stores(
     source: Callable[[], S3Source | GCSSource], error: Exception
 ) -> None:
     """69, wherever our code or the SDK's stumbles over it."""
-    told = translate_error(error, source()._understood)
+    told = translate_error(error, source()._refuse_malformed_responses)
 
     assert_error_contract(told, RefusedError)
     assert "store.invalid" in told.message

@@ -24,17 +24,17 @@ def fails_to_issue(error: Exception, *, had: bool) -> ModelfetchError:
         raise error
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(s3_source(), "_had", had)  # other tests use the same source
+        patch.setattr(s3_source(), "_had_credentials", had)  # other tests use the same source
         with pytest.raises(ModelfetchError) as caught:
-            s3_source()._credentials(cast("botocore.session.Session", SimpleNamespace(get_credentials=fail)))
+            s3_source()._read_credentials(cast("botocore.session.Session", SimpleNamespace(get_credentials=fail)))
     return caught.value
 
 
 def fails_to_issue_google(error: Exception, *, had: bool) -> ModelfetchError:
     """Likewise for Google's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gcs_source(), "_had", had)
-        return translate_error(error, gcs_source()._issued)
+        patch.setattr(gcs_source(), "_had_credentials", had)
+        return translate_error(error, gcs_source()._explain_credential_errors)
 
 
 CARELESS = [

@@ -244,9 +244,9 @@ def test_json_of_another_shape_is_no_answer(scripted_server: ScriptedServer, bod
 def test_a_listing_can_be_asked_what_it_took() -> None:
     """None, as long as there is no object."""
     listing = ListingBuilder("p/", 10)
-    listing.add("p/d/", 0, lambda path: RemoteObject(path, path, 0, ""))
-    assert listing.build() is None
+    listing.add_entry("p/d/", 0, lambda path: RemoteObject(path, path, 0, ""))
+    assert listing.build_listing() is None
     with pytest.raises(ModelfetchError):
         listing.end_page("", more=True)
     with pytest.raises(ValueError, match="bytes"):
-        listing.add("p/a", -1, lambda path: RemoteObject(path, path, -1, ""))
+        listing.add_entry("p/a", -1, lambda path: RemoteObject(path, path, -1, ""))

@@ -27,7 +27,7 @@ def spaces(scheme: str, told: list[int]) -> Iterator[bytes]:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A megabyte is enough to tell."""
-    monkeypatch.setattr(bounded, "MAX_REPLY", 1_000_000)
+    monkeypatch.setattr(bounded, "MAX_RESPONSE_BYTES", 1_000_000)
     monkeypatch.setenv("AWS_REGION", "us-east-1")
 
 

@@ -15,30 +15,30 @@ _SCOPES = {
 }
 
 
-def issuer(connect: NetworkOptions) -> Request:
+def make_token_transport(network: NetworkOptions) -> Request:
     """How to ask those who issue tokens: never by the session that sends tokens along."""
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(max_retries=3))  # google-auth does not try again what did not connect
-    trusting(session, connect)
-    asking: Any = Request  # google-auth's constructors are partly typed
-    request: Request = asking(session)
+    set_trusted_certificates(session, network)
+    request_class: Any = Request  # google-auth's constructors are partly typed
+    request: Request = request_class(session)
     return request
 
 
-def default(asked: Request, *, write: bool) -> tuple[Any, str]:
+def find_credentials(transport: Request, *, write: bool) -> tuple[Any, str]:
     """The credentials, and the domain of the cloud that they are good for.
 
     Raises:
         Exception: whatever google-auth meets; see `gcs_errors.unavailable`.
     """
-    credentials, _ = google.auth.default(scopes=_SCOPES[write], request=asked)
+    credentials, _ = google.auth.default(scopes=_SCOPES[write], request=transport)
     return credentials, credentials.universe_domain
 
 
-def trusting(session: requests.Session, connect: NetworkOptions) -> None:
+def set_trusted_certificates(session: requests.Session, network: NetworkOptions) -> None:
     """Give a session the certificates to trust."""
-    if not connect.verify:
+    if not network.verify:
         session.verify = False
-    elif connect.ca_bundle:
-        session.verify = connect.ca_bundle
+    elif network.ca_bundle:
+        session.verify = network.ca_bundle

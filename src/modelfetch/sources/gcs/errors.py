@@ -26,9 +26,9 @@ from modelfetch.errors import (
 from modelfetch.net.network_errors import error_text, explain_network_error, host_of
 from modelfetch.sources.base import error_for_status, parse_retry_after
 
-REFUSALS = api.GoogleAPICallError  # a reply that the SDK understood
+RESPONSE_ERRORS = api.GoogleAPICallError  # a reply that the SDK understood
 # What else a request may fail with.
-FAILURES = (
+SDK_FAILURES = (
     auth.GoogleAuthError, api.RetryError, InvalidResponse, DataCorruption, HTTPError, HTTPException, OSError,
     ValueError,
 )  # fmt: skip
@@ -37,7 +37,7 @@ HINT_WRITE = (
     "Allow storage.objects.create, .delete (to replace), .get and .list (role Storage Object User) to this identity."
 )
 HINT_READ = "Allow storage.objects.get and storage.objects.list (role Storage Object Viewer) to this identity."
-HINT_NONE = (
+HINT_NO_CREDENTIALS = (
     "Use workload identity, set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`;"
     " for a public bucket, --anonymous."
 )
@@ -45,8 +45,8 @@ _HINT_ISSUER = "Is the metadata server or token endpoint up?"
 _HINT_KMS = "Allow the bucket's service agent to use the key (role Cloud KMS CryptoKey Encrypter/Decrypter)."
 
 # Reasons that a 400 or a 403 gives: https://cloud.google.com/storage/docs/json_api/v1/status-codes
-_RATE = {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "dailyLimitExceeded"}
-_FINAL = {
+_RATE_REASONS = {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "dailyLimitExceeded"}
+_PERMANENT_HINTS = {
     "userProjectMissing": "The bucket's readers pay: set GOOGLE_CLOUD_QUOTA_PROJECT to the project that does.",
     "accountDisabled": "Enable billing for the bucket's project.",
     "billingDisabled": "Enable billing for the bucket's project.",
@@ -60,65 +60,67 @@ _FINAL = {
 }
 
 
-def refused(status: int, headers: Mapping[str, str], body: bytes, url: str) -> api.GoogleAPICallError:
+def make_sdk_error(status: int, headers: Mapping[str, str], body: bytes, url: str) -> api.GoogleAPICallError:
     """A reply that refuses, as the SDK would raise it."""
-    reply = requests.Response()
-    reply.status_code, reply.raw = status, io.BytesIO(body)
-    reply.headers.update(headers)
-    reply.request = requests.Request("GET", url).prepare()
-    understood: Any = api.from_http_response  # it has no types
-    error: api.GoogleAPICallError = understood(reply)
+    response = requests.Response()
+    response.status_code, response.raw = status, io.BytesIO(body)
+    response.headers.update(headers)
+    response.request = requests.Request("GET", url).prepare()
+    from_response: Any = api.from_http_response  # it has no types
+    error: api.GoogleAPICallError = from_response(response)
     return error
 
 
-def refusal(error: api.GoogleAPICallError, what: str, denied: str, version: str | None = None) -> ModelfetchError:
+def explain_response(
+    error: api.GoogleAPICallError, address: str, denied_hint: str, version: str | None = None
+) -> ModelfetchError:
     """The error for a reply that the SDK understood: by the reason that it gives, else by its status.
 
     Args:
         error: as the SDK raises it.
-        what: the object's address.
-        denied: the hint for a refusal for lack of permissions.
+        address: address of the object.
+        denied_hint: hint for a refusal for lack of permissions.
         version: the generation that was asked for.
     """
-    status, reason, detail = _status(error), _reason(error), _detail(error)
+    status, reason, detail = _response_status(error), _response_reason(error), _response_detail(error)
     wait = parse_retry_after(error.response.headers.get("retry-after") if error.response is not None else None)
-    if status in (400, 403) and reason in _RATE:
-        return error_for_status(429, what, detail, wait=wait)
-    if status in (400, 403) and (hint := _final(reason, detail)):
-        return RefusedError(f"Google Cloud Storage refuses {what} ({detail}).", hint=hint)
+    if status in (400, 403) and reason in _RATE_REASONS:
+        return error_for_status(429, address, detail, wait=wait)
+    if status in (400, 403) and (hint := _permanent_hint(reason, detail)):
+        return RefusedError(f"Google Cloud Storage refuses {address} ({detail}).", hint=hint)
     if status == 404:
         # A missing object is no error to the SDK, but None.
-        return NotFoundError(f"There is no bucket {what.split('/')[2]}.", hint="Check its name, and the project's.")
+        return NotFoundError(f"There is no bucket {address.split('/')[2]}.", hint="Check its name, and the project's.")
     if status == 400 and version:
         return NotFoundError(
-            f"There is no {what} of generation {version} ({detail}).",
+            f"There is no {address} of generation {version} ({detail}).",
             hint="`modelfetch inspect` shows the current one.",
         )
     if status in (401, 403):
-        hint = _HINT_KMS if "kms" in detail.lower() else denied
-        return CredentialsError(f"Access denied to {what} ({detail}).", hint=hint)
-    return error_for_status(status, what, detail, wait=wait)
+        hint = _HINT_KMS if "kms" in detail.lower() else denied_hint
+        return CredentialsError(f"Access denied to {address} ({detail}).", hint=hint)
+    return error_for_status(status, address, detail, wait=wait)
 
 
-def _status(error: api.GoogleAPICallError) -> int:
+def _response_status(error: api.GoogleAPICallError) -> int:
     """The HTTP status; where there was none, 500 or 400 as the class has it."""
     return int(error.code or (500 if isinstance(error, api.ServerError) else 400))
 
 
-def _final(reason: str, detail: str) -> str | None:
+def _permanent_hint(reason: str, detail: str) -> str | None:
     """The hint for what neither time nor a role will change."""
     if "billing account" in detail.lower():
         reason = "billingDisabled"
     elif "requester pays" in detail.lower():
         reason = "userProjectMissing"
-    return _FINAL.get(reason)
+    return _PERMANENT_HINTS.get(reason)
 
 
-def _reason(error: api.GoogleAPICallError) -> str:
+def _response_reason(error: api.GoogleAPICallError) -> str:
     """The machine's word for it, which is in the reply's body."""
-    for one in (_first_error(error), *(d for d in error.details or () if isinstance(d, dict))):
-        if one.get("reason"):
-            return str(one["reason"])
+    for entry in (_first_error(error), *(d for d in error.details or () if isinstance(d, dict))):
+        if entry.get("reason"):
+            return str(entry["reason"])
     return str(error.reason or "")
 
 
@@ -131,38 +133,40 @@ def _first_error(error: api.GoogleAPICallError) -> dict[str, Any]:
     return first if isinstance(first, dict) else {}
 
 
-def _detail(error: api.GoogleAPICallError) -> str:
+def _response_detail(error: api.GoogleAPICallError) -> str:
     """The server's own words; the SDK's text carries the whole address."""
     text = str(_first_error(error).get("message", ""))
     return " ".join((text or type(error).__name__).split())[:300].rstrip(".")
 
 
-def failure(error: Exception, asked: str, stall_timeout: float, *, had: bool = False) -> ModelfetchError:
+def explain_sdk_failure(
+    error: Exception, host: str, stall_timeout: float, *, had_credentials: bool = False
+) -> ModelfetchError:
     """The error for a request that the SDK could not make or finish, or whose answer it did not understand.
 
     Args:
         error: as the SDK raises it.
-        asked: the endpoint.
+        host: host name of the endpoint.
         stall_timeout: seconds without a byte after which the SDK gave up.
-        had: whether there were credentials.
+        had_credentials: whether credentials were available before.
     """
     match error:
         case auth.InvalidOperation():  # anonymous credentials, which the SDK tried to refresh after a 401
-            return nobody(asked)
+            return anonymous_denied_error(host)
         case auth.GoogleAuthError():
-            return unavailable(error, stall_timeout, had=had)
+            return explain_credentials_failure(error, stall_timeout, had_credentials=had_credentials)
         case InvalidResponse():
-            return error_for_status(error.response.status_code, asked)
+            return error_for_status(error.response.status_code, host)
         case api.RetryError() if isinstance(error.cause, Exception):
-            return failure(error.cause, asked, stall_timeout, had=had)
+            return explain_sdk_failure(error.cause, host, stall_timeout, had_credentials=had_credentials)
         case DataCorruption():
             return MismatchError(
-                f"What {asked} sent is not what it says it sent.", hint="Something on the way alters bytes."
+                f"What {host} sent is not what it says it sent.", hint="Something on the way alters bytes."
             )
         case requests.exceptions.InvalidJSONError():
-            return nonsense(asked)
+            return unexpected_answer_error(host)
         case requests.RequestException() | HTTPError() | HTTPException() | OSError() | api.RetryError():
-            return explain_network_error(error, asked, stall_timeout)
+            return explain_network_error(error, host, stall_timeout)
         case _ if "Bucket names must" in str(error):
             return UsageError(
                 f"Google Cloud Storage does not take this name: {error_text(error)}.", hint="Check the bucket."
@@ -174,47 +178,47 @@ def failure(error: Exception, asked: str, stall_timeout: float, *, had: bool = F
             )
 
 
-def nobody(asked: str) -> ModelfetchError:
+def anonymous_denied_error(host: str) -> ModelfetchError:
     """The error for a store that does not answer everybody."""
-    return CredentialsError(f"{asked} refuses requests without credentials.", hint=HINT_NONE)
+    return CredentialsError(f"{host} refuses requests without credentials.", hint=HINT_NO_CREDENTIALS)
 
 
-def nonsense(asked: str) -> ModelfetchError:
+def unexpected_answer_error(host: str) -> ModelfetchError:
     """The error for an answer that Google Cloud Storage would not give."""
     return RefusedError(
-        f"{asked} does not answer as Google Cloud Storage does.", hint="Check the endpoint (STORAGE_EMULATOR_HOST)."
+        f"{host} does not answer as Google Cloud Storage does.", hint="Check the endpoint (STORAGE_EMULATOR_HOST)."
     )
 
 
-def _innermost(error: object) -> object:
+def _innermost_error(error: object) -> object:
     """What google-auth says first: it wraps errors in errors, and adds replies to them."""
     while isinstance(error, auth.GoogleAuthError) and error.args:
         error = error.args[0]
     return error
 
 
-def unavailable(error: Exception, stall_timeout: float, *, had: bool) -> ModelfetchError:
+def explain_credentials_failure(error: Exception, stall_timeout: float, *, had_credentials: bool) -> ModelfetchError:
     """The error for credentials that could not be had from a file or a server, whatever was raised.
 
     What may heal is transient once there were credentials (`had`): a long pull outlives a moment without their issuer.
     """
-    text = error_text(_innermost(error))
+    text = error_text(_innermost_error(error))
     if isinstance(error, auth.DefaultCredentialsError):
         if "default credentials were not found" in text:
-            return NoCredentialsError("No Google credentials were found.", hint=HINT_NONE)
-        return NoCredentialsError(f"Google credentials cannot be used: {text}.", hint=HINT_NONE)
-    told_by_issuer = isinstance(error, auth.RefreshError) and len(error.args) > 1 and not error.retryable
-    if told_by_issuer or isinstance(error, auth.ReauthFailError):
-        return CredentialsError(f"Google refuses these credentials: {text}.", hint=HINT_NONE)
+            return NoCredentialsError("No Google credentials were found.", hint=HINT_NO_CREDENTIALS)
+        return NoCredentialsError(f"Google credentials cannot be used: {text}.", hint=HINT_NO_CREDENTIALS)
+    refused_by_issuer = isinstance(error, auth.RefreshError) and len(error.args) > 1 and not error.retryable
+    if refused_by_issuer or isinstance(error, auth.ReauthFailError):
+        return CredentialsError(f"Google refuses these credentials: {text}.", hint=HINT_NO_CREDENTIALS)
     cause = next((one for one in (error, error.__cause__) if isinstance(one, requests.RequestException)), None)
     if cause is not None:
-        asked = host_of(str(getattr(cause.request, "url", "")), or_else="the issuer of Google's tokens")
-        told = explain_network_error(cause, asked, stall_timeout)
-        if not isinstance(told, TransientError):
-            return told
-        text = told.message.rstrip(".")
+        host = host_of(str(getattr(cause.request, "url", "")), or_else="the issuer of Google's tokens")
+        explained = explain_network_error(cause, host, stall_timeout)
+        if not isinstance(explained, TransientError):
+            return explained
+        text = explained.message.rstrip(".")
     known = isinstance(error, auth.GoogleAuthError | OSError | ValueError)
-    said = text if known and text else f"{type(error).__name__} ({text})"
-    kind = TransientError if had else NoCredentialsError
-    hint = _HINT_ISSUER if cause is not None or getattr(error, "retryable", False) else HINT_NONE
-    return kind(f"Google credentials could not be had: {said}.", hint=hint)
+    reason = text if known and text else f"{type(error).__name__} ({text})"
+    kind = TransientError if had_credentials else NoCredentialsError
+    hint = _HINT_ISSUER if cause is not None or getattr(error, "retryable", False) else HINT_NO_CREDENTIALS
+    return kind(f"Google credentials could not be had: {reason}.", hint=hint)

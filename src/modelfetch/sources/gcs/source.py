@@ -27,7 +27,7 @@ from modelfetch.uri import ModelURI
 
 _CLOUD = "googleapis.com"
 _FIELDS = "items(name,size,generation,crc32c,md5Hash,contentEncoding),nextPageToken"
-_PIECE = 64 * 1024  # bytes of an answer that are read at a time
+_READ_BYTES = 64 * 1024  # bytes of an answer that are read at a time
 _MAX_GENERATION = 2**63 - 1
 
 
@@ -50,19 +50,21 @@ class GCSSource(Source):
         # The second is the SDK's own variable, which says the same with credentials.
         self._endpoint = options.emulator or os.environ.get("API_ENDPOINT_OVERRIDE") or f"https://storage.{_CLOUD}"
         self._lock = threading.Lock()
-        self._had = False  # whether there were credentials
-        self._issuer: Any = None
+        self._had_credentials = False  # whether there were credentials
+        self._token_transport: Any = None
         self._credentials: Any = None
         if not (options.anonymous or options.emulator):
-            self._identify()
+            self._find_credentials()
         check_endpoint(options.network, self._endpoint)
 
-    def _identify(self) -> None:
+    def _find_credentials(self) -> None:
         from modelfetch.sources.gcs import credentials as gcs_credentials
 
-        self._issuer = gcs_credentials.issuer(self.network)
-        with self._issued():
-            self._credentials, cloud = gcs_credentials.default(self._issuer, write=self._options.write)
+        self._token_transport = gcs_credentials.make_token_transport(self.network)
+        with self._explain_credential_errors():
+            self._credentials, cloud = gcs_credentials.find_credentials(
+                self._token_transport, write=self._options.write
+            )
         if cloud != _CLOUD:
             raise ConfigError(
                 f"The Google Cloud configuration makes no sense: the credentials are of {cloud}, not of {_CLOUD}.",
@@ -72,80 +74,82 @@ class GCSSource(Source):
     def resolve(self) -> Listing:
         """See `Source.resolve`."""
         if not self.uri.is_directory:
-            single = retry_request(lambda: self._stat(self.uri.key, self.uri.name, self.uri.version))
+            single = retry_request(lambda: self._stat_object(self.uri.key, self.uri.name, self.uri.version))
             if single is not None:
                 return Listing((single,), directory=False)
             if self.uri.version:
-                raise self._no_generation()
-        return retry_request(self._list)
+                raise self._missing_generation_error()
+        return retry_request(self._list_prefix)
 
-    def _no_generation(self) -> NotFoundError:
+    def _missing_generation_error(self) -> NotFoundError:
         return NotFoundError(
             f"There is no {self.uri} of generation {self.uri.version}.",
             hint="`modelfetch inspect` shows the current one; `gcloud storage restore` brings a soft-deleted one back.",
         )
 
-    def _stat(self, key: str, path: str, version: str | None = None) -> RemoteObject | None:
-        if version is not None and _too_large(version):
-            raise self._no_generation()
+    def _stat_object(self, key: str, path: str, version: str | None = None) -> RemoteObject | None:
+        if version is not None and _exceeds_max_generation(version):
+            raise self._missing_generation_error()
         params = {"projection": "noAcl"} | ({"generation": version} if version else {})
-        with self._understood():
-            said = self._ask(self._path(key), params, key)
+        with self._refuse_malformed_responses():
+            said = self._request_json(self._resource_path(key), params, key)
             if said is None:
                 return None
-            return self._with_pinned_uri(_object({**said, "name": key}, path))
+            return self._with_pinned_uri(_make_object({**said, "name": key}, path))
 
-    def _list(self) -> Listing:
+    def _list_prefix(self) -> Listing:
         prefix = self.uri.key if self.uri.is_directory else f"{self.uri.key}/"
         listing = ListingBuilder(prefix, self._options.max_listed)
         params = {"prefix": prefix, "projection": "noAcl", "fields": _FIELDS}
-        with self._understood():
+        with self._refuse_malformed_responses():
             while True:
-                page = self._ask(self._path(), params, prefix)
+                page = self._request_json(self._resource_path(), params, prefix)
                 for item in page.get("items", ()):
-                    listing.add(item["name"], int(item["size"]), partial(_object, item))
+                    listing.add_entry(item["name"], int(item["size"]), partial(_make_object, item))
                 token = page.get("nextPageToken")
                 if token in (None, ""):  # the last page's may be empty: https://google.aip.dev/158
                     break
                 listing.end_page(token, more=True)
                 params["pageToken"] = token
-        found = listing.build()
+        found = listing.build_listing()
         if found is None:
             raise NotFoundError(
                 f"There is nothing at {self.uri}.", hint="Check the path; `modelfetch inspect` lists what is there."
             )
         return found
 
-    def _ask(self, path: str, params: Mapping[str, str], key: str) -> Any:  # noqa: ANN401  as the JSON has it
+    def _request_json(self, path: str, params: Mapping[str, str], key: str) -> Any:  # noqa: ANN401  as the JSON has it
         """What the store says; None of an object that is not there."""
         url = f"{self._endpoint}/storage/v1{path}?{urlencode({**params, 'prettyPrint': 'false'})}"
-        status, headers, body = self._get(url)
+        status, headers, body = self._send_get(url)
         if status == 401 and self._credentials is not None:  # the token may have been taken away
-            status, headers, body = self._get(url, renew=True)
+            status, headers, body = self._send_get(url, renew=True)
         if 200 <= status < 300:
             return json.loads(body)
-        if status == 404 and path != self._path():
+        if status == 404 and path != self._resource_path():
             return None
         from modelfetch.sources.gcs import errors as gcs_errors
 
         if status == 401 and self._credentials is None:
-            raise gcs_errors.nobody(self._host())
-        error = gcs_errors.refused(status, headers, body, url)
-        raise gcs_errors.refusal(error, f"gs://{self.uri.bucket}/{key}", gcs_errors.HINT_READ, self.uri.version)
+            raise gcs_errors.anonymous_denied_error(self._host_name())
+        error = gcs_errors.make_sdk_error(status, headers, body, url)
+        raise gcs_errors.explain_response(
+            error, f"gs://{self.uri.bucket}/{key}", gcs_errors.HINT_READ, self.uri.version
+        )
 
-    def _get(self, url: str, *, renew: bool = False) -> tuple[int, Mapping[str, str], bytes]:
+    def _send_get(self, url: str, *, renew: bool = False) -> tuple[int, Mapping[str, str], bytes]:
         headers = {"Accept-Encoding": "gzip"}
         self._add_token(url, headers, renew=renew)
         reply = self.pool.request("GET", url, headers)
         try:
-            body = b"".join(BoundedResponse(reply, self._host()).stream(_PIECE, decode_content=True))
+            body = b"".join(BoundedResponse(reply, self._host_name()).stream(_READ_BYTES, decode_content=True))
         except NETWORK_ERRORS as error:
-            raise explain_network_error(error, self._host(), self.network.stall_timeout) from error
+            raise explain_network_error(error, self._host_name(), self.network.stall_timeout) from error
         finally:
             reply.close()
         return reply.status, reply.headers, body
 
-    def _path(self, key: str | None = None) -> str:
+    def _resource_path(self, key: str | None = None) -> str:
         """Of the bucket's objects, or of one of them."""
         bucket = self.uri.bucket
         if not (bucket[0].isalnum() and bucket[-1].isalnum()):  # nor does the SDK, and it says so
@@ -156,14 +160,14 @@ class GCSSource(Source):
 
     def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
         """See `Source.sidecar`."""
-        return retry_request(lambda: self._stat(obj.key + suffix, obj.path + suffix))
+        return retry_request(lambda: self._stat_object(obj.key + suffix, obj.path + suffix))
 
     def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:
         """See `Source.sign`: the media URL pinned to the generation, and a bearer token.
 
         `Accept-Encoding: gzip` asks for gzip objects as they are stored: https://cloud.google.com/storage/docs/transcoding
         """
-        url = f"{self._endpoint}/download/storage/v1{self._path(obj.key)}?alt=media&generation={obj.version}"
+        url = f"{self._endpoint}/download/storage/v1{self._resource_path(obj.key)}?alt=media&generation={obj.version}"
         headers = {"Accept-Encoding": "gzip"}
         self._add_token(url, headers, renew=renew)
         return SignedRequest(url, headers)
@@ -172,8 +176,8 @@ class GCSSource(Source):
         """Add a token that is good for a while, unless none is to be sent."""
         if self._credentials is None:
             return
-        issuer = partial(self._issuer, timeout=self._timeout[1])
-        with self._issued(), self._lock:
+        issuer = partial(self._token_transport, timeout=self._timeout[1])
+        with self._explain_credential_errors(), self._lock:
             if renew:
                 self._credentials.refresh(issuer)
             self._credentials.before_request(issuer, "GET", url, headers)
@@ -182,7 +186,7 @@ class GCSSource(Source):
         """See `Source.explain_refusal`: the object's metadata asked for."""
         what = f"gs://{self.uri.bucket}/{obj.key}"
         try:
-            now = self._stat(obj.key, obj.path)
+            now = self._stat_object(obj.key, obj.path)
             if now is None:
                 return NotFoundError(f"{what} was deleted while it was being read.", hint="Upload it again.")
             if now.version != obj.version and not self.uri.version:
@@ -195,11 +199,11 @@ class GCSSource(Source):
         """See `Store.upload`."""
         from modelfetch.sources.gcs import upload as gcs_upload
 
-        blob = self._blob(key)
-        with self._explained(key, write=True):
-            gcs_upload.upload(blob, path, crc, advance, self._timeout)
-        with self._understood():
-            return self._with_pinned_uri(_object(gcs_upload.resource(blob), path.name))
+        blob = self._ready_blob(key)
+        with self._explain_sdk_errors(key, write=True):
+            gcs_upload.upload_file(blob, path, crc, advance, self._timeout)
+        with self._refuse_malformed_responses():
+            return self._with_pinned_uri(_make_object(gcs_upload.blob_resource(blob), path.name))
 
     def _with_pinned_uri(self, obj: RemoteObject) -> RemoteObject:
         return obj._replace(pinned_uri=pin_gcs_uri(ModelURI("gs", self.uri.bucket, obj.key), obj.version))
@@ -208,86 +212,90 @@ class GCSSource(Source):
         """See `Store.put`."""
 
         def put() -> None:
-            blob = self._blob(key)
-            with self._explained(key, write=True):
+            blob = self._ready_blob(key)
+            with self._explain_sdk_errors(key, write=True):
                 blob.upload_from_string(data, timeout=self._timeout, retry=None)
 
         retry_request(put)
 
-    def _blob(self, key: str) -> Any:  # noqa: ANN401
+    def _ready_blob(self, key: str) -> Any:  # noqa: ANN401
         """The SDK's object, and a token at hand: what goes wrong with tokens is not the store's word."""
         self._add_token(self._endpoint, {})
-        with self._explained():
+        with self._explain_sdk_errors():
             return self._client.bucket(self.uri.bucket).blob(key)
 
     @cached_property
     def _client(self) -> Any:  # noqa: ANN401
         from modelfetch.sources.gcs import upload as gcs_upload
 
-        return gcs_upload.client(self._options, self._credentials, self._timeout[1], self._host())
+        return gcs_upload.create_client(self._options, self._credentials, self._timeout[1], self._host_name())
 
     @contextlib.contextmanager
-    def _explained(self, key: str = "", *, write: bool = False) -> Iterator[None]:
+    def _explain_sdk_errors(self, key: str = "", *, write: bool = False) -> Iterator[None]:
         """Explain what the SDK raises."""
         try:
             yield
         except Exception as error:
             from modelfetch.sources.gcs import errors as gcs_errors
 
-            if isinstance(error, gcs_errors.REFUSALS):
+            if isinstance(error, gcs_errors.RESPONSE_ERRORS):
                 what = f"gs://{self.uri.bucket}/{key}"
                 denied = gcs_errors.HINT_WRITE if write else gcs_errors.HINT_READ
-                raise gcs_errors.refusal(error, what, denied, self.uri.version) from error
-            if isinstance(error, gcs_errors.FAILURES):
-                raise gcs_errors.failure(error, self._host(), self.network.stall_timeout, had=self._had) from error
+                raise gcs_errors.explain_response(error, what, denied, self.uri.version) from error
+            if isinstance(error, gcs_errors.SDK_FAILURES):
+                raise gcs_errors.explain_sdk_failure(
+                    error, self._host_name(), self.network.stall_timeout, had_credentials=self._had_credentials
+                ) from error
             raise
 
     @contextlib.contextmanager
-    def _issued(self) -> Iterator[None]:
+    def _explain_credential_errors(self) -> Iterator[None]:
         """Explain what goes wrong with credentials; the SDK reads files and answers without much care."""
         try:
             yield
         except Exception as error:
             from modelfetch.sources.gcs import errors as gcs_errors
 
-            raise gcs_errors.unavailable(error, self.network.stall_timeout, had=self._had) from error
-        self._had = self._credentials is not None and self._credentials.token is not None
+            raise gcs_errors.explain_credentials_failure(
+                error, self.network.stall_timeout, had_credentials=self._had_credentials
+            ) from error
+        self._had_credentials = self._credentials is not None and self._credentials.token is not None
 
     @contextlib.contextmanager
-    def _understood(self) -> Iterator[None]:
+    def _refuse_malformed_responses(self) -> Iterator[None]:
         """A reply that lacks what Google's have, or has something else in its place, is no reply of Google's."""
         try:
             yield
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             from modelfetch.sources.gcs import errors as gcs_errors
 
-            raise gcs_errors.nonsense(self._host()) from error
+            raise gcs_errors.unexpected_answer_error(self._host_name()) from error
 
-    def _host(self) -> str:
+    def _host_name(self) -> str:
         return host_of(self._endpoint)
 
 
-def _too_large(generation: str) -> bool:
+def _exceeds_max_generation(generation: str) -> bool:
     """Whether there cannot be one; more digits than any has cannot be made a number."""
     return len(generation) > len(str(_MAX_GENERATION)) or int(generation) > _MAX_GENERATION
 
 
-def _object(said: Mapping[str, Any], path: str) -> RemoteObject:
+def _make_object(resource: Mapping[str, Any], path: str) -> RemoteObject:
     """An object of which the JSON API says this: https://cloud.google.com/storage/docs/json_api/v1/objects#resource."""
-    size, generation = int(said["size"]), str(int(said["generation"]))
+    size, generation = int(resource["size"]), str(int(resource["generation"]))
     if size < 0:
-        raise ValueError(f"{said['name']!r} has {size} bytes")
+        raise ValueError(f"{resource['name']!r} has {size} bytes")
     checksums = {
         name: base64.b64decode(value).hex()
-        for name, value in (("crc32c", said.get("crc32c")), ("md5", said.get("md5Hash")))
+        for name, value in (("crc32c", resource.get("crc32c")), ("md5", resource.get("md5Hash")))
         if value
     }
     return RemoteObject(
-        key=said["name"],
+        key=resource["name"],
         path=path,
         size=size,
         version=generation,
         pins={"x-goog-generation": generation},
         checksums=checksums,
-        gzip=said.get("contentEncoding") == "gzip",
+        gzip=resource.get("contentEncoding") == "gzip",
     )

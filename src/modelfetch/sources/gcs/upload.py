@@ -12,14 +12,14 @@ from google.auth.transport.requests import AuthorizedSession
 from google.cloud import storage
 from google.cloud.storage.exceptions import InvalidResponse
 
-from modelfetch.sources.gcs.credentials import issuer, trusting
+from modelfetch.sources.gcs.credentials import make_token_transport, set_trusted_certificates
 from modelfetch.sources.gcs.spec import GCSOptions
 from modelfetch.sources.response_limit import BoundedResponse
 
-_CHUNK = 16 * 1024**2  # bytes of a resumable upload that are held in memory and sent at a time
+_CHUNK_BYTES = 16 * 1024**2  # bytes of a resumable upload that are held in memory and sent at a time
 
 
-def client(options: GCSOptions, credentials: Any, timeout: float, host: str) -> Any:  # noqa: ANN401
+def create_client(options: GCSOptions, credentials: Any, timeout: float, host: str) -> Any:  # noqa: ANN401
     """The SDK's client; it asks for tokens as we do.
 
     Args:
@@ -28,25 +28,25 @@ def client(options: GCSOptions, credentials: Any, timeout: float, host: str) -> 
         timeout: seconds that a token may take.
         host: the store's name, for messages.
     """
-    nobody: Any = AnonymousCredentials  # google-auth's constructors are partly typed
-    authorised: Any = AuthorizedSession
-    given = nobody() if credentials is None else credentials
-    session = authorised(given, auth_request=issuer(options.network), refresh_timeout=timeout)
+    anonymous: Any = AnonymousCredentials  # google-auth's constructors are partly typed
+    authorized_session: Any = AuthorizedSession
+    effective = anonymous() if credentials is None else credentials
+    session = authorized_session(effective, auth_request=make_token_transport(options.network), refresh_timeout=timeout)
     session.configure_mtls_channel()
-    trusting(session, options.network)
+    set_trusted_certificates(session, options.network)
 
     def bounded(reply: requests.Response, **_: object) -> None:
         reply.raw = BoundedResponse(reply.raw, host)
 
     session.hooks["response"].append(bounded)
     endpoint = {"api_endpoint": options.emulator} if options.emulator else None
-    made = storage.Client(project="-", credentials=given, client_options=endpoint, _http=session)
+    sdk_client = storage.Client(project="-", credentials=effective, client_options=endpoint, _http=session)
     # The SDK asks for the bucket's metadata in a thread of its own, for traces that nobody collects here.
-    made._bucket_metadata_cache = None  # noqa: SLF001
-    return made
+    sdk_client._bucket_metadata_cache = None  # noqa: SLF001
+    return sdk_client
 
 
-def upload(blob: Any, path: Path, crc: str, advance: Callable[[int], None], timeout: tuple[float, float]) -> None:  # noqa: ANN401
+def upload_file(blob: Any, path: Path, crc: str, advance: Callable[[int], None], timeout: tuple[float, float]) -> None:  # noqa: ANN401
     """Send a file; the stated crc32c makes the store refuse other bytes.
 
     Args:
@@ -60,11 +60,11 @@ def upload(blob: Any, path: Path, crc: str, advance: Callable[[int], None], time
         GoogleAPICallError: as the SDK raises it; whatever else it raises as well.
         OSError: the file cannot be read.
     """
-    blob.chunk_size = _CHUNK
+    blob.chunk_size = _CHUNK_BYTES
     blob.crc32c = base64.b64encode(bytes.fromhex(crc)).decode()
     with path.open("rb") as file:
         blob.upload_from_file(
-            _Watched(file, advance),
+            _ProgressReader(file, advance),
             size=path.stat().st_size,
             content_type="application/octet-stream",
             checksum=None,  # it would be computed a second time
@@ -73,7 +73,7 @@ def upload(blob: Any, path: Path, crc: str, advance: Callable[[int], None], time
         )
 
 
-def resource(blob: Any) -> dict[str, Any]:  # noqa: ANN401
+def blob_resource(blob: Any) -> dict[str, Any]:  # noqa: ANN401
     """What the store says of an object, as its JSON API has it."""
     return {
         "name": blob.name,
@@ -85,7 +85,7 @@ def resource(blob: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
-def _may_heal(error: Exception) -> bool:
+def _is_retryable(error: Exception) -> bool:
     """Whether to send a part of an upload again; the SDK's own judgement includes certificates."""
     if isinstance(error, InvalidResponse):
         return error.response.status_code in (408, 429) or error.response.status_code >= 500
@@ -93,10 +93,10 @@ def _may_heal(error: Exception) -> bool:
     return isinstance(error, broken) and not isinstance(error, requests.exceptions.SSLError)
 
 
-_RETRY = Retry(predicate=_may_heal, initial=0.25, maximum=4.0, timeout=10.0)  # of one request: as in retry.py
+_RETRY = Retry(predicate=_is_retryable, initial=0.25, maximum=4.0, timeout=10.0)  # of one request: as in retry.py
 
 
-class _Watched:
+class _ProgressReader:
     """A file that tells of how far it was read: all that the SDK asks of a stream."""
 
     def __init__(self, file: BinaryIO, advance: Callable[[int], None]) -> None:

@@ -23,35 +23,35 @@ from modelfetch.net.network_errors import error_text, explain_network_error, hos
 from modelfetch.sources.base import error_for_status, parse_retry_after
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and MinIO's and Ceph's own
-_NOT_FOUND = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NoSuchAccessPoint", "NotFound", "404"}
-_TRANSIENT = {
+_NOT_FOUND_CODES = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NoSuchAccessPoint", "NotFound", "404"}
+_TRANSIENT_CODES = {
     "SlowDown", "SlowDownRead", "SlowDownWrite", "ServerBusy", "ServiceUnavailable", "InternalError",
     "InternalFailure", "RequestTimeout", "RequestTimeoutException", "Throttling", "ThrottlingException",
     "TooManyRequests", "TooManyRequestsException", "RequestLimitExceeded", "BandwidthLimitExceeded",
     "ConditionalRequestConflict", "OperationAborted", "IncompleteBody", "NoSuchUpload", "TemporaryRedirect",
     "IDPCommunicationError", "XMinioBackendDown", "XMinioServerNotInitialized",
 }  # fmt: skip
-_CREDENTIALS = {
+_CREDENTIALS_CODES = {
     "401", "403", "AccessDenied", "AccountProblem", "AllAccessDisabled", "AuthFailure", "CredentialsNotSupported",
     "ExpiredToken", "ExpiredTokenException", "Forbidden", "InvalidAccessKeyId", "InvalidClientTokenId",
     "InvalidIdentityToken", "InvalidPayer", "InvalidSecurity", "InvalidToken", "InvalidTokenId", "NotSignedUp",
     "RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
     "UnrecognizedClientException", "UserSuspended",
 }  # fmt: skip
-_NAMES = {
+_NAME_CODES = {
     "InvalidBucketName", "InvalidURI", "KeyTooLong", "KeyTooLongError", "XMinioInvalidObjectName",
     "XMinioInvalidResourceName",
 }  # fmt: skip
-_MISMATCH = {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
-_WRITES = {"PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"}
+_MISMATCH_CODES = {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
+_WRITE_OPERATIONS = {"PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"}
 
-_NO_CREDENTIALS = (
+_CREDENTIALS_ERRORS = (
     sdk.NoCredentialsError, sdk.PartialCredentialsError, sdk.CredentialRetrievalError, sdk.MetadataRetrievalError,
     sdk.InvalidIMDSEndpointError, sdk.NoAuthTokenError, sdk.TokenRetrievalError, sdk.SSOError, sdk.LoginError,
     sdk.RefreshWithMFAUnsupportedError,
 )  # fmt: skip
-_NEEDS_A_PERSON = (sdk.SSOError, sdk.LoginError, sdk.TokenRetrievalError, sdk.RefreshWithMFAUnsupportedError, EOFError)
-_NETWORK = (
+_LOGIN_ERRORS = (sdk.SSOError, sdk.LoginError, sdk.TokenRetrievalError, sdk.RefreshWithMFAUnsupportedError, EOFError)
+_NETWORK_ERRORS = (
     sdk.ConnectionError, sdk.HTTPClientError, sdk.IncompleteReadError, sdk.ChecksumError, sdk.FlexibleChecksumError,
     sdk.CapacityNotAvailableError, sdk.UnseekableStreamError, sdk.AwsChunkedWrapperError, HTTPError, HTTPException,
 )  # fmt: skip
@@ -59,7 +59,7 @@ _NAME_ERRORS = (
     sdk.ParamValidationError, sdk.InvalidDNSNameError, sdk.UnsupportedS3ArnError, sdk.UnsupportedOutpostResourceError,
 )  # fmt: skip
 # What a request may fail with, beside a reply that the SDK understood.
-FAILURES = (sdk.BotoCoreError, ResponseParserError, HTTPError, HTTPException, ValueError)
+SDK_FAILURES = (sdk.BotoCoreError, ResponseParserError, HTTPError, HTTPException, ValueError)
 
 _HINT_READ = (
     "Allow s3:GetObject on the object and s3:ListBucket on the bucket; without the latter a missing object looks like"
@@ -73,10 +73,10 @@ _HINT_SSE_C = (
     " SSE-KMS."
 )
 _HINT_REGION = "Set AWS_REGION to the bucket's region"
-NO_SUCH_KEY = "Check the path; `modelfetch inspect` lists what is there."
+HINT_NO_SUCH_KEY = "Check the path; `modelfetch inspect` lists what is there."
 _HINTS = {
     "NoSuchBucket": "Check the bucket's name, the region (AWS_REGION) and the endpoint (AWS_ENDPOINT_URL_S3).",
-    "NoSuchKey": NO_SUCH_KEY,
+    "NoSuchKey": HINT_NO_SUCH_KEY,
     "NoSuchVersion": "Check the versionId; `modelfetch inspect` shows the current one.",
     "InvalidAccessKeyId": "Check AWS_ACCESS_KEY_ID; is it of this store?",
     "SignatureDoesNotMatch": "Check AWS_SECRET_ACCESS_KEY: a character or a line break too many is enough.",
@@ -96,7 +96,7 @@ _HINTS = {
 }
 
 
-class _Reply(NamedTuple):
+class ServiceReply(NamedTuple):
     """A reply that the SDK understood: S3's code and words, the status, the headers, and what was asked."""
 
     code: str
@@ -107,14 +107,15 @@ class _Reply(NamedTuple):
     operation: str
 
     @property
-    def said(self) -> str:
+    def reported(self) -> str:
+        """Return code and message as the store reported them."""
         return f"{self.code}: {self.detail}" if self.detail else self.code
 
 
-def _reply(error: sdk.ClientError) -> _Reply:
+def _parse_reply(error: sdk.ClientError) -> ServiceReply:
     body, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
     headers = dict(meta.get("HTTPHeaders", {}))
-    return _Reply(
+    return ServiceReply(
         code=str(body.get("Code", "")),
         detail=" ".join(str(body.get("Message") or "").split())[:300].rstrip("."),
         status=int(meta.get("HTTPStatusCode", 0)),
@@ -124,90 +125,94 @@ def _reply(error: sdk.ClientError) -> _Reply:
     )
 
 
-def refusal(error: sdk.ClientError, what: str, version: str | None) -> ModelfetchError:
+def explain_response(error: sdk.ClientError, address: str, version: str | None) -> ModelfetchError:
     """The error for a reply that the SDK understood: by S3's own word, else by the status.
 
     Args:
         error: as the SDK raises it.
-        what: the object's address.
+        address: address of the object.
         version: the version that was asked for.
     """
-    reply = _reply(error)
+    reply = _parse_reply(error)
     return (
-        _missing(reply, what, version)
-        or _denied(reply, what)
-        or _final(reply, what)
-        or _passing(reply, what)
-        or error_for_status(reply.status, what, reply.said, wait=parse_retry_after(reply.headers.get("retry-after")))
+        _explain_missing(reply, address, version)
+        or _explain_denied(reply, address)
+        or _explain_permanent(reply, address)
+        or _explain_transient(reply, address)
+        or error_for_status(
+            reply.status, address, reply.reported, wait=parse_retry_after(reply.headers.get("retry-after"))
+        )
     )
 
 
-def _missing(reply: _Reply, what: str, version: str | None) -> ModelfetchError | None:
-    hint = _HINTS.get(reply.code, NO_SUCH_KEY)
+def _explain_missing(reply: ServiceReply, address: str, version: str | None) -> ModelfetchError | None:
+    hint = _HINTS.get(reply.code, HINT_NO_SUCH_KEY)
     if reply.headers.get("x-amz-delete-marker") == "true":
-        return NotFoundError(f"{what} was deleted.", hint="An older version may still be there: pin it by ?versionId=.")
+        return NotFoundError(
+            f"{address} was deleted.", hint="An older version may still be there: pin it by ?versionId=."
+        )
     if version and reply.status == 400 and reply.code in {"InvalidArgument", "400", "BadRequest"}:
-        return NotFoundError(f"There is no version {version!r} of {what}.", hint=_HINTS["NoSuchVersion"])
+        return NotFoundError(f"There is no version {version!r} of {address}.", hint=_HINTS["NoSuchVersion"])
     if reply.code == "NoSuchBucket":
-        return NotFoundError(f"There is no bucket {what.split('/')[2]}.", hint=hint)
-    if reply.code in _NOT_FOUND:
-        return NotFoundError(f"There is no {what}{f' of version {version}' if version else ''}.", hint=hint)
+        return NotFoundError(f"There is no bucket {address.split('/')[2]}.", hint=hint)
+    if reply.code in _NOT_FOUND_CODES:
+        return NotFoundError(f"There is no {address}{f' of version {version}' if version else ''}.", hint=hint)
     return None
 
 
-def _denied(reply: _Reply, what: str) -> ModelfetchError | None:
-    if reply.code not in _CREDENTIALS:
+def _explain_denied(reply: ServiceReply, address: str) -> ModelfetchError | None:
+    if reply.code not in _CREDENTIALS_CODES:
         return None
     hint = _HINTS.get(reply.code, "Check the credentials and what they may read.")
     if reply.code == "AccessDenied":
-        hint = _HINT_WRITE if reply.operation in _WRITES else _HINT_READ
+        hint = _HINT_WRITE if reply.operation in _WRITE_OPERATIONS else _HINT_READ
         hint = _HINT_KMS if "kms:" in reply.detail.lower() else hint
-    return CredentialsError(f"Access denied to {what} ({reply.said}).", hint=hint)
+    return CredentialsError(f"Access denied to {address} ({reply.reported}).", hint=hint)
 
 
-def _final(reply: _Reply, what: str) -> ModelfetchError | None:
+def _explain_permanent(reply: ServiceReply, address: str) -> ModelfetchError | None:
     """What neither time nor other credentials will change."""
-    if reply.code in _NAMES:
-        return UsageError(f"S3 does not take this name: {what} ({reply.said}).", hint="Check bucket and path.")
-    if reply.code in _MISMATCH:
+    if reply.code in _NAME_CODES:
+        return UsageError(f"S3 does not take this name: {address} ({reply.reported}).", hint="Check bucket and path.")
+    if reply.code in _MISMATCH_CODES:
         return MismatchError(
-            f"{what} ({reply.said}) arrived damaged and was not stored.",
+            f"{address} ({reply.reported}) arrived damaged and was not stored.",
             hint="Something between here and the store alters bytes.",
         )
-    hint = None if reply.code in _TRANSIENT else _HINTS.get(reply.code)
+    hint = None if reply.code in _TRANSIENT_CODES else _HINTS.get(reply.code)
     if reply.code in ("PermanentRedirect", "AuthorizationHeaderMalformed", "301") or (
         reply.region and 300 <= reply.status < 400
     ):
         hint = f"{_HINT_REGION}{f', {reply.region}' if reply.region else ''}."
     if reply.status == 400 and "server side encryption" in reply.detail.lower():
         hint = _HINT_SSE_C
-    return RefusedError(f"The store refuses {what} ({reply.said}).", hint=hint) if hint else None
+    return RefusedError(f"The store refuses {address} ({reply.reported}).", hint=hint) if hint else None
 
 
-def _passing(reply: _Reply, what: str) -> ModelfetchError | None:
-    if reply.code not in _TRANSIENT:
+def _explain_transient(reply: ServiceReply, address: str) -> ModelfetchError | None:
+    if reply.code not in _TRANSIENT_CODES:
         return None
     return TransientError(
-        f"The store is busy or failing: {what} ({reply.said}).",
+        f"The store is busy or failing: {address} ({reply.reported}).",
         hint=_HINTS.get(reply.code, "Try again later."),
         retry_after=parse_retry_after(reply.headers.get("retry-after")),
     )
 
 
-def failure(error: Exception, asked: str, stall_timeout: float) -> ModelfetchError:
+def explain_sdk_failure(error: Exception, host: str, stall_timeout: float) -> ModelfetchError:
     """The error for a request that the SDK could not make, or whose answer it did not understand."""
-    text = _text(error)
+    text = _sdk_error_text(error)
     match error:
-        case _ if isinstance(error, _NO_CREDENTIALS):
+        case _ if isinstance(error, _CREDENTIALS_ERRORS):
             return NoCredentialsError(
                 f"No AWS credentials could be had: {text}.", hint="Check the profile, the role and its source."
             )
         case _ if isinstance(error, _NAME_ERRORS):
             return UsageError(f"S3 does not take this name: {text}.", hint="Check bucket and path.")
-        case _ if isinstance(error, _NETWORK):
-            return explain_network_error(error, asked, stall_timeout)
+        case _ if isinstance(error, _NETWORK_ERRORS):
+            return explain_network_error(error, host, stall_timeout)
         case ResponseParserError() | sdk.PaginationError():
-            return nonsense(asked)
+            return unexpected_answer_error(host)
         case _:
             return ConfigError(
                 f"The AWS configuration makes no sense: {text}.",
@@ -215,46 +220,46 @@ def failure(error: Exception, asked: str, stall_timeout: float) -> ModelfetchErr
             )
 
 
-def nonsense(asked: str) -> ModelfetchError:
+def unexpected_answer_error(host: str) -> ModelfetchError:
     """The error for an answer that S3 would not give."""
-    return RefusedError(f"{asked} does not answer as S3 does.", hint="Check the endpoint (AWS_ENDPOINT_URL_S3).")
+    return RefusedError(f"{host} does not answer as S3 does.", hint="Check the endpoint (AWS_ENDPOINT_URL_S3).")
 
 
-def unavailable(error: Exception, stall_timeout: float, *, had: bool) -> ModelfetchError:
+def explain_credentials_failure(error: Exception, stall_timeout: float, *, had_credentials: bool) -> ModelfetchError:
     """The error for credentials that could not be had from a program, a file or a server, whatever was raised.
 
     The SDK parses what these give without much care. What may heal is transient once there were credentials (`had`):
     a long pull outlives a moment without their issuer.
     """
-    heals = not isinstance(error, _NEEDS_A_PERSON)
+    may_recover = not isinstance(error, _LOGIN_ERRORS)
     if isinstance(error, sdk.ClientError):
-        reply = _reply(error)
-        heals = reply.code in _TRANSIENT or reply.status == 429 or reply.status >= 500
-        if not heals:
-            return CredentialsError(f"AWS refuses {reply.operation} ({reply.said}).", hint=_HINT_ROLE)
-        why = f"{reply.operation} fails ({reply.said})"
+        reply = _parse_reply(error)
+        may_recover = reply.code in _TRANSIENT_CODES or reply.status == 429 or reply.status >= 500
+        if not may_recover:
+            return CredentialsError(f"AWS refuses {reply.operation} ({reply.reported}).", hint=_HINT_ROLE)
+        reason = f"{reply.operation} fails ({reply.reported})"
     elif isinstance(error, sdk.ParamValidationError):
-        return ConfigError(f"The role or its token makes no sense: {_text(error)}.", hint=_HINT_ROLE)
-    elif isinstance(error, _NETWORK):
+        return ConfigError(f"The role or its token makes no sense: {_sdk_error_text(error)}.", hint=_HINT_ROLE)
+    elif isinstance(error, _NETWORK_ERRORS):
         issuer = host_of(
             str(getattr(error, "kwargs", {}).get("endpoint_url", "")), or_else="the source of AWS credentials"
         )
-        told = explain_network_error(error, issuer, stall_timeout)
-        if not isinstance(told, TransientError):
-            return told
-        why = told.message.rstrip(".")
-    elif isinstance(error, sdk.BotoCoreError) and not isinstance(error, _NO_CREDENTIALS):
-        return failure(error, "AWS", stall_timeout)
+        explained = explain_network_error(error, issuer, stall_timeout)
+        if not isinstance(explained, TransientError):
+            return explained
+        reason = explained.message.rstrip(".")
+    elif isinstance(error, sdk.BotoCoreError) and not isinstance(error, _CREDENTIALS_ERRORS):
+        return explain_sdk_failure(error, "AWS", stall_timeout)
     else:
-        why = _text(error)
-    kind = TransientError if had and heals else NoCredentialsError
+        reason = _sdk_error_text(error)
+    kind = TransientError if had_credentials and may_recover else NoCredentialsError
     return kind(
-        f"No AWS credentials could be had: {why}.",
+        f"No AWS credentials could be had: {reason}.",
         hint="Check the profile, the role, and what gives the credentials (a program, a token file, a server).",
     )
 
 
-def _text(error: Exception) -> str:
+def _sdk_error_text(error: Exception) -> str:
     """What an error says, in one line."""
     if isinstance(error, JSONDecodeError):
         return "what gives them does not answer in JSON"

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 def bound_responses(client: "S3Client") -> None:
     """Keep a client's replies, but for streamed objects, from filling the memory."""
     endpoint = client._endpoint  # type: ignore[attr-defined]  # noqa: SLF001  the stubs have no private attributes
-    endpoint.http_session = _Session(endpoint.http_session, host_of(client.meta.endpoint_url))
+    endpoint.http_session = _BoundedSession(endpoint.http_session, host_of(client.meta.endpoint_url))
 
 
-class _Session:
+class _BoundedSession:
     """The session that botocore sends requests by, with bounded replies."""
 
     def __init__(self, session: Any, host: str) -> None:  # noqa: ANN401  botocore ships no types
@@ -32,14 +32,14 @@ class _Session:
             HTTPClientError: it broke off, as the session's own errors are.
             RefusedError: it has no end.
         """
-        to_be_streamed, request.stream_output = request.stream_output, True  # else it would have been read by now
-        reply = self._session.send(request)
-        reply.raw = BoundedResponse(reply.raw, self._host)
+        stream_output, request.stream_output = request.stream_output, True  # else it would have been read by now
+        response = self._session.send(request)
+        response.raw = BoundedResponse(response.raw, self._host)
         try:
-            _ = to_be_streamed or reply.content
+            _ = stream_output or response.content
         except urllib3.exceptions.HTTPError as error:
             raise HTTPClientError(error=error) from error
-        return reply
+        return response
 
     def close(self) -> None:
         self._session.close()

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _NO_BODY = hashlib.sha256(b"").hexdigest()
-_WANTED = {"x-amz-checksum-mode": "ENABLED"}
-_SECONDS = 900  # that a URL of the SDK's is good for; each request gets a fresh one
-_KEY = "k"  # of the object whose URL is taken as a model
+_CHECKSUM_HEADERS = {"x-amz-checksum-mode": "ENABLED"}
+_URL_LIFETIME = 900  # that a URL of the SDK's is good for; each request gets a fresh one
+_MODEL_KEY = "k"  # of the object whose URL is taken as a model
 
 
 class RequestSigner:
@@ -35,12 +35,12 @@ class RequestSigner:
         """
         self.client = client
         self._bucket = bucket
-        url = urlsplit(self._presigned(_KEY, None))
-        self._origin, self._path = f"{url.scheme}://{url.netloc}", url.path.removesuffix(_KEY)
+        url = urlsplit(self._presign_url(_MODEL_KEY, None))
+        self._origin, self._path = f"{url.scheme}://{url.netloc}", url.path.removesuffix(_MODEL_KEY)
         self._host = host_header(self._origin)
         signed = dict(parse_qsl(url.query))
         self._scope = signed.get("X-Amz-Credential", "").split("/")[-3:]  # region, service, aws4_request
-        self._own = "X-Amz-S3session-Token" in signed  # directory buckets have credentials of their own
+        self._uses_session_token = "X-Amz-S3session-Token" in signed  # directory buckets have credentials of their own
 
     def sign_get(self, key: str, version: str | None, credentials: Any) -> SignedRequest:  # noqa: ANN401  botocore's tuple
         """A request for an object.
@@ -50,35 +50,37 @@ class RequestSigner:
             version: its version id, if it is to be this one.
             credentials: those to sign with; None for nobody's.
         """
-        if self._own:
-            return SignedRequest(self._presigned(key, version), _WANTED)
+        if self._uses_session_token:
+            return SignedRequest(self._presign_url(key, version), _CHECKSUM_HEADERS)
         path = self._path + quote(key, safe="/~")
         query = f"versionId={quote(version, safe='~')}" if version else ""
         url = f"{self._origin}{path}{'?' if query else ''}{query}"
         if credentials is None:
-            return SignedRequest(url, _WANTED)
+            return SignedRequest(url, _CHECKSUM_HEADERS)
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         scope = "/".join((now[:8], *self._scope))
         token = {"x-amz-security-token": credentials.token} if credentials.token else {}
-        headers = {"x-amz-content-sha256": _NO_BODY, "x-amz-date": now, **_WANTED, **token}
+        headers = {"x-amz-content-sha256": _NO_BODY, "x-amz-date": now, **_CHECKSUM_HEADERS, **token}
         names = ";".join(("host", *sorted(headers)))
         lines = "".join(f"{name}:{' '.join(headers[name].split())}\n" for name in sorted(headers))
         request = f"GET\n{path}\n{query}\nhost:{self._host}\n{lines}\n{names}\n{_NO_BODY}"
         text = f"{_ALGORITHM}\n{now}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-        signature = hmac.new(_key(credentials.secret_key, scope), text.encode(), hashlib.sha256).hexdigest()
+        signature = hmac.new(
+            _derive_signing_key(credentials.secret_key, scope), text.encode(), hashlib.sha256
+        ).hexdigest()
         credential = f"Credential={credentials.access_key}/{scope}"
         headers["Authorization"] = f"{_ALGORITHM} {credential}, SignedHeaders={names}, Signature={signature}"
         return SignedRequest(url, headers)
 
-    def _presigned(self, key: str, version: str | None) -> str:
-        params = {"Bucket": self._bucket, "Key": key, "ChecksumMode": _WANTED["x-amz-checksum-mode"]}
+    def _presign_url(self, key: str, version: str | None) -> str:
+        params = {"Bucket": self._bucket, "Key": key, "ChecksumMode": _CHECKSUM_HEADERS["x-amz-checksum-mode"]}
         if version:
             params["VersionId"] = version
-        return self.client.generate_presigned_url("get_object", Params=params, ExpiresIn=_SECONDS)
+        return self.client.generate_presigned_url("get_object", Params=params, ExpiresIn=_URL_LIFETIME)
 
 
 @lru_cache(maxsize=4)
-def _key(secret: str, scope: str) -> bytes:
+def _derive_signing_key(secret: str, scope: str) -> bytes:
     """The key for one day, region and service."""
     key = f"AWS4{secret}".encode()
     for part in scope.split("/"):

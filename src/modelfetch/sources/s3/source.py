@@ -20,7 +20,15 @@ from modelfetch.net.connection_pool import CONNECT_TIMEOUT, check_endpoint
 from modelfetch.net.network_errors import host_of
 from modelfetch.net.retry import retry_request
 from modelfetch.safe_paths import MAX_KEY_BYTES, quote_path
-from modelfetch.sources.base import Listing, RemoteObject, SignedRequest, Source, changed_error, error_for_status
+from modelfetch.sources.base import (
+    NOTHING,
+    Listing,
+    RemoteObject,
+    SignedRequest,
+    Source,
+    changed_error,
+    error_for_status,
+)
 from modelfetch.sources.listing import ListingBuilder
 from modelfetch.sources.s3 import errors as s3_errors
 from modelfetch.sources.s3.response_limit import bound_responses
@@ -55,14 +63,14 @@ class S3Source(Source):
         super().__init__(uri, options.network)
         self._options = options
         self._lock = threading.Lock()
-        self._had = False  # whether there were credentials
+        self._had_credentials = False  # whether there were credentials
         self._region = ""  # the bucket's, once a reply has named another than ours
         self._signer: RequestSigner | None = None
-        with self._explained():
-            session = self._session()
+        with self._explain_sdk_errors():
+            session = self._make_session()
             if not options.anonymous:
-                self._credentials(session)
-            self._take(session)
+                self._read_credentials(session)
+            self._use_session(session)
             check_endpoint(options.network, self._client.meta.endpoint_url)
 
     def resolve(self) -> Listing:
@@ -72,23 +80,25 @@ class S3Source(Source):
                 f"The key {quote_path(self.uri.key)} has a '.' or '..' segment: another object would be asked for.",
                 hint="Write the key without it, or give the object another name.",
             )
-        missing = NotFoundError(f"There is nothing at {self.uri}.", hint=s3_errors.NO_SUCH_KEY)
+        missing = NotFoundError(f"There is nothing at {self.uri}.", hint=s3_errors.HINT_NO_SUCH_KEY)
         if not self.uri.is_directory:
             try:
-                return Listing((retry_request(self._head),), directory=False)
+                return Listing((self._stat_object(self.uri.key, self.uri.name, self.uri.version),), directory=False)
             except NotFoundError as error:
                 if self.uri.version:
                     raise
                 missing = error  # it may say that the object was deleted
-        return retry_request(lambda: self._asked(lambda client: self._list(client, missing)))
+        return retry_request(lambda: self._with_renewal(lambda client: self._list_prefix(client, missing)))
 
-    def _head(self) -> RemoteObject:
-        return self._stat(self.uri.key, self.uri.name, self.uri.version, {})
+    def _stat_object(
+        self, key: str, path: str, version: str | None = None, pins: Mapping[str, str] = NOTHING
+    ) -> RemoteObject:
+        """Request size, version and checksums; retry transient failures, and refused credentials once renewed."""
+        return retry_request(
+            lambda: self._with_renewal(lambda client: self._head_object(client, key, path, version, pins))
+        )
 
-    def _stat(self, key: str, path: str, version: str | None, pins: Mapping[str, str]) -> RemoteObject:
-        return self._asked(lambda client: self._stat_by(client, key, path, version, pins))
-
-    def _stat_by(
+    def _head_object(
         self, client: "S3Client", key: str, path: str, version: str | None, pins: Mapping[str, str]
     ) -> RemoteObject:
         params: dict[str, Any] = {"Bucket": self.uri.bucket, "Key": key}
@@ -96,7 +106,7 @@ class S3Source(Source):
             params["VersionId"] = version
         if "etag" in pins:
             params["IfMatch"] = pins["etag"]
-        with self._explained(key), self._understood():
+        with self._explain_sdk_errors(key), self._refuse_malformed_responses():
             try:
                 reply = client.head_object(**params, ChecksumMode="ENABLED")
             except sdk.ClientError as error:
@@ -106,24 +116,24 @@ class S3Source(Source):
                 client.get_object(**params, Range="bytes=0-0")["Body"].close()
                 reply = client.head_object(**params, ChecksumMode="ENABLED")
             headers = reply["ResponseMetadata"]["HTTPHeaders"]
-            found = _object(
+            found = _make_object(
                 key, path, reply["ContentLength"], reply["ETag"], reply.get("VersionId"), self.checksums(headers)
             )
             version_id = found.pins.get("x-amz-version-id")
             address = ModelURI("s3", self.uri.bucket, key)
             return found._replace(pinned_uri=pin_s3_uri(address, version_id)) if version_id else found
 
-    def _list(self, client: "S3Client", missing: NotFoundError) -> Listing:
+    def _list_prefix(self, client: "S3Client", missing: NotFoundError) -> Listing:
         prefix = self.uri.key if self.uri.is_directory else f"{self.uri.key}/"
         listing = ListingBuilder(prefix, self._options.max_listed)
-        with self._explained(prefix), self._understood():
+        with self._explain_sdk_errors(prefix), self._refuse_malformed_responses():
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.uri.bucket, Prefix=prefix):
                 for item in page.get("Contents", ()):
-                    listing.add(item["Key"], item["Size"], partial(_listed, item))
+                    listing.add_entry(item["Key"], item["Size"], partial(_object_from_listing, item))
                 # The SDK takes a page that does not say how to go on for the last one.
                 more = page.get("IsTruncated", False) if page.get("Contents") else page["IsTruncated"]
                 listing.end_page(page.get("NextContinuationToken"), more=more)
-        found = listing.build()
+        found = listing.build_listing()
         if found is None:
             raise missing
         return found
@@ -131,13 +141,13 @@ class S3Source(Source):
     def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
         """See `Source.sidecar`; asks with a HEAD."""
         try:
-            return retry_request(lambda: self._stat(obj.key + suffix, obj.path + suffix, None, {}))
+            return self._stat_object(obj.key + suffix, obj.path + suffix)
         except NotFoundError:
             return None
 
     def with_checksums(self, obj: RemoteObject) -> RemoteObject:
         """See `Source.with_checksums`; asks with a HEAD."""
-        now = retry_request(lambda: self._stat(obj.key, obj.path, None, obj.pins))
+        now = self._stat_object(obj.key, obj.path, pins=obj.pins)
         if now.size != obj.size:
             raise changed_error(f"s3://{self.uri.bucket}/{obj.key}")
         return now
@@ -145,10 +155,10 @@ class S3Source(Source):
     def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:
         """See `Source.sign`: signed with the credentials of the moment; one is good for every range."""
         if renew:
-            self._renew(self._client)
-        client = self._ready()
-        credentials = None if self._options.anonymous else self._credentials(self._found)
-        with self._explained(obj.key):
+            self._renew_credentials(self._client)
+        client = self._ready_client()
+        credentials = None if self._options.anonymous else self._read_credentials(self._session)
+        with self._explain_sdk_errors(obj.key):
             if self._signer is None or self._signer.client is not client:
                 self._signer = RequestSigner(client, self.uri.bucket)
             signed = self._signer.sign_get(obj.key, obj.pins.get("x-amz-version-id"), credentials)
@@ -165,7 +175,7 @@ class S3Source(Source):
             for name in ("crc32", "crc32c", "crc64nvme", "sha1", "sha256"):
                 value = headers.get(f"x-amz-checksum-{name}", "")
                 if value and "-" not in value:
-                    with self._understood():
+                    with self._refuse_malformed_responses():
                         found[name] = base64.b64decode(value, validate=True).hex()
         etag = headers.get("etag", "").strip('"')
         keyed = "x-amz-server-side-encryption-customer-algorithm" in headers
@@ -179,8 +189,8 @@ class S3Source(Source):
         if version := obj.pins.get("x-amz-version-id"):
             params["VersionId"] = version
         try:
-            client = self._ready()
-            with self._explained(obj.key):
+            client = self._ready_client()
+            with self._explain_sdk_errors(obj.key):
                 client.get_object(**params, Range="bytes=0-0")["Body"].close()
         except ModelfetchError as error:
             return error
@@ -188,24 +198,24 @@ class S3Source(Source):
 
     def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
         """See `Store.upload`."""
-        from modelfetch.sources.s3.upload import upload  # noqa: PLC0415  a pull does without boto3
+        from modelfetch.sources.s3.upload import upload_file  # noqa: PLC0415  a pull does without boto3
 
-        self._ready()
-        with self._explained(key):
-            upload(self._uploader, path, self.uri.bucket, key, crc, advance)
-        return retry_request(lambda: self._stat(key, path.name, None, {}))
+        self._ready_client()
+        with self._explain_sdk_errors(key):
+            upload_file(self._uploader, path, self.uri.bucket, key, crc, advance)
+        return self._stat_object(key, path.name)
 
     def put(self, key: str, data: bytes) -> None:
         """See `Store.put`."""
 
         def put() -> None:
-            client = self._ready()
-            with self._explained(key):
+            client = self._ready_client()
+            with self._explain_sdk_errors(key):
                 client.put_object(Bucket=self.uri.bucket, Key=key, Body=data)
 
         retry_request(put)
 
-    def _session(self) -> Session:
+    def _make_session(self) -> Session:
         """What finds credentials; whoever issues them is trusted as the store is."""
         session = get_session()
         # Times of objects are not used; to parse them takes the SDK two thirds of the time of a listing.
@@ -215,25 +225,27 @@ class S3Source(Source):
                 session.set_config_variable(name, value)
         return session
 
-    def _take(self, session: Session) -> None:
+    def _use_session(self, session: Session) -> None:
         """Use a session from now on."""
-        self._client = _client(session, self._options)
+        self._client = _create_client(session, self._options)
         self._client.meta.events.register("before-sign.s3", self._note_region)
         # Only the SDK can send a single part again.
-        self._uploader = _client(session, self._options, tries=_PART_TRIES) if self._options.write else self._client
-        self._found = session
+        self._uploader = (
+            _create_client(session, self._options, tries=_PART_TRIES) if self._options.write else self._client
+        )
+        self._session = session
 
-    def _ready(self) -> "S3Client":
+    def _ready_client(self) -> "S3Client":
         """The client, with credentials that are good for a while.
 
         The SDK would look for them in the midst of a request, where what their source says looks like the store's word.
         """
         if self._region not in ("", self._options.region):
-            with self._lock, self._explained():
+            with self._lock, self._explain_sdk_errors():
                 self._options = replace(self._options, region=self._region)
-                self._take(self._session())
+                self._use_session(self._make_session())
         if not self._options.anonymous:
-            self._credentials(self._found)
+            self._read_credentials(self._session)
         return self._client
 
     def _note_region(self, request: Any, **_: object) -> None:  # noqa: ANN401  botocore ships no types of requests
@@ -243,69 +255,71 @@ class S3Source(Source):
         if region not in ("", "*", ours) and not self.uri.bucket.startswith("arn:"):
             self._region = region
 
-    def _credentials(self, session: Session) -> Any:  # noqa: ANN401  a named tuple that its stubs do not have
+    def _read_credentials(self, session: Session) -> Any:  # noqa: ANN401  a named tuple that its stubs do not have
         try:
             found = session.get_credentials()
             frozen = found.get_frozen_credentials() if found is not None else None
         except Exception as error:
-            raise s3_errors.unavailable(error, self.network.stall_timeout, had=self._had) from error
+            raise s3_errors.explain_credentials_failure(
+                error, self.network.stall_timeout, had_credentials=self._had_credentials
+            ) from error
         if frozen is None:
             raise NoCredentialsError(
                 "No AWS credentials were found.",
                 hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role; public: --anonymous.",
             )
-        self._had = True
+        self._had_credentials = True
         return frozen
 
-    def _renew(self, used: "S3Client") -> bool:
+    def _renew_credentials(self, used: "S3Client") -> bool:
         """Look for credentials anew, for what they come from may have changed; whether they are others now."""
         if self._options.anonymous:
             return False
         with self._lock:
             if self._client is not used:
                 return True  # another thread was first
-            session = self._session()
-            if self._credentials(session) == self._credentials(self._found):
+            session = self._make_session()
+            if self._read_credentials(session) == self._read_credentials(self._session):
                 return False
-            with self._explained():
-                self._take(session)
+            with self._explain_sdk_errors():
+                self._use_session(session)
             return True
 
-    def _asked(self, call: Callable[["S3Client"], T]) -> T:
-        """Ask; if the credentials are refused and there are others by now, once more with those."""
-        client = self._ready()
+    def _with_renewal(self, call: Callable[["S3Client"], T]) -> T:
+        """Call with the client; repeat once with renewed credentials after a refusal, if the credentials changed."""
+        client = self._ready_client()
         try:
             return call(client)
         except CredentialsError:
-            if not self._renew(client):
+            if not self._renew_credentials(client):
                 raise
-            return call(self._ready())
+            return call(self._ready_client())
 
     @contextlib.contextmanager
-    def _explained(self, key: str = "") -> Iterator[None]:
+    def _explain_sdk_errors(self, key: str = "") -> Iterator[None]:
         try:
             yield
         except sdk.ClientError as error:
-            raise s3_errors.refusal(error, f"s3://{self.uri.bucket}/{key}", self.uri.version) from error
-        except s3_errors.FAILURES as error:
-            raise s3_errors.failure(error, self._host(), self.network.stall_timeout) from error
+            raise s3_errors.explain_response(error, f"s3://{self.uri.bucket}/{key}", self.uri.version) from error
+        except s3_errors.SDK_FAILURES as error:
+            raise s3_errors.explain_sdk_failure(error, self._host_name(), self.network.stall_timeout) from error
 
     @contextlib.contextmanager
-    def _understood(self) -> Iterator[None]:
+    def _refuse_malformed_responses(self) -> Iterator[None]:
         """A reply that lacks what S3's have, or has something else in its place, is no reply of S3's."""
         try:
             yield
         except sdk.BotoCoreError:  # some of these are ValueErrors too
             raise
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
-            raise s3_errors.nonsense(self._host()) from error
+            raise s3_errors.unexpected_answer_error(self._host_name()) from error
 
-    def _host(self) -> str:
+    def _host_name(self) -> str:
         client = getattr(self, "_client", None)
         return host_of(client.meta.endpoint_url) if client else "S3"
 
 
-def _client(session: Session, options: S3Options, tries: int = 1) -> "S3Client":
+def _create_client(session: Session, options: S3Options, tries: int = 1) -> "S3Client":
     stall = options.network.stall_timeout
     config = Config(
         signature_version=UNSIGNED if options.anonymous else "s3v4",  # the default would presign in the version before
@@ -318,27 +332,27 @@ def _client(session: Session, options: S3Options, tries: int = 1) -> "S3Client":
         response_checksum_validation="when_required",
     )
     verify: bool | str | None = options.network.ca_bundle if options.network.verify else False
-    made = session.create_client("s3", config=config, verify=verify, endpoint_url=options.endpoint)
-    client = cast("S3Client", made)  # botocore's stubs know no service
-    client.meta.events.register("before-call.s3.HeadBucket", _leave_unasked)
+    untyped_client = session.create_client("s3", config=config, verify=verify, endpoint_url=options.endpoint)
+    client = cast("S3Client", untyped_client)  # botocore's stubs know no service
+    client.meta.events.register("before-call.s3.HeadBucket", _suppress_request)
     bound_responses(client)
     return client
 
 
-def _leave_unasked(**_: object) -> None:
+def _suppress_request(**_: object) -> None:
     """Keep the SDK from asking for a region that a redirect did not name: each answer would make it ask again."""
     nothing: Any = {"ResponseMetadata": {"HTTPHeaders": {}}}  # all that the SDK looks at
     raise sdk.ClientError(nothing, "HeadBucket")
 
 
-def _listed(item: "ObjectTypeDef", path: str) -> RemoteObject:
+def _object_from_listing(item: "ObjectTypeDef", path: str) -> RemoteObject:
     """The object that an entry of a listing stands for; it has no checksum but an empty object's."""
     etag = item.get("ETag")
     checksums = {"md5": _MD5_OF_NOTHING} if item["Size"] == 0 and (etag or "").strip('"') == _MD5_OF_NOTHING else {}
-    return _object(item["Key"], path, item["Size"], etag, None, checksums)
+    return _make_object(item["Key"], path, item["Size"], etag, None, checksums)
 
 
-def _object(
+def _make_object(
     key: str, path: str, size: int, etag: str | None, version: str | None, checksums: Mapping[str, str]
 ) -> RemoteObject:
     if size < 0:

@@ -11,10 +11,15 @@ from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_tr
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_MULTIPART_FROM, _PART = 64 * 1024**2, 16 * 1024**2  # bytes; four parts at once, read from the disk as they are sent
+_MULTIPART_THRESHOLD, _PART_BYTES = (
+    64 * 1024**2,
+    16 * 1024**2,
+)  # bytes; four parts at once, read from the disk as they are sent
 
 
-def upload(client: "S3Client", path: Path, bucket: str, key: str, crc: str, advance: Callable[[int], None]) -> None:
+def upload_file(
+    client: "S3Client", path: Path, bucket: str, key: str, crc: str, advance: Callable[[int], None]
+) -> None:
     """Send a file, in parts if it is large; S3 stores nothing if its own CRC of the whole object is another.
 
     AWS_REQUEST_CHECKSUM_CALCULATION=when_required sends none, for servers that refuse them.
@@ -31,14 +36,14 @@ def upload(client: "S3Client", path: Path, bucket: str, key: str, crc: str, adva
         ClientError: as the SDK raises it; whatever else it raises as well.
         OSError: the file cannot be read.
     """
-    stated = {"ChecksumCRC32": base64.b64encode(bytes.fromhex(crc)).decode()}
+    checksum = {"ChecksumCRC32": base64.b64encode(bytes.fromhex(crc)).decode()}
     # botocore-stubs lack the setting
-    bare = client.meta.config.request_checksum_calculation == "when_required"  # type: ignore[attr-defined]
+    omit_checksum = client.meta.config.request_checksum_calculation == "when_required"  # type: ignore[attr-defined]
     config = TransferConfig(
-        multipart_threshold=_MULTIPART_FROM,
-        multipart_chunksize=_PART,
+        multipart_threshold=_MULTIPART_THRESHOLD,
+        multipart_chunksize=_PART_BYTES,
         max_concurrency=4,
-        use_threads=path.stat().st_size >= _MULTIPART_FROM,
+        use_threads=path.stat().st_size >= _MULTIPART_THRESHOLD,
         preferred_transfer_client="classic",
     )
     with create_transfer_manager(client, config) as manager:
@@ -46,6 +51,6 @@ def upload(client: "S3Client", path: Path, bucket: str, key: str, crc: str, adva
             os.fspath(path),
             bucket,
             key,
-            extra_args={} if bare else stated,
+            extra_args={} if omit_checksum else checksum,
             subscribers=[ProgressCallbackInvoker(advance)],
         ).result()

@@ -42,7 +42,7 @@ def source() -> GCSSource:
 
 def explained(source: GCSSource, error: Exception) -> ModelfetchError:
     """What becomes of an SDK's error."""
-    with pytest.raises(ModelfetchError) as caught, source._explained("o"):
+    with pytest.raises(ModelfetchError) as caught, source._explain_sdk_errors("o"):
         raise error
     return caught.value
 
@@ -187,4 +187,4 @@ def test_what_the_sdk_could_not_do_is_told_by_its_cause(
 )
 def test_a_long_pull_outlives_a_moment_without_the_issuer(error: Exception, kind: type[ModelfetchError]) -> None:
     """75 once there was a token, unless the issuer itself says no."""
-    assert type(gcs_errors.unavailable(error, 30.0, had=True)) is kind
+    assert type(gcs_errors.explain_credentials_failure(error, 30.0, had_credentials=True)) is kind

@@ -39,7 +39,7 @@ def source() -> S3Source:
 
 def explained(source: S3Source, error: Exception) -> ModelfetchError:
     """What becomes of an SDK's error."""
-    with pytest.raises(ModelfetchError) as caught, source._explained("k"):
+    with pytest.raises(ModelfetchError) as caught, source._explain_sdk_errors("k"):
         raise error
     return caught.value
 
@@ -218,7 +218,7 @@ def test_what_sts_says_is_not_the_stores_word(
     error: Exception, had: object, kind: type[ModelfetchError], said: str
 ) -> None:
     """A role that may not be assumed is no object that may not be read; a service that is busy heals."""
-    told = s3_errors.unavailable(error, 30.0, had=bool(had))
+    told = s3_errors.explain_credentials_failure(error, 30.0, had_credentials=bool(had))
 
     assert type(told) is kind
     assert said in told.hint
