@@ -7,11 +7,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PYTEST_FLAGS ?=
+export T ?=
+# As many workers as CPUs; PYTEST_FLAGS="-n 0" runs all in one process.
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+QUICK := not (server or process or container or timing or slow)
 STORE ?= moto
 REPORT ?= build/faults
 BENCH_FLAGS ?=
 
-.PHONY: help venv servers types lint test faults mutants bench demo images e2e lock clean
+# Bytecode is cached also where the environment says otherwise: pytest starts in half the time.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help venv servers types lint quick t test parallel timing faults mutants bench demo images e2e lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -31,8 +38,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@touch $@
 
 servers: $(READY) ## build the servers that the tests use (Go; once, 3 minutes)
-	@if command -v go > /dev/null; then $(BIN)/python -m testkit.servers build; \
-	else echo "no Go here: the tests use moto's server and skip what needs GCS"; fi
+	@$(BIN)/python -m testkit.servers build
 
 types: $(READY) ## types and import directions
 	$(BIN)/mypy
@@ -42,8 +48,24 @@ lint: types ## style, types, import directions
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-test: lint servers ## lint, then every test that needs no cluster, with coverage
-	$(BIN)/pytest --cov --cov-report=term $(PYTEST_FLAGS)
+quick: lint ## lint, then the tests that need no server and start no process; for the inner loop
+	$(BIN)/pytest $(PARALLEL) -q -m "$(QUICK)" $(PYTEST_FLAGS)
+
+t: $(READY) ## run the tests that T selects, by a part of their path or by -k: make t T=test_staging, T="redirect or proxy"
+	@$(if $(T),,echo 'make t T=… selects tests, e.g. T=test_staging, T=volume, T="redirect or proxy"' >&2; exit 2)
+	@files=$$(find tests -name 'test_*.py' -path "*$${T%%::*}*" | sort); \
+	case "$$T" in *::*) files=$$(sed "s/\$$/::$${T#*::}/" <<< "$$files");; esac; \
+	if [ -n "$$files" ]; then $(BIN)/pytest $$files $(PYTEST_FLAGS); else $(BIN)/pytest -k "$$T" $(PYTEST_FLAGS); fi
+
+test: lint servers ## lint, then every test that needs no cluster, on all CPUs, with coverage
+	$(MAKE) parallel
+	$(MAKE) timing
+
+parallel: $(READY)
+	$(BIN)/pytest $(PARALLEL) -m "not timing" --cov --cov-report= $(PYTEST_FLAGS)
+
+timing: $(READY)
+	$(BIN)/pytest -m timing --cov --cov-append --cov-report=term $(PYTEST_FLAGS) || [ $$? = 5 ]  # 5: nothing selected
 
 faults: $(READY) servers ## the campaigns of faults, kills and full disks, every case; tables in REPORT.md and .json
 	$(BIN)/pytest tests/faults --full --campaign-report $(REPORT) $(PYTEST_FLAGS)
@@ -61,7 +83,7 @@ images: ## build both images (ENGINE=docker, podman or buildah)
 	@scripts/images init app
 
 e2e: $(READY) ## the whole story on the cluster that KUBECONFIG points at
-	@$(BIN)/python scripts/e2e
+	@$(BIN)/python -m scripts.e2e
 
 lock: $(READY) ## write requirements/*.txt anew (UPGRADE=1 takes the newest of everything)
 	@$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade)

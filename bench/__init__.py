@@ -1,1 +1,1 @@
-"""Measures modelfetch side by side with what else fetches models; `make bench` runs it, README.md says what and how."""
+"""Benchmark of modelfetch beside other tools that fetch models; run by `make bench`, described in README.md."""

@@ -1,4 +1,4 @@
-"""Measure modelfetch side by side with its peers; `serve` only serves the data, for trying by hand."""
+"""Measure modelfetch side by side with its peers; `serve` only serves the data, for manual tries."""
 
 import argparse
 import json
@@ -24,12 +24,12 @@ from bench.environments import ROOT
 from bench.verdicts import Row, Runs
 
 BUILD = ROOT / "build/bench"
-REMOVED = BUILD / "removed"  # as old as the last removal of many files
-FORGOTTEN = 365.0  # seconds; ext4 keeps a removed inode back for 60, and 300 more while its block is to be written
+REMOVAL_MARK = BUILD / "removed"  # as old as the last removal of many files
+INODE_REUSE_SECONDS = 365.0  # ext4 withholds a removed inode for 60, and 300 more while its block is unwritten
 
 
-def arguments() -> argparse.Namespace:
-    """What was asked for."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the options of the benchmark."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["run", "serve"], default="run")
     parser.add_argument("--only", metavar="CASE", action="append", choices=[case.name for case in cases.CASES])
@@ -40,92 +40,100 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=300.0, help="of one run; default: 300")
     parser.add_argument("--port", type=int, default=0, help="of the server; default: any")
     parser.add_argument("--publish", action="store_true", help="put the plots into docs/pictures")
-    asked = parser.parse_args()
-    if asked.quick and asked.publish:
+    options = parser.parse_args()
+    if options.quick and options.publish:
         parser.error("--publish wants full sizes: leave --quick out")
-    return asked
+    return options
 
 
-def serve(made: Path, objects: list[data.Object], port: int) -> None:
-    """Serve until Ctrl-C."""
-    with server.running(made, objects, port) as found:
+def serve_data(data_dir: Path, objects: list[data.StoredObject], port: int) -> None:
+    """Serve the data until Ctrl-C."""
+    with server.start_server(data_dir, objects, port) as found:
         print("".join(f"export {name}={shlex.quote(value)}\n" for name, value in found.environment().items()))
         print("# s3://bench/KEY and gs://bench/KEY, where KEY is one of:")
         print("#", *sorted({f"{each.key.split('/')[0]}{'/' * ('/' in each.key)}" for each in objects}), flush=True)
         threading.Event().wait()
 
 
-def run(asked: argparse.Namespace, made: Path, objects: list[data.Object]) -> None:
-    """Measure what was asked for, and leave tables and plots."""
-    begun = time.monotonic()
-    found = environments.prepare(BUILD)
+def run_cases(options: argparse.Namespace, data_dir: Path, objects: list[data.StoredObject]) -> None:
+    """Measure the chosen cases, then write tables and plots."""
+    started = time.monotonic()
+    installed = environments.install_environments(BUILD)
     measured: dict[str, Runs] = {}
     skipped: dict[str, str] = {}
     failed: dict[str, str] = {}
-    with server.running(made, objects, asked.port) as running, emptied(asked.dest / "modelfetch-bench") as dest:
-        bench = rounds.Bench(running, objects, programs.words(found), dest, asked.timeout, say)
+    with (
+        server.start_server(data_dir, objects, options.port) as running,
+        empty_directory(options.dest / "modelfetch-bench") as dest,
+    ):
+        bench = rounds.BenchContext(
+            running, objects, programs.program_words(installed), dest, options.timeout, log_progress
+        )
         for case in cases.CASES:
-            if asked.only and case.name not in asked.only:
+            if options.only and case.name not in options.only:
                 continue
-            if case.many and not asked.quick:
-                wait()
+            if case.many_files and not options.quick:
+                wait_for_disk()
             try:
-                measured[case.name], reasons = rounds.run(bench, case, asked.runs)
+                measured[case.name], reasons = rounds.run_rounds(bench, case, options.runs)
                 failed |= {f"{case.name}, {name}": why for name, why in reasons.items()}
             except rounds.SkippedError as error:
                 skipped[case.name] = str(error)
-                say(f"{case.name}: skipped: {error}")
-    sizes = data.QUICK if asked.quick else data.Sizes()
+                log_progress(f"{case.name}: skipped: {error}")
+    sizes = data.QUICK if options.quick else data.Sizes()
     facts = {
-        "machine": machine(),
-        "sizes": "quick" if asked.quick else "full",
+        "machine": describe_machine(),
+        "sizes": "quick" if options.quick else "full",
         "large_bytes": sizes.large,
-        "minutes": round((time.monotonic() - begun) / 60, 1),
-        "others": others(measured),
-        "kserve_packages": found.kserve.size(),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "others": other_load(measured),
+        "kserve_packages": installed.kserve.package_bytes(),
         "skipped": skipped,
         "failed": failed,
     }
-    rows = [row for case in cases.CASES if case.name in measured for row in verdicts.rows(case, measured[case.name])]
+    rows = [
+        row for case in cases.CASES if case.name in measured for row in verdicts.judge_case(case, measured[case.name])
+    ]
     packages = Goal(cases.MODELFETCH, "", "packages", cases.MOST_PACKAGES)
-    rows.append(verdicts.figure("site-packages, both clouds", packages, found.ours.size()))
-    results = BUILD / "quick" if asked.quick else BUILD
-    report(results, facts, rows, measured)
-    plots = ROOT / "docs/pictures" if asked.publish else results
+    rows.append(verdicts.judge_figure("site-packages, both clouds", packages, installed.ours.package_bytes()))
+    results = BUILD / "quick" if options.quick else BUILD
+    write_report(results, facts, rows, measured)
+    plots = ROOT / "docs/pictures" if options.publish else results
     script = str(Path(__file__).with_name("plots.py"))
-    subprocess.run([found.peers.python, script, str(results / "results.json"), str(plots)], check=True)
+    subprocess.run([installed.peers.python, script, str(results / "results.json"), str(plots)], check=True)
 
 
 @contextmanager
-def emptied(folder: Path) -> Iterator[Path]:
-    """A directory without what an earlier bench left there, until the block ends."""
-    remove(folder)
+def empty_directory(folder: Path) -> Iterator[Path]:
+    """Yield an empty directory, without files of an earlier bench; remove the directory afterwards."""
+    remove_directory(folder)
     folder.mkdir(parents=True)
     try:
         yield folder.resolve()
     finally:
-        remove(folder)
+        remove_directory(folder)
 
 
-def remove(folder: Path) -> None:
-    """Remove a directory, and keep in mind when: whoever makes files next would pay for it."""
+def remove_directory(folder: Path) -> None:
+    """Remove a directory and record the time: new files are slow for some minutes."""
     if folder.exists():
         shutil.rmtree(folder)
         os.sync()
-        REMOVED.touch()
+        REMOVAL_MARK.touch()
 
 
-def wait() -> None:
-    """Let the time pass in which making files is slow because many were removed."""
-    rest = REMOVED.stat().st_mtime + FORGOTTEN - time.time() if REMOVED.exists() else 0.0
-    if rest > 0:
-        say(f"waiting until the disk has forgotten what an earlier bench removed: {min(rest, FORGOTTEN):.0f} s")
-        time.sleep(min(rest, FORGOTTEN))
+def wait_for_disk() -> None:
+    """Wait while new files are slow because an earlier bench removed many."""
+    remaining = REMOVAL_MARK.stat().st_mtime + INODE_REUSE_SECONDS - time.time() if REMOVAL_MARK.exists() else 0.0
+    if remaining > 0:
+        pause = min(remaining, INODE_REUSE_SECONDS)
+        log_progress(f"waiting until the disk reuses the inodes that an earlier bench removed: {pause:.0f} s")
+        time.sleep(pause)
 
 
-def report(folder: Path, facts: Mapping[str, Any], rows: Sequence[Row], measured: Mapping[str, Runs]) -> None:
-    """Print the tables, and save them beside every single figure."""
-    text = table.markdown(facts, rows, measured)
+def write_report(folder: Path, facts: Mapping[str, Any], rows: Sequence[Row], measured: Mapping[str, Runs]) -> None:
+    """Print the tables, and save them with every single figure."""
+    text = table.render_markdown(facts, rows, measured)
     runs = {name: {who: [asdict(each) for each in them] for who, them in got.items()} for name, got in measured.items()}
     results = {"facts": facts, "rows": [asdict(row) for row in rows], "runs": runs}
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,41 +142,41 @@ def report(folder: Path, facts: Mapping[str, Any], rows: Sequence[Row], measured
     print(text)
 
 
-def others(measured: Mapping[str, Runs]) -> float:
-    """The share of the processors that other work took, over all runs; a proxy would count as such."""
-    near = (each for case in cases.CASES if not case.far and (each := measured.get(case.name)))
+def other_load(measured: Mapping[str, Runs]) -> float:
+    """Return the processors' share of other work over all runs; without high-latency cases, as a proxy would count."""
+    near = (each for case in cases.CASES if not case.high_latency and (each := measured.get(case.name)))
     runs = [run for each in near for them in each.values() for run in them]
     return statistics.mean(run.others for run in runs) if runs else 0.0
 
 
-def machine() -> dict[str, str]:
-    """What the figures were taken on."""
+def describe_machine() -> dict[str, str]:
+    """Return the processor, kernel and Python of the machine."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
     processors = str(sum(line.startswith("processor") for line in lines))
     return {"cpu": model, "processors": processors, "kernel": platform.release(), "python": platform.python_version()}
 
 
-def say(line: str) -> None:
-    """Tell how it goes."""
+def log_progress(line: str) -> None:
+    """Print a progress line to stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
-def stop(*_: object) -> NoReturn:
-    """End as Ctrl-C does: the server goes, and its copies in memory with it."""
+def interrupt(*_: object) -> NoReturn:
+    """End as Ctrl-C does: stop the server and free the copies in memory."""
     raise KeyboardInterrupt
 
 
 def main() -> int:
-    """Make the data, then serve it or measure."""
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)  # which shells switch off for what runs in the background
-    asked = arguments()
-    server.install()
-    made = asked.data.resolve() / ("quick" if asked.quick else "full")
-    say(f"data: {made}")
-    objects = data.make(made, data.QUICK if asked.quick else data.Sizes())
-    (serve(made, objects, asked.port) if asked.what == "serve" else run(asked, made, objects))
+    """Make the data, then serve or measure."""
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)  # shells ignore SIGINT for background jobs
+    options = parse_arguments()
+    server.install_nginx()
+    data_dir = options.data.resolve() / ("quick" if options.quick else "full")
+    log_progress(f"data: {data_dir}")
+    objects = data.make_data(data_dir, data.QUICK if options.quick else data.Sizes())
+    (serve_data(data_dir, objects, options.port) if options.what == "serve" else run_cases(options, data_dir, objects))
     return 0
 
 

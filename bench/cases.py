@@ -1,4 +1,4 @@
-"""What is measured, against what, and which ratio is to be reached: the one place that says so."""
+"""Cases, contenders and goals of the benchmark: the only place with these figures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ _LIKE_FOR_LIKE = "s5cmd cp, sha256sum -c"
 
 @dataclass(frozen=True)
 class Goal:
-    """At most this; None: only to be told.
+    """Upper limit of a ratio or figure; None: reported only.
 
     Attributes:
-        ours: the contender of ours.
-        peer: whom it is divided by; empty: its own figure is judged.
-        metric: wall or cpu (seconds), readable (wall, and reading all back), rss (bytes), requests.
-        at_most: ratio, or figure.
+        ours: the modelfetch contender.
+        peer: the contender to divide by; empty: the figure itself is judged.
+        metric: wall or cpu (seconds), readable (wall plus reading all back), rss (bytes), requests.
+        at_most: ratio or figure.
     """
 
     ours: str
@@ -24,33 +24,33 @@ class Goal:
     at_most: float | None
 
 
-def against(peer: str, ours: str = MODELFETCH, **at_most: float | None) -> tuple[Goal, ...]:
-    """Goals against one peer, by metric."""
+def goals_against(peer: str, ours: str = MODELFETCH, **at_most: float | None) -> tuple[Goal, ...]:
+    """Return goals against a peer, by metric."""
     return tuple(Goal(ours, peer, metric, value) for metric, value in at_most.items())
 
 
-def plain(*peers: str) -> tuple[Goal, ...]:
-    """Goals against what moves all bytes in Python."""
-    return tuple(goal for peer in peers for goal in against(peer, cpu=0.42, wall=0.55))
+def python_peer_goals(*peers: str) -> tuple[Goal, ...]:
+    """Return goals against peers that move all bytes in Python."""
+    return tuple(goal for peer in peers for goal in goals_against(peer, cpu=0.42, wall=0.55))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work and who does it, in this order, again and again.
+    """A piece of work and its contenders, run in turn in each round.
 
     Attributes:
         name: for `--only`.
         title: for the table.
-        expects: prefix of the keys whose bytes must be there afterwards.
-        commands: of each contender, in the words of `programs`; run by bash if it takes more than one program.
-        goals: what is judged.
-        times: how many times as many rounds as usual.
-        again: measured is a second run on top of a first.
-        far: through a proxy with latency.
-        many: files, so that it shows what making one costs.
-        once: there are no further rounds.
-        confined: in a memory cgroup.
-        needs: programs that a contender needs from this machine.
+        expects: key prefix of the objects expected afterwards.
+        commands: by contender, in the words of `programs`; run by bash if several programs take part.
+        goals: the goals to judge.
+        round_factor: multiple of the usual number of rounds.
+        second_run: measure a second run on top of a first.
+        high_latency: through a proxy with latency.
+        many_files: enough files for the cost of file creation to show.
+        single_round: no further rounds.
+        memory_limited: in a memory cgroup.
+        needs: programs of this machine, by contender.
     """
 
     name: str
@@ -58,12 +58,12 @@ class Case:
     expects: str
     commands: Mapping[str, str]
     goals: tuple[Goal, ...]
-    times: int = 1
-    again: bool = False
-    far: bool = False
-    many: bool = False
-    once: bool = False
-    confined: bool = False
+    round_factor: int = 1
+    second_run: bool = False
+    high_latency: bool = False
+    many_files: bool = False
+    single_round: bool = False
+    memory_limited: bool = False
     needs: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -81,10 +81,10 @@ CASES = (
             "aws s3 cp": "{aws} s3 cp --only-show-errors s3://bench/large.bin {dest}/",
             "boto3 download_file": "{boto3} bench large.bin {dest}/large.bin",
         },
-        against("s5cmd cp", cpu=1.0, wall=1.0, readable=None)
-        + against(_LIKE_FOR_LIKE, cpu=0.75, wall=0.7)
-        + against("rclone copyto, sha256sum -c", cpu=1.0, wall=0.8)
-        + plain("kserve-storage", "aws s3 cp", "boto3 download_file"),
+        goals_against("s5cmd cp", cpu=1.0, wall=1.0, readable=None)
+        + goals_against(_LIKE_FOR_LIKE, cpu=0.75, wall=0.7)
+        + goals_against("rclone copyto, sha256sum -c", cpu=1.0, wall=0.8)
+        + python_peer_goals("kserve-storage", "aws s3 cp", "boto3 download_file"),
     ),
     Case(
         "large-gcs",
@@ -97,7 +97,8 @@ CASES = (
             "kserve-storage": "{kserve} gs://bench/large.bin {dest}",
             "google-cloud-storage": "{gcs} bench large.bin {dest}/large.bin",
         },
-        against("rclone copyto, sha256sum -c", cpu=1.0, wall=0.8) + plain("kserve-storage", "google-cloud-storage"),
+        goals_against("rclone copyto, sha256sum -c", cpu=1.0, wall=0.8)
+        + python_peer_goals("kserve-storage", "google-cloud-storage"),
     ),
     Case(
         "archive",
@@ -112,11 +113,11 @@ CASES = (
             "modelfetch, tar.zst": "{modelfetch} pull s3://bench/model.tar.zst {dest}/model",
             "modelfetch, directory": "{modelfetch} pull s3://bench/model/ {dest}/model",
         },
-        against("kserve-storage", wall=0.6, cpu=None)
-        + against("s5cmd cp, tar xzf", wall=0.6, cpu=None)
-        + against("s5cmd cat, pigz, tar", wall=0.75, cpu=None)
-        + against(MODELFETCH, "modelfetch, tar.zst", wall=0.6, cpu=None)
-        + against(MODELFETCH, "modelfetch, directory", wall=0.4, cpu=None),
+        goals_against("kserve-storage", wall=0.6, cpu=None)
+        + goals_against("s5cmd cp, tar xzf", wall=0.6, cpu=None)
+        + goals_against("s5cmd cat, pigz, tar", wall=0.75, cpu=None)
+        + goals_against(MODELFETCH, "modelfetch, tar.zst", wall=0.6, cpu=None)
+        + goals_against(MODELFETCH, "modelfetch, directory", wall=0.4, cpu=None),
         needs={"s5cmd cat, pigz, tar": "pigz"},
     ),
     Case(
@@ -128,8 +129,8 @@ CASES = (
             "s5cmd cp": "{s5cmd} cp s3://bench/small/* {dest}/",
             "kserve-storage": "{kserve} s3://bench/small {dest}",
         },
-        against("s5cmd cp", wall=0.8, cpu=None) + against("kserve-storage", wall=0.15, cpu=None),
-        many=True,
+        goals_against("s5cmd cp", wall=0.8, cpu=None) + goals_against("kserve-storage", wall=0.15, cpu=None),
+        many_files=True,
     ),
     Case(
         "shards",
@@ -139,7 +140,7 @@ CASES = (
             MODELFETCH: "{modelfetch} pull s3://bench/shards/ {dest}/model",
             "s5cmd cp": "{s5cmd} cp s3://bench/shards/* {dest}/",
         },
-        against("s5cmd cp", wall=1.0, cpu=None),
+        goals_against("s5cmd cp", wall=1.0, cpu=None),
     ),
     Case(
         "tiny",
@@ -153,11 +154,11 @@ CASES = (
             "boto3 script": "{boto3} bench tiny.bin {dest}/tiny.bin",
             "google-cloud-storage script": "{gcs} bench tiny.bin {dest}/tiny.bin",
         },
-        against("kserve-storage", wall=0.6, cpu=None)
-        + against("kserve-storage, GCS", "modelfetch, GCS", wall=0.9, cpu=None)
-        + against("boto3 script", wall=1.15, cpu=None)
-        + against("google-cloud-storage script", "modelfetch, GCS", wall=1.15, cpu=None),
-        times=3,
+        goals_against("kserve-storage", wall=0.6, cpu=None)
+        + goals_against("kserve-storage, GCS", "modelfetch, GCS", wall=0.9, cpu=None)
+        + goals_against("boto3 script", wall=1.15, cpu=None)
+        + goals_against("google-cloud-storage script", "modelfetch, GCS", wall=1.15, cpu=None),
+        round_factor=3,
     ),
     Case(
         "again",
@@ -168,9 +169,13 @@ CASES = (
             "s5cmd sync": "{s5cmd} sync s3://bench/model/* {dest}/",
             "aws s3 sync": "{aws} s3 sync --only-show-errors s3://bench/model/ {dest}/",
         },
-        (Goal(MODELFETCH, "", "requests", 1), *against("aws s3 sync", wall=1.0), *against("s5cmd sync", wall=None)),
-        times=3,
-        again=True,
+        (
+            Goal(MODELFETCH, "", "requests", 1),
+            *goals_against("aws s3 sync", wall=1.0),
+            *goals_against("s5cmd sync", wall=None),
+        ),
+        round_factor=3,
+        second_run=True,
     ),
     Case(
         "far",
@@ -181,8 +186,8 @@ CASES = (
             "s5cmd cp": "{s5cmd} cp s3://bench/far.bin {dest}/",
             "rclone copyto": "{rclone} copyto s3:bench/far.bin {dest}/far.bin",
         },
-        against("s5cmd cp", wall=1.1) + against("rclone copyto", wall=1.1),
-        far=True,
+        goals_against("s5cmd cp", wall=1.1) + goals_against("rclone copyto", wall=1.1),
+        high_latency=True,
     ),
     Case(
         "sparse",
@@ -190,7 +195,7 @@ CASES = (
         "sparse.bin",
         {MODELFETCH: "{modelfetch} pull s3://bench/sparse.bin {dest}/sparse.bin"},
         (),
-        once=True,
+        single_round=True,
     ),
     Case(
         "confined",
@@ -198,11 +203,11 @@ CASES = (
         "large.bin",
         {MODELFETCH: "{modelfetch} pull s3://bench/large.bin {dest}/large.bin"},
         (),
-        once=True,
-        confined=True,
+        single_round=True,
+        memory_limited=True,
     ),
 )
 
-MOST_RSS = 128 * 1024**2  # bytes; of any run of ours
+MOST_RSS = 128 * 1024**2  # bytes; of any run of modelfetch
 MOST_PACKAGES = 90 * 10**6  # bytes of site-packages
 CGROUP = 192 * 1024**2

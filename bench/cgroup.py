@@ -1,4 +1,4 @@
-"""A memory cgroup, where this machine lets us make one."""
+"""A memory cgroup, where this machine allows the creation."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ _V2 = Path("/sys/fs/cgroup")
 
 
 @contextmanager
-def limited(most: int) -> Iterator[Path | None]:
-    """A cgroup of `most` bytes, page cache included; None if none can be made."""
+def limit_memory(limit_bytes: int) -> Iterator[Path | None]:
+    """Yield a cgroup of `limit_bytes`, page cache included, or None if none can be made."""
     try:
-        place = _make(most)
+        place = _make_cgroup(limit_bytes)
     except OSError:
         yield None
         return
@@ -24,12 +24,12 @@ def limited(most: int) -> Iterator[Path | None]:
             place.rmdir()
 
 
-def _make(most: int) -> Path:
+def _make_cgroup(limit_bytes: int) -> Path:
     root, limit = (_V1, "memory.limit_in_bytes") if _V1.is_dir() else (_V2, "memory.max")
     place = root / "modelfetch-bench"
     place.mkdir(exist_ok=True)
     try:
-        (place / limit).write_text(str(most))
+        (place / limit).write_text(str(limit_bytes))
     except OSError:
         place.rmdir()
         raise

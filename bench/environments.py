@@ -1,4 +1,4 @@
-"""The programs that are compared, each in an environment of its own; modelfetch as its image ships it."""
+"""Environments of the compared programs, one each; modelfetch as shipped in its image."""
 
 import shutil
 import subprocess
@@ -12,39 +12,39 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment without pip, from locked requirements, with bytecode for all of it."""
+    """A virtual environment without pip, from locked requirements, with all bytecode."""
 
     path: Path
 
     @property
     def python(self) -> str:
-        """Its interpreter."""
+        """Return the path of the interpreter."""
         return str(self.path / "bin/python")
 
-    def program(self, name: str) -> str:
-        """One of its commands."""
+    def program_path(self, name: str) -> str:
+        """Return the path of an installed command."""
         return str(self.path / "bin" / name)
 
     @property
-    def packages(self) -> Path:
-        """Its site-packages."""
+    def site_packages(self) -> Path:
+        """Return the path of site-packages."""
         (found,) = self.path.glob("lib/python3*/site-packages")
         return found
 
-    def size(self) -> int:
-        """Bytes of its site-packages, bytecode included: as an image would hold them."""
-        return sum(path.stat().st_size for path in self.packages.rglob("*") if path.is_file())
+    def package_bytes(self) -> int:
+        """Return the bytes of site-packages, bytecode included, as in an image."""
+        return sum(path.stat().st_size for path in self.site_packages.rglob("*") if path.is_file())
 
 
 @dataclass(frozen=True)
 class Environments:
-    """All of them.
+    """Environments of all programs.
 
     Attributes:
-        ours: modelfetch as the init image has it, trimmed.
-        sdks: the same versions of the clouds' SDKs, as they come.
-        peers: s5cmd, rclone, the AWS command line; and what draws.
-        kserve: kserve-storage and all that it asks for.
+        ours: modelfetch as in the init image, trimmed.
+        sdks: the same versions of the clouds' SDKs, untrimmed.
+        peers: s5cmd, rclone, the AWS command line, and matplotlib.
+        kserve: kserve-storage and all its requirements.
     """
 
     ours: Environment
@@ -53,52 +53,54 @@ class Environments:
     kserve: Environment
 
 
-def prepare(directory: Path) -> Environments:
-    """Install what is not there yet; modelfetch anew each time, from this checkout and not editable."""
+def install_environments(directory: Path) -> Environments:
+    """Install missing environments; modelfetch anew each time, as a wheel of this checkout."""
     names = ("modelfetch", "sdks", "peers", "kserve")
     environments = Environments(*(Environment(directory / name) for name in names))
-    _locked(environments.ours, ROOT / "requirements/init.txt", trim=ROOT / "scripts/trim.py")
-    _locked(environments.sdks, ROOT / "requirements/init.txt")
-    _locked(environments.peers, ROOT / "bench/bench.txt")
-    _locked(environments.kserve, ROOT / "bench/kserve.txt")
-    _project(environments.ours)
+    _install_locked(environments.ours, ROOT / "requirements/init.txt", trim=ROOT / "scripts/trim.py")
+    _install_locked(environments.sdks, ROOT / "requirements/init.txt")
+    _install_locked(environments.peers, ROOT / "bench/bench.txt")
+    _install_locked(environments.kserve, ROOT / "bench/kserve.txt")
+    _install_project(environments.ours)
     return environments
 
 
-def _locked(environment: Environment, lock: Path, trim: Path | None = None) -> None:
-    """What a lock names, byte-compiled; `trim` is what Dockerfile.init takes out of it."""
+def _install_locked(environment: Environment, lock: Path, trim: Path | None = None) -> None:
+    """Install a lock's packages with bytecode; `trim` is the script of Dockerfile.init."""
     wanted = lock.read_text() + (trim.read_text() if trim else "")
     installed = environment.path / "installed"
     if installed.is_file() and installed.read_text() == wanted:
         return
     shutil.rmtree(environment.path, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment.path)], check=True)
-    _install(environment, "--require-hashes", "--no-deps", "-r", str(lock))
+    _install_packages(environment, "--require-hashes", "--no-deps", "-r", str(lock))
     if trim:
-        subprocess.run([sys.executable, str(trim), str(environment.packages)], check=True, stdout=subprocess.DEVNULL)
-    _compile(environment.packages)
+        subprocess.run(
+            [sys.executable, str(trim), str(environment.site_packages)], check=True, stdout=subprocess.DEVNULL
+        )
+    _compile_bytecode(environment.site_packages)
     installed.write_text(wanted)
 
 
-def _project(environment: Environment) -> None:
-    """The wheel of this checkout, built with the developer's tools: nothing is fetched for it."""
+def _install_project(environment: Environment) -> None:
+    """Install the wheel of this checkout, built with the developer's tools: nothing is downloaded."""
     with tempfile.TemporaryDirectory() as wheels:
         here = ["--python", sys.executable, "--no-build-isolation"]
-        _uv("build", "--wheel", "--quiet", *here, "--out-dir", wheels, str(ROOT))
+        _run_uv("build", "--wheel", "--quiet", *here, "--out-dir", wheels, str(ROOT))
         (wheel,) = Path(wheels).glob("*.whl")
-        _install(environment, "--no-deps", "--reinstall", str(wheel))
-    for package in environment.packages.glob("model*"):
-        _compile(package)
+        _install_packages(environment, "--no-deps", "--reinstall", str(wheel))
+    for package in environment.site_packages.glob("model*"):
+        _compile_bytecode(package)
 
 
-def _install(environment: Environment, *arguments: str) -> None:
-    _uv("pip", "install", "--quiet", "--python", environment.python, *arguments)
+def _install_packages(environment: Environment, *arguments: str) -> None:
+    _run_uv("pip", "install", "--quiet", "--python", environment.python, *arguments)
 
 
-def _uv(*arguments: str) -> None:
+def _run_uv(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "uv", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def _compile(path: Path) -> None:
+def _compile_bytecode(path: Path) -> None:
     command = [sys.executable, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
     subprocess.run([*command, "-x", "/tests/", str(path)], check=True)

@@ -1,4 +1,4 @@
-"""Draws the results: RESULTS.json DIRECTORY. It runs where matplotlib is, in the peers' environment."""
+"""Draw the results: RESULTS.json DIRECTORY. Runs in the peers' environment, with matplotlib."""
 
 import json
 import statistics
@@ -11,11 +11,11 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-# Readable on white and on black, and the same file whenever it is drawn anew from the same figures.
+# Readable on white and on black; equal figures give equal files.
 _GREY, _OURS, _PEERS, _GOAL = "#808890", "#2f81f7", "#9aa4ae", "#e0a000"
 _VERDICTS = {"reached": _OURS, "missed": "#d9534f"}
-_NAMELESS = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-_WIDEST = 2.0  # ratio at which a bar ends; its figure says more
+_NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+_WIDEST = 2.0  # ratio at which a bar is cut off; the label has the figure
 _STYLE = {
     "text.color": _GREY,
     "axes.labelcolor": _GREY,
@@ -30,7 +30,7 @@ _STYLE = {
 }
 
 
-def large(results: dict[str, Any], path: Path) -> None:
+def draw_large_object(results: dict[str, Any], path: Path) -> None:
     """Bars of CPU and of wall for the large object, by tool."""
     runs = results["runs"].get("large-s3", {})
     tools = [name for name, each in runs.items() if each]
@@ -46,11 +46,11 @@ def large(results: dict[str, Any], path: Path) -> None:
         axis.set_xlabel(label)
         axis.margins(x=0.15)
     axes[0].invert_yaxis()
-    _save(figure, path)
+    _save_figure(figure, path)
 
 
-def ratios(results: dict[str, Any], path: Path) -> None:
-    """Every ratio, and the goal that it was to stay under."""
+def draw_ratios(results: dict[str, Any], path: Path) -> None:
+    """Draw every ratio beside its goal."""
     rows = [{**row, **row["goal"]} for row in results["rows"] if row["goal"]["peer"] and row["value"] is not None]
     rows = [row for row in rows if row["at_most"]]
     if not rows:
@@ -63,7 +63,7 @@ def ratios(results: dict[str, Any], path: Path) -> None:
     axis.vlines(
         [row["at_most"] for row in rows], [at - 0.48 for at in places], [at + 0.48 for at in places], _GOAL, lw=2
     )
-    axis.set_yticks(places, [_label(row) for row in rows])
+    axis.set_yticks(places, [_label_row(row) for row in rows])
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlim(0, _WIDEST * 1.15)
     axis.set_xlabel("modelfetch divided by the other: less is better")
@@ -71,29 +71,29 @@ def ratios(results: dict[str, Any], path: Path) -> None:
         Patch(color=colour, label=name) for name, colour in (*_VERDICTS.items(), ("noisy", _PEERS), ("goal", _GOAL))
     ]
     axis.legend(handles=patches, frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
-    _save(figure, path)
+    _save_figure(figure, path)
 
 
-def _label(row: dict[str, Any]) -> str:
+def _label_row(row: dict[str, Any]) -> str:
     ours = "" if row["ours"] == "modelfetch" else f" ({row['ours'].removeprefix('modelfetch, ')})"
     return f"{row['title']}{ours}: {row['metric']} against {row['peer']}"
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save_figure(figure: Figure, path: Path) -> None:
     figure.tight_layout()
-    figure.savefig(path, format="svg", transparent=True, metadata=_NAMELESS)
+    figure.savefig(path, format="svg", transparent=True, metadata=_NO_METADATA)
     plt.close(figure)
 
 
 def main() -> None:
-    """Draw both."""
+    """Draw both plots as SVG files."""
     results = json.loads(Path(sys.argv[1]).read_text())
     folder = Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
     mpl.use("svg")
     with mpl.rc_context(_STYLE):
-        large(results, folder / "bench-large.svg")
-        ratios(results, folder / "bench-ratios.svg")
+        draw_large_object(results, folder / "bench-large.svg")
+        draw_ratios(results, folder / "bench-ratios.svg")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Runs one command and prints what it cost, as JSON. A process of its own, and a small one: a child's peak memory
+"""Run a command and print its cost as JSON. A separate small process: a child's peak memory starts at its parent's.
 
-begins with that of whoever started it. Usage: runner.py TIMEOUT CGROUP-OR-DASH COMMAND...
+Usage: runner.py TIMEOUT CGROUP-OR-DASH COMMAND...
 """
 
 import json
@@ -10,8 +10,8 @@ import sys
 import time
 
 
-def run(timeout: float, cgroup: str, command: list[str]) -> dict[str, object]:
-    """Wall and CPU seconds, peak RSS in bytes of the largest process, and the exit status (negative: a signal)."""
+def run_command(timeout: float, cgroup: str, command: list[str]) -> dict[str, object]:
+    """Return wall and CPU seconds, the largest process's peak RSS in bytes, the exit status (negative: a signal)."""
     begun = time.perf_counter()
     pid = os.fork()
     if pid == 0:
@@ -44,4 +44,4 @@ def run(timeout: float, cgroup: str, command: list[str]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(float(sys.argv[1]), sys.argv[2], sys.argv[3:])))
+    print(json.dumps(run_command(float(sys.argv[1]), sys.argv[2], sys.argv[3:])))

@@ -1,4 +1,4 @@
-"""The server: nginx with TLS and a certificate of its own, objects in memory, whose CPU counts for nobody."""
+"""Server of the benchmark: nginx with TLS and a private CA, objects in memory; its CPU counts for no tool."""
 
 import os
 import re
@@ -16,18 +16,18 @@ from pathlib import Path
 
 import trustme
 
-from bench import data, replies
+from bench import data, store_responses
 from bench.measure import available_memory
 from testkit.servers import free_port
 
-_HOW = "apt-get install nginx-light libnginx-mod-http-headers-more-filter"
+_INSTALL_COMMAND = "apt-get install nginx-light libnginx-mod-http-headers-more-filter"
 _MODULE = "ngx_http_headers_more_filter_module.so"
 _HERE = Path(__file__).parent
 _READY_SECONDS = 30
 
 
 class NoServerError(Exception):
-    """There is no nginx that can be used."""
+    """No usable nginx is installed."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Server:
 
     Attributes:
         port: of 127.0.0.1.
-        ca: the file of certificates to trust.
-        log: one line for each request.
-        pid: of its main process.
+        ca: the CA certificates to trust.
+        log: a line per request.
+        pid: of the main process.
     """
 
     port: int
@@ -48,21 +48,21 @@ class Server:
 
     @property
     def endpoint(self) -> str:
-        """Its URL."""
+        """Return the URL of the server."""
         return f"https://127.0.0.1:{self.port}"
 
-    def seen(self) -> int:
-        """A place in the log, to count from."""
+    def log_position(self) -> int:
+        """Return the end of the log, to count from."""
         return self.log.stat().st_size
 
-    def requests(self, since: int) -> list[str]:
-        """What was asked since then."""
+    def requests_since(self, position: int) -> list[str]:
+        """Return the log lines after a position."""
         with self.log.open() as file:
-            file.seek(since)
+            file.seek(position)
             return file.read().splitlines()
 
     def environment(self, endpoint: str | None = None) -> dict[str, str]:
-        """The variables that lead all tools here, or to what stands in front of it."""
+        """Return variables that point every tool to the server, or to a proxy in front."""
         endpoint = endpoint or self.endpoint
         ca = str(self.ca)
         trusted = dict.fromkeys(("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "RCLONE_CA_CERT"), ca)
@@ -71,7 +71,7 @@ class Server:
         return {
             **trusted,
             "AWS_ENDPOINT_URL": endpoint,
-            "S3_ENDPOINT_URL": endpoint,  # s5cmd's own
+            "S3_ENDPOINT_URL": endpoint,  # for s5cmd
             "AWS_ACCESS_KEY_ID": "nobody",
             "AWS_SECRET_ACCESS_KEY": "nothing",
             "AWS_REGION": "us-east-1",
@@ -87,37 +87,37 @@ class Server:
 
 
 @contextmanager
-def running(made: Path, objects: Sequence[data.Object], port: int = 0) -> Iterator[Server]:
-    """Serve copies of the objects, in memory if they leave half of it free, until the block ends.
+def start_server(data_dir: Path, objects: Sequence[data.StoredObject], port: int = 0) -> Iterator[Server]:
+    """Serve copies of the objects until the block ends, in memory if half of the memory stays free.
 
     Raises:
-        NoServerError: there is no nginx, or it does not start.
+        NoServerError: nginx is missing or does not start.
     """
-    here = find()
-    if here is None:
-        raise NoServerError(f"There is no nginx with the headers-more module here; on Debian: {_HOW}")
-    nginx, modules = here
+    found = find_nginx()
+    if found is None:
+        raise NoServerError(f"There is no nginx with the headers-more module here; on Debian: {_INSTALL_COMMAND}")
+    nginx, modules = found
     port = port or free_port()
-    with tempfile.TemporaryDirectory(prefix="modelfetch-bench-", dir=_place(objects, made)) as name:
+    with tempfile.TemporaryDirectory(prefix="modelfetch-bench-", dir=choose_directory(objects, data_dir)) as name:
         root = Path(name)
-        data.copy(made, list(objects), root / "objects" / replies.BUCKET)
+        data.copy_objects(data_dir, list(objects), root / "objects" / store_responses.BUCKET)
         for path in (root / "objects").rglob("*"):
-            os.utime(path, (replies.MODIFIED, replies.MODIFIED))
+            os.utime(path, (store_responses.MODIFIED, store_responses.MODIFIED))
         (root / "replies").mkdir()
-        replies.write(root / "replies", objects, f"https://127.0.0.1:{port}")
-        _configure(root, port, modules)
+        store_responses.write_responses(root / "replies", objects, f"https://127.0.0.1:{port}")
+        _write_configuration(root, port, modules)
         with (root / "run/stderr").open("wb") as sink:
             process = subprocess.Popen([nginx, "-p", str(root), "-c", str(root / "run/nginx.conf")], stderr=sink)
         try:
             server = Server(port, root / "run/ca.pem", root / "run/access.log", process.pid)
-            _wait(server, process, root)
+            _wait_until_ready(server, process, root)
             yield server
         finally:
             process.terminate()
             process.wait()
 
 
-def _place(objects: Sequence[data.Object], made: Path) -> Path:
+def choose_directory(objects: Sequence[data.StoredObject], made: Path) -> Path:
     memory = Path("/dev/shm")
     needed = sum(each.size for each in objects if each.key != "sparse.bin")
     if not memory.is_dir() or shutil.disk_usage(memory).free < needed:
@@ -125,8 +125,8 @@ def _place(objects: Sequence[data.Object], made: Path) -> Path:
     return memory if available_memory() > 2 * needed else made.parent
 
 
-def find() -> tuple[str, Path] | None:
-    """The nginx of this machine, and where its modules are, if it has the one that is needed."""
+def find_nginx() -> tuple[str, Path] | None:
+    """Return the machine's nginx and its module directory, or None without the headers-more module."""
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
         return None
@@ -136,20 +136,22 @@ def find() -> tuple[str, Path] | None:
     return (nginx, modules) if (modules / _MODULE).is_file() else None
 
 
-def install() -> None:
-    """Install nginx if it is not there, where that is possible.
+def install_nginx() -> None:
+    """Install nginx if missing, where possible.
 
     Raises:
-        NoServerError: it is not; with how to do it.
+        NoServerError: nginx cannot be installed here; the message says how.
     """
-    if find() is None:
+    if find_nginx() is None:
         if os.geteuid() or not shutil.which("apt-get"):
-            raise NoServerError(f"There is no nginx with the headers-more module here; on Debian: {_HOW}")
-        print(_HOW, file=sys.stderr)
-        subprocess.run([*_HOW.split(), "-y", "--no-install-recommends"], check=True, stdout=subprocess.DEVNULL)
+            raise NoServerError(f"There is no nginx with the headers-more module here; on Debian: {_INSTALL_COMMAND}")
+        print(_INSTALL_COMMAND, file=sys.stderr)
+        subprocess.run(
+            [*_INSTALL_COMMAND.split(), "-y", "--no-install-recommends"], check=True, stdout=subprocess.DEVNULL
+        )
 
 
-def _configure(root: Path, port: int, modules: Path) -> None:
+def _write_configuration(root: Path, port: int, modules: Path) -> None:
     run = root / "run"
     (run / "tmp").mkdir(parents=True)
     authority = trustme.CA()
@@ -158,7 +160,7 @@ def _configure(root: Path, port: int, modules: Path) -> None:
     text = (_HERE / "nginx.conf").read_text()
     values = {
         "MODULES": modules,
-        "USER": "user root;" if os.geteuid() == 0 else "",  # the directory is its owner's only
+        "USER": "user root;" if os.geteuid() == 0 else "",  # only the owner can read the directory
         "RUN": run,
         "REPLIES": root / "replies",
         "OBJECTS": root / "objects",
@@ -169,7 +171,7 @@ def _configure(root: Path, port: int, modules: Path) -> None:
     (run / "nginx.conf").write_text(text)
 
 
-def _wait(server: Server, process: subprocess.Popen[bytes], root: Path) -> None:
+def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], root: Path) -> None:
     context = ssl.create_default_context(cafile=str(server.ca))
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     deadline = time.monotonic() + _READY_SECONDS

@@ -1,9 +1,9 @@
-"""From a trained model to a prediction, on this machine: train, push, pull, serve, predict; `make demo` runs it.
+"""From training to a prediction on this machine: train, push, pull, serve, predict; `make demo` runs this script.
 
-Takes the store as its argument: `moto` (the default; needs nothing), or the real servers `minio` and `gcs` (built with
-Go once). It works in a temporary directory and stops what it started. Exit code 0 only if every step was right.
+Argument: the store, `moto` (the default; needs nothing) or a real server, `minio` or `gcs` (built with Go once). All
+files are in a temporary directory; all started processes are stopped. Exit code 0 only if every step succeeded.
 """
-# ruff: noqa: INP001, S603, T201  a script: it prints, and runs its own commands
+# ruff: noqa: INP001, S603, T201  a script: prints, and runs its own commands
 
 import json
 import os
@@ -26,51 +26,51 @@ from google.cloud import storage
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
-from testkit import servers  # the tests' way to find, build and start a server
+from testkit import servers  # finds, builds and starts the tests' servers
 
 BIN = Path(sys.executable).parent
 STORES = {"moto": None, "minio": servers.MINIO, "gcs": servers.FAKE_GCS}
 KEYS = {"AWS_ACCESS_KEY_ID": "demo-user", "AWS_SECRET_ACCESS_KEY": "demo-secret", "AWS_REGION": "us-east-1"}
-OF_THE_USER = ("AWS_", "GCS_", "GOOGLE_", "LOCAL_MODEL_PATH", "MODEL", "S3_", "STORAGE_")  # settings that would mix in
+USER_SETTINGS = ("AWS_", "GCS_", "GOOGLE_", "LOCAL_MODEL_PATH", "MODEL", "S3_", "STORAGE_")  # removed before the run
 FLOWER = [5.1, 3.5, 1.4, 0.2]
 COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 STARTED = time.monotonic()
 
 
-def paint(code: str, text: str) -> str:
-    """The text in a colour, where there are colours."""
+def paint_text(code: str, text: str) -> str:
+    """Colour the text on a colour terminal."""
     return f"\033[{code}m{text}\033[0m" if COLOUR else text
 
 
-def step(number: int, title: str) -> None:
-    """Head the next step."""
-    print(f"\n{paint('1;36', f'{number}. {title}')}", flush=True)
+def print_step(number: int, title: str) -> None:
+    """Print the heading of the next step."""
+    print(f"\n{paint_text('1;36', f'{number}. {title}')}", flush=True)
 
 
-def show(command: str) -> None:
-    """Print a command as its user would type it."""
-    print(f"{paint('2', '$')} {paint('1', command)}", flush=True)
+def show_command(command: str) -> None:
+    """Print a command as a user would type the words."""
+    print(f"{paint_text('2', '$')} {paint_text('1', command)}", flush=True)
 
 
-def expect(right: bool, what: str) -> None:  # noqa: FBT001  it reads as a sentence
-    """End the demo unless it is right."""
-    if not right:
-        sys.exit(paint("1;31", f"the demo failed: {what}"))
+def require(correct: bool, problem: str) -> None:  # noqa: FBT001  reads as a sentence
+    """End the demo with an error unless `correct`."""
+    if not correct:
+        sys.exit(paint_text("1;31", f"the demo failed: {problem}"))
 
 
-def modelfetch(*words: str) -> None:
-    """Show a command and run it, with its output where ours goes."""
-    show(shlex.join(["modelfetch", *words]))
+def run_modelfetch(*words: str) -> None:
+    """Show a modelfetch command and run it, output included."""
+    show_command(shlex.join(["modelfetch", *words]))
     done = subprocess.run([BIN / "modelfetch", *words], stderr=subprocess.STDOUT, check=False)
-    expect(done.returncode == 0, f"exit code {done.returncode}")
+    require(done.returncode == 0, f"exit code {done.returncode}")
 
 
 @contextmanager
-def running_store(kind: str, directory: Path) -> Iterator[str]:
-    """A store with an empty bucket called models, its address in the environment; gives the scheme of its URIs."""
+def run_store(kind: str, directory: Path) -> Iterator[str]:
+    """Run a store with an empty bucket called models and set its address in the environment; yield the URI scheme."""
     program = STORES[kind]
     if program is not None and not program.path.exists():
-        expect(servers.can_build(), f"STORE={kind} needs Go, once, to build {program.name}; STORE=moto needs nothing")
+        require(servers.can_build(), f"STORE={kind} needs Go, once, to build {program.name}; STORE=moto needs nothing")
         print(f"building {program}, once: a minute or two", flush=True)
     directory.mkdir()
     if kind == "gcs":
@@ -89,8 +89,8 @@ def running_store(kind: str, directory: Path) -> Iterator[str]:
         yield "s3"
 
 
-def train(path: Path) -> str:
-    """Save a random forest that knows irises; gives its own answer for the flower."""
+def train_model(path: Path) -> str:
+    """Save a random forest trained on irises; return its own prediction for the flower."""
     iris = load_iris()
     forest = RandomForestClassifier(100, random_state=0).fit(iris.data, iris.target_names[iris.target])
     joblib.dump(forest, path)
@@ -99,22 +99,22 @@ def train(path: Path) -> str:
 
 
 def receipt_path(model: Path) -> Path:
-    """Where `modelfetch` leaves what it knows of a model."""
+    """Return the path of a model's receipt."""
     return model.with_name(f"{model.name}.modelfetch.json")
 
 
-def read(model: Path) -> dict[str, Any]:
-    """The model's receipt."""
+def read_receipt(model: Path) -> dict[str, Any]:
+    """Read the receipt of a model."""
     receipt: dict[str, Any] = json.loads(receipt_path(model).read_text())
     return receipt
 
 
 @contextmanager
-def serving(path: Path, log: Path) -> Iterator[str]:
-    """The app, ready; gives its address."""
+def run_app(path: Path, log: Path) -> Iterator[str]:
+    """Run the app until the block ends; yield its address once ready."""
     port = servers.free_port()
-    show(f"MODEL_PATH={path} modelserve --port {port} &")
-    settings = {"MODEL_PATH": str(path), "MODELSERVE_DRAIN": "0"}  # nobody has to hear that it stops
+    show_command(f"MODEL_PATH={path} modelserve --port {port} &")
+    settings = {"MODEL_PATH": str(path), "MODELSERVE_DRAIN": "0"}  # no load balancer needs a grace period
     with servers.run_server(
         [str(BIN / "modelserve"), "--port", str(port)], f"http://127.0.0.1:{port}/readyz", log, settings
     ):
@@ -122,10 +122,10 @@ def serving(path: Path, log: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def predict(app: str) -> list[str]:
-    """Ask the app what flower it is."""
+def predict_flower(app: str) -> list[str]:
+    """Send the flower to the app and return the prediction."""
     body = json.dumps({"features": [FLOWER]})
-    show(f"curl {app}/predict -d '{body}'")
+    show_command(f"curl {app}/predict -d '{body}'")
     with urllib.request.urlopen(f"{app}/predict", data=body.encode(), timeout=10) as reply:  # noqa: S310  our own app
         answer: dict[str, list[str]] = json.load(reply)
     print(json.dumps(answer))
@@ -133,46 +133,51 @@ def predict(app: str) -> list[str]:
 
 
 def main(kind: str) -> None:
-    """Run every step."""
+    """Run every step of the demo."""
     Path("laptop").mkdir()
-    mine, theirs = Path("laptop/model.joblib"), Path("volume/iris/model.joblib")
-    step(1, "Train a model")
-    own = train(mine)
-    step(2, f"Start a store: {STORES[kind] or 'moto'}")
-    with running_store(kind, Path("store")) as scheme:
+    trained, pulled = Path("laptop/model.joblib"), Path("volume/iris/model.joblib")
+    print_step(1, "Train a model")
+    expected_class = train_model(trained)
+    print_step(2, f"Start a store: {STORES[kind] or 'moto'}")
+    with run_store(kind, Path("store")) as scheme:
         source = f"{scheme}://models/iris/v1/model.joblib"
-        step(3, "Publish the model")
-        modelfetch("push", str(mine), source)
-        step(4, "Pull it, as the init container does")
-        modelfetch("pull", source, str(theirs))
-        expect(theirs.read_bytes() == mine.read_bytes(), "what was pulled is not what was pushed")
-        step(5, f"Look at the receipt, {receipt_path(theirs).name}")
-        receipt = read(theirs)
+        print_step(3, "Publish the model")
+        run_modelfetch("push", str(trained), source)
+        print_step(4, "Pull it, as the init container does")
+        run_modelfetch("pull", source, str(pulled))
+        require(pulled.read_bytes() == trained.read_bytes(), "what was pulled is not what was pushed")
+        print_step(5, f"Look at the receipt, {receipt_path(pulled).name}")
+        receipt = read_receipt(pulled)
         for key, value in receipt.items():
             print(f"  {key:<13} {json.dumps(value)}")
-        step(6, "Serve it")
-        with serving(theirs, Path("modelserve.log")) as app:
-            step(7, "Predict")
-            answer = predict(app)
-            expect(answer == [own], f"the model itself says {own}, the app says {answer}")
-        step(8, "Pull again: it is there, so nothing is done")
-        modelfetch("pull", source, str(theirs))
-        expect(read(theirs) == receipt, "the model was pulled again")
-    print(paint("1;32", f"\nThe app says what the model says: {own}. {time.monotonic() - STARTED:.0f} s, all stopped."))
+        print_step(6, "Serve it")
+        with run_app(pulled, Path("modelserve.log")) as app:
+            print_step(7, "Predict")
+            answer = predict_flower(app)
+            require(answer == [expected_class], f"the model itself says {expected_class}, the app says {answer}")
+        print_step(8, "Pull again: it is there, so nothing is done")
+        run_modelfetch("pull", source, str(pulled))
+        require(read_receipt(pulled) == receipt, "the model was pulled again")
+    print(
+        paint_text(
+            "1;32",
+            f"\nThe app says what the model says: {expected_class}. {time.monotonic() - STARTED:.0f} s, all stopped.",
+        )
+    )
 
 
 if __name__ == "__main__":
-    chosen = sys.argv[1] if sys.argv[1:] else os.environ.get("STORE", "moto")
-    expect(chosen in STORES, f"STORE is {chosen!r}; it can be {', '.join(STORES)}")
-    for number in (signal.SIGINT, signal.SIGTERM):  # unwinds, so that what was started is stopped
+    store = sys.argv[1] if sys.argv[1:] else os.environ.get("STORE", "moto")
+    require(store in STORES, f"STORE is {store!r}; it can be {', '.join(STORES)}")
+    for number in (signal.SIGINT, signal.SIGTERM):  # exceptions unwind the stack and stop the servers
         signal.signal(number, lambda signum, _: sys.exit(128 + signum))
-    for name in [name for name in os.environ if name.startswith(OF_THE_USER)]:
+    for name in [name for name in os.environ if name.startswith(USER_SETTINGS)]:
         del os.environ[name]
     os.environ["NO_PROXY"] = "127.0.0.1"
     with tempfile.TemporaryDirectory(prefix="modelfetch-demo-") as work:
         os.environ.update(AWS_CONFIG_FILE=f"{work}/none", AWS_SHARED_CREDENTIALS_FILE=f"{work}/none")
         os.chdir(work)
         try:
-            main(chosen)
+            main(store)
         finally:
             os.chdir("/")

@@ -1,5 +1,5 @@
-"""Draws docs/pictures/demo.svg, the README's picture, from what `make demo` prints in a real terminal. Needs tmux."""
-# ruff: noqa: INP001, S603  a script: it runs tmux and the demo
+"""Draw docs/pictures/demo.svg, the README's picture, from the output of `make demo` in a real terminal. Needs tmux."""
+# ruff: noqa: INP001, S603  a script: runs tmux and the demo
 
 import io
 import os
@@ -20,34 +20,34 @@ END = "== end, "
 TMUX = ["tmux", "-L", f"picture-{os.getpid()}"]
 
 
-def screen() -> str:
-    """What the demo leaves on a terminal, with its colours."""
+def capture_screen() -> str:
+    """Return the terminal's content after the demo, with colours."""
     shell = f"{sys.executable} {HERE / 'demo.py'}; echo '{END}'$?; sleep 60"
     size = ["-x", str(COLUMNS), "-y", str(ROWS)]
     subprocess.run([*TMUX, "-f", "/dev/null", "new-session", "-d", "-e", "TMPDIR=/var/tmp", *size, shell], check=True)
-    shown = ""
+    screen = ""
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            shown = subprocess.run(
+            screen = subprocess.run(
                 [*TMUX, "capture-pane", "-e", "-p"], capture_output=True, text=True, check=True
             ).stdout
-            if f"{END}0" in shown:
-                return shown.partition(END)[0]
+            if f"{END}0" in screen:
+                return screen.partition(END)[0]
             time.sleep(0.5)
     finally:
         subprocess.run([*TMUX, "kill-server"], check=True)
-    sys.exit(f"the demo did not end well:\n{shown}")
+    sys.exit(f"the demo did not end well:\n{screen}")
 
 
-def draw(shown: str) -> str:
-    """The screen as SVG, in the viewer's own monospaced font."""
+def draw_svg(screen: str) -> str:
+    """Draw the screen as SVG, in the viewer's own monospaced font."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-    console.print(Text.from_ansi("\033[1m$ make demo\033[0m\n" + shown.rstrip()))
+    console.print(Text.from_ansi("\033[1m$ make demo\033[0m\n" + screen.rstrip()))
     layout = re.sub(r"@font-face \{\{.*?\}\}\s*|<!--.*?-->\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     layout = layout.replace("Fira Code", "ui-monospace, SFMono-Regular, Menlo, Consolas")
     return console.export_svg(title="modelfetch", theme=MONOKAI, code_format=layout, unique_id="demo")
 
 
 if __name__ == "__main__":
-    PICTURE.write_text(draw(screen()) + "\n", encoding="utf-8")
+    PICTURE.write_text(draw_svg(capture_screen()) + "\n", encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Write requirements/*.txt and bench/*.txt anew from pyproject.toml; `make lock` calls it.
+"""Write requirements/*.txt and bench/*.txt anew from pyproject.toml; `make lock` calls this script.
 
-Pins that still fit are kept; `make lock UPGRADE=1` takes the newest of everything. All files agree on every version,
-so that the images hold what the tests ran with; only what `make bench` compares with has versions of its own. No file
-names where a package comes from: that is pip's own setting.
+Fitting pins are kept; `make lock UPGRADE=1` takes the newest of everything. All files agree on every version, so the
+images hold the tested versions; only the competitors in `make bench` have their own. No file names a package index:
+the index is pip's own setting.
 """
-# ruff: noqa: INP001, S603, T201  a script: it prints, and runs what it wrote itself
+# ruff: noqa: INP001, S603, T201  a script: prints, and runs its own commands
 
 import subprocess
 import sys
@@ -16,8 +16,8 @@ OPTIONS = ["--universal", "--python-version=3.11", "--generate-hashes", "--no-an
 NO_ADDRESS = ["--no-emit-index-url", "--no-emit-find-links"]
 
 
-def compile_lock(name: str, wanted: list[str], extra: list[str], directory: str = "requirements") -> None:
-    """Write DIRECTORY/NAME.txt for the requirements `wanted`, with every dependency pinned and hashed."""
+def compile_lock(name: str, requirements: list[str], extra: list[str], directory: str = "requirements") -> None:
+    """Write DIRECTORY/NAME.txt for the given requirements, with every dependency pinned and hashed."""
     output = f"{directory}/{name}.txt"
     command = [
         sys.executable,
@@ -31,17 +31,17 @@ def compile_lock(name: str, wanted: list[str], extra: list[str], directory: str 
         *NO_ADDRESS,
         *extra,
     ]
-    subprocess.run(command, cwd=ROOT, input="\n".join(wanted), text=True, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=ROOT, input="\n".join(requirements), text=True, check=True, stdout=subprocess.DEVNULL)
     print(output, file=sys.stderr)
 
 
-def without(requirements: list[str], package: str) -> list[str]:
-    """Leave out one package: a one-cloud image has no use for the other cloud's SDK."""
+def exclude_package(requirements: list[str], package: str) -> list[str]:
+    """Leave out one package: an image for one cloud needs no SDK of the other cloud."""
     return [line for line in requirements if not line.startswith(package)]
 
 
 def main() -> None:
-    """Lock the developer's set first and hold the images to its versions."""
+    """Lock the developers' set first and hold the images to its versions."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     base = project["project"]["dependencies"]
     extras = project["project"]["optional-dependencies"]
@@ -53,8 +53,8 @@ def main() -> None:
     compile_lock("dev", [*base, *app, *sign, *dev, *build], sys.argv[1:])
     same = ["--constraint=requirements/dev.txt"]
     compile_lock("init", base, same)
-    compile_lock("init-s3", without(base, "google-cloud-storage"), same)
-    compile_lock("init-gcs", without(base, "boto3"), same)
+    compile_lock("init-s3", exclude_package(base, "google-cloud-storage"), same)
+    compile_lock("init-gcs", exclude_package(base, "boto3"), same)
     compile_lock("sign", sign, same)
     compile_lock("app", app, same)
     compile_lock("build", build, same)

@@ -1,9 +1,9 @@
 """Switch off one safeguard at a time and check that the tests notice; `make mutants` calls this script.
 
 Each mutant is a copy of the source with one function changed (see mutation.py). Every test named for a mutant must
-fail; a test that passes would not have noticed the loss. Arguments: names of mutants, to try only some.
+fail: a passing test has not noticed the loss. Arguments: names of mutants to try; default: all.
 """
-# ruff: noqa: INP001, S603, T201  a script: it prints, and runs what it wrote itself
+# ruff: noqa: INP001, S603, T201  a script: prints, and runs its own commands
 
 import os
 import shutil
@@ -51,9 +51,7 @@ class Mutant:
             raise MutationError(f"mutant {self.name!r}: {place}: {error}. Correct scripts/mutants.py.") from error
 
 
-_CRASHES = (
-    "modelfetch/volume/test_publish.py::test_a_crash_anywhere_leaves_a_whole_model_or_none_and_the_next_run_mends_it"
-)
+_CRASHES = "modelfetch/volume/test_publish.py::test_crash_at_any_step_leaves_a_whole_model_or_no_receipt"
 _RECEIPT_LAST = "faults/test_power_loss.py::test_the_receipt_is_published_last"
 
 MUTANTS = (
@@ -63,22 +61,22 @@ MUTANTS = (
         "compare_checksums",
         Decide("expected", value=False),
         (
-            "modelfetch/cli/test_validation.py::test_a_flipped_byte_fails_every_checksum_of_s3",
-            "modelfetch/cli/test_validation.py::test_a_flipped_byte_fails_the_checksum_of_gcs",
+            "modelfetch/cli/test_validation.py::test_flipped_byte_fails_every_s3_checksum",
+            "modelfetch/cli/test_validation.py::test_flipped_byte_fails_the_gcs_checksum",
             "faults/test_campaign.py::test_the_model_is_right_or_the_failure_clean[flipped byte in each part]",
         ),
     ),
     Mutant(
         "flush before publishing",
         "volume/publish.py",
-        "_finish",
+        "_set_modes_and_flush",
         DropCall("flush_paths"),
         ("faults/test_power_loss.py::test_every_byte_is_flushed_before_it_is_published",),
     ),
     Mutant(
         "flush before the receipt",
         "volume/publish.py",
-        "_change",
+        "_apply_changes",
         DropCall("flush_paths"),
         ("faults/test_power_loss.py::test_what_was_published_is_on_the_disk_before_its_receipt",),
     ),
@@ -86,27 +84,27 @@ MUTANTS = (
         "new receipt last",
         "volume/publish.py",
         "_move_entries",
-        MoveBefore("put", "_change"),
+        MoveBefore("put", "_apply_changes"),
         (_RECEIPT_LAST, _CRASHES),
     ),
     Mutant(
         "old receipt first",
         "volume/publish.py",
-        "_change",
-        DropCall("_withdraw"),
+        "_apply_changes",
+        DropCall("_remove_old_receipts"),
         (_RECEIPT_LAST, _CRASHES),
     ),
     Mutant(
         "lock",
         "volume/staging.py",
-        "_wait_for",
+        "_wait_for_lock",
         ReplaceBody("pass"),
-        ("modelfetch/volume/test_staging.py::test_a_second_pull_waits_for_the_first",),
+        ("modelfetch/volume/test_staging.py::test_second_pull_waits_for_the_first",),
     ),
     Mutant(
         "version of each reply",
         "transfer/range_reader.py",
-        "RangeReader._check_response",
+        "check_response",
         Decide("_strip_validator", value=False),
         ("modelfetch/transfer/test_range_reader.py::test_another_version_is_noticed_and_not_asked_for_again",),
     ),
@@ -114,7 +112,7 @@ MUTANTS = (
         "Content-Range of each reply",
         "transfer/range_reader.py",
         "_check_range",
-        ReplaceBody("return 0"),
+        ReplaceBody("pass"),
         ("modelfetch/transfer/test_range_reader.py::test_a_reply_that_does_not_fit_is_asked_for_again",),
     ),
     Mutant(
@@ -127,19 +125,19 @@ MUTANTS = (
     Mutant(
         "version of what is resumed",
         "volume/resume_journal.py",
-        "ResumeJournal._load",
+        "ResumeJournal._load_lines",
         Decide("head", value=True),
         (
-            "modelfetch/volume/test_resume_journal.py::test_another_plan_is_forgotten",
+            "modelfetch/volume/test_resume_journal.py::test_journal_of_another_plan_is_overwritten",
             "faults/test_kills.py::test_an_object_that_changed_after_a_kill_is_fetched_from_its_start",
         ),
     ),
     Mutant(
         "vetting of names",
         "safe_paths.py",
-        "_flaw",
+        "_find_flaw",
         ReplaceBody("return ''"),
-        ("modelfetch/test_safe_paths.py::test_refuses_names_that_do_not", "faults/test_hostile.py"),
+        ("modelfetch/test_safe_paths.py::test_unsafe_names_are_refused_with_a_hint", "faults/test_hostile.py"),
     ),
     Mutant(
         "budget of bytes",
@@ -151,21 +149,21 @@ MUTANTS = (
     Mutant(
         "manifest of a push under way",
         "provenance/manifest_check.py",
-        "_read",
+        "_read_manifest",
         Decide("complete", value=False),
-        ("modelfetch/cli/test_manifest.py::test_an_older_version_that_is_half_overwritten_is_no_model_either",),
+        ("modelfetch/cli/test_manifest.py::test_half_overwritten_model_is_not_pulled",),
     ),
     Mutant(
         "sha256 of the manifest",
         "pull/fetch.py",
-        "_verified",
+        "_Fetch._verify",
         Decide("manifest_sha256", value=False),
-        ("modelfetch/cli/test_manifest.py::test_an_object_that_was_replaced_without_a_push_is_refused",),
+        ("modelfetch/cli/test_manifest.py::test_object_replaced_without_a_push_is_refused",),
     ),
     Mutant(
         "sha256 of the signature",
         "pull/fetch.py",
-        "_attested",
+        "_Fetch._check_signed",
         DropCall("check_signed_files"),
         ("modelfetch/provenance/test_signature_check.py::test_what_was_changed_after_it_was_signed_is_refused",),
     ),
@@ -173,7 +171,7 @@ MUTANTS = (
 
 
 def find_survivors(mutant: Mutant) -> list[str]:
-    """Return the tests that do not notice a mutant.
+    """Return the tests that pass on a mutant.
 
     Raises:
         MutationError: the source no longer has the function.
@@ -195,7 +193,7 @@ def _test_fails(test: str, source: Path) -> bool:
 
 
 def main() -> None:
-    """Try every mutant, or those named; exit 1 if a test did not notice one."""
+    """Try every mutant, or the named mutants; exit 1 if a test passed on any."""
     selected = [mutant for mutant in MUTANTS if not sys.argv[1:] or mutant.name in sys.argv[1:]]
     missed = 0
     for mutant in selected:

@@ -1,7 +1,7 @@
 """Mutations of one named function: replace its body, drop a call, decide a condition, reorder two statements.
 
 Functions, callees and identifiers are found by name in the syntax tree: moved or reformatted lines change nothing, and
-a name that is gone is an error that says where to look.
+a missing name is an error naming the place to correct.
 """
 # ruff: noqa: INP001  part of a script: see mutants.py
 
@@ -31,12 +31,12 @@ class Mutation(Protocol):
 
 @dataclass(frozen=True)
 class ReplaceBody:
-    """Replace the whole body by one statement, such as `pass` or `return 0`."""
+    """Replace the whole body by one statement, for example `pass` or `return 0`."""
 
     statement: str
 
     def apply(self, function: Function) -> None:
-        """See `Mutation`."""
+        """Replace the body of the function."""
         (replacement,) = ast.parse(f"def _():\n    {self.statement}").body
         assert isinstance(replacement, ast.FunctionDef)
         function.body = replacement.body
@@ -49,7 +49,7 @@ class DropCall:
     callee: str
 
     def apply(self, function: Function) -> None:
-        """See `Mutation`."""
+        """Replace the only call of `callee` by None."""
         calls = [node for node in ast.walk(function) if _is_call(node, self.callee)]
         _replace_node(function, _single(calls, f"call of {self.callee}", function), ast.Constant(None))
 
@@ -62,7 +62,7 @@ class Decide:
     value: bool
 
     def apply(self, function: Function) -> None:
-        """See `Mutation`."""
+        """Replace the only condition by the value."""
         comparisons: list[ast.expr] = [node for node in ast.walk(function) if isinstance(node, ast.Compare)]
         conditions = [node.test for node in ast.walk(function) if isinstance(node, ast.If)]
         readers = self._select_readers(comparisons) or self._select_readers(conditions)
@@ -75,13 +75,13 @@ class Decide:
 
 @dataclass(frozen=True)
 class MoveBefore:
-    """Move the statement that calls `callee` before the statement of the same block that calls `other`."""
+    """Move the statement calling `callee` before the statement of the same block calling `other`."""
 
     callee: str
     other: str
 
     def apply(self, function: Function) -> None:
-        """See `Mutation`."""
+        """Move the statement within the block."""
         blocks: list[list[ast.stmt]] = [
             node.body
             for node in ast.walk(function)

@@ -3,7 +3,7 @@
 `python scripts/prose.py [PATH...]` reads Python files below the paths (default: src/modelfetch and src/modelserve). A
 guide for people, not a gate in CI: at least 1.5 words per function name, at most 4 fillers per 100 words.
 """
-# ruff: noqa: INP001, T201  a script: it prints
+# ruff: noqa: INP001, T201  a script: prints
 
 import ast
 import re
@@ -25,7 +25,7 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 class Docstring(NamedTuple):
-    """A docstring's place and its words, without code, links and headings."""
+    """Place and words of a docstring, without code, links and headings."""
 
     where: str
     words: list[str]
@@ -73,7 +73,7 @@ def count_names(path: Path, tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def collect_docstrings(path: Path, tree: ast.AST) -> Iterator[Docstring]:
-    """Yield the docstrings of a module, its classes and its functions."""
+    """Yield the docstrings of a module, its classes and functions."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, *_DEFINITIONS)) and (text := ast.get_docstring(node)):
             name = node.name if isinstance(node, _DEFINITIONS) else "module"

@@ -3,7 +3,9 @@
 Servers and stores:
 - `servers`: build and run MinIO, fake-gcs-server, toxiproxy and moto.
 - `stores`: buckets on real servers, alike for S3 and GCS; a local folder of models.
+- `options`: source options for tests without the command line.
 - `https_server`: static files over TLS, with ranges and ETags.
+- `raw_server`: bytes as scripted, HTTP or not.
 - `scripted_server`: S3, GCS and plain HTTP responses as a test scripts them.
 - `issuers`: credential endpoints of AWS and Google, as scripts for `scripted_server`.
 - `sigstore`: a private Sigstore instance, offline.
@@ -24,4 +26,7 @@ Errors:
 - `library_errors`: one exception of every class that a library may raise.
 - `error_assertions`: translation of library exceptions into ours, and the contract of the result.
 - `botocore_snapshot`: behaviour of an installed botocore as JSON.
+
+Pytest:
+- `classification`: plugin that marks tests by the servers, processes and containers they need.
 """

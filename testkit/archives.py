@@ -196,7 +196,7 @@ def list_members(root: Path) -> list[Member]:
                 assert stat.S_ISREG(mode)
                 assert stat.S_IMODE(mode) in (0o644, 0o755)
             data = path.read_bytes() if path.is_file() else None
-            link = os.readlink(path) if stat.S_ISLNK(mode) else None  # noqa: PTH115  Path would tidy it up
+            link = os.readlink(path) if stat.S_ISLNK(mode) else None  # noqa: PTH115  Path would normalise the target
             sha256 = "" if data is None else hashlib.sha256(data).hexdigest()
             members.append(Member(path.relative_to(root).as_posix(), len(data or b""), sha256, link))
     return sorted(members, key=lambda member: member.path)

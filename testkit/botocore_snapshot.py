@@ -171,7 +171,7 @@ def read_service_model(service: str) -> list[Any]:
 
 def main() -> None:
     """Print the snapshot; HOME is a directory to write to."""
-    now = dt.datetime(2026, 1, 1)  # noqa: DTZ001  as botocore has it
+    now = dt.datetime(2026, 1, 1)  # noqa: DTZ001  naive, as in botocore
     time.time = lambda: 1767225600.0
     for module in (botocore.auth, botocore.signers):
         module.get_current_datetime = lambda *_, **__: now  # type: ignore[attr-defined]

@@ -76,4 +76,4 @@ def assert_error_contract(error: ModelfetchError, kind: type[ModelfetchError]) -
     assert SECRET not in f"{error.message} {error.hint}"
     again = kind in (TransientError, ChangedError)
     assert error.retryable == again
-    assert retry._transient(error) == (kind is TransientError)
+    assert retry.is_transient(error) == (kind is TransientError)

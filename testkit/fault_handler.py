@@ -66,7 +66,7 @@ class FaultHandler(BaseHTTPRequestHandler):
         """Write no log line for a request."""
 
     def handle_request(self) -> None:
-        """Break the request by its rule, or forward it."""
+        """Forward the request, or break the exchange as its rule says."""
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, parts.path, parts.query, headers)
@@ -74,7 +74,7 @@ class FaultHandler(BaseHTTPRequestHandler):
         try:
             if rule.before:
                 rule.before()
-            if rule.mute:
+            if rule.silent:
                 self._stall_connection(rule.stall_seconds)
                 self._reset_connection()
             elif rule.reset:
@@ -121,7 +121,9 @@ class FaultHandler(BaseHTTPRequestHandler):
         bodiless = self.command == "HEAD" or reply.status in (204, 304)
         headers = rule.alter_headers(received, body=not bodiless)
         chunked = (
-            (rule.sends_chunks or (reply.chunked and not rule.drop and not rule.edit)) and not rule.old and not bodiless
+            (rule.sends_chunks or (reply.chunked and not rule.drop and not rule.edit))
+            and not rule.http10
+            and not bodiless
         )
         if chunked:
             headers.append(("Transfer-Encoding", "chunked"))
@@ -180,7 +182,7 @@ class FaultHandler(BaseHTTPRequestHandler):
     ) -> None:
         request.status = status
         self.line_pause = rule.slow_head
-        if rule.old:
+        if rule.http10:
             self.protocol_version, self.close_connection = "HTTP/1.0", True
         self.send_response_only(status, reason or None)
         for name, value in headers:

@@ -65,13 +65,13 @@ class FaultRule:
         before: called before the request goes to the server.
         status: of a response sent in place of the server's.
         headers: headers to add to the response, or to replace the server's.
-        also: headers to add beside the server's, possibly of equal names.
+        extra_headers: headers to add beside the server's, possibly of equal names.
         drop: names of headers to remove; without Content-Length the end of the connection ends the body.
         body: of the response, if `status` is given.
         raw: bytes sent in place of a response, before the connection ends.
         length_off: error of the stated Content-Length, in bytes.
         slow_head: seconds between the lines of the response's head.
-        old: respond as HTTP/1.0, without a length; the end of the connection ends the body.
+        http10: respond as HTTP/1.0, without a length; the end of the connection ends the body.
         chunked: send the body in chunks, without a length.
         bad_chunk: body bytes, sent in chunks, after which a chunk's size is no number.
         compress: compress the body on the way, as a proxy might.
@@ -87,7 +87,7 @@ class FaultRule:
         extra: bytes sent after the body.
         reset: reset the connection in place of a response.
         redirect: send the client to the same address once more, with this status.
-        mute: never respond; wait until the client leaves.
+        silent: never respond; wait until the client leaves.
     """
 
     method: str | None = None
@@ -103,13 +103,13 @@ class FaultRule:
     before: Callable[[], object] | None = None
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    also: tuple[tuple[str, str], ...] = ()
+    extra_headers: tuple[tuple[str, str], ...] = ()
     drop: tuple[str, ...] = ()
     body: bytes = b""
     raw: bytes = b""
     length_off: int = 0
     slow_head: float = 0.0
-    old: bool = False
+    http10: bool = False
     chunked: bool = False
     bad_chunk: int | None = None
     compress: bool = False
@@ -125,7 +125,7 @@ class FaultRule:
     extra: bytes = b""
     reset: bool = False
     redirect: int = 0
-    mute: bool = False
+    silent: bool = False
     matched: int = field(default=0, init=False)
 
     @property
@@ -155,11 +155,11 @@ class FaultRule:
     def alter_headers(self, headers: list[tuple[str, str]], *, body: bool = True) -> list[tuple[str, str]]:
         """Return a response's headers, with or without a body, as the client receives them; names may repeat."""
         gone = {name.lower() for name in (*self.drop, *self.headers)}
-        if body and (self.old or self.sends_chunks):
+        if body and (self.http10 or self.sends_chunks):
             gone.add("content-length")
         kept = [(name, self._alter_length(name, value)) for name, value in headers if name.lower() not in gone]
         encoding = [("Content-Encoding", "gzip")] if self.compress else []
-        return [*kept, *self.headers.items(), *self.also, *encoding]
+        return [*kept, *self.headers.items(), *self.extra_headers, *encoding]
 
     def _alter_length(self, name: str, value: str) -> str:
         return str(int(value) + self.length_off) if name.lower() == "content-length" else value

@@ -1,4 +1,4 @@
-"""TCP server that answers HTTP requests by a script: bytes as written, whether they are HTTP or not."""
+"""TCP server for HTTP clients that answers by a script: the bytes as written, valid HTTP or not."""
 
 import socket
 import threading
@@ -14,6 +14,7 @@ def answer_requests(connection: socket.socket, responses: Sequence[bytes], reque
     After the last response the connection is closed once the client has closed it or sent more; at once after an empty
     response or `CLOSE`.
     """
+    connection.settimeout(60)  # seconds: a test that fails may leave a connection open
     with connection, suppress(OSError):
         for response in responses:
             if response is CLOSE:
@@ -27,15 +28,14 @@ def answer_requests(connection: socket.socket, responses: Sequence[bytes], reque
             requests.append(request)
             connection.sendall(response)
         if responses and responses[-1]:
-            connection.settimeout(60)
             connection.recv(1)
 
 
 class RawServer:
-    """Server on loopback with one script of responses per connection, in the order of the connections.
+    """Server on loopback with a script of responses for each connection, in the order of the connections.
 
     Attributes:
-        requests: requests received so far, one list per connection.
+        requests: requests received until now, a list for each connection.
     """
 
     def __init__(self) -> None:
@@ -44,12 +44,12 @@ class RawServer:
         self._thread: threading.Thread | None = None
 
     def start(self, *scripts: Sequence[bytes]) -> int:
-        """Serve one connection after another, each with its script of responses; return the port."""
-        self._thread = threading.Thread(target=self._serve, args=[scripts])
+        """Serve the connections in turn, each by a script of responses; return the port."""
+        self._thread = threading.Thread(target=self._serve_connections, args=[scripts])
         self._thread.start()
         return int(self._listener.getsockname()[1])
 
-    def _serve(self, scripts: Sequence[Sequence[bytes]]) -> None:
+    def _serve_connections(self, scripts: Sequence[Sequence[bytes]]) -> None:
         for responses in scripts:
             try:
                 connection, _ = self._listener.accept()

@@ -1,10 +1,13 @@
 """Real servers for the tests, built once per user and started on free ports.
 
-`python -m testkit.servers build` builds them in advance and prints their paths.
+`python -m testkit.servers build` builds them in advance and prints their paths. MODELFETCH_TEST_SERVERS=embedded: use
+moto's server for S3 and skip tests of GCS; MODELFETCH_TEST_SERVERS=built: fail if a server cannot be built. Default: as
+`embedded` where Go or the network is missing.
 """
 
 import fcntl
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -14,12 +17,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 BUILD_SECONDS = 1800  # MinIO takes 130 s on two free cores
 READY_SECONDS = 60
+PORT_RANGES = 16
+MODE = os.environ.get("MODELFETCH_TEST_SERVERS", "")  # read once: tests run without the developer's settings
+PORTS = range(10_000, 32_000)  # below Linux's ephemeral ports: no outgoing connection takes one of them
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,15 @@ TOXIPROXY = Program("toxiproxy", "github.com/Shopify/toxiproxy/v2/cmd/server", "
 
 
 class BuildError(Exception):
-    """A server could not be built."""
+    """A server could not be built.
+
+    Attributes:
+        summary: the reason in one line.
+    """
+
+    def __init__(self, summary: str, output: str = "") -> None:
+        super().__init__(f"{summary}\n{output}".strip())
+        self.summary = summary
 
 
 def cache_dir() -> Path:
@@ -55,14 +69,32 @@ def cache_dir() -> Path:
 
 def can_build() -> bool:
     """Return whether Go is installed and not disabled by MODELFETCH_TEST_SERVERS=embedded."""
-    return shutil.which("go") is not None and os.environ.get("MODELFETCH_TEST_SERVERS") != "embedded"
+    return shutil.which("go") is not None and MODE != "embedded"
+
+
+def explain_absence(*programs: Program) -> str:
+    """Return why the tests do without these programs in one line, or "" once all of them are built.
+
+    Raises:
+        BuildError: a build failed, and MODELFETCH_TEST_SERVERS=built forbids to do without.
+    """
+    if MODE == "embedded":
+        return "MODELFETCH_TEST_SERVERS=embedded"
+    try:
+        for program in programs:
+            build_program(program)
+    except BuildError as error:
+        if MODE == "built":
+            raise
+        return error.summary
+    return ""
 
 
 def build_program(program: Program) -> Path:
     """Build a program unless already built; of two callers at once the second waits for the first.
 
     Raises:
-        BuildError: `go install` failed.
+        BuildError: Go is not installed, or `go install` failed or took too long.
     """
     program.path.parent.mkdir(parents=True, exist_ok=True)
     with (cache_dir() / f"{program.name}.lock").open("w") as lock:
@@ -81,20 +113,33 @@ def _install_program(program: Program) -> None:
             "CGO_ENABLED": "0",
         }  # static: the programs run in an image too
         command = ["go", "install", f"{program.module}@{program.version}"]
-        done = subprocess.run(
-            command, env=env, cwd=gobin, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
-        )
+        try:
+            done = subprocess.run(
+                command, env=env, cwd=gobin, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+            )
+        except FileNotFoundError:
+            raise BuildError(f"{program.name} is built with Go, which is not installed") from None
+        except subprocess.TimeoutExpired:
+            raise BuildError(f"{program.name} was not built within {BUILD_SECONDS} s") from None
         if done.returncode:
-            raise BuildError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise BuildError(f"{program.name} could not be built: {lines[-1].strip()}", done.stderr[-2000:])
         (binary,) = Path(gobin).iterdir()  # named after the last part of the module's path
         binary.rename(program.path)
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of 127.0.0.1 that nothing listens on; workers of pytest-xdist choose from ranges of their own.
+
+    Raises:
+        OSError: each of a hundred ports was in use.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PORT_RANGES
+    for port in random.sample(PORTS[worker::PORT_RANGES], 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port was found")
 
 
 @contextmanager
@@ -104,7 +149,7 @@ def run_server(command: list[str], ready: str, log: Path, env: Mapping[str, str]
     Raises:
         RuntimeError: the server stopped or was not ready in time; the message quotes its log.
     """
-    # A test run that is killed must not leave its servers behind.
+    # A killed test run must leave no servers behind.
     leash = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -171,8 +216,11 @@ def run_moto(directory: Path) -> Iterator[str]:
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["build"]:
-        sys.exit("usage: python testkit/servers.py build")
-    if not can_build():
-        sys.exit("no Go installed: the tests will use moto's server and skip tests of GCS")
-    for each in (MINIO, FAKE_GCS, TOXIPROXY):
-        sys.stdout.write(f"{build_program(each)}\n")
+        sys.exit("usage: python -m testkit.servers build")
+    try:
+        if absence := explain_absence(MINIO, FAKE_GCS, TOXIPROXY):
+            sys.stderr.write(f"{absence}: the tests use moto's server for S3 and skip what needs GCS\n")
+        else:
+            sys.stdout.writelines(f"{program.path}\n" for program in (MINIO, FAKE_GCS, TOXIPROXY))
+    except BuildError as failure:
+        sys.exit(str(failure))

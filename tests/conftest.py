@@ -24,6 +24,7 @@ GIVEN_S3 = os.environ.get("MODELFETCH_TEST_S3_ENDPOINT", "")
 GIVEN_GCS = os.environ.get("MODELFETCH_TEST_GCS_ENDPOINT", "")
 GIVEN_KEYS = (os.environ.get("AWS_ACCESS_KEY_ID", ""), os.environ.get("AWS_SECRET_ACCESS_KEY", ""))
 KEYS = ("rig-access-key", "rig-secret-key-0123456789")
+ABSENCES: dict[servers.Program, str] = {}  # what was found out about each program
 OF_EITHER = ("store", "versioned_store", "flat_store", "shelf")  # fixtures that choose a server as they go
 OF_THE_DEVELOPER = (
     "AWS_", "AZURE_", "CLOUDSDK_", "FORCE_COLOR", "GCE_", "GCLOUD_", "GCS_", "GOOGLE_", "KUBERNETES_",
@@ -34,33 +35,42 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of `make faults`."""
+    """Add the options of `make faults`."""
     group = parser.getgroup("modelfetch")
     group.addoption("--full", action="store_true", help="run the campaigns of tests/faults in full")
     group.addoption("--campaign-report", metavar="PATH", help="write the campaigns' tables to PATH.md and PATH.json")
 
 
+def explain_absence(program: servers.Program) -> str:
+    """Return why this program is not used, or "" once it is built; the answer holds for the whole run."""
+    if program not in ABSENCES:
+        ABSENCES[program] = servers.explain_absence(program)
+    return ABSENCES[program]
+
+
 def pytest_report_header() -> list[str]:
     """Say which servers the tests will use; none is started yet."""
-    s3 = GIVEN_S3 or (str(servers.MINIO) if servers.can_build() else "moto (embedded)")
-    gcs = GIVEN_GCS or (str(servers.FAKE_GCS) if servers.can_build() else "none: there is no Go")
+    usable = {each: each.path.exists() or servers.can_build() for each in (servers.MINIO, servers.FAKE_GCS)}
+    s3 = GIVEN_S3 or (str(servers.MINIO) if usable[servers.MINIO] else "moto (embedded)")
+    gcs = GIVEN_GCS or (str(servers.FAKE_GCS) if usable[servers.FAKE_GCS] else "none")
     return [f"S3: {s3}; GCS: {gcs}"]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the servers that the collected tests need, before any test's time is taken."""
-    if session.config.option.collectonly or not servers.can_build():
+    if session.config.option.collectonly:
         return
-    asked_for = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    requested = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    needed = {
+        servers.MINIO: not GIVEN_S3 and requested & {"s3", *OF_EITHER},
+        servers.FAKE_GCS: not GIVEN_GCS and requested & {"gcs", *OF_EITHER},
+        servers.TOXIPROXY: requested & {"toxiproxy"},
+    }
     try:
-        if not GIVEN_S3 and asked_for & {"s3", *OF_EITHER}:
-            servers.build_program(servers.MINIO)
-        if not GIVEN_GCS and asked_for & {"gcs", *OF_EITHER}:
-            servers.build_program(servers.FAKE_GCS)
-        if "toxiproxy" in asked_for:
-            servers.build_program(servers.TOXIPROXY)
+        for program in filter(needed.get, needed):
+            explain_absence(program)
     except servers.BuildError as error:
-        pytest.exit(f"{error}\nMODELFETCH_TEST_SERVERS=embedded does without.", returncode=3)
+        pytest.exit(str(error), returncode=3)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -69,8 +79,7 @@ def clean_environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     nowhere = str(tmp_path_factory.getbasetemp() / "nowhere")
     with pytest.MonkeyPatch.context() as environ:
         for name in list(os.environ):
-            ours = name.startswith(OF_THE_DEVELOPER) and not name.startswith("MODELFETCH_TEST_")
-            if ours or name.upper() in PROXIES:
+            if name.startswith(OF_THE_DEVELOPER) or name.upper() in PROXIES:
                 environ.delenv(name)
         for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "CLOUDSDK_CONFIG"):
             environ.setenv(name, nowhere)
@@ -82,14 +91,14 @@ def clean_environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _s3_server(directory: Path) -> tuple[AbstractContextManager[str], tuple[str, str], str]:
     if GIVEN_S3:
         return nullcontext(GIVEN_S3), GIVEN_KEYS, "given"
-    if servers.can_build():
-        return servers.run_minio(directory, *KEYS), KEYS, "minio"
-    return servers.run_moto(directory), KEYS, "moto"
+    if explain_absence(servers.MINIO):
+        return servers.run_moto(directory), KEYS, "moto"
+    return servers.run_minio(directory, *KEYS), KEYS, "minio"
 
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
-    """A real S3 server: the one given, else MinIO, else moto's."""
+    """Return a real S3 server: the given endpoint, else MinIO, else moto."""
     with tempfile.TemporaryDirectory(prefix="modelfetch-s3-") as directory:
         server, keys, kind = _s3_server(Path(directory))
         with server as endpoint, closing(S3Server(endpoint, *keys, kind)) as handle:
@@ -99,8 +108,8 @@ def s3() -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def gcs() -> Iterator[GCSServer]:
     """A real GCS emulator: the one given, else fake-gcs-server."""
-    if not (GIVEN_GCS or servers.can_build()):
-        pytest.skip("fake-gcs-server needs Go to be built; or set MODELFETCH_TEST_GCS_ENDPOINT")
+    if not GIVEN_GCS and (absence := explain_absence(servers.FAKE_GCS)):
+        pytest.skip(f"{absence}; MODELFETCH_TEST_GCS_ENDPOINT names another GCS server")
     with tempfile.TemporaryDirectory(prefix="modelfetch-gcs-") as directory:
         server = nullcontext(GIVEN_GCS) if GIVEN_GCS else servers.run_fake_gcs(Path(directory))
         with server as endpoint:
@@ -112,15 +121,15 @@ def gcs() -> Iterator[GCSServer]:
 @pytest.fixture(scope="session")
 def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a toxiproxy's API."""
-    if not servers.can_build():
-        pytest.skip("toxiproxy needs Go to be built")
+    if absence := explain_absence(servers.TOXIPROXY):
+        pytest.skip(absence)
     with servers.run_toxiproxy(tmp_path_factory.mktemp("toxiproxy")) as api:
         yield api
 
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[S3Server]:
-    """Moto's S3 server, which needs no Go: what `make demo` uses by default."""
+    """Run moto's S3 server, which needs no Go, the default of `make demo`."""
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="modelfetch-moto-"))
         url = stack.enter_context(servers.run_moto(Path(directory)))
@@ -129,97 +138,97 @@ def moto() -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3_bucket(s3: S3Server) -> Iterator[S3Bucket]:
-    """A fresh bucket."""
+    """Create an empty bucket on S3."""
     with s3.new_bucket() as bucket:
         yield bucket
 
 
 @pytest.fixture
 def s3_versioned(s3: S3Server) -> Iterator[S3Bucket]:
-    """A fresh bucket that keeps old versions."""
+    """Create an empty bucket on S3 with versioning."""
     with s3.new_bucket(versioned=True) as bucket:
         yield bucket
 
 
 @pytest.fixture
 def gcs_bucket(gcs: GCSServer) -> Iterator[GCSBucket]:
-    """A fresh bucket."""
+    """Create an empty bucket on GCS."""
     with gcs.new_bucket() as bucket:
         yield bucket
 
 
 @pytest.fixture
 def gcs_versioned(gcs: GCSServer) -> Iterator[GCSBucket]:
-    """A fresh bucket that keeps old versions."""
+    """Create an empty bucket on GCS with versioning."""
     with gcs.new_bucket(versioned=True) as bucket:
         yield bucket
 
 
 @pytest.fixture
 def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    """An empty directory to pull from."""
+    """Return an empty directory to pull from."""
     return ModelFolder(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.fixture(params=["s3", "gcs"])
 def store(request: pytest.FixtureRequest) -> Store:
-    """A fresh bucket; the test runs once on each kind of store."""
+    """Create an empty bucket; the test runs once on each kind of store."""
     bucket: Store = request.getfixturevalue(f"{request.param}_bucket")
     return bucket
 
 
 @pytest.fixture
 def moto_bucket(moto: S3Server) -> Iterator[S3Bucket]:
-    """A fresh bucket of moto's."""
+    """Create an empty bucket on moto."""
     with moto.new_bucket() as bucket:
         yield bucket
 
 
 @pytest.fixture(params=["moto", "gcs"])
 def flat_store(request: pytest.FixtureRequest) -> Store:
-    """A store that keeps `a` and `a/b` side by side, as the real ones do; MinIO's listings hide the latter."""
+    """Create a bucket that keeps `a` and `a/b` side by side, as real stores do; MinIO's listings hide the latter."""
     bucket: Store = request.getfixturevalue(f"{request.param}_bucket")
     return bucket
 
 
 @pytest.fixture(params=["s3", "gcs"])
 def versioned_store(request: pytest.FixtureRequest) -> Store:
-    """A fresh bucket that keeps old versions; the test runs once on each kind of store."""
+    """Create an empty bucket with versioning; the test runs once on each kind of store."""
     bucket: Store = request.getfixturevalue(f"{request.param}_versioned")
     return bucket
 
 
 @pytest.fixture
 def https_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpsServer]:
-    """A web server with a certificate that nobody trusts unless told to."""
+    """Run an HTTPS server with a certificate of an authority unknown to the system."""
     with run_https_server(tmp_path_factory.mktemp("web")) as server:
         yield server
 
 
 @pytest.fixture
 def scripted_server() -> Iterator[ScriptedServer]:
-    """A server that says whatever the test wants."""
+    """Run a server whose responses the test scripts."""
     with run_scripted_server() as server:
         yield server
 
 
 @pytest.fixture
 def fault_proxy() -> Iterator[Callable[..., FaultProxy]]:
-    """Called with a server's URL (and the server's side of TLS), it puts a fault proxy in front of it."""
+    """Return a function that puts a fault proxy before a server's URL (and its side of TLS)."""
     with ExitStack() as proxies:
         yield lambda upstream, tls=None: proxies.enter_context(closing(FaultProxy(upstream, tls)))
 
 
 @pytest.fixture
 def modelfetch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CliRunner]:
-    """The command line, run as a process in a clean environment."""
+    """Return the runner of the command line in a clean environment."""
     with closing(CliRunner(tmp_path_factory.mktemp("home"))) as cli:
         yield cli
 
 
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Called with a name and mount options, it mounts a file system of its own there; needs root."""
+    """Return a function that mounts a tmpfs below the test's directory; needs root."""
     with ExitStack() as stack:
 
         def mount(name: str, options: str = "size=64m") -> Path:

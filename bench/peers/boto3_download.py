@@ -1,4 +1,4 @@
-"""The least that fetches an object with boto3: BUCKET KEY FILE."""
+"""Minimal download with boto3: BUCKET KEY FILE."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The least that fetches an object with google-cloud-storage: BUCKET KEY FILE."""
+"""Minimal download with google-cloud-storage: BUCKET KEY FILE."""
 
 import sys
 

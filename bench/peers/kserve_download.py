@@ -1,4 +1,4 @@
-"""What KServe's storage initializer does: URI DIRECTORY."""
+"""Download as KServe's storage initializer does: URI DIRECTORY."""
 
 import sys
 

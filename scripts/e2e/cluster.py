@@ -1,5 +1,5 @@
-"""The cluster that kubectl is set to, and a namespace of the run's own in it."""
-# ruff: noqa: INP001, S603, S607, T201  part of a script: it prints, and runs what it wrote itself
+"""Access to kubectl's current cluster, and a namespace for one run."""
+# ruff: noqa: INP001, S603, S607, T201  part of a script: prints, and runs its own commands
 
 import base64
 import json
@@ -22,58 +22,58 @@ IMAGES = {
 }
 MINIO = "app.kubernetes.io/name=minio"
 IRIS = "app.kubernetes.io/instance=iris"
-PATIENCE = 180  # seconds for any one thing that the cluster does
+PATIENCE = 180  # seconds for any single step of the cluster
 T = TypeVar("T")
 
 
-class Failed(Exception):  # noqa: N818  the outcome of the run
-    """The story did not go as told."""
+class StoryError(Exception):
+    """A step of the story failed."""
 
 
-def kubectl(*args: str, given: str | None = None) -> str:
-    """Run kubectl to its end and give what it prints.
+def run_kubectl(*args: str, stdin: str | None = None) -> str:
+    """Run kubectl to completion and return the output.
 
     Raises:
-        Failed: it failed; with what it said.
+        StoryError: kubectl failed; the message quotes its error.
     """
-    done = subprocess.run(["kubectl", *args], input=given, capture_output=True, text=True, check=False)
+    done = subprocess.run(["kubectl", *args], input=stdin, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Failed(f"kubectl {' '.join(args[:6])}: {done.stderr.strip()}")
+        raise StoryError(f"kubectl {' '.join(args[:6])}: {done.stderr.strip()}")
     return done.stdout
 
 
-def until(ask: Callable[[], T | None], what: str) -> T:
-    """Poll until the answer is not None.
+def wait_until(poll: Callable[[], T | None], description: str) -> T:
+    """Poll until the answer is not None, and return the answer.
 
     Raises:
-        Failed: it still is when patience ends.
+        StoryError: the answer is still None after PATIENCE seconds.
     """
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        if (answer := ask()) is not None:
+        if (answer := poll()) is not None:
             return answer
         time.sleep(0.5)
-    raise Failed(f"not seen within {PATIENCE} s: {what}")
+    raise StoryError(f"not seen within {PATIENCE} s: {description}")
 
 
 class Namespace:
-    """A namespace, and the directory from which kustomize fills it."""
+    """A namespace, and the directory for kustomize's input."""
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
         self.directory = directory.resolve()
 
-    def kubectl(self, *args: str) -> str:
-        """Run kubectl in this namespace."""
-        return kubectl("-n", self.name, *args)
+    def run_kubectl(self, *args: str) -> str:
+        """Run kubectl in the namespace and return the output."""
+        return run_kubectl("-n", self.name, *args)
 
-    def items(self, kind: str, label: str) -> list[dict[str, Any]]:
-        """All objects of a kind with a label."""
-        found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-l", label, "-o", "json"))["items"]
+    def list_objects(self, kind: str, label: str) -> list[dict[str, Any]]:
+        """Return all objects of a kind with a label."""
+        found: list[dict[str, Any]] = json.loads(self.run_kubectl("get", kind, "-l", label, "-o", "json"))["items"]
         return found
 
-    def apply(self, path: str, *selection: str) -> None:
-        """Apply the local overlay with the model at `path`: the one value that a user changes."""
+    def apply_overlay(self, path: str, *selection: str) -> None:
+        """Apply the local overlay with the model at `path`, the only value that a user changes."""
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "iris-model"}}
         parts = {name: image.rpartition(":") for name, image in IMAGES.items()}
         kustomization = {
@@ -83,19 +83,19 @@ class Namespace:
             "patches": [{"patch": json.dumps({**config, "data": {"S3_MODEL_PATH": path}})}],
         }
         (self.directory / "kustomization.yaml").write_text(json.dumps(kustomization))
-        self.kubectl("apply", "-k", str(self.directory), *selection)
+        self.run_kubectl("apply", "-k", str(self.directory), *selection)
 
-    def rolled_out(self, deployment: str) -> None:
+    def wait_for_rollout(self, deployment: str) -> None:
         """Wait until all pods of a Deployment are new and ready."""
-        self.kubectl("rollout", "status", f"deployment/{deployment}", f"--timeout={PATIENCE}s")
+        self.run_kubectl("rollout", "status", f"deployment/{deployment}", f"--timeout={PATIENCE}s")
 
-    def secret(self, label: str) -> dict[str, str]:
-        """The content of the one Secret with a label."""
-        (found,) = self.items("secrets", label)
+    def read_secret(self, label: str) -> dict[str, str]:
+        """Return the content of the only Secret with a label."""
+        (found,) = self.list_objects("secrets", label)
         return {name: base64.b64decode(value).decode() for name, value in found["data"].items()}
 
-    def diagnose(self) -> None:
-        """Print what helps to find out why it failed."""
+    def print_diagnosis(self) -> None:
+        """Print the state and logs that explain a failure."""
         logs = ["logs", "--all-containers", "--prefix", "--tail=30", "--ignore-errors", "-l"]
         for args in (
             ["get", "pods,configmaps"],
@@ -104,37 +104,37 @@ class Namespace:
             [*logs, IRIS],
             [*logs, MINIO],
         ):
-            with suppress(Failed):
-                print(self.kubectl(*args), file=sys.stderr)
+            with suppress(StoryError):
+                print(self.run_kubectl(*args), file=sys.stderr)
 
 
 @contextmanager
-def namespace(directory: Path) -> Iterator[Namespace]:
-    """A fresh namespace in which only restricted pods may run; removed in the end, whatever happens."""
+def create_namespace(directory: Path) -> Iterator[Namespace]:
+    """Create a namespace for restricted pods only, for the duration of the block."""
     name = f"modelfetch-e2e-{uuid4().hex[:6]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-    kubectl("create", "-f", "-", given=json.dumps(manifest))
+    run_kubectl("create", "-f", "-", stdin=json.dumps(manifest))
     space = Namespace(name, directory)
     try:
         yield space
     except BaseException:
-        space.diagnose()
+        space.print_diagnosis()
         raise
     finally:
-        kubectl("delete", "namespace", name, f"--timeout={PATIENCE}s")
+        run_kubectl("delete", "namespace", name, f"--timeout={PATIENCE}s")
 
 
 @contextmanager
-def forwarded(space: Namespace, service: str, port: int) -> Iterator[str]:
-    """The address on this machine of a Service in the cluster, for as long as the block runs."""
+def forward_port(space: Namespace, service: str, port: int) -> Iterator[str]:
+    """Yield the local address of a Service in the cluster for the duration of the block."""
     command = ["kubectl", "-n", space.name, "port-forward", f"service/{service}", f":{port}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             found = re.search(r"127\.0\.0\.1:\d+", line)
             if found is None:
-                raise Failed(f"kubectl port-forward gave no address: {line!r}")
+                raise StoryError(f"kubectl port-forward gave no address: {line!r}")
             yield f"http://{found[0]}"
         finally:
             process.terminate()

@@ -30,7 +30,7 @@ _HINTS = {
 
 
 def check_path(path: str, kind: str = "key") -> None:
-    """Refuse a path that does not name its location literally, or that no file system can hold.
+    """Refuse a path without a literal meaning, or beyond the limits of file systems.
 
     Args:
         path: relative, with `/` between segments and none at the end.

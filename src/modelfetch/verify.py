@@ -9,7 +9,7 @@ from modelfetch.volume.receipt import FileEntry, Receipt
 
 
 def verify(path: Path) -> Receipt:
-    """Hash every file of the published model at `path`, and return its receipt.
+    """Hash every file of the published model at `path`, and return the receipt.
 
     Raises:
         NotFoundError: no receipt exists for `path`.
@@ -26,7 +26,7 @@ def verify(path: Path) -> Receipt:
 
 
 def find_mismatches(receipt: Receipt, base: Path) -> list[str]:
-    """Return every difference between the files below `base` and the receipt, with both values."""
+    """Return the differences between receipt and files below `base`, with both values."""
     found = [flaw for entry in receipt.files if (flaw := _find_flaw(base / entry.path, entry))]
     directory = not (len(receipt.files) == 1 and receipt.digest == f"sha256:{receipt.files[0].sha256}")
     if not found and receipt.digest != receipts.model_digest(receipt.files, directory=directory):

@@ -6,38 +6,38 @@ import google_crc32c
 import pytest
 
 from bench import data
-from bench.data import Object, Sizes
+from bench.data import Sizes, StoredObject
 
 SIZES = Sizes(large=100, far=10, sparse=9, weights=400, small_files=3, shards=2, shard=20, tiny=5)
 
 
 def test_data_is_made_once_and_anew_for_other_sizes(tmp_path: Path) -> None:
-    """The same seeds give the same bytes, and the index says which."""
-    first = data.make(tmp_path / "made", SIZES)
+    """Equal seeds give equal bytes; the index records the sizes."""
+    first = data.make_data(tmp_path / "made", SIZES)
     (tmp_path / "made/tiny.bin").unlink()
-    again = data.make(tmp_path / "made", SIZES)
-    larger = data.make(tmp_path / "made", replace(SIZES, tiny=6))
+    again = data.make_data(tmp_path / "made", SIZES)
+    larger = data.make_data(tmp_path / "made", replace(SIZES, tiny=6))
 
     assert again == first
-    assert data.make(tmp_path / "other", SIZES) == first
+    assert data.make_data(tmp_path / "other", SIZES) == first
     assert (tmp_path / "made/tiny.bin").stat().st_size == 6
     assert [each.key for each in larger if each not in first] == ["tiny.bin"]
 
 
 def test_what_others_have_there_is_not_touched(tmp_path: Path) -> None:
-    """A directory without an index of ours is somebody's."""
+    """A directory without the bench's index is foreign and refused."""
     (tmp_path / "made").mkdir()
     (tmp_path / "made/thesis.txt").write_text("years")
 
     with pytest.raises(OSError, match="not empty"):
-        data.make(tmp_path / "made", SIZES)
+        data.make_data(tmp_path / "made", SIZES)
     assert (tmp_path / "made/thesis.txt").read_text() == "years"
 
 
 def test_checksums_are_those_of_the_bytes(tmp_path: Path) -> None:
-    """Those that the standard library and Google's own package compute; the sparse object is as long as was said."""
-    objects = data.make(tmp_path / "made", SIZES)
-    data.copy(tmp_path / "made", objects, tmp_path / "copies")
+    """Checksums equal the standard library's and Google's; the sparse object has the stated length."""
+    objects = data.make_data(tmp_path / "made", SIZES)
+    data.copy_objects(tmp_path / "made", objects, tmp_path / "copies")
 
     assert {each.key for each in objects} >= {"large.bin", "sparse.bin", "model.tar.gz", "model/weights-3.bin"}
     for each in objects:
@@ -49,8 +49,8 @@ def test_checksums_are_those_of_the_bytes(tmp_path: Path) -> None:
 
 
 def test_etags_and_md5_follow_the_way_of_the_upload() -> None:
-    """In parts above 8 MiB on S3; composed from 150 MiB on GCS."""
-    small = Object("k", 8 * data.MIB, "aa" * 32, "bb" * 8, "cc" * 4, "dd" * 16)
+    """S3 uploads in parts above 8 MiB; GCS composes from 150 MiB."""
+    small = StoredObject("k", 8 * data.MIB, "aa" * 32, "bb" * 8, "cc" * 4, "dd" * 16)
     parts = replace(small, size=8 * data.MIB + 1)
     composed = replace(small, size=150 * data.MIB)
 

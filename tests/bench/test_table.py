@@ -1,5 +1,5 @@
 from bench.cases import MODELFETCH, Goal
-from bench.table import markdown, shown
+from bench.table import format_figure, render_markdown
 from bench.verdicts import Row
 
 FACTS = {
@@ -14,19 +14,19 @@ FACTS = {
 
 
 def test_a_row_shows_what_was_judged_and_how() -> None:
-    """Figures have their units, a ratio none."""
+    """Figures are shown with units, ratios without."""
     ratio = Row("work", Goal(MODELFETCH, "peer", "wall", 0.8), 1.0, 2.0, 0.5, 0.1, "reached")
     memory = Row("work", Goal(MODELFETCH, "", "rss", 128 * 1024**2), 66 * 1024**2, None, 66 * 1024**2, 0.0, "reached")
 
-    text = markdown(FACTS, [ratio, memory], {})
+    text = render_markdown(FACTS, [ratio, memory], {})
 
     assert "| work | peer | wall | 1.00 s | 2.00 s | 0.50 | 0.80 | reached |" in text
     assert "| work | - | rss | 66 MiB | - |  | 128 MiB | reached |" in text
 
 
 def test_what_disturbed_the_figures_stands_above_them() -> None:
-    """Who reads them must know what is missing, and how busy the machine was."""
-    text = markdown(FACTS, [], {"small": {"peer": []}})
+    """Other load, skipped and failed cases are listed above the table."""
+    text = render_markdown(FACTS, [], {"small": {"peer": []}})
 
     assert "Other work on this machine took 25% of its processors" in text
     assert "far: skipped, there is no Go." in text
@@ -36,7 +36,7 @@ def test_what_disturbed_the_figures_stands_above_them() -> None:
 
 
 def test_figures_have_units() -> None:
-    """Each metric has its own."""
-    assert [shown("packages", 9e7), shown("requests", 1.0), shown("cpu", 1.0), shown("wall", None)] == [
-        "90 MB", "1", "1.00 s", "-",
-    ]  # fmt: skip
+    """Each metric is formatted with its own unit."""
+    figures = {"packages": 9e7, "requests": 1.0, "cpu": 1.0, "wall": None}
+
+    assert [format_figure(metric, figure) for metric, figure in figures.items()] == ["90 MB", "1", "1.00 s", "-"]

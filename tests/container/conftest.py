@@ -1,4 +1,4 @@
-"""The images, built for real, and containers of them as strict as Kubernetes would run them."""
+"""Fixtures: the images, built for real, and containers with the restrictions of Kubernetes."""
 
 import json
 import os
@@ -25,7 +25,7 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 """
-STRICT = [
+STRICT_FLAGS = [
     "--network=host",
     "--read-only",
     "--read-only-tmpfs=false",  # Kubernetes gives no writable /tmp either
@@ -39,34 +39,34 @@ BUILD_SECONDS = 900
 
 @dataclass(frozen=True)
 class Images:
-    """The names of the built images."""
+    """Names of the built images."""
 
     init: str
     app: str
 
 
 class Podman:
-    """Runs containers with every restriction of the manifests; the volume is at /mnt/models."""
+    """Container engine with every restriction of the manifests; the volume is mounted at /mnt/models."""
 
     def __init__(self, config: Path) -> None:
         self._env = {**os.environ, "CONTAINERS_CONF": str(config)}
 
     def __call__(self, *args: object) -> "subprocess.CompletedProcess[str]":
-        """Run podman to its end."""
+        """Run podman and wait for the end."""
         command = ["podman", *map(str, args)]
         return subprocess.run(command, env=self._env, capture_output=True, text=True, check=False, timeout=120)
 
     def run(
         self, image: str, *args: str, volume: Path, env: Mapping[str, str], mode: str = "U", flags: tuple[str, ...] = ()
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a container of an image; with `--detach` among the flags it gives its id at once."""
+        """Run a container of an image; with `--detach` among the flags, return the container's id at once."""
         given = [f"--env={name}={value}" for name, value in env.items()]
         mount = f"--volume={volume}:/mnt/models:{mode}"
-        return self("run", *STRICT, mount, *given, *(flags or ("--rm",)), image, *args)
+        return self("run", *STRICT_FLAGS, mount, *given, *(flags or ("--rm",)), image, *args)
 
 
-def _why_not() -> str | None:
-    """The reason for which no image can be built here."""
+def _find_skip_reason() -> str | None:
+    """Return the reason why no image can be built here; None if images can be built."""
     missing = [tool for tool in ("buildah", "podman", "runc") if shutil.which(tool) is None]
     if missing:
         return f"not installed: {', '.join(missing)}"
@@ -81,12 +81,12 @@ def _why_not() -> str | None:
 
 @pytest.fixture(scope="session")
 def build() -> Iterator[Callable[..., str]]:
-    """Builds one image with scripts/images; called with its kind and more build flags. Removed in the end."""
-    if reason := _why_not():
+    """Return a function that builds an image by kind and build flags; remove all images at the end."""
+    if reason := _find_skip_reason():
         pytest.skip(reason)
     names = []
 
-    def one(kind: str, flags: str = "") -> str:
+    def build_image(kind: str, flags: str = "") -> str:
         name = f"localhost/modelfetch-test-{kind}:{uuid4().hex[:8]}"
         names.append(name)
         variables = {"ENGINE": "buildah", "BUILD_FLAGS": f"--runtime runc {flags}", f"IMAGE_{kind.upper()}": name}
@@ -96,20 +96,20 @@ def build() -> Iterator[Callable[..., str]]:
         assert done.returncode == 0, done.stderr[-4000:]
         return name
 
-    yield one
+    yield build_image
     with suppress(subprocess.SubprocessError):
         subprocess.run(["buildah", "rmi", *names], capture_output=True, check=False, timeout=60)
 
 
 @pytest.fixture(scope="session")
 def images(build: Callable[..., str]) -> Images:
-    """Both images."""
+    """Build the init image and the app image."""
     return Images(build("init"), build("app"))
 
 
 @pytest.fixture(scope="session")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
-    """The container engine, set up so that it works without systemd and with lowered limits."""
+    """Return the container engine, configured to work without systemd and with lowered limits."""
     config = tmp_path_factory.mktemp("podman") / "containers.conf"
     config.write_text(RUNC)
     return Podman(config)
@@ -117,18 +117,18 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Path:
-    """A directory that init container and app share."""
+    """Return a directory shared by init container and app."""
     directory = tmp_path / "volume"
     directory.mkdir()
     return directory
 
 
 @pytest.fixture
-def config(podman: Podman, images: Images) -> Callable[[str], dict[str, object]]:
-    """Called with an image, it gives what the image says of itself."""
+def image_config(podman: Podman, images: Images) -> Callable[[str], dict[str, object]]:
+    """Return a function that inspects an image and returns the image's configuration."""
 
-    def of(image: str) -> dict[str, object]:
+    def inspect(image: str) -> dict[str, object]:
         found: dict[str, object] = json.loads(podman("image", "inspect", image).stdout)[0]["Config"]
         return found
 
-    return of
+    return inspect

@@ -1,4 +1,4 @@
-"""The init image, run as Kubernetes, KServe and Seldon run it."""
+"""The init image, run as by Kubernetes, KServe and Seldon."""
 
 import json
 import stat
@@ -20,8 +20,10 @@ UID = 65532
 MODEL = b"a model of some bytes" * 1000
 
 
-def test_pulls_from_the_environment(store: "Store", images: Any, podman: Any, volume: Path) -> None:
-    """Bucket, path and destination from a ConfigMap are enough: model and receipt are there, readable for any app."""
+def test_pull_from_environment_variables_publishes_model_and_receipt(
+    store: "Store", images: Any, podman: Any, volume: Path
+) -> None:
+    """Bucket, path and destination from a ConfigMap are enough; model and receipt are readable for any app."""
     store.put("iris/v1/model.joblib", MODEL)
     env = {**store.env, **store.model_env("iris/v1/model.joblib"), "LOCAL_MODEL_PATH": "/mnt/models/iris/model.joblib"}
 
@@ -36,8 +38,8 @@ def test_pulls_from_the_environment(store: "Store", images: Any, podman: Any, vo
     )
 
 
-def test_pulls_kserve_pairs(store: "Store", images: Any, podman: Any, volume: Path) -> None:
-    """KServe and Seldon append SOURCE DEST to the entry point, the destination being the mounted volume itself."""
+def test_pull_accepts_kserve_arguments(store: "Store", images: Any, podman: Any, volume: Path) -> None:
+    """KServe and Seldon append SOURCE DEST to the entry point; DEST is the mounted volume."""
     store.put("iris/model.joblib", MODEL)
     store.put("iris/labels.txt", b"")
 
@@ -48,22 +50,22 @@ def test_pulls_kserve_pairs(store: "Store", images: Any, podman: Any, volume: Pa
     assert (volume / "labels.txt").read_bytes() == b""
 
 
-def test_a_second_start_downloads_nothing(store: "Store", images: Any, podman: Any, volume: Path) -> None:
-    """A pod's sandbox may restart over the same volume: the model is left as it is."""
+def test_second_start_leaves_the_model_untouched(store: "Store", images: Any, podman: Any, volume: Path) -> None:
+    """A pod's sandbox may restart over the same volume."""
     store.put("model.joblib", MODEL)
     pull = (images.init, store.uri("model.joblib"), "/mnt/models/")
     assert podman.run(*pull, volume=volume, env=store.env).returncode == 0
     before = (volume / "model.joblib").stat()
 
-    again = podman.run(*pull, volume=volume, env=store.env)
+    second = podman.run(*pull, volume=volume, env=store.env)
 
     after = (volume / "model.joblib").stat()
-    assert again.returncode == 0, again.stderr
+    assert second.returncode == 0, second.stderr
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-def test_a_failure_is_one_json_line_and_its_code(store: "Store", images: Any, podman: Any, volume: Path) -> None:
-    """A path that does not exist ends with 66, and the last line of the log says so to machines."""
+def test_failure_exits_with_the_code_and_a_json_line(store: "Store", images: Any, podman: Any, volume: Path) -> None:
+    """A missing path exits with 66; the last log line is JSON with the reason."""
     run = podman.run(images.init, store.uri("nowhere.joblib"), "/mnt/models/", volume=volume, env=store.env)
 
     assert run.returncode == 66
@@ -71,7 +73,7 @@ def test_a_failure_is_one_json_line_and_its_code(store: "Store", images: Any, po
     assert list(volume.iterdir()) == []
 
 
-def test_a_model_larger_than_the_memory_limit_passes_through(
+def test_model_larger_than_the_memory_limit_is_pulled(
     s3_bucket: "S3Bucket", images: Any, podman: Any, volume: Path
 ) -> None:
     """400 MB arrive under a limit of 256 MB."""
@@ -83,14 +85,14 @@ def test_a_model_larger_than_the_memory_limit_passes_through(
     assert (volume / "big.bin").stat().st_size == 400_000_000
 
 
-def test_sigterm_ends_it_as_process_one(
+def test_sigterm_ends_the_pull_as_process_1(
     s3_bucket: "S3Bucket",
     images: Any,
     podman: Any,
     volume: Path,
     fault_proxy: "Callable[[str], FaultProxy]",
 ) -> None:
-    """PID 1 has no default handlers: a pod deleted in the middle of a pull ends by itself, with nothing published."""
+    """PID 1 has no default signal handlers: a pod deleted in mid-pull exits by itself, with nothing published."""
     s3_bucket.put("model.joblib", MODEL)
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(method="GET", path="model.joblib", stall_after=1000, stall_seconds=600, times=None)
@@ -111,10 +113,10 @@ def test_sigterm_ends_it_as_process_one(
 
 
 @pytest.mark.parametrize(("cloud", "fixture"), [("s3", "s3_bucket"), ("gcs", "gcs_bucket")])
-def test_an_image_for_one_cloud_does_that_cloud(
+def test_image_for_one_cloud_pulls_without_the_other_sdk(
     cloud: str, fixture: str, request: pytest.FixtureRequest, build: Callable[..., str], podman: Any, volume: Path
 ) -> None:
-    """`--build-arg CLOUD=…` leaves the other SDK out, and the pull works without it."""
+    """`--build-arg CLOUD=…` leaves the other SDK out, and the pull works."""
     store: Store = request.getfixturevalue(fixture)
     store.put("model.joblib", MODEL)
     image = build("init", f"--build-arg CLOUD={cloud}")
@@ -128,10 +130,10 @@ def test_an_image_for_one_cloud_does_that_cloud(
     assert "ModuleNotFoundError" in missing.stderr
 
 
-def test_an_image_built_to_verify_does_and_the_default_one_says_how(
+def test_signatures_are_verified_with_sign_and_refused_with_a_hint_without(
     s3_bucket: "S3Bucket", images: Any, build: Callable[..., str], podman: Any, volume: Path, tmp_path: Path
 ) -> None:
-    """`--build-arg SIGN=1` adds what it needs, all compiled; without, the error names it before a byte is fetched."""
+    """`--build-arg SIGN=1` adds the signing packages; the default image fails with a hint before fetching."""
     key = make_key_pair(tmp_path)
     model = write_files(tmp_path / "model", {"model.joblib": MODEL})
     sign_model(model, key, model / "model.sig")
@@ -140,11 +142,11 @@ def test_an_image_built_to_verify_does_and_the_default_one_says_how(
     (volume / "key.pub").write_bytes(key.public.read_bytes())
     pull = (s3_bucket.uri("iris"), "/mnt/models/iris", "--verify-signature", "--public-key", "/mnt/models/key.pub")
 
-    without = podman.run(images.init, *pull, volume=volume, env=s3_bucket.env)
+    refused = podman.run(images.init, *pull, volume=volume, env=s3_bucket.env)
     verified = podman.run(build("init", "--build-arg SIGN=1"), *pull, volume=volume, env=s3_bucket.env)
 
-    assert without.returncode == 78
-    assert "SIGN=1" in json.loads(without.stderr.splitlines()[-1])["hint"]
+    assert refused.returncode == 78
+    assert "SIGN=1" in json.loads(refused.stderr.splitlines()[-1])["hint"]
     assert verified.returncode == 0, verified.stderr
     assert (volume / "iris/model.joblib").read_bytes() == MODEL
     assert "signature" in json.loads((volume / "iris/.modelfetch.json").read_text())["checks"]

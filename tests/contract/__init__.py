@@ -1,1 +1,1 @@
-"""What README, `--help` and the two packages promise each other."""
+"""Contracts between README, `--help` and both packages."""

@@ -1,4 +1,4 @@
-"""What README and the other pages say is what the code does."""
+"""Contract between the code and the README and other pages."""
 
 import json
 import re
@@ -19,55 +19,61 @@ from modelserve.http.app import create_app
 from modelserve.http.routes import RequestLimits
 from modelserve.process import settings as app_settings
 from testkit.cli_runner import CliRunner
-from tests.contract.tables import README, ROOT, between, tables
+from tests.contract.tables import README, ROOT, readme_tables, table_pattern
 
-BESIDE = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
-PAGES = [README, *(ROOT / name for name in BESIDE), *sorted(ROOT.glob("docs/*.md"))]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-INLINE = re.compile(r"`([^`\n]+)`")
+OTHER_PAGES = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+PAGES = [README, *(ROOT / name for name in OTHER_PAGES), *sorted(ROOT.glob("docs/*.md"))]
+FENCED_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+INLINE_CODE = re.compile(r"`([^`\n]+)`")
 COMMANDS: dict[str, Any] = vars(typer.main.get_command(cli.app))["commands"]
-NO_SETTINGS = ("MODELFETCH_", "MODELSERVE_", "MODELFETCH_TEST_S3_ENDPOINT", "MODELFETCH_TEST_GCS_ENDPOINT")
+NO_SETTINGS = (
+    "MODELFETCH_",
+    "MODELSERVE_",
+    "MODELFETCH_TEST_S3_ENDPOINT",
+    "MODELFETCH_TEST_GCS_ENDPOINT",
+    "MODELFETCH_TEST_SERVERS",
+)
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a language."""
-    return [text for kind, text in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
+def fenced_blocks(page: Path, language: str) -> list[str]:
+    """Return the fenced blocks of a language."""
+    return [text for kind, text in FENCED_BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
 
 
-def commands(page: Path) -> Iterator[list[str]]:
-    """The `modelfetch` commands that a page shows, as words: lines of shell blocks, and inline code with arguments."""
-    shown = [line for block in blocks(page, "sh") for line in block.splitlines()]
-    shown += [code for code in INLINE.findall(page.read_text(encoding="utf-8")) if len(code.split()) > 2]
+def shown_commands(page: Path) -> Iterator[list[str]]:
+    """Yield a page's `modelfetch` commands as words: lines of shell blocks, and inline code with arguments."""
+    shown = [line for block in fenced_blocks(page, "sh") for line in block.splitlines()]
+    shown += [code for code in INLINE_CODE.findall(page.read_text(encoding="utf-8")) if len(code.split()) > 2]
     for line in shown:
         words = shlex.split(line, comments=True) if line.startswith("modelfetch ") else []
         if words:
             yield words[1:]
 
 
-def flags_of(command: Any) -> set[str]:
-    """All flags of a command, long ones."""
+def command_flags(command: Any) -> set[str]:
+    """Return all flags of a command."""
     return {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
 
 
-@pytest.mark.parametrize("name", tables())
+@pytest.mark.parametrize("name", readme_tables())
 def test_tables_of_the_readme_are_what_the_code_says(name: str) -> None:
-    """If this fails: `.venv/bin/python tests/contract/tables.py` writes them anew."""
-    found = between(name).search(README.read_text(encoding="utf-8"))
+    """The README's tables equal the generated tables; `.venv/bin/python tests/contract/tables.py` rewrites them."""
+    found = table_pattern(name).search(README.read_text(encoding="utf-8"))
 
     assert found, f"the README has no <!-- {name} --> and <!-- end of {name} -->"
-    assert found[0] == tables()[name]
+    assert found[0] == readme_tables()[name]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_that_is_shown_parses(page: Path) -> None:
-    """Each shown `modelfetch` command exists and takes the flags and arguments that are shown."""
-    for name, *words in commands(page):
+    """Each `modelfetch` command in a page exists and accepts its flags and arguments."""
+    for name, *words in shown_commands(page):
         COMMANDS[name].make_context(name, list(words))
 
 
 def test_the_readme_shows_commands_at_all() -> None:
-    """The test above has something to look at, and would see a wrong flag."""
-    shown = list(commands(README))
+    """The README has commands for the test above, and a wrong flag is refused."""
+    shown = list(shown_commands(README))
 
     assert {"pull", "push", "inspect", "verify"} <= {words[0] for words in shown}
     with pytest.raises(typer.TyperException):
@@ -76,14 +82,14 @@ def test_the_readme_shows_commands_at_all() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_subcommand_that_is_named_exists(page: Path) -> None:
-    """`modelfetch word` in code is one of the commands of `modelfetch --help`."""
+    """`modelfetch word` in code names a command of `modelfetch --help`."""
     named = set(re.findall(r"(?:^|`)modelfetch ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
 
     assert named <= set(COMMANDS)
 
 
 def test_help_and_readme_list_the_same_commands(modelfetch: CliRunner) -> None:
-    """What `modelfetch --help` lists is in the README, and is what the program has."""
+    """The commands of `modelfetch --help` are those of the program and the README."""
     listed = re.findall(r"^  ([a-z]+)  ", modelfetch.ok("--help").stdout.partition("Commands:")[2], re.MULTILINE)
 
     assert set(listed) == set(COMMANDS)
@@ -92,26 +98,26 @@ def test_help_and_readme_list_the_same_commands(modelfetch: CliRunner) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_flag_that_is_named_exists(page: Path) -> None:
-    """A `--flag` in code is one of ours."""
+    """Every `--flag` in code is a flag of `modelfetch`."""
     text = page.read_text(encoding="utf-8")
-    code = " ".join([*INLINE.findall(text), *blocks(page, "sh")])
-    known = set.union(*(flags_of(command) for command in COMMANDS.values()), {"--help", "--port"})
+    code = " ".join([*INLINE_CODE.findall(text), *fenced_blocks(page, "sh")])
+    known = set.union(*(command_flags(command) for command in COMMANDS.values()), {"--help", "--port"})
 
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code)) - known == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_variable_that_is_named_exists(page: Path) -> None:
-    """A `MODELFETCH_*` or `MODELSERVE_*` in a page is read by one of the two."""
-    ours = {name for field in Settings.model_fields for name in list_variables(field)}
-    known = ours | set(map(app_settings.get_variable, app_settings.Settings.model_fields)) | set(NO_SETTINGS)
+    """Every `MODELFETCH_*` or `MODELSERVE_*` in a page is read by either package."""
+    fetch_names = {name for field in Settings.model_fields for name in list_variables(field)}
+    known = fetch_names | set(map(app_settings.get_variable, app_settings.Settings.model_fields)) | set(NO_SETTINGS)
 
     assert set(re.findall(r"MODEL(?:FETCH|SERVE)_[A-Z0-9_]*", page.read_text(encoding="utf-8"))) - known == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_relative_links_lead_somewhere(page: Path) -> None:
-    """Every link and picture that is no URL is a file here."""
+    """Every link and picture without a URL scheme is a file of the repository."""
     links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
     local = [link.partition("#")[0] for link in links if "://" not in link]
 
@@ -119,8 +125,8 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 
 
 def test_paths_that_code_and_pages_name_exist() -> None:
-    """A page of `docs/`, or a path in code font, is there."""
-    named = {path for page in PAGES for path in INLINE.findall(page.read_text(encoding="utf-8"))}
+    """Every page of `docs/` named in code, and every path in code font, exists."""
+    named = {path for page in PAGES for path in INLINE_CODE.findall(page.read_text(encoding="utf-8"))}
     paths = {path for path in named if re.fullmatch(r"(demo|docs|k8s|scripts|src|tests)/[\w./-]*", path)}
     for source in ROOT.glob("src/**/*.py"):
         paths |= set(re.findall(r"(?<![\w/])docs/[\w./-]+\w", source.read_text(encoding="utf-8")))
@@ -130,7 +136,7 @@ def test_paths_that_code_and_pages_name_exist() -> None:
 
 
 def test_make_targets_that_are_named_exist() -> None:
-    """`make word` in code is a target of the Makefile."""
+    """Every `make word` in code is a target of the Makefile."""
     targets = set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = {n for page in PAGES for n in re.findall(r"(?:^|`)make ([a-z0-9]+)", page.read_text("utf-8"), re.MULTILINE)}
 
@@ -140,20 +146,20 @@ def test_make_targets_that_are_named_exist() -> None:
 def test_the_house_is_drawn_as_it_stands() -> None:
     """The architecture page has every room of both packages, and no other."""
     rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "docs/architecture.md").read_text(encoding="utf-8"), re.MULTILINE)
-    drawn = {name.strip("/") for row in rows for name in INLINE.findall(row)}
-    there = {
+    drawn = {name.strip("/") for row in rows for name in INLINE_CODE.findall(row)}
+    rooms = {
         path.name
         for package in ("modelfetch", "modelserve")
         for path in (ROOT / "src" / package).iterdir()
         if path.suffix == ".py" or (path / "__init__.py").exists()
     }
 
-    assert drawn == there - {"__init__.py", "__main__.py"}
+    assert drawn == rooms - {"__init__.py", "__main__.py"}
 
 
 def test_the_manifests_that_are_shown_are_those_of_k8s() -> None:
-    """The README's ConfigMap and pod are an excerpt of `k8s/base`, with variables that are read."""
-    config, pod, kserve = (yaml.safe_load(block) for block in blocks(README, "yaml"))
+    """The README's ConfigMap and pod are excerpts of `k8s/base`, with variables that the code reads."""
+    config, pod, kserve = (yaml.safe_load(block) for block in fenced_blocks(README, "yaml"))
     base = yaml.safe_load((ROOT / "k8s/base/deployment.yaml").read_text(encoding="utf-8"))["spec"]["template"]["spec"]
     known = {name for field in Settings.model_fields for name in list_variables(field)}
 
@@ -168,8 +174,8 @@ def test_the_manifests_that_are_shown_are_those_of_k8s() -> None:
 
 
 def test_the_failure_that_is_shown_is_what_a_failure_says(modelfetch: CliRunner) -> None:
-    """The README's line of JSON has the keys, the code and the reason of a real one."""
-    shown = json.loads(blocks(README, "json")[0])
+    """The README's line of JSON has the keys, code and reason of a real failure."""
+    shown = json.loads(fenced_blocks(README, "json")[0])
 
     run = modelfetch("pull", "file:///nowhere/model.joblib", "out")
 
@@ -192,7 +198,7 @@ def test_the_routes_that_are_shown_are_served() -> None:
 
 @pytest.mark.parametrize("picture", sorted(ROOT.glob("docs/pictures/*.svg")), ids=lambda picture: picture.name)
 def test_pictures_load_nothing_from_elsewhere(picture: Path) -> None:
-    """A picture is small, and shows the same offline."""
+    """Every picture is small and looks the same offline."""
     text = picture.read_text(encoding="utf-8")
 
     assert len(text) < 60_000

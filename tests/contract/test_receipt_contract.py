@@ -1,4 +1,4 @@
-"""The receipt is the only tie between the two packages: what modelfetch writes, modelserve reads and checks."""
+"""The receipt, the only contract between both packages: written by modelfetch, read and checked by modelserve."""
 
 import json
 import re
@@ -24,7 +24,7 @@ KINDS = ["file", "directory", "archive"]
 
 
 class Pulled(NamedTuple):
-    """A model as modelfetch left it: where it is, the file in it, its receipt's path and content."""
+    """A pulled model: its path, the file inside, the receipt's path and content."""
 
     path: Path
     file: Path
@@ -34,7 +34,7 @@ class Pulled(NamedTuple):
 
 @pytest.fixture
 def pulled(modelfetch: CliRunner, tmp_path: Path) -> Callable[[str], Pulled]:
-    """Called with a kind, it pulls a model of that kind from a path."""
+    """Return a function that pulls a model of a kind from a path."""
 
     def pull(kind: str) -> Pulled:
         model = tmp_path / "model"
@@ -59,7 +59,7 @@ def pulled(modelfetch: CliRunner, tmp_path: Path) -> Callable[[str], Pulled]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_receipt_has_the_fields_that_the_readme_shows(kind: str, pulled: Callable[[str], Pulled]) -> None:
-    """Schema 1, field by field and type by type; what was unpacked names its archive too."""
+    """Schema 1 matches field by field and type by type; an extracted model's receipt names the archive too."""
     shown = next(
         json.loads(block)
         for block in re.findall(r"```json\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
@@ -80,73 +80,75 @@ def test_a_receipt_has_the_fields_that_the_readme_shows(kind: str, pulled: Calla
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_modelserve_loads_what_modelfetch_published(kind: str, pulled: Callable[[str], Pulled]) -> None:
-    """The app finds the receipt, checks the file against it, and says where the model came from."""
-    there = pulled(kind)
+    """The app finds the receipt, checks the file, and reports the model's source."""
+    published = pulled(kind)
 
-    model = load_model(ModelSource(there.path, require_receipt=True))
+    model = load_model(ModelSource(published.path, require_receipt=True))
 
-    assert model.file == there.file
+    assert model.file == published.file
     assert model.receipt is not None
-    assert model.receipt.path == there.receipt
+    assert model.receipt.path == published.receipt
     facts = (model.digest, model.version, model.source, model.receipt.tool)
-    assert facts == tuple(there.content[key] for key in ("digest", "version", "source", "tool"))
-    assert model.receipt.finished == datetime.fromisoformat(there.content["finished"])
+    assert facts == tuple(published.content[key] for key in ("digest", "version", "source", "tool"))
+    assert model.receipt.finished == datetime.fromisoformat(published.content["finished"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_modelserve_refuses_what_was_changed_after_it_was_published(kind: str, pulled: Callable[[str], Pulled]) -> None:
-    """One flipped bit, size and time as before, is refused by both packages' checks."""
-    there = pulled(kind)
-    data = bytearray(there.file.read_bytes())
+    """A flipped bit, with size and time unchanged, is refused by the app."""
+    published = pulled(kind)
+    data = bytearray(published.file.read_bytes())
     data[len(data) // 2] ^= 1
-    there.file.write_bytes(data)
+    published.file.write_bytes(data)
 
     with pytest.raises(WrongBytesError, match="sha256"):
-        load_model(ModelSource(there.path))
+        load_model(ModelSource(published.path))
 
 
 @pytest.mark.parametrize("kind", ["directory", "archive"])
 def test_a_directorys_digest_is_what_a_shell_says(kind: str, pulled: Callable[[str], Pulled]) -> None:
-    """Sha256 over the lines of `sha256sum`, sorted by path: nothing of modelfetch is needed to check it."""
-    there = pulled(kind)
+    """The digest equals sha256 over the sorted lines of `sha256sum`: checkable without modelfetch."""
+    published = pulled(kind)
     script = "find . -type f ! -name '.modelfetch*' -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum"
 
-    said = subprocess.run(["bash", "-c", script], cwd=there.path, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        ["bash", "-c", script], cwd=published.path, capture_output=True, text=True, check=True
+    ).stdout
 
-    assert there.content["digest"] == f"sha256:{said.split()[0]}"
-    assert sorted(f["path"] for f in there.content["files"]) == ["model.joblib", "more/a b.txt"]
+    assert published.content["digest"] == f"sha256:{output.split()[0]}"
+    assert sorted(f["path"] for f in published.content["files"]) == ["model.joblib", "more/a b.txt"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_published_files_bear_the_receipts_time(kind: str, pulled: Callable[[str], Pulled]) -> None:
-    """The mtime of each is `finished`, to the second: so an untouched file is known without being read."""
-    there = pulled(kind)
-    finished = int(datetime.fromisoformat(there.content["finished"]).timestamp())
+    """The mtime of each file is `finished`, to the second: untouched files are known without reading."""
+    published = pulled(kind)
+    finished = int(datetime.fromisoformat(published.content["finished"]).timestamp())
 
-    times = {(there.receipt.parent / f["path"]).stat().st_mtime_ns for f in there.content["files"]}
+    times = {(published.receipt.parent / f["path"]).stat().st_mtime_ns for f in published.content["files"]}
 
     assert times == {finished * 1_000_000_000}
 
 
 def test_both_packages_mean_the_same_receipt() -> None:
-    """One schema and one name, although neither package knows the other."""
+    """Schema and name agree, although neither package imports the other."""
     assert (written.SCHEMA, written.RECEIPT_SUFFIX) == (read.SCHEMA, read.SUFFIX)
 
 
 def test_both_packages_ignore_what_they_do_not_know(pulled: Callable[[str], Pulled]) -> None:
-    """A later version may add fields."""
-    there = pulled("file")
-    there.receipt.write_text(json.dumps({**there.content, "signature": {"by": "somebody"}}), encoding="utf-8")
+    """Unknown fields of a later version are ignored."""
+    published = pulled("file")
+    published.receipt.write_text(json.dumps({**published.content, "signature": {"by": "somebody"}}), encoding="utf-8")
 
-    said = (written.read_receipt(there.receipt).digest, read.read_receipt(there.receipt).digest)
-    assert said == (there.content["digest"], there.content["digest"])
+    digests = (written.read_receipt(published.receipt).digest, read.read_receipt(published.receipt).digest)
+    assert digests == (published.content["digest"], published.content["digest"])
 
 
 def test_both_packages_refuse_another_schema(pulled: Callable[[str], Pulled]) -> None:
-    """What a later version means by its fields is not guessed."""
-    there = pulled("file")
-    there.receipt.write_text(json.dumps({**there.content, "schema": 2}), encoding="utf-8")
+    """Another schema number is refused: the meaning of its fields is unknown."""
+    published = pulled("file")
+    published.receipt.write_text(json.dumps({**published.content, "schema": 2}), encoding="utf-8")
 
     for read_receipt in (written.read_receipt, read.read_receipt):
         with pytest.raises(Exception, match=r"schema .*2"):
-            read_receipt(there.receipt)
+            read_receipt(published.receipt)

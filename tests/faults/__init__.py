@@ -1,1 +1,1 @@
-"""What goes wrong between a store and a volume, tried on real servers, and the table of what came of it."""
+"""Fault campaigns: pulls and pushes against real servers and volumes with faults, and a table of the outcomes."""

@@ -1,7 +1,6 @@
-"""Archives that mean harm: what each of their kinds can do, through the command line.
+"""Hostile archives: an example of each attack, through the command line.
 
-Every form of it, in every format, is tried in tests/modelfetch/archive and tests/fuzz; here it is the whole pull that
-must refuse.
+tests/modelfetch/archive and tests/fuzz try every form in every format; here the whole pull must refuse.
 """
 
 import gzip
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 
 from testkit import archives
 from testkit.archives import ZipEntry, make_raw_zip, make_tar, pax_header, tar_header, tar_member
-from tests.faults.hostile import Case
+from tests.faults.hostile_trial import HostileCase
 
 GOOD, ABOVE = tar_member("good", b"good"), "../" * 8
 SUFFIXES = {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "zstd"}
@@ -19,11 +18,11 @@ MODEL = {"a": b"first", "d/b": b"second" * 100}
 PLAIN = archives.pack_files(MODEL, "tar")
 PACKERS = {suffix: archives.COMPRESSORS[how] for suffix, how in SUFFIXES.items()}
 
-TARS = {
+HOSTILE_TARS = {
     "name out of the archive": {
         **{
-            f"{way}": GOOD + tar_member(way, b"x")
-            for way in ("../evil", "/evil", "a/../../evil", "..\\evil", "C:\\evil", "..")
+            f"{name}": GOOD + tar_member(name, b"x")
+            for name in ("../evil", "/evil", "a/../../evil", "..\\evil", "C:\\evil", "..")
         },
         "pax path": GOOD + pax_header(("path", f"{ABOVE}evil")) + tar_member("x", b"x"),
         "pax path with NUL": GOOD + pax_header(("path", "a\0/../evil")) + tar_member("x", b"x"),
@@ -80,7 +79,7 @@ TARS = {
         "checksum": GOOD + b"?" + GOOD[1:],
     },
 }
-ODD = {
+ODD_TARS = {
     "modes": tar_member("run", b"x", mode=0o6777) + tar_member("d", kind=b"5", mode=0o1777),
     "times": pax_header(("mtime", "-1e300"), ("atime", "nan")) + tar_member("run", b"x"),
     "old": tar_member("run", b"x", kind=b"\0", magic=bytes(8)),
@@ -88,34 +87,36 @@ ODD = {
 NESTED = {"inner.tar.gz": gzip.compress(PLAIN), "inner.zip": archives.make_zip(("../evil", b"x"))}
 
 
-def cases() -> Iterator[Case]:
-    """All of them."""
-    for fault, ways in TARS.items():
+def make_cases() -> Iterator[HostileCase]:
+    """Yield every case of hostile archives."""
+    for fault, ways in HOSTILE_TARS.items():
         for number, (name, raw) in enumerate(ways.items()):
             for suffix in ("tar", list(PACKERS)[number % len(PACKERS)]):
-                codes = (65, 73) if fault == "numbers that are none" else (65,)  # 73: more than the disk has free
-                yield _case(fault, name, suffix, PACKERS.get(suffix, bytes)(make_tar(raw)), codes)
-    for name, raw in ODD.items():
-        yield _case("odd modes and times", name, "tar", make_tar(raw), (0,), {"run": b"x"})
-    yield _case("archives in archives", "kept", "gz", gzip.compress(archives.pack_files(NESTED, "tar")), (0,), NESTED)
-    yield from _zips()
-    yield from _streams()
-    yield from _bombs()
+                codes = (65, 73) if fault == "numbers that are none" else (65,)  # 73: exceeds the free space
+                yield _archive_case(fault, name, suffix, PACKERS.get(suffix, bytes)(make_tar(raw)), codes)
+    for name, raw in ODD_TARS.items():
+        yield _archive_case("odd modes and times", name, "tar", make_tar(raw), (0,), {"run": b"x"})
+    yield _archive_case(
+        "archives in archives", "kept", "gz", gzip.compress(archives.pack_files(NESTED, "tar")), (0,), NESTED
+    )
+    yield from _zip_cases()
+    yield from _stream_cases()
+    yield from _bomb_cases()
 
 
-def _case(
+def _archive_case(
     fault: str,
     name: str,
     suffix: str,
     data: bytes,
     codes: tuple[int, ...] = (65,),
     model: dict[str, bytes] | None = None,
-) -> Case:
+) -> HostileCase:
     key = {"tar": "m.tar", "zip": "m.zip"}.get(suffix, f"m.tar.{suffix}")
-    return Case(f"archive: {fault}", name, "file", {key: data}, codes, model=model or {}, source=key)
+    return HostileCase(f"archive: {fault}", name, "file", {key: data}, codes, model=model or {}, source=key)
 
 
-def _zips() -> Iterator[Case]:
+def _zip_cases() -> Iterator[HostileCase]:
     good = ZipEntry(b"good", b"good")
     shared, inner = ZipEntry(b"good", b"good", offset=0), ZipEntry(b"inner", b"y" * 50)
     ways = {
@@ -136,16 +137,16 @@ def _zips() -> Iterator[Case]:
         "crc": [good, ZipEntry(b"a", b"x", crc=1)],
     }
     for name, made in ways.items():
-        yield _case("zip that lies", name, "zip", make_raw_zip(*made))
+        yield _archive_case("zip that lies", name, "zip", make_raw_zip(*made))
     whole = make_raw_zip(good)
     for name, data in {
         "two": whole + make_raw_zip(ZipEntry(b"b", b"x")),
         "comment": make_raw_zip(good, comment=whole),
     }.items():
-        yield _case("zip that lies", f"{name} ends", "zip", data)
+        yield _archive_case("zip that lies", f"{name} ends", "zip", data)
 
 
-def _streams() -> Iterator[Case]:
+def _stream_cases() -> Iterator[HostileCase]:
     for suffix, pack in PACKERS.items():
         whole = pack(PLAIN)
         broken = {f"{tenth}0 %": whole[: len(whole) * tenth // 10] for tenth in range(10)}
@@ -153,30 +154,36 @@ def _streams() -> Iterator[Case]:
         flipped[len(whole) // 2] ^= 1
         broken |= {"flipped": bytes(flipped), "garbage": whole + b"garbage", "no end marker": pack(PLAIN.rstrip(b"\0"))}
         for name, data in broken.items():
-            yield _case("broken stream", f"{suffix} {name}", suffix, data)
+            yield _archive_case("broken stream", f"{suffix} {name}", suffix, data)
         parts = pack(PLAIN[:700]) + pack(PLAIN[700:])
-        yield _case("stream of several members", suffix, suffix, parts, (0,), MODEL)
-        yield _case("archive under another's name", suffix, "zip", whole, (0,), MODEL)
+        yield _archive_case("stream of several members", suffix, suffix, parts, (0,), MODEL)
+        yield _archive_case("archive under another's name", suffix, "zip", whole, (0,), MODEL)
     frame = b"\x50\x2a\x4d\x18\x04\0\0\0abcd"
-    yield _case("stream of several members", "skippable", "zst", frame + PACKERS["zst"](PLAIN) + frame, (0,), MODEL)
-    yield _case("archive under another's name", "none", "gz", b"model" * 100)
-    yield _case("archive under another's name", "empty", "tar", make_tar())
+    yield _archive_case(
+        "stream of several members", "skippable", "zst", frame + PACKERS["zst"](PLAIN) + frame, (0,), MODEL
+    )
+    yield _archive_case("archive under another's name", "none", "gz", b"model" * 100)
+    yield _archive_case("archive under another's name", "empty", "tar", make_tar())
 
 
-def _bombs() -> Iterator[Case]:
+def _bomb_cases() -> Iterator[HostileCase]:
     large = {"zeros": bytes(100_000_000)}
     for suffix, pack in PACKERS.items():
-        yield _bomb(suffix, pack(archives.pack_files(large, "tar")), "--max-ratio", "50")
-        yield _bomb(suffix, pack(archives.pack_files(large, "tar")), "--max-bytes", "1M")
-        yield _bomb(suffix, pack(archives.pack_files({str(n): b"" for n in range(200)}, "tar")), "--max-files", "100")
-    yield _bomb("zip", archives.make_zip(*large.items()), "--max-ratio", "50")
+        yield _bomb_case(suffix, pack(archives.pack_files(large, "tar")), "--max-ratio", "50")
+        yield _bomb_case(suffix, pack(archives.pack_files(large, "tar")), "--max-bytes", "1M")
+        yield _bomb_case(
+            suffix, pack(archives.pack_files({str(n): b"" for n in range(200)}, "tar")), "--max-files", "100"
+        )
+    yield _bomb_case("zip", archives.make_zip(*large.items()), "--max-ratio", "50")
     options = {archives.zstd.CompressionParameter.window_log: 30}
     packer = archives.zstd.ZstdCompressor(options=options)
-    yield _bomb("zst", packer.compress(PLAIN) + packer.flush())
+    yield _bomb_case("zst", packer.compress(PLAIN) + packer.flush())
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**29, "preset": 0}]
-    yield _bomb("xz", lzma.compress(PLAIN, format=lzma.FORMAT_XZ, filters=filters))
+    yield _bomb_case("xz", lzma.compress(PLAIN, format=lzma.FORMAT_XZ, filters=filters))
 
 
-def _bomb(suffix: str, data: bytes, *args: str) -> Case:
+def _bomb_case(suffix: str, data: bytes, *args: str) -> HostileCase:
     key = "m.zip" if suffix == "zip" else f"m.tar.{suffix}"
-    return Case("archive: bomb", f"{suffix} {args or 'window'}", "file", {key: data}, source=key, args=args, long=True)
+    return HostileCase(
+        "archive: bomb", f"{suffix} {args or 'window'}", "file", {key: data}, source=key, args=args, full_form_only=True
+    )

@@ -1,7 +1,7 @@
-"""The disk campaign: whatever a volume does to a pull, the right model or the old one, and the reason told.
+"""Disk campaign: for every fault of a volume, the new model or the old model, with the reason reported.
 
-`make test` tries one scene with each kind of fault; `make faults` tries all of them, and lets every call fail that a
-pull makes on its volume.
+`make test` tries each kind of fault in a single scenario; `make faults` tries all, and fails every system call of a
+pull on its volume.
 """
 
 import random
@@ -17,145 +17,154 @@ from testkit import strace
 from testkit.cli_runner import CliRunner
 from testkit.stores import ModelFolder, S3Server
 from testkit.warm_process import WarmProcess, start_warm_process
-from tests.faults import disk_calls, disk_hostile, disk_places, disk_room, disks, scenes
-from tests.faults.disk_calls import Strike
-from tests.faults.disk_scenes import EACH, SCENES
-from tests.faults.disks import Case, Ground, Verdict
-from tests.faults.report import Ledger, Row
+from tests.faults import disk_layouts, disk_planted_files, disk_space, disk_syscalls, disk_trial, scenarios
+from tests.faults.campaign_report import Ledger, Row
+from tests.faults.disk_scenarios import EVERY_KIND, SCENARIOS
+from tests.faults.disk_syscalls import FailingCall
+from tests.faults.disk_trial import DiskCase, DiskVerdict, TrialSource
 
 TITLE = "Disks"
 WORKERS = 2
 SEED = 4
-FEW = 10  # single calls that are let fail in the short form
+SHORT_CALL_COUNT = 10  # failing calls in the short form
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
-Grounds = Callable[[str], Ground]
+MakeSource = Callable[[str], TrialSource]
 
 
 @pytest.fixture(scope="module")
 def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProcess]:
-    """Runs `modelfetch` without a start each time."""
+    """Run `modelfetch` without a start-up each time."""
     with start_warm_process(tmp_path_factory.mktemp("warm")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory, forker: WarmProcess) -> Grounds:
-    """Scenes by name, with their sources on the local disk: no SDK is needed."""
+def local_source(tmp_path_factory: pytest.TempPathFactory, forker: WarmProcess) -> MakeSource:
+    """Return scenarios by name, with sources on the local disk: no SDK is needed."""
 
     @cache
-    def ground(name: str) -> Ground:
+    def ground(name: str) -> TrialSource:
         at = tmp_path_factory.mktemp("local")
         (at / "source").mkdir()
         (at / "home").mkdir()
         with closing(CliRunner(at / "home")) as cli:
-            return Ground(scenes.prepare(SCENES[name], ModelFolder(at / "source"), cli, at / "template", {}), forker)
+            return TrialSource(
+                scenarios.prepare_scenario(SCENARIOS[name], ModelFolder(at / "source"), cli, at / "template", {}),
+                forker,
+            )
 
     return ground
 
 
 @pytest.fixture(scope="module")
-def remote(s3: S3Server, tmp_path_factory: pytest.TempPathFactory, forker: WarmProcess) -> Iterator[Grounds]:
-    """Scenes by name, each with its source in a bucket of its own."""
+def remote_source(s3: S3Server, tmp_path_factory: pytest.TempPathFactory, forker: WarmProcess) -> Iterator[MakeSource]:
+    """Return scenarios by name, each with its source in a separate bucket."""
     with ExitStack() as stack:
 
         @cache
-        def ground(name: str) -> Ground:
+        def ground(name: str) -> TrialSource:
             at = tmp_path_factory.mktemp("remote")
             (at / "home").mkdir()
             bucket = stack.enter_context(s3.new_bucket())
             with closing(CliRunner(at / "home")) as cli:
-                prepared = scenes.prepare(SCENES[name], bucket, cli, at / "template", bucket.env)
-            return Ground(prepared, forker, bucket)
+                prepared = scenarios.prepare_scenario(SCENARIOS[name], bucket, cli, at / "template", bucket.env)
+            return TrialSource(prepared, forker, bucket)
 
         yield ground
 
 
-def tried(trials: Sequence[Callable[[], Verdict]], ledger: Ledger) -> None:
-    """Try all, two at a time; note what came of them, and fail if one went wrong."""
+def run_trials(trials: Sequence[Callable[[], DiskVerdict]], ledger: Ledger) -> None:
+    """Run all trials, two at a time; add the outcomes to the table, and fail on a flaw."""
     with ThreadPoolExecutor(WORKERS) as pool:
         verdicts = list(pool.map(lambda trial: trial(), trials))
     for verdict in verdicts:
-        if not verdict.skipped:
+        if not verdict.skip_reason:
             wrong = int(bool(verdict.flaws))
             right = int(not wrong and verdict.code == 0)
-            ledger.add(TITLE, Row(verdict.fault, 1, right, 1 - right - wrong, wrong))
+            ledger.add_row(TITLE, Row(verdict.fault, 1, right, 1 - right - wrong, wrong))
     assert [str(verdict) for verdict in verdicts if verdict.flaws] == []
-    made = [verdict for verdict in verdicts if not verdict.skipped]
+    made = [verdict for verdict in verdicts if not verdict.skip_reason]
     if not made:
-        pytest.skip("; ".join(sorted({verdict.skipped for verdict in verdicts})))
+        pytest.skip("; ".join(sorted({verdict.skip_reason for verdict in verdicts})))
 
 
-def of_cases(cases: Sequence[Case], grounds: Grounds, at: Path, *, full: bool) -> list[Callable[[], Verdict]]:
-    """Each case on each of its scenes; in the short form on the first, and one case of each fault."""
+def case_trials(
+    cases: Sequence[DiskCase], make_source: MakeSource, directory: Path, *, full: bool
+) -> list[Callable[[], DiskVerdict]]:
+    """Return trials of each case in its scenarios; in the short form the first, and a single case of each fault."""
     if not full:
-        cases = list({case.fault: case for case in reversed(cases) if case.short}.values())
-    chosen = [(case, grounds(name)) for case in cases for name in (case.scenes if full else case.scenes[:1])]
-    return [partial(disks.attempt, case, ground, at / str(number)) for number, (case, ground) in enumerate(chosen)]
-
-
-def of_calls(
-    strikes: Callable[[list[tuple[str, str, int]]], Sequence[Strike]], ground: Ground, at: Path
-) -> list[Callable[[], Verdict]]:
-    """Each strike at a pull of one scene, chosen from what such a pull calls."""
-    if strace.unavailable_reason():
-        pytest.skip(strace.unavailable_reason())
-    calls = disk_calls.listed(ground, at / "listed")
-    paths = sorted({path for _, path, _ in calls})
+        cases = list({case.fault: case for case in reversed(cases) if case.in_short_form}.values())
+    chosen = [(case, make_source(name)) for case in cases for name in (case.scenarios if full else case.scenarios[:1])]
     return [
-        partial(disk_calls.strike, ground, at / str(number), paths, one) for number, one in enumerate(strikes(calls))
+        partial(disk_trial.run_trial, case, ground, directory / str(number))
+        for number, (case, ground) in enumerate(chosen)
     ]
 
 
-def test_a_volume_that_is_odd_is_filled_or_the_reason_told(
-    local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
+def call_trials(
+    select: Callable[[list[tuple[str, str, int]]], Sequence[FailingCall]], source: TrialSource, directory: Path
+) -> list[Callable[[], DiskVerdict]]:
+    """Return trials of failing calls in a scenario, selected from the calls of an undisturbed pull."""
+    if strace.unavailable_reason():
+        pytest.skip(strace.unavailable_reason())
+    calls = disk_syscalls.list_calls(source, directory / "listed")
+    paths = sorted({path for _, path, _ in calls})
+    return [
+        partial(disk_syscalls.try_failing_call, source, directory / str(number), paths, one)
+        for number, one in enumerate(select(calls))
+    ]
+
+
+def test_unusual_volume_is_filled_or_refused_with_a_reason(
+    local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
-    """Foreign, locked, mounted, linked, oddly named, or with something in the way."""
-    tried(of_cases(disk_places.CASES, local, tmp_path, full=full), ledger)
+    """Foreign, read-only, mounted, linked or oddly named volumes are filled, or the pull reports the reason."""
+    run_trials(case_trials(disk_layouts.CASES, local_source, tmp_path, full=full), ledger)
 
 
-def test_a_volume_without_room_keeps_the_old_model(
-    remote: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
+def test_full_volume_keeps_the_old_model(
+    remote_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
-    """Before the first byte where that can be known; what had come is removed, and the next pull finds room."""
-    tried(of_cases(disk_room.CASES, remote, tmp_path, full=full), ledger)
+    """Lack of space is found before the first byte where possible; partial data is removed; the next pull succeeds."""
+    run_trials(case_trials(disk_space.CASES, remote_source, tmp_path, full=full), ledger)
 
 
-def test_what_was_planted_on_a_volume_does_no_harm(
-    local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
+def test_planted_entries_do_no_harm(local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool) -> None:
+    """With planted entries, no outside file is written or removed, and no false receipt is trusted."""
+    run_trials(case_trials(disk_planted_files.CASES, local_source, tmp_path, full=full), ledger)
+
+
+@pytest.mark.parametrize("name", EVERY_KIND)
+def test_call_that_fails_once_fails_the_pull_or_changes_nothing(
+    local_source: MakeSource, tmp_path: Path, ledger: Ledger, name: str, *, full: bool
 ) -> None:
-    """Neither is anything outside written or removed, nor is a false receipt believed."""
-    tried(of_cases(disk_hostile.CASES, local, tmp_path, full=full), ledger)
-
-
-@pytest.mark.parametrize("name", EACH)
-def test_a_call_that_fails_once_is_a_failure_or_does_not_matter(
-    local: Grounds, tmp_path: Path, ledger: Ledger, name: str, *, full: bool
-) -> None:
-    """Every call on every path; it is never a success without the model, nor a failure with it."""
-    turn = EACH.index(name)
+    """For every call on every path: no success without the model, no failure with a new model."""
+    turn = EVERY_KIND.index(name)
     if not full and name != "mixed directory":
         pytest.skip("with --full")
 
-    def chosen(calls: list[tuple[str, str, int]]) -> list[Strike]:
-        all_of_them = disk_calls.each(calls, turn)
-        return all_of_them if full else random.Random(SEED).sample(all_of_them, FEW)
+    def chosen(calls: list[tuple[str, str, int]]) -> list[FailingCall]:
+        all_of_them = disk_syscalls.fail_each_call(calls, turn)
+        return all_of_them if full else random.Random(SEED).sample(all_of_them, SHORT_CALL_COUNT)
 
-    tried(of_calls(chosen, local(name), tmp_path), ledger)
-
-
-def test_a_call_that_always_fails_ends_a_pull(local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool) -> None:
-    """Above all a flush: what may not be on the disk is not published."""
-    strikes = disk_calls.ALWAYS if full else [one for one in disk_calls.ALWAYS if one.call in ("fsync", "write")]
-    for name in EACH if full else ["file"]:
-        tried(of_calls(lambda _: strikes, local(name), tmp_path / name.replace(" ", "-")), ledger)
+    run_trials(call_trials(chosen, local_source(name), tmp_path), ledger)
 
 
-def test_what_a_file_system_lacks_is_done_in_another_way(
-    local: Grounds, tmp_path: Path, ledger: Ledger, *, full: bool
+def test_call_that_always_fails_ends_the_pull(
+    local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
 ) -> None:
-    """Old kernels, network and FUSE file systems cannot exchange, link or reserve."""
-    strikes = disk_calls.LACKING if full else disk_calls.LACKING[:1]
-    for name in (*EACH, "50 files") if full else ["directory"]:
-        tried(of_calls(lambda _: strikes, local(name), tmp_path / name.replace(" ", "-")), ledger)
+    """Persistent failures end the pull; above all, nothing is published after a failed flush."""
+    strikes = disk_syscalls.ALWAYS if full else [one for one in disk_syscalls.ALWAYS if one.call in ("fsync", "write")]
+    for name in EVERY_KIND if full else ["file"]:
+        run_trials(call_trials(lambda _: strikes, local_source(name), tmp_path / name.replace(" ", "-")), ledger)
+
+
+def test_missing_file_system_features_have_a_fallback(
+    local_source: MakeSource, tmp_path: Path, ledger: Ledger, *, full: bool
+) -> None:
+    """Without exchange, link or fallocate (old kernels, network and FUSE file systems) the pull succeeds."""
+    strikes = disk_syscalls.UNSUPPORTED if full else disk_syscalls.UNSUPPORTED[:1]
+    for name in (*EVERY_KIND, "50 files") if full else ["directory"]:
+        run_trials(call_trials(lambda _: strikes, local_source(name), tmp_path / name.replace(" ", "-")), ledger)

@@ -1,6 +1,6 @@
-"""The hostile campaign: keys, replies and archives that mean harm, through the command line.
+"""Hostile campaign: hostile keys, responses and archives, through the command line.
 
-`make test` tries one case of each fault and store; `make faults` tries all.
+`make test` tries a case of each fault and store; `make faults` tries all.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,9 +10,9 @@ import pytest
 
 from testkit.scripted_server import ScriptedServer
 from testkit.warm_process import WarmProcess, start_warm_process
-from tests.faults import hostile_archives, hostile_keys, hostile_replies
-from tests.faults.hostile import Case, attempt
-from tests.faults.report import Ledger
+from tests.faults import hostile_archives, hostile_keys, hostile_responses
+from tests.faults.campaign_report import Ledger
+from tests.faults.hostile_trial import HostileCase, try_hostile_case
 
 TITLE = "Hostile input"
 
@@ -21,52 +21,52 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 @pytest.fixture(scope="module")
 def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProcess]:
-    """Runs `modelfetch` without a start each time."""
+    """Run `modelfetch` without a start-up each time."""
     with start_warm_process(tmp_path_factory.mktemp("warm")) as running:
         yield running
 
 
-def chosen(cases: list[Case], *, full: bool) -> list[Case]:
-    """All cases, or the first of each fault and store that is fast."""
+def select_cases(cases: list[HostileCase], *, full: bool) -> list[HostileCase]:
+    """Return all cases, or the first fast case of each fault and store."""
     if full:
         return cases
-    firsts = {(case.fault, case.scheme): case for case in reversed(cases) if not case.long}
+    firsts = {(case.fault, case.scheme): case for case in reversed(cases) if not case.full_form_only}
     return [case for case in cases if case in firsts.values()]
 
 
 @pytest.mark.parametrize(
     "cases",
-    [hostile_keys.cases, hostile_replies.cases, hostile_archives.cases],
+    [hostile_keys.make_cases, hostile_responses.make_cases, hostile_archives.make_cases],
     ids=["keys", "replies", "archives"],
 )
-def test_what_means_harm_does_none(
-    cases: Callable[[], Iterator[Case]],
+def test_hostile_input_is_refused_or_harmless(
+    cases: Callable[[], Iterator[HostileCase]],
     scripted_server: ScriptedServer,
     forker: WarmProcess,
     ledger: Ledger,
     full: bool,
     tmp_path: Path,
 ) -> None:
-    """The right model, or the documented code with a word on why; nothing beside it, in little memory."""
+    """Hostile input gives the right model or a documented exit code with a reason; no stray file, little memory."""
     verdicts = []
-    for number, case in enumerate(chosen(list(cases()), full=full)):
-        verdicts.append(attempt(case, scripted_server, forker, tmp_path / str(number)))
-        ledger.add(TITLE, verdicts[-1].row)
+    for number, case in enumerate(select_cases(list(cases()), full=full)):
+        verdicts.append(try_hostile_case(case, scripted_server, forker, tmp_path / str(number)))
+        ledger.add_row(TITLE, verdicts[-1].report_row)
 
     assert [str(verdict) for verdict in verdicts if verdict.flaws] == []
 
 
-def test_a_wrong_outcome_would_be_told(scripted_server: ScriptedServer, forker: WarmProcess, tmp_path: Path) -> None:
-    """A campaign that cannot fail is none."""
+def test_campaign_reports_wrong_outcomes(scripted_server: ScriptedServer, forker: WarmProcess, tmp_path: Path) -> None:
+    """The campaign can fail: wrong codes, contents, extra files and messages are found."""
     files = {"p/good": b"x"}
-    right = Case("f", "right", "file", files, (0,), model={"good": b"x"})
-    assert attempt(right, scripted_server, forker, tmp_path / "0").flaws == ()
+    right = HostileCase("f", "right", "file", files, (0,), model={"good": b"x"})
+    assert try_hostile_case(right, scripted_server, forker, tmp_path / "0").flaws == ()
     for number, wrong in enumerate(
         [
-            Case("f", "code", "file", files),
-            Case("f", "content", "file", files, (0,), model={"good": b"y"}),
-            Case("f", "file too many", "file", {**files, "p/more": b""}, (0,), model={"good": b"x"}),
-            Case("f", "message", "file", {"p/a\\b": b"x"}, said="something else"),
+            HostileCase("f", "code", "file", files),
+            HostileCase("f", "content", "file", files, (0,), model={"good": b"y"}),
+            HostileCase("f", "file too many", "file", {**files, "p/more": b""}, (0,), model={"good": b"x"}),
+            HostileCase("f", "message", "file", {"p/a\\b": b"x"}, message_part="something else"),
         ]
     ):
-        assert attempt(wrong, scripted_server, forker, tmp_path / f"wrong{number}").flaws
+        assert try_hostile_case(wrong, scripted_server, forker, tmp_path / f"wrong{number}").flaws

@@ -1,7 +1,7 @@
-"""Whenever a pull is killed, readers find a whole model or none, and the next pull finishes the work.
+"""Kill campaign: after a killed pull, readers find a whole model or none, and the next pull finishes the work.
 
-The signals come at system calls (at each of them in the full form, `--full`) and at random moments of pulls from both
-stores. All that is random is seeded.
+Signals arrive at system calls (at each in the full form, `--full`) and at random moments of pulls from both
+stores. All random choices are seeded.
 """
 
 import random
@@ -20,210 +20,236 @@ from testkit import strace
 from testkit.cli_runner import CliRunner
 from testkit.fault_proxy import FaultProxy
 from testkit.stores import ModelFolder, Store
-from tests.faults import kill_scenes, kills, scenes
-from tests.faults.kills import Bench, Outcome, Strike
-from tests.faults.report import Ledger, Row
-from tests.faults.scenes import Prepared, Scene
+from tests.faults import kill_scenarios, kill_trial, scenarios
+from tests.faults.campaign_report import Ledger, Row
+from tests.faults.kill_trial import KillOutcome, KillPoint, KillSetup
+from tests.faults.scenarios import PreparedScenario, Scenario
 
-Call = tuple[str, int]  # a system call's name and its number among those of its thread
+Call = tuple[str, int]  # name of a system call and its number within the thread
 T = TypeVar("T")
 SEED = 4
-PUBLISHING = ("rename", "renameat", "renameat2")
-DATA = ("pwrite64", "write", "ftruncate", "fallocate")  # what is true of one of them is true of the next
-ENOUGH = 8  # of them
-PACE = (64 * 1024, 0.002)  # bytes that a store sends at a time, and seconds in between
+RENAME_CALLS = ("rename", "renameat", "renameat2")
+DATA_CALLS = ("pwrite64", "write", "ftruncate", "fallocate")  # alike: a sample is enough
+DATA_CALL_COUNT = 8  # data calls in the full form
+PACE = (64 * 1024, 0.002)  # bytes per chunk, seconds between chunks
 CATCHABLE = (signal.SIGTERM, signal.SIGINT)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Choose the scenes: all of them in the full form."""
+    """Choose the scenarios: all in the full form."""
     full = bool(metafunc.config.option.full)
-    if "local" in metafunc.fixturenames:
-        costly = metafunc.function is test_a_kill_while_an_earlier_one_is_mended_does_no_more_harm
-        short = kill_scenes.SHORT[:1] if costly else kill_scenes.SHORT
-        chosen = [scene for scene in kill_scenes.LOCAL if full or scene.name in short]
-        metafunc.parametrize("local", chosen, indirect=True, ids=[scene.name for scene in chosen])
+    if "local_setup" in metafunc.fixturenames:
+        costly = metafunc.function is test_repeated_kills_do_no_more_harm
+        short = kill_scenarios.SHORT_LOCAL[:1] if costly else kill_scenarios.SHORT_LOCAL
+        chosen = [scenario for scenario in kill_scenarios.LOCAL if full or scenario.name in short]
+        metafunc.parametrize("local_setup", chosen, indirect=True, ids=[scenario.name for scenario in chosen])
     if "remote" in metafunc.fixturenames:
-        chosen = [scene for scene in kill_scenes.REMOTE if full or scene.name in kill_scenes.SHORT_TIMES]
-        metafunc.parametrize("remote", chosen, ids=[scene.name for scene in chosen])
+        chosen = [
+            scenario for scenario in kill_scenarios.REMOTE if full or scenario.name in kill_scenarios.SHORT_KILL_COUNTS
+        ]
+        metafunc.parametrize("remote", chosen, ids=[scenario.name for scenario in chosen])
 
 
 @pytest.fixture(scope="module")
-def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """A scene with a source on the local disk: it needs no SDK, and its system calls come in the same order."""
+def local_setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> KillSetup:
+    """Return a scenario with a source on the local disk: no SDK, and system calls in a fixed order."""
     if strace.unavailable_reason():
         pytest.skip(strace.unavailable_reason())
     at = tmp_path_factory.mktemp("kills")
     for name in ("source", "home"):
         (at / name).mkdir()
-    prepared = scenes.prepare(request.param, ModelFolder(at / "source"), CliRunner(at / "home"), at / "template", {})
-    return Bench(prepared, at / "runs")
+    prepared = scenarios.prepare_scenario(
+        request.param, ModelFolder(at / "source"), CliRunner(at / "home"), at / "template", {}
+    )
+    return KillSetup(prepared, at / "runs")
 
 
 @pytest.fixture(scope="module")
-def calls(local: Bench) -> list[Call]:
-    """The calls by which that scene's pull changes the disk."""
-    return kills.targets(local)
+def kill_targets(local_setup: KillSetup) -> list[Call]:
+    """Return the calls by which the scenario's pull changes the disk."""
+    return kill_trial.list_kill_targets(local_setup)
 
 
-def seeded(*what: str) -> random.Random:
-    """Chance, the same for the same test."""
-    return random.Random(" ".join((str(SEED), *what)))
+def seed_random(*words: str) -> random.Random:
+    """Return a random generator with a fixed seed per test."""
+    return random.Random(" ".join((str(SEED), *words)))
 
 
-def each(strike: Callable[[T], list[Outcome]], rows: Sequence[T], ledger: Ledger, threads: int = 2) -> list[Outcome]:
-    """Try all, some at once; note what came of them, and fail if one went wrong."""
+def run_trials(
+    trial: Callable[[T], list[KillOutcome]], rows: Sequence[T], ledger: Ledger, threads: int = 2
+) -> list[KillOutcome]:
+    """Run all trials in threads; add the outcomes to the table, and fail on a flaw."""
     with ThreadPoolExecutor(threads) as pool:
-        outcomes = [one for some in pool.map(strike, rows) for one in some]
-    for one in outcomes:
-        wrong = int(bool(one.flaws))
-        fault = f"{one.strike.signum.name}: {one.phase}"
-        ledger.add("Kills", Row(fault, 1, 1 - wrong, 0, wrong, one.twice, seconds=one.seconds))
+        outcomes = [one for some in pool.map(trial, rows) for one in some]
+    for outcome in outcomes:
+        wrong = int(bool(outcome.flaws))
+        fault = f"{outcome.kill_point.signum.name}: {outcome.phase}"
+        ledger.add_row("Kills", Row(fault, 1, 1 - wrong, 0, wrong, outcome.refetched_bytes, seconds=outcome.seconds))
     assert [str(one) for one in outcomes if one.flaws] == []
     return outcomes
 
 
-def here(bench: Bench, what: str, rows: Sequence[tuple[Strike, ...]], ledger: Ledger) -> list[Outcome]:
-    """Strike down local pulls, each to a destination of its own."""
+def kill_local_pulls(
+    setup: KillSetup, label: str, rows: Sequence[tuple[KillPoint, ...]], ledger: Ledger
+) -> list[KillOutcome]:
+    """Kill local pulls, each with a separate destination."""
     numbered = list(enumerate(rows))
-    return each(lambda row: kills.strike(bench, f"{what}-{row[0]}", *row[1]), numbered, ledger)
+    return run_trials(lambda row: kill_trial.kill_pulls(setup, f"{label}-{row[0]}", *row[1]), numbered, ledger)
 
 
-def choose(calls: Sequence[Call], chance: random.Random, *, full: bool, publishing: int, others: int) -> list[Call]:
-    """The calls to strike at: all in full, save for most of those that only bring bytes; in short a few."""
-    renames = [call for call in calls if call[0] in PUBLISHING]
-    data = [call for call in calls if call[0] in DATA]
+def choose_calls(
+    calls: Sequence[Call], chance: random.Random, *, full: bool, publishing: int, others: int
+) -> list[Call]:
+    """Return the calls to kill at: all in the full form except most data writes; in the short form a few."""
+    renames = [call for call in calls if call[0] in RENAME_CALLS]
+    data = [call for call in calls if call[0] in DATA_CALLS]
     rest = [call for call in calls if call not in renames and call not in data]
     if full:
-        return [*renames, *rest, *chance.sample(data, min(ENOUGH, len(data)))]
+        return [*renames, *rest, *chance.sample(data, min(DATA_CALL_COUNT, len(data)))]
     return [*chance.sample(renames, min(publishing, len(renames))), *chance.sample([*rest, *data], others)]
 
 
-def test_a_kill_at_any_system_call_leaves_a_whole_model_or_none_and_the_next_pull_mends_it(
-    local: Bench, calls: list[Call], full: bool, ledger: Ledger
+def test_kill_at_any_system_call_leaves_a_whole_model_or_none(
+    local_setup: KillSetup, kill_targets: list[Call], full: bool, ledger: Ledger
 ) -> None:
-    """What a receipt there says is so, all old or all new; in the end all is new, and nothing else is there."""
-    chance = seeded("kill", local.prepared.scene.name)
-    chosen = choose(calls, chance, full=full, publishing=3, others=1)
+    """Receipts are true and all files old or all new after the kill; in the end all are new, without leftovers."""
+    chance = seed_random("kill", local_setup.prepared.scenario.name)
+    chosen = choose_calls(kill_targets, chance, full=full, publishing=3, others=1)
 
-    outcomes = here(local, "kill", [(Strike(call=call),) for call in chosen], ledger)
+    outcomes = kill_local_pulls(local_setup, "kill", [(KillPoint(call=call),) for call in chosen], ledger)
 
     assert any(one.run.code != 0 for one in outcomes)
 
 
-def test_a_kill_while_an_earlier_one_is_mended_does_no_more_harm(
-    local: Bench, calls: list[Call], full: bool, ledger: Ledger
+def test_repeated_kills_do_no_more_harm(
+    local_setup: KillSetup, kill_targets: list[Call], full: bool, ledger: Ledger
 ) -> None:
-    """Two or three in a row."""
-    chance = seeded("row", local.prepared.scene.name)
-    chosen = [Strike(call=call) for call in choose(calls, chance, full=True, publishing=0, others=0)]
+    """Two or three kills in a row do no more harm."""
+    chance = seed_random("row", local_setup.prepared.scenario.name)
+    chosen = [KillPoint(call=call) for call in choose_calls(kill_targets, chance, full=True, publishing=0, others=0)]
 
-    here(
-        local, "row", [tuple(chance.choices(chosen, k=chance.choice((2, 3)))) for _ in range(20 if full else 1)], ledger
-    )
-
-
-def test_a_signal_at_any_system_call_ends_it_in_order(
-    local: Bench, calls: list[Call], full: bool, ledger: Ledger
-) -> None:
-    """It says so, with the exit code of the signal, and leaves nothing half-published; more of them change nothing."""
-    chance = seeded("signal", local.prepared.scene.name)
-    chosen = choose(calls, chance, full=full, publishing=1, others=0)
-    chosen = chance.sample(chosen, min(len(chosen), 40))
-
-    here(
-        local,
-        "signal",
-        [(Strike(chance.choice(CATCHABLE), call, times=chance.choice((1, 2))),) for call in chosen],
+    kill_local_pulls(
+        local_setup,
+        "row",
+        [tuple(chance.choices(chosen, k=chance.choice((2, 3)))) for _ in range(20 if full else 1)],
         ledger,
     )
 
 
-def test_signals_at_random_moments_end_it_in_order(local: Bench, full: bool, ledger: Ledger) -> None:
-    """From the start-up on; in bursts, too."""
-    chance = seeded("moment", local.prepared.scene.name)
+def test_signal_at_any_system_call_ends_the_pull_in_order(
+    local_setup: KillSetup, kill_targets: list[Call], full: bool, ledger: Ledger
+) -> None:
+    """The pull reports the signal with its exit code and publishes nothing by half; repeated signals change nothing."""
+    chance = seed_random("signal", local_setup.prepared.scenario.name)
+    chosen = choose_calls(kill_targets, chance, full=full, publishing=1, others=0)
+    chosen = chance.sample(chosen, min(len(chosen), 40))
+
+    kill_local_pulls(
+        local_setup,
+        "signal",
+        [(KillPoint(chance.choice(CATCHABLE), call, count=chance.choice((1, 2))),) for call in chosen],
+        ledger,
+    )
+
+
+def test_signals_at_random_moments_end_the_pull_in_order(local_setup: KillSetup, full: bool, ledger: Ledger) -> None:
+    """Signals from start-up on, also in bursts, end a pull in order."""
+    chance = seed_random("moment", local_setup.prepared.scenario.name)
     rows = [
-        (Strike(chance.choice(CATCHABLE), seconds=chance.uniform(0, 0.7), times=chance.choice((1, 2, 50))),)
+        (KillPoint(chance.choice(CATCHABLE), seconds=chance.uniform(0, 0.7), count=chance.choice((1, 2, 50))),)
         for _ in range(20 if full else 1)
     ]
 
-    here(local, "moment", rows, ledger)
+    kill_local_pulls(local_setup, "moment", rows, ledger)
 
 
-def on_a_store(scene: Scene, store: Store, at: Path) -> Prepared:
-    """A scene whose source is a bucket."""
-    (at / "home").mkdir(parents=True)
-    return scenes.prepare(scene, store, CliRunner(at / "home"), at / "template", store.env)
+def prepare_on_store(scenario: Scenario, store: Store, directory: Path) -> PreparedScenario:
+    """Prepare a scenario with its source in a bucket."""
+    (directory / "home").mkdir(parents=True)
+    return scenarios.prepare_scenario(scenario, store, CliRunner(directory / "home"), directory / "template", store.env)
 
 
-def paced(
-    prepared: Prepared, store: Store, at: Path, one: Strike, between: Callable[[], Prepared] | None = None
-) -> list[Outcome]:
-    """Strike down a pull that takes its time, for the store sends slowly."""
+def kill_paced_pull(
+    prepared: PreparedScenario,
+    store: Store,
+    directory: Path,
+    kill_point: KillPoint,
+    prepare_last_run: Callable[[], PreparedScenario] | None = None,
+) -> list[KillOutcome]:
+    """Kill a long pull: the proxy sends slowly."""
     with closing(FaultProxy(store.endpoint)) as proxy:
         proxy.add_rule(**store.download_filter(), times=None, trickle=PACE)
-        bench = Bench(prepared, at, store.env_at(proxy.url), proxy, ("--connections", "2"), between)
-        return kills.strike(bench, "struck", one)
+        bench = KillSetup(prepared, directory, store.env_at(proxy.url), proxy, ("--connections", "2"), prepare_last_run)
+        return kill_trial.kill_pulls(bench, "struck", kill_point)
 
 
-def duration(prepared: Prepared, store: Store, at: Path) -> float:
-    """Seconds that it takes if it is left alone."""
+def time_undisturbed_pull(prepared: PreparedScenario, store: Store, directory: Path) -> float:
+    """Return the seconds of an undisturbed pull."""
     with closing(FaultProxy(store.endpoint)) as proxy:
         proxy.add_rule(**store.download_filter(), times=None, trickle=PACE)
-        cli = Bench(prepared, at).cli(at)
+        cli = KillSetup(prepared, directory).make_cli(directory)
         begun = time.monotonic()
-        cli.ok("pull", prepared.uri, prepared.fresh(at / "volume"), "--connections", "2", env=store.env_at(proxy.url))
+        cli.ok(
+            "pull",
+            prepared.uri,
+            prepared.lay_out_destination(directory / "volume"),
+            "--connections",
+            "2",
+            env=store.env_at(proxy.url),
+        )
         return time.monotonic() - begun
 
 
-def moments(scene: Scene, chance: random.Random, seconds: float, *, full: bool) -> list[Strike]:
-    """Half of them by what has arrived, half by the clock."""
-    times = (kill_scenes.TIMES if full else kill_scenes.SHORT_TIMES)[scene.name]
+def choose_moments(scenario: Scenario, chance: random.Random, seconds: float, *, full: bool) -> list[KillPoint]:
+    """Return kill points, half by bytes arrived, half by time."""
+    times = (kill_scenarios.KILL_COUNTS if full else kill_scenarios.SHORT_KILL_COUNTS)[scenario.name]
     signals = [signal.SIGKILL] * 14 + [*CATCHABLE] * full
-    least = 1 if full else scene.size // 2  # in short, late enough for something to be resumed
+    least = 1 if full else scenario.size // 2  # in the short form late enough for a resumable block
     return [
-        Strike(chance.choice(signals), seconds=chance.uniform(0, seconds))
+        KillPoint(chance.choice(signals), seconds=chance.uniform(0, seconds))
         if number % 2
-        else Strike(chance.choice(signals), sent=chance.randrange(least, scene.size))
+        else KillPoint(chance.choice(signals), sent_bytes=chance.randrange(least, scenario.size))
         for number in range(times)
     ]
 
 
-def test_a_pull_that_is_killed_at_a_random_moment_is_finished_by_the_next(
-    store: Store, remote: Scene, full: bool, ledger: Ledger, tmp_path: Path, record_property: Callable[..., None]
+def test_pull_killed_at_a_random_moment_is_resumed_by_the_next(
+    store: Store, remote: Scenario, full: bool, ledger: Ledger, tmp_path: Path, record_property: Callable[..., None]
 ) -> None:
-    """What had arrived whole is not fetched again."""
-    prepared, chance = on_a_store(remote, store, tmp_path), seeded(store.scheme, remote.name)
-    seconds = duration(prepared, store, tmp_path / "alone") if full else 1.5
-    chosen = list(enumerate(moments(remote, chance, seconds, full=full)))
+    """The next pull does not fetch journaled blocks again."""
+    prepared, chance = prepare_on_store(remote, store, tmp_path), seed_random(store.scheme, remote.name)
+    seconds = time_undisturbed_pull(prepared, store, tmp_path / "alone") if full else 1.5
+    chosen = list(enumerate(choose_moments(remote, chance, seconds, full=full)))
 
-    outcomes = each(lambda one: paced(prepared, store, tmp_path / str(one[0]), one[1]), chosen, ledger, threads=3)
+    outcomes = run_trials(
+        lambda one: kill_paced_pull(prepared, store, tmp_path / str(one[0]), one[1]), chosen, ledger, threads=3
+    )
 
-    record_property("saved", sum(one.saved for one in outcomes))
-    record_property("fetched twice", sum(one.twice for one in outcomes))
+    record_property("saved", sum(one.resumed_bytes for one in outcomes))
+    record_property("fetched twice", sum(one.refetched_bytes for one in outcomes))
     if remote.name == "a large object":
-        assert any(0 < one.saved < one.size for one in outcomes)
+        assert any(0 < one.resumed_bytes < one.size for one in outcomes)
 
 
 def test_an_object_that_changed_after_a_kill_is_fetched_from_its_start(
     store: Store, full: bool, ledger: Ledger, tmp_path: Path
 ) -> None:
-    """Nothing of what had arrived is mixed into it."""
-    scene = kill_scenes.CHANGING
-    prepared, chance = on_a_store(scene, store, tmp_path), seeded("changed", store.scheme)
-    changed = replace(prepared, scene=replace(scene, new=kill_scenes.CHANGED))
+    """Blocks of the old version are not mixed into the new version."""
+    scenario = kill_scenarios.CHANGING
+    prepared, chance = prepare_on_store(scenario, store, tmp_path), seed_random("changed", store.scheme)
+    changed = replace(prepared, scenario=replace(scenario, new=kill_scenarios.CHANGED))
 
-    def change() -> Prepared:
-        store.put("m", kill_scenes.CHANGED.files["m"])
+    def change() -> PreparedScenario:
+        store.put("m", kill_scenarios.CHANGED.files["m"])
         return changed
 
-    def attempt(number: int) -> list[Outcome]:
-        store.put("m", scene.new.files["m"])
-        one = Strike(sent=chance.randrange(scene.size // 2, scene.size))
-        return paced(prepared, store, tmp_path / str(number), one, change)
+    def attempt(number: int) -> list[KillOutcome]:
+        store.put("m", scenario.new.files["m"])
+        one = KillPoint(sent_bytes=chance.randrange(scenario.size // 2, scenario.size))
+        return kill_paced_pull(prepared, store, tmp_path / str(number), one, change)
 
-    outcomes = each(attempt, range(10 if full else 1), ledger, threads=1)
+    outcomes = run_trials(attempt, range(10 if full else 1), ledger, threads=1)
 
-    assert any(one.noted for one in outcomes)
+    assert any(one.journaled_bytes for one in outcomes)

@@ -1,6 +1,6 @@
-"""What must be on the disk before what: if the power fails, the disk has a beginning of these calls, not all of them.
+"""Order of flushes and renames: after a power failure the disk holds a prefix of the calls, not all.
 
-A pull is traced; nothing is cut off here. See also test_kills.py, where all that was written stays.
+The pull is traced; no power is cut. See also test_kills.py, where all written data stays.
 """
 
 from collections.abc import Iterator
@@ -14,161 +14,165 @@ from testkit.cli_runner import CliRunner
 from testkit.file_tree import RECEIPT_NAME, STAGING_NAME
 from testkit.stores import ModelFolder
 from testkit.strace import SystemCall
-from tests.faults import kill_scenes, kills, scenes
-from tests.faults.kills import Bench
-from tests.faults.scenes import Scene
+from tests.faults import kill_scenarios, kill_trial, scenarios
+from tests.faults.kill_trial import KillSetup
+from tests.faults.scenarios import Scenario
 
-pytestmark = pytest.mark.slow
-SCENES = {scene.name: scene for scene in kill_scenes.LOCAL}
-CHOSEN = (
+pytestmark = [pytest.mark.slow, pytest.mark.process]
+SCENARIOS = {scenario.name: scenario for scenario in kill_scenarios.LOCAL}
+CHOSEN_SCENARIOS = (
     "a file",
     "a directory, updated",
-    "a directory, updated beside strangers",
-    "fifty files, updated beside strangers",
+    "a directory, updated beside foreign files",
+    "fifty files, updated beside foreign files",
 )
 
 
 @dataclass
-class Disk:
-    """What a power failure could cost.
+class UnflushedPaths:
+    """Paths at risk in a power failure.
 
     Attributes:
-        unflushed: files whose bytes, and directories whose entries, may not be on the disk yet.
+        unflushed: files whose bytes, and directories whose entries, may be missing from the disk.
     """
 
     unflushed: set[str] = field(default_factory=set)
 
-    def takes(self, call: SystemCall, paths: tuple[str, ...]) -> None:
-        """One call is done, about these paths."""
+    def record_call(self, call: SystemCall, paths: tuple[str, ...]) -> None:
+        """Record a completed call on these paths."""
         if call.name == "syncfs":
             self.unflushed.clear()
         elif call.name in ("fsync", "fdatasync"):
             self.unflushed -= {paths[0]}
         elif call.name.startswith("rename"):
-            self._rename(*paths, exchange="EXCHANGE" in call.args)
+            self._record_rename(*paths, exchange="EXCHANGE" in call.args)
         elif call.name in ("rmdir", "unlink", "unlinkat"):
             self.unflushed -= {paths[-1]}
-            self.unflushed.add(parent(paths[-1]))
+            self.unflushed.add(parent_path(paths[-1]))
         else:
             of_entries = call.name not in ("write", "pwrite64", "ftruncate", "fallocate", "utimensat")
             of_entries &= not call.name.endswith("chmod")
-            self.unflushed.add(parent(paths[-1]) if of_entries else paths[0])
+            self.unflushed.add(parent_path(paths[-1]) if of_entries else paths[0])
 
-    def _rename(self, one: str, other: str, *, exchange: bool) -> None:
-        moved = {path for path in self.unflushed if within(path, one)}
-        back = {path for path in self.unflushed if exchange and within(path, other)}
+    def _record_rename(self, one: str, other: str, *, exchange: bool) -> None:
+        moved = {path for path in self.unflushed if is_within(path, one)}
+        back = {path for path in self.unflushed if exchange and is_within(path, other)}
         self.unflushed -= moved | back
         self.unflushed |= {other + path.removeprefix(one) for path in moved}
         self.unflushed |= {one + path.removeprefix(other) for path in back}
-        self.unflushed |= {parent(one), parent(other)}
+        self.unflushed |= {parent_path(one), parent_path(other)}
 
-    def lacks(self, at: str) -> list[str]:
-        """What would be lost of a path, and of what is below it."""
-        return sorted(path for path in self.unflushed if within(path, at))
+    def unflushed_below(self, at: str) -> list[str]:
+        """Return the unflushed paths at or below a path."""
+        return sorted(path for path in self.unflushed if is_within(path, at))
 
 
-def parent(path: str) -> str:
-    """The directory that holds a path."""
+def parent_path(path: str) -> str:
+    """Return the parent directory of a path."""
     return Path(path).parent.as_posix()
 
 
-def within(path: str, top: str) -> bool:
-    """Whether a path is another one, or below it."""
+def is_within(path: str, top: str) -> bool:
+    """Tell whether `path` is `top` or below."""
     return Path(path).is_relative_to(top)
 
 
-def staged(path: str) -> bool:
-    """Whether it is in the staging area, where no reader looks."""
+def is_staged(path: str) -> bool:
+    """Tell whether a path is in a staging area, unseen by readers."""
     return STAGING_NAME in Path(path).parts
 
 
 @dataclass(frozen=True)
-class Trace:
-    """A pull that was left alone: each call with its paths in the volume."""
+class PullTrace:
+    """An undisturbed pull: each call with its paths in the volume."""
 
-    scene: Scene
+    scenario: Scenario
     steps: list[tuple[SystemCall, tuple[str, ...]]]
 
     @property
-    def receipt(self) -> str:
-        """Where the receipt goes."""
-        return f"m{RECEIPT_NAME}" if self.scene.kind == "file" else f"m/{RECEIPT_NAME}"
+    def receipt_path(self) -> str:
+        """Return the path of the receipt."""
+        return f"m{RECEIPT_NAME}" if self.scenario.kind == "file" else f"m/{RECEIPT_NAME}"
 
-    def told(self) -> Iterator[tuple[SystemCall, tuple[str, ...], Disk]]:
-        """Each call, and what was unflushed before it."""
-        disk = Disk()
+    def replay_calls(self) -> Iterator[tuple[SystemCall, tuple[str, ...], UnflushedPaths]]:
+        """Yield each call with the paths unflushed before the call."""
+        disk = UnflushedPaths()
         for call, paths in self.steps:
             yield call, paths, disk
-            disk.takes(call, paths)
+            disk.record_call(call, paths)
 
-    def publishing(self) -> list[tuple[str, str]]:
-        """The renames out of the staging area: from where, to where."""
+    def publishing_renames(self) -> list[tuple[str, str]]:
+        """Return the renames out of the staging area: from, to."""
         renames = [paths for call, paths in self.steps if call.name.startswith("rename")]
-        return [(paths[0], paths[1]) for paths in renames if staged(paths[0]) and not staged(paths[1])]
+        return [(paths[0], paths[1]) for paths in renames if is_staged(paths[0]) and not is_staged(paths[1])]
 
 
-@pytest.fixture(scope="module", params=CHOSEN)
-def trace(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trace:
-    """What a pull does to the disk."""
+@pytest.fixture(scope="module", params=CHOSEN_SCENARIOS)
+def trace(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PullTrace:
+    """Trace the disk calls of a pull in a scenario."""
     if strace.unavailable_reason():
         pytest.skip(strace.unavailable_reason())
-    scene, at = SCENES[request.param], tmp_path_factory.mktemp("power")
+    scenario, at = SCENARIOS[request.param], tmp_path_factory.mktemp("power")
     for name in ("source", "home"):
         (at / name).mkdir()
-    prepared = scenes.prepare(scene, ModelFolder(at / "source"), CliRunner(at / "home"), at / "template", {})
-    bench = Bench(prepared, at / "runs")
-    calls = kills.at_the_destination(bench, kills.undisturbed(bench))
-    return Trace(scene, [(call, call.paths_below(bench.alone)) for call in calls])
+    prepared = scenarios.prepare_scenario(
+        scenario, ModelFolder(at / "source"), CliRunner(at / "home"), at / "template", {}
+    )
+    bench = KillSetup(prepared, at / "runs")
+    calls = kill_trial.select_destination_calls(bench, kill_trial.trace_undisturbed_pull(bench))
+    return PullTrace(scenario, [(call, call.paths_below(bench.undisturbed_volume)) for call in calls])
 
 
-def test_every_byte_is_flushed_before_it_is_published(trace: Trace) -> None:
-    """Each file with its mode and time, each directory with its entries: a power failure leaves none empty or torn."""
+def test_every_byte_is_flushed_before_it_is_published(trace: PullTrace) -> None:
+    """Files with mode and time, and directories with entries, are flushed before the rename: no torn file remains."""
     published = 0
-    for call, paths, disk in trace.told():
-        if call.name.startswith("rename") and paths in trace.publishing():
-            assert disk.lacks(paths[0]) == []
+    for call, paths, disk in trace.replay_calls():
+        if call.name.startswith("rename") and paths in trace.publishing_renames():
+            assert disk.unflushed_below(paths[0]) == []
             published += 1
-    assert published == (1 if not trace.scene.piecemeal else len(trace.scene.new.files) + 1)
+    assert published == (1 if not trace.scenario.piecemeal else len(trace.scenario.new.files) + 1)
 
 
-def test_the_receipt_is_published_last(trace: Trace) -> None:
-    """And the old one goes first: what lies between has none."""
-    if not trace.scene.piecemeal:
-        assert [there for _, there in trace.publishing()] == ["m"]
+def test_the_receipt_is_published_last(trace: PullTrace) -> None:
+    """The old receipt is removed first and the new receipt is published last: no receipt in between."""
+    if not trace.scenario.piecemeal:
+        assert [target for _, target in trace.publishing_renames()] == ["m"]
         return
-    assert [there for _, there in trace.publishing()].index(trace.receipt) == len(trace.publishing()) - 1
-    if trace.scene.old:
+    assert [target for _, target in trace.publishing_renames()].index(trace.receipt_path) == len(
+        trace.publishing_renames()
+    ) - 1
+    if trace.scenario.old:
         changes = [
-            paths for call, paths in trace.steps if not call.name.endswith("sync") and not all(map(staged, paths))
+            paths for call, paths in trace.steps if not call.name.endswith("sync") and not all(map(is_staged, paths))
         ]
-        assert trace.receipt in changes[0]
+        assert trace.receipt_path in changes[0]
 
 
-def test_what_was_published_is_on_the_disk_before_its_receipt(trace: Trace) -> None:
-    """All but the staging area, which the next pull sweeps."""
-    for call, paths, disk in trace.told():
-        if call.name.startswith("rename") and paths[-1] == trace.receipt:
-            assert [path for path in disk.unflushed if not staged(path)] == []
+def test_what_was_published_is_on_the_disk_before_its_receipt(trace: PullTrace) -> None:
+    """All paths are flushed before the receipt, except the staging area, which the next pull sweeps."""
+    for call, paths, disk in trace.replay_calls():
+        if call.name.startswith("rename") and paths[-1] == trace.receipt_path:
+            assert [path for path in disk.unflushed if not is_staged(path)] == []
 
 
-def test_the_old_model_is_removed_when_the_new_one_is_on_the_disk(trace: Trace) -> None:
-    """The list of what is ours goes no sooner either."""
-    last = trace.publishing()[-1]
+def test_the_old_model_is_removed_when_the_new_one_is_on_the_disk(trace: PullTrace) -> None:
+    """Old files and the list of owned paths are removed only after the new model is flushed."""
+    last = trace.publishing_renames()[-1]
     published = False
-    for call, paths, disk in trace.told():
+    for call, paths, disk in trace.replay_calls():
         published |= call.name.startswith("rename") and paths == last
         if published and call.name.startswith(("unlink", "rmdir")):
-            assert [path for path in disk.unflushed if not staged(path)] == []
+            assert [path for path in disk.unflushed if not is_staged(path)] == []
             return
     pytest.fail("nothing was cleaned up")
 
 
-def test_what_is_ours_is_noted_before_the_first_change(trace: Trace) -> None:
-    """Else the next pull would take half of a model for a stranger's files."""
-    if not trace.scene.piecemeal:
+def test_what_is_ours_is_noted_before_the_first_change(trace: PullTrace) -> None:
+    """The list of owned paths is flushed before the first change: else half a model would count as foreign files."""
+    if not trace.scenario.piecemeal:
         return
-    for call, paths, disk in trace.told():
-        if not call.name.endswith("sync") and not all(map(staged, paths)):
-            (noted,) = {path for _, some in trace.steps for path in some if path.endswith("/ours.json")}
-            assert not {noted, parent(noted)} & disk.unflushed
+    for call, paths, disk in trace.replay_calls():
+        if not call.name.endswith("sync") and not all(map(is_staged, paths)):
+            (claims,) = {path for _, some in trace.steps for path in some if path.endswith("/ours.json")}
+            assert not {claims, parent_path(claims)} & disk.unflushed
             return

@@ -1,1 +1,1 @@
-"""Hostile input, made up: what reads it raises our own errors, and nothing else happens."""
+"""Fuzzing: code that reads hostile input must raise only our own errors and have no other effect."""

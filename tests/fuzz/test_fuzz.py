@@ -1,4 +1,4 @@
-"""Hostile input, made up anew: in the short form the same each time, with --full for as long as it takes."""
+"""Fuzz tests: the same inputs in every short run, new inputs for longer with --full."""
 
 import io
 import os
@@ -22,9 +22,8 @@ from modelfetch.errors import ArchiveError, UnsafeNameError, WrongBytesError
 from modelfetch.safe_paths import check_path, check_paths
 from testkit import archives
 from testkit.archives import GuardedExtractor
-from tests.fuzz import archives as wrappings
-from tests.fuzz import mutations, seeds
-from tests.fuzz.targets import TARGETS, unpacking
+from tests.fuzz import archive_seeds, mutations, seeds
+from tests.fuzz.targets import TARGETS, extract_archives
 
 settings.register_profile(
     "short",
@@ -36,10 +35,10 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 settings.register_profile("full", parent=settings.get_profile("short"), derandomize=False, max_examples=3000)
-MUTANTS = {"short": 60, "full": 10_000}
-SLOW = {"unpacking": 0.7, "naming": 0.5}  # share of the mutants that these get
+MUTATIONS_BY_PROFILE = {"short": 60, "full": 10_000}
+SLOW = {"extract-archives": 0.7, "check-names": 0.5}  # share of the mutations that slow targets get
 
-# What names are made of that mean something somewhere, and what they are not.
+# Parts of names with a special meaning to some system.
 parts = some.sampled_from(
     ["a", "b", "A", "é", "e\u0301", "..", ".", "", "a\\b", "\0", "\n", "\u202e", "~", "C:", "x" * 256]
 )
@@ -50,12 +49,12 @@ plain = some.lists(some.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size
 
 @pytest.fixture(autouse=True)
 def profile(request: pytest.FixtureRequest) -> str:
-    """How much is tried."""
+    """Return the hypothesis profile of this run."""
     return "full" if request.config.option.full else "short"
 
 
-def tried(test: Callable[..., None]) -> Callable[..., None]:
-    """Try as much as the profile says: pytest's options are not known yet where hypothesis wants to know it."""
+def run_profile(test: Callable[..., None]) -> Callable[..., None]:
+    """Apply the profile when the test runs: pytest's options are unknown when hypothesis wants the settings."""
 
     def run(profile: str) -> None:
         settings(settings.get_profile(profile))(test)()
@@ -65,21 +64,21 @@ def tried(test: Callable[..., None]) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_was_found_once_is_no_trouble_now(name: str) -> None:
-    """The corpus, and what every target begins with."""
-    for data in seeds.of(name):
+def test_corpus_and_seeds_break_no_target(name: str) -> None:
+    """Every past finding and every seed passes its target."""
+    for data in seeds.load_seeds(name):
         TARGETS[name](data)
 
 
-@pytest.mark.filterwarnings("ignore")  # as the program has it: the SDKs' parsers warn of what they guess
+@pytest.mark.filterwarnings("ignore")  # as in the program: the SDKs' parsers warn of guesses
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", TARGETS)
-def test_damaged_input_only_ever_raises_our_errors(name: str, profile: str) -> None:
-    """Every target says of itself what else must hold."""
+def test_damaged_input_raises_only_our_errors(name: str, profile: str) -> None:
+    """Every target's assertions hold on mutations of the seeds."""
     rng = random.Random(name if profile == "short" else None)
-    inputs = seeds.of(name)
-    for _ in range(int(MUTANTS[profile] * SLOW.get(name, 1))):
-        data = mutations.mutant(inputs, rng)
+    inputs = seeds.load_seeds(name)
+    for _ in range(int(MUTATIONS_BY_PROFILE[profile] * SLOW.get(name, 1))):
+        data = mutations.mutate(inputs, rng)
         try:
             TARGETS[name](data)
         except Exception as error:
@@ -87,10 +86,10 @@ def test_damaged_input_only_ever_raises_our_errors(name: str, profile: str) -> N
             raise
 
 
-@tried
+@run_profile
 @given(some.lists(paths, max_size=6))
-def test_names_that_pass_name_one_file_each(listed: list[str]) -> None:
-    """Below any directory, and nothing else."""
+def test_accepted_names_make_one_file_each(listed: list[str]) -> None:
+    """An accepted list makes exactly these files below any directory."""
     try:
         check_paths(listed)
     except UnsafeNameError:
@@ -104,12 +103,12 @@ def test_names_that_pass_name_one_file_each(listed: list[str]) -> None:
         assert there == set(listed)
 
 
-@tried
+@run_profile
 @given(
     some.dictionaries(plain, some.lists(some.sampled_from(["a", "b", "c", "..", ".", ""]), max_size=5).map("/".join))
 )
-def test_links_lead_where_the_kernel_follows_them(links: dict[str, str]) -> None:
-    """Or are refused: because they lead out, nowhere, round, or above themselves."""
+def test_symlinks_resolve_as_in_the_kernel_or_are_refused(links: dict[str, str]) -> None:
+    """Refused are links that lead out, nowhere, in circles or above themselves."""
     files = {"a/b", "c", "b/a/c"}
     directories = {"a", "b", "b/a", *(str(up) for path in links for up in Path(path).parents if str(up) != ".")}
     links = {path: target for path, target in links.items() if target and not target.startswith("/")}
@@ -124,7 +123,7 @@ def test_links_lead_where_the_kernel_follows_them(links: dict[str, str]) -> None
             (root / file).touch()
         for path, target in links.items():
             (root / path).symlink_to(target)
-        inside = {path: _inside(root, path) for path in links}
+        inside = {path: _resolve_inside(root, path) for path in links}
         try:
             ends = resolve_symlinks(links, files, directories)
         except ArchiveError:
@@ -133,20 +132,20 @@ def test_links_lead_where_the_kernel_follows_them(links: dict[str, str]) -> None
             assert ends == inside
 
 
-def _inside(root: Path, path: str) -> str:
-    """What the kernel finds behind a link, if it is one that may be kept."""
+def _resolve_inside(root: Path, path: str) -> str:
+    """Return the kernel's resolution of a link that may be kept, else an empty string."""
     try:
-        (root / path).stat()  # Python itself passes over a dot behind a file
+        (root / path).stat()  # Python ignores a dot behind a file
         end = (root / path).resolve(strict=True)
     except (OSError, RuntimeError):
         return ""
     if not end.is_relative_to(root) or end in (root / path).parents:
         return ""
-    # A way that leaves the tree and comes back is none in another place.
-    return end.relative_to(root).as_posix() if _stays(root, path) else ""
+    # A path that leaves the tree and comes back breaks in another place.
+    return end.relative_to(root).as_posix() if _stays_inside(root, path) else ""
 
 
-def _stays(root: Path, path: str) -> bool:
+def _stays_inside(root: Path, path: str) -> bool:
     moved = root.parent / "moved"
     root.rename(moved)
     try:
@@ -166,25 +165,25 @@ members = some.tuples(
 )
 
 
-@tried
-@given(some.lists(members, max_size=6), some.sampled_from(sorted(range(len(wrappings.WAYS)))))
-def test_tars_of_any_members_are_unpacked_or_refused(made: list[Any], way: int) -> None:
-    """Whatever their names, kinds and targets are; in every compression."""
+@run_profile
+@given(some.lists(members, max_size=6), some.sampled_from(sorted(range(len(archive_seeds.WRAPPINGS)))))
+def test_tars_of_any_members_are_extracted_or_refused(made: list[Any], way: int) -> None:
+    """Members have any names, kinds and targets, in every compression."""
     raw = b""
     for name, kind, data, target, mode in made:
         content = data if kind in (b"0", b"x", b"L", b"\0") else b""
         with suppress(UnicodeEncodeError, AssertionError):
             raw += archives.tar_member(name[:90], content, kind, target=target[:90], mode=mode)
-    unpacking(bytes([way]) + archives.make_tar(raw))
+    extract_archives(bytes([way]) + archives.make_tar(raw))
 
 
-@tried
+@run_profile
 @given(
     some.dictionaries(plain, some.binary(max_size=2000), min_size=1, max_size=6),
     some.sampled_from(sorted(archives.COMPRESSORS)),
 )
-def test_good_archives_are_unpacked(files: dict[str, bytes], how: str) -> None:
-    """All that names one file each, as it was packed."""
+def test_valid_archives_are_extracted(files: dict[str, bytes], how: str) -> None:
+    """Names of one file each are extracted as packed, in every format."""
     try:
         check_paths(files, "member")
     except UnsafeNameError:
@@ -209,40 +208,36 @@ entries = some.builds(
 )
 
 
-@tried
+@run_profile
 @given(some.lists(entries, max_size=4), some.binary(max_size=30), some.one_of(some.none(), some.integers(0, 65_535)))
-def test_zips_of_any_entries_are_unpacked_or_refused(made: list[Any], comment: bytes, count: int | None) -> None:
-    """Whatever their headers say of each other."""
-    unpacking(b"\0" + archives.make_raw_zip(*made, comment=comment, count=count))
+def test_zips_of_any_entries_are_extracted_or_refused(made: list[Any], comment: bytes, count: int | None) -> None:
+    """Headers contradict each other in any way."""
+    extract_archives(b"\0" + archives.make_raw_zip(*made, comment=comment, count=count))
 
 
-@tried
+@run_profile
 @given(some.randoms(use_true_random=False))
-def test_what_is_taken_is_what_python_unpacks(rng: random.Random) -> None:
-    """Where we take a damaged tar or zip, the standard library finds files of the same names and content in it."""
-    data = mutations.mutant(wrappings.seeds(), rng)
-    whole = wrappings.wrapped(data)
+def test_accepted_damaged_archives_hold_the_files_that_python_extracts(rng: random.Random) -> None:
+    """If a damaged tar or zip is accepted, the standard library finds equal names and contents."""
+    data = mutations.mutate(archive_seeds.make_seeds(), rng)
+    whole = archive_seeds.wrap_archive(data)
     with tempfile.TemporaryDirectory() as place:
         try:
             root = GuardedExtractor(Path(place))(whole, max_bytes=2**22, max_files=50)
         except WrongBytesError:
             return
-        theirs = _by_python(whole)
+        theirs = _extract_with_python(whole)
         for path, content in (theirs or {}).items():
             assert (root / path).read_bytes() == content
 
 
-def _by_python(whole: bytes) -> dict[str, bytes] | None:
-    """The regular files that Python finds; none for a format of which it knows nothing."""
+def _extract_with_python(whole: bytes) -> dict[str, bytes] | None:
+    """Return the regular files that Python finds; None for a format unknown to Python."""
     if whole[:2] == b"PK":
         with zipfile.ZipFile(io.BytesIO(whole)) as archive:
-            plain_ones = [
-                info for info in archive.infolist() if info.external_attr >> 28 in (0, 8) and not info.is_dir()
-            ]
-            # Names without the flag are UTF-8 to us, as whoever writes them on Linux means them.
-            return {
-                info.filename.removeprefix("./"): archive.read(info) for info in plain_ones if info.filename.isascii()
-            }
+            regular = [info for info in archive.infolist() if info.external_attr >> 28 in (0, 8) and not info.is_dir()]
+            # Names without the flag are taken as UTF-8, as written on Linux.
+            return {info.filename.removeprefix("./"): archive.read(info) for info in regular if info.filename.isascii()}
     try:
         with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
             found = [(info.name.removeprefix("./"), archive.extractfile(info)) for info in archive if info.isreg()]
@@ -251,10 +246,10 @@ def _by_python(whole: bytes) -> dict[str, bytes] | None:
         return None
 
 
-@tried
+@run_profile
 @given(some.binary(max_size=3000), some.lists(some.integers(0, 3000)), some.lists(some.integers(0, 900), max_size=8))
-def test_a_stream_gives_what_is_asked_for(data: bytes, cuts: list[int], sizes: list[int]) -> None:
-    """However the pieces come."""
+def test_forward_buffer_returns_the_requested_bytes(data: bytes, cuts: list[int], sizes: list[int]) -> None:
+    """Piece sizes make no difference to the result."""
     at = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
     forward = ForwardBuffer(iter([data[start:end] for start, end in pairwise(at)]))
     assert forward.peek_bytes(10) == data[:10]
@@ -265,10 +260,10 @@ def test_a_stream_gives_what_is_asked_for(data: bytes, cuts: list[int], sizes: l
         list(forward.read_exactly(1))
 
 
-@tried
+@run_profile
 @given(paths)
-def test_a_name_is_judged_alike_alone_and_in_company(path: str) -> None:
-    """And what passes is normal to the operating system."""
+def test_name_is_judged_alike_alone_and_in_a_list(path: str) -> None:
+    """Accepted names are also normal to the operating system."""
     try:
         check_path(path)
     except UnsafeNameError:

@@ -1,4 +1,4 @@
-"""The manifests, rendered as `kubectl apply -k` renders them."""
+"""Fixtures: the manifests, rendered as `kubectl apply -k` renders them."""
 
 import shutil
 import subprocess
@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 Manifests = list[dict[str, Any]]
 
 
-def render(directory: Path) -> Manifests:
-    """What `kubectl kustomize` makes of a directory."""
+def render_manifests(directory: Path) -> Manifests:
+    """Render a directory with `kubectl kustomize`."""
     done = subprocess.run(["kubectl", "kustomize", directory], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr  # deprecations
@@ -25,7 +25,7 @@ def render(directory: Path) -> Manifests:
 
 @pytest.fixture(scope="session")
 def kubectl() -> str:
-    """The path of kubectl."""
+    """Return the path of kubectl; skip the test if not installed."""
     path = shutil.which("kubectl")
     if path is None:
         pytest.skip("kubectl is not installed: nothing renders the manifests")
@@ -34,26 +34,26 @@ def kubectl() -> str:
 
 @pytest.fixture(scope="session")
 def manifests(kubectl: str) -> Callable[[str], Manifests]:
-    """Called with `base` or an overlay's name, it gives the rendered manifests."""
+    """Return a function that renders `base` or an overlay by name."""
 
     @cache
-    def rendered(name: str) -> Manifests:
-        return render(ROOT / "k8s" / (name if name == "base" else f"overlays/{name}"))
+    def render_cached(name: str) -> Manifests:
+        return render_manifests(ROOT / "k8s" / (name if name == "base" else f"overlays/{name}"))
 
-    return lambda name: deepcopy(rendered(name))
+    return lambda name: deepcopy(render_cached(name))
 
 
 @pytest.fixture
-def edited(kubectl: str, tmp_path: Path) -> Callable[[str, str, str], Manifests]:
-    """Called with an overlay, a variable and a value, it gives the manifests with that one value changed."""
+def edit_configmap(kubectl: str, tmp_path: Path) -> Callable[[str, str, str], Manifests]:
+    """Return a function that renders an overlay after changing one variable of the ConfigMap."""
 
-    def change(overlay: str, variable: str, value: str) -> Manifests:
+    def render_changed(overlay: str, variable: str, value: str) -> Manifests:
         shutil.rmtree(tmp_path / "k8s", ignore_errors=True)
         shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
         path = tmp_path / "k8s" / "overlays" / overlay / "model-configmaps.yaml"
         config = yaml.safe_load(path.read_text())
         config["data"][variable] = value
         path.write_text(yaml.safe_dump(config))
-        return render(path.parent)
+        return render_manifests(path.parent)
 
-    return change
+    return render_changed

@@ -1,4 +1,4 @@
-"""The overlays differ in ConfigMap values and service-account annotations only, and a changed value rolls the pods."""
+"""Overlays differ in ConfigMap values and service account annotations only; a changed value rolls the pods."""
 
 import json
 import re
@@ -12,19 +12,19 @@ import modelfetch
 Manifests = list[dict[str, Any]]
 Render = Callable[[str], Manifests]
 CLOUDS = ["gke", "eks", "local"]
-STORES = {"gke": "GCS", "eks": "S3", "local": "S3"}
-ANNOTATION = {"gke": "iam.gke.io/gcp-service-account", "eks": "eks.amazonaws.com/role-arn", "local": None}
-HASH = re.compile(r"(iris-model|model-store)-[a-z0-9]{10}\b")
+STORE_BY_CLOUD = {"gke": "GCS", "eks": "S3", "local": "S3"}
+ANNOTATION_BY_CLOUD = {"gke": "iam.gke.io/gcp-service-account", "eks": "eks.amazonaws.com/role-arn", "local": None}
+NAME_HASH = re.compile(r"(iris-model|model-store)-[a-z0-9]{10}\b")
 
 
-def one(manifests: Manifests, kind: str, name: str) -> dict[str, Any]:
-    """The one manifest of a kind whose name, without its hash, is `name`."""
-    (found,) = (m for m in manifests if m["kind"] == kind and HASH.sub(r"\1", m["metadata"]["name"]) == name)
-    return found
+def find_manifest(manifests: Manifests, kind: str, name: str) -> dict[str, Any]:
+    """Return the only manifest of a kind with this name, ignoring the name's hash."""
+    (manifest,) = (m for m in manifests if m["kind"] == kind and NAME_HASH.sub(r"\1", m["metadata"]["name"]) == name)
+    return manifest
 
 
-def common(manifests: Manifests) -> list[str]:
-    """What must be the same everywhere: all but the values, the annotations, the hashes and the local store."""
+def list_common_manifests(manifests: Manifests) -> list[str]:
+    """Serialise the common part of all overlays: without values, annotations, hashes and the local store."""
     kept = []
     for manifest in manifests:
         metadata = manifest["metadata"]
@@ -34,21 +34,21 @@ def common(manifests: Manifests) -> list[str]:
             del manifest["data"]
         if manifest["kind"] == "ServiceAccount":
             metadata.pop("annotations", None)
-        kept.append(HASH.sub(r"\1", json.dumps(manifest, sort_keys=True)))
+        kept.append(NAME_HASH.sub(r"\1", json.dumps(manifest, sort_keys=True)))
     return sorted(kept)
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_overlay_differs_only_in_values_and_annotations(cloud: str, manifests: Render) -> None:
-    """All else of an overlay is the base's, byte for byte; `local` brings its own store besides."""
-    assert common(manifests("base")) == common(manifests(cloud))
+    """Every other byte of an overlay equals the base; `local` adds a store."""
+    assert list_common_manifests(manifests("base")) == list_common_manifests(manifests(cloud))
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_overlay_brings_nothing_but_its_store(cloud: str, manifests: Render) -> None:
-    """Only `local` has more manifests than the base: MinIO and its keys."""
-    base = {(m["kind"], HASH.sub(r"\1", m["metadata"]["name"])) for m in manifests("base")}
-    overlay = {(m["kind"], HASH.sub(r"\1", m["metadata"]["name"])) for m in manifests(cloud)}
+def test_only_the_local_overlay_adds_manifests(cloud: str, manifests: Render) -> None:
+    """`local` adds MinIO and the access keys; `gke` and `eks` add nothing."""
+    base = {(m["kind"], NAME_HASH.sub(r"\1", m["metadata"]["name"])) for m in manifests("base")}
+    overlay = {(m["kind"], NAME_HASH.sub(r"\1", m["metadata"]["name"])) for m in manifests(cloud)}
 
     minio = {("Deployment", "minio"), ("Service", "minio"), ("Secret", "model-store")}
     assert overlay - base == (minio if cloud == "local" else set())
@@ -56,55 +56,55 @@ def test_overlay_brings_nothing_but_its_store(cloud: str, manifests: Render) -> 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_configmap_names_one_store_and_the_destination(cloud: str, manifests: Render) -> None:
-    """Bucket and path of one cloud, the path on the volume, and else only settings of that cloud's SDK."""
-    data = one(manifests(cloud), "ConfigMap", "iris-model")["data"]
+    """Bucket and path of one cloud, the path on the volume, and settings of the cloud's SDK only."""
+    data = find_manifest(manifests(cloud), "ConfigMap", "iris-model")["data"]
 
     names = {name for name in data if not name.startswith("AWS_")}
-    store = STORES[cloud]
+    store = STORE_BY_CLOUD[cloud]
     assert names == {f"{store}_BUCKET", f"{store}_MODEL_PATH", "LOCAL_MODEL_PATH"}
     assert all(isinstance(value, str) and value for value in data.values())
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_service_account_has_its_clouds_annotation(cloud: str, manifests: Render) -> None:
-    """The pods run as that account, and it names the identity that may read the bucket."""
+def test_service_account_has_the_annotation_of_the_cloud(cloud: str, manifests: Render) -> None:
+    """The pods run as the account; the annotation names the identity with read access to the bucket."""
     rendered = manifests(cloud)
 
-    annotations = one(rendered, "ServiceAccount", "iris")["metadata"].get("annotations", {})
+    annotations = find_manifest(rendered, "ServiceAccount", "iris")["metadata"].get("annotations", {})
 
-    assert list(annotations) == ([ANNOTATION[cloud]] if ANNOTATION[cloud] else [])
-    assert one(rendered, "Deployment", "iris")["spec"]["template"]["spec"]["serviceAccountName"] == "iris"
+    assert list(annotations) == ([ANNOTATION_BY_CLOUD[cloud]] if ANNOTATION_BY_CLOUD[cloud] else [])
+    assert find_manifest(rendered, "Deployment", "iris")["spec"]["template"]["spec"]["serviceAccountName"] == "iris"
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_a_changed_value_is_a_new_configmap_and_new_pods(
-    cloud: str, manifests: Render, edited: Callable[[str, str, str], Manifests]
+def test_changed_value_renames_the_configmap_and_rolls_the_pods(
+    cloud: str, manifests: Render, edit_configmap: Callable[[str, str, str], Manifests]
 ) -> None:
-    """One changed value renames the ConfigMap, and the pod template follows in every reference to it."""
-    variable = f"{STORES[cloud]}_MODEL_PATH"
-    before, after = manifests(cloud), edited(cloud, variable, "iris/v2/model.joblib")
+    """The pod template follows the new name in every reference."""
+    variable = f"{STORE_BY_CLOUD[cloud]}_MODEL_PATH"
+    before, after = manifests(cloud), edit_configmap(cloud, variable, "iris/v2/model.joblib")
 
-    old, new = (one(m, "ConfigMap", "iris-model")["metadata"]["name"] for m in (before, after))
-    templates = [json.dumps(one(m, "Deployment", "iris")["spec"]["template"]) for m in (before, after)]
+    old, new = (find_manifest(m, "ConfigMap", "iris-model")["metadata"]["name"] for m in (before, after))
+    templates = [json.dumps(find_manifest(m, "Deployment", "iris")["spec"]["template"]) for m in (before, after)]
 
     assert old != new
     assert [text.count(old) for text in templates] == [2, 0]
     assert [text.count(new) for text in templates] == [0, 2]
 
 
-def test_an_unchanged_value_leaves_the_pods_alone(
-    manifests: Render, edited: Callable[[str, str, str], Manifests]
+def test_unchanged_value_leaves_the_manifests_equal(
+    manifests: Render, edit_configmap: Callable[[str, str, str], Manifests]
 ) -> None:
     """Writing the same value again renders the same manifests."""
-    value = one(manifests("eks"), "ConfigMap", "iris-model")["data"]["S3_MODEL_PATH"]
+    value = find_manifest(manifests("eks"), "ConfigMap", "iris-model")["data"]["S3_MODEL_PATH"]
 
-    assert manifests("eks") == edited("eks", "S3_MODEL_PATH", value)
+    assert manifests("eks") == edit_configmap("eks", "S3_MODEL_PATH", value)
 
 
 @pytest.mark.parametrize("cloud", ["base", *CLOUDS])
-def test_images_are_pinned_to_this_version(cloud: str, manifests: Render) -> None:
-    """Both images carry the version of this package: a tag that moves would change pods behind a rollout's back."""
-    pod = one(manifests(cloud), "Deployment", "iris")["spec"]["template"]["spec"]
+def test_images_are_pinned_to_the_package_version(cloud: str, manifests: Render) -> None:
+    """A moving tag would change pods without a rollout."""
+    pod = find_manifest(manifests(cloud), "Deployment", "iris")["spec"]["template"]["spec"]
 
     images = [container["image"] for container in pod["initContainers"] + pod["containers"]]
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 COUNTED = """
 import gc
 from modelfetch.__main__ import main

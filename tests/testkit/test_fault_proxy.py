@@ -19,20 +19,20 @@ DATA = random_bytes(300_000)
 
 @pytest.fixture
 def pool() -> "urllib3.PoolManager":
-    """A client that retries nothing."""
+    """Return a client that retries nothing."""
     return urllib3.PoolManager(retries=False, timeout=10)
 
 
 @pytest.fixture
 def proxy(gcs_bucket: GCSBucket, fault_proxy: Proxied) -> FaultProxy:
-    """A proxy in front of a store that holds DATA."""
+    """Return a proxy before a store that holds DATA."""
     gcs_bucket.put("m", DATA)
     proxy = fault_proxy(gcs_bucket.endpoint)
     proxy.url += f"/storage/v1/b/{gcs_bucket.bucket}/o/m?alt=media"
     return proxy
 
 
-def test_a_store_works_through_the_proxy(store: Store, fault_proxy: Proxied) -> None:
+def test_store_works_unchanged_through_the_proxy(store: Store, fault_proxy: Proxied) -> None:
     """Signed uploads, heads, ranges and listings pass unchanged on one kept-alive connection, and are recorded."""
     proxy = fault_proxy(store.endpoint)
     through = replace(store, server=replace(store.server, endpoint=proxy.url))  # type: ignore[type-var, attr-defined]
@@ -47,8 +47,8 @@ def test_a_store_works_through_the_proxy(store: Store, fault_proxy: Proxied) -> 
     assert all(request.status == 200 for request in proxy.requests)
 
 
-def test_a_wrong_secret_is_still_refused_through_the_proxy(s3_bucket: S3Bucket, fault_proxy: Proxied) -> None:
-    """The proxy signs nothing itself."""
+def test_wrong_secret_is_refused_through_the_proxy(s3_bucket: S3Bucket, fault_proxy: Proxied) -> None:
+    """The proxy itself signs no request."""
     if s3_bucket.server.kind == "moto":
         pytest.skip("moto checks no credentials")
     proxy = fault_proxy(s3_bucket.endpoint)
@@ -58,8 +58,8 @@ def test_a_wrong_secret_is_still_refused_through_the_proxy(s3_bucket: S3Bucket, 
         stranger.put("m", b"x")
 
 
-def test_it_does_not_hold_an_object(proxy: FaultProxy) -> None:
-    """The client gets the first bytes while the server's last ones are held back."""
+def test_body_is_streamed_without_holding_the_object(proxy: FaultProxy) -> None:
+    """The client gets the first bytes while the server's last bytes are held back."""
     proxy.add_rule(stall_after=1000)
 
     reply = urllib3.PoolManager(retries=False).request("GET", proxy.url, preload_content=False)
@@ -70,8 +70,8 @@ def test_it_does_not_hold_an_object(proxy: FaultProxy) -> None:
     assert proxy.sent_bytes() == 1000
 
 
-def test_a_cut_is_a_reset_after_exactly_so_many_bytes(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """The client reads all of them, then ECONNRESET."""
+def test_cut_resets_after_the_exact_number_of_bytes(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """The client reads all the bytes before the cut, then ECONNRESET."""
     proxy.add_rule(cut_after=100_000)
     reply = pool.request("GET", proxy.url, preload_content=False)
 
@@ -80,23 +80,23 @@ def test_a_cut_is_a_reset_after_exactly_so_many_bytes(proxy: FaultProxy, pool: u
         reply.read(1)
 
 
-def test_a_clean_cut_is_an_end_of_file(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """Only the Content-Length tells that more was to come."""
+def test_clean_cut_is_an_end_of_file(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """Only the Content-Length reveals the missing bytes."""
     proxy.add_rule(cut_after=100_000, clean=True)
 
     with pytest.raises(urllib3.exceptions.ProtocolError, match="200000 more expected"):
         pool.request("GET", proxy.url)
 
 
-def test_without_a_length_a_clean_cut_goes_unnoticed(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """The worst of them: half an object that looks whole."""
+def test_clean_cut_without_a_length_goes_unnoticed(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """Half an object looks complete without Content-Length."""
     proxy.add_rule(cut_after=100_000, clean=True, drop=("Content-Length",))
 
     assert pool.request("GET", proxy.url).data == DATA[:100_000]
 
 
-def test_a_reset_comes_before_any_answer(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """No status line."""
+def test_reset_comes_before_any_response(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """The client receives no status line."""
     proxy.add_rule(reset=True)
 
     with pytest.raises(urllib3.exceptions.ProtocolError):
@@ -104,16 +104,16 @@ def test_a_reset_comes_before_any_answer(proxy: FaultProxy, pool: urllib3.PoolMa
     assert proxy.requests[0].status == 0
 
 
-def test_a_stall_ends_when_its_time_is_over(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """A client that waits gets the rest."""
+def test_stall_ends_after_its_seconds(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """A patient client gets the rest after the stall."""
     proxy.add_rule(stall_after=1000, stall_seconds=0.1)
 
     assert pool.request("GET", proxy.url).data == DATA
 
 
-@pytest.mark.parametrize("fault", [{"stall_after": 1000}, {"mute": True}])
-def test_a_stalled_client_times_out(proxy: FaultProxy, fault: dict[str, object]) -> None:
-    """It keeps the connection and says nothing."""
+@pytest.mark.parametrize("fault", [{"stall_after": 1000}, {"silent": True}])
+def test_stalled_client_times_out(proxy: FaultProxy, fault: dict[str, object]) -> None:
+    """The proxy keeps the connection and sends nothing."""
     proxy.add_rule(**fault)
 
     with pytest.raises(urllib3.exceptions.ReadTimeoutError):
@@ -121,15 +121,15 @@ def test_a_stalled_client_times_out(proxy: FaultProxy, fault: dict[str, object])
     proxy.wait_for(lambda: proxy.requests[-1].done)
 
 
-def test_a_trickle_loses_nothing(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """Slow is not broken."""
+def test_trickled_body_is_complete(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """A slow body arrives complete and unchanged."""
     proxy.add_rule(trickle=(30_000, 0.001))
 
     assert pool.request("GET", proxy.url).data == DATA
 
 
-def test_a_status_replaces_the_answer_for_the_nth_request_only(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """Rules count the requests that they match."""
+def test_status_replaces_only_the_nth_response(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """A rule counts the requests that match."""
     rule = proxy.add_rule(nth=2, status=503, body=b"busy", headers={"Retry-After": "7"})
 
     replies = [pool.request("GET", proxy.url) for _ in range(3)]
@@ -140,8 +140,8 @@ def test_a_status_replaces_the_answer_for_the_nth_request_only(proxy: FaultProxy
     assert [request.rule for request in proxy.requests] == [None, rule, None]
 
 
-def test_a_flipped_byte_is_at_its_offset_in_the_object(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """Requests that do not ask for it pass; the one that does is spoilt in one bit."""
+def test_flipped_byte_is_at_its_offset_in_the_object(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """A request not covering the offset passes; the first covering request differs in one bit."""
     proxy.add_rule(flip_at=200_000)
 
     first = pool.request("GET", proxy.url, headers={"Range": "bytes=0-149999"})
@@ -153,8 +153,8 @@ def test_a_flipped_byte_is_at_its_offset_in_the_object(proxy: FaultProxy, pool: 
     assert third.data == DATA[150_000:]
 
 
-def test_a_range_may_be_answered_with_the_whole_object(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """200 for 206."""
+def test_range_is_ignored_when_whole_is_set(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """A ranged request gets 200 instead of 206."""
     proxy.add_rule(ranged=True, whole=True)
 
     reply = pool.request("GET", proxy.url, headers={"Range": "bytes=10-19"})
@@ -162,8 +162,8 @@ def test_a_range_may_be_answered_with_the_whole_object(proxy: FaultProxy, pool: 
     assert (reply.status, reply.data) == (200, DATA)
 
 
-def test_headers_may_lie_or_be_missing(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """A wrong Content-Range, and no X-Goog-Hash."""
+def test_headers_are_replaced_or_dropped(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """The response has a wrong Content-Range and no X-Goog-Hash."""
     proxy.add_rule(headers={"content-range": "bytes 0-9/10"}, drop=("x-goog-hash",))
 
     reply = pool.request("GET", proxy.url, headers={"Range": "bytes=10-19"})
@@ -183,16 +183,14 @@ def test_repeated_headers_stay_repeated(proxy: FaultProxy, pool: urllib3.PoolMan
 
 
 def test_extra_bytes_follow_a_body_of_no_stated_length(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """More than the object holds."""
+    """The client receives more than the object holds."""
     proxy.add_rule(drop=("Content-Length",), extra=b"more")
 
     assert pool.request("GET", proxy.url).data == DATA + b"more"
 
 
-def test_something_may_happen_between_two_requests(
-    proxy: FaultProxy, pool: urllib3.PoolManager, gcs_bucket: GCSBucket
-) -> None:
-    """An object is overwritten when the second request comes, before the server sees it."""
+def test_before_runs_between_two_requests(proxy: FaultProxy, pool: urllib3.PoolManager, gcs_bucket: GCSBucket) -> None:
+    """The object is overwritten after the second request arrives and before the server sees the request."""
     proxy.add_rule(nth=2, before=lambda: gcs_bucket.put("m", b"new"))
 
     replies = [pool.request("GET", proxy.url).data for _ in range(2)]
@@ -200,16 +198,16 @@ def test_something_may_happen_between_two_requests(
     assert replies == [DATA, b"new"]
 
 
-def test_a_redirect_leads_to_the_same_address(proxy: FaultProxy) -> None:
-    """Clients that follow end at the object."""
+def test_redirect_leads_to_the_same_address(proxy: FaultProxy) -> None:
+    """A client that follows redirects gets the object."""
     proxy.add_rule(redirect=307)
 
     assert urllib3.PoolManager().request("GET", proxy.url).data == DATA
     assert [request.status for request in proxy.requests] == [307, 200]
 
 
-def test_a_cut_may_be_at_an_offset_of_the_object(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """In whatever range it falls."""
+def test_cut_at_is_an_offset_in_the_object(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """The first range covering the offset is cut."""
     proxy.add_rule(cut_at=200_000, clean=True)
 
     whole = pool.request("GET", proxy.url, headers={"Range": "bytes=0-99999"}).data
@@ -221,19 +219,19 @@ def test_a_cut_may_be_at_an_offset_of_the_object(proxy: FaultProxy, pool: urllib
     assert proxy.requests[-1].sent == 100_000
 
 
-def test_a_length_may_be_wrong_or_said_twice(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """Too small by some bytes; of two different ones the client is told of both."""
+def test_length_is_wrong_or_repeated(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """One length is too small; a response with two different lengths is invalid."""
     proxy.add_rule(length_off=-1000)
-    proxy.add_rule(also=(("Content-Length", "5"),))
+    proxy.add_rule(extra_headers=(("Content-Length", "5"),))
 
     assert pool.request("GET", proxy.url).data == DATA[:-1000]
     with pytest.raises(urllib3.exceptions.InvalidHeader):
         pool.request("GET", proxy.url)
 
 
-def test_a_reply_may_be_of_the_old_kind(proxy: FaultProxy) -> None:
-    """HTTP/1.0, no length, closed at its end."""
-    proxy.add_rule(old=True)
+def test_http10_response_has_no_length(proxy: FaultProxy) -> None:
+    """The response is HTTP/1.0 without a length, closed at the end."""
+    proxy.add_rule(http10=True)
     connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=10)
     connection.request("GET", urlsplit(proxy.url).path + "?alt=media")
 
@@ -243,8 +241,8 @@ def test_a_reply_may_be_of_the_old_kind(proxy: FaultProxy) -> None:
     assert reply.read() == DATA
 
 
-def test_a_body_may_come_in_chunks_of_which_one_is_damaged(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """Whole ones first."""
+def test_chunked_body_is_valid_up_to_the_bad_chunk(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """Chunks are valid up to the damaged chunk."""
     proxy.add_rule(chunked=True)
     proxy.add_rule(bad_chunk=100_000)
 
@@ -256,8 +254,8 @@ def test_a_body_may_come_in_chunks_of_which_one_is_damaged(proxy: FaultProxy, po
     assert proxy.requests[-1].sent >= 100_000
 
 
-def test_a_body_may_be_compressed_on_its_way(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """And says so."""
+def test_compressed_body_states_its_encoding(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """The response states Content-Encoding gzip."""
     proxy.add_rule(compress=True)
 
     reply = pool.request("GET", proxy.url, decode_content=False)
@@ -266,16 +264,16 @@ def test_a_body_may_be_compressed_on_its_way(proxy: FaultProxy, pool: urllib3.Po
     assert gzip.decompress(reply.data) == DATA
 
 
-def test_anything_may_come_in_place_of_an_answer(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """Bytes as they stand."""
+def test_raw_bytes_replace_the_response(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """Raw bytes replace the whole response."""
     proxy.add_rule(raw=b"no HTTP\r\n\r\n")
 
     with pytest.raises(urllib3.exceptions.ProtocolError, match="no HTTP"):
         pool.request("GET", proxy.url)
 
 
-def test_a_head_may_come_line_by_line(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """All of it, in the end."""
+def test_slow_head_arrives_complete(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """A slow head arrives complete in the end."""
     proxy.add_rule(slow_head=0.001)
 
     reply = pool.request("GET", proxy.url)
@@ -283,8 +281,8 @@ def test_a_head_may_come_line_by_line(proxy: FaultProxy, pool: urllib3.PoolManag
     assert (int(reply.headers["Content-Length"]), reply.data) == (len(DATA), DATA)
 
 
-def test_request_and_body_may_be_altered(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
-    """The server sees the one, the client the other; what was asked is on record."""
+def test_request_and_body_are_rewritten(proxy: FaultProxy, pool: urllib3.PoolManager) -> None:
+    """The server sees the altered request, the client the altered body; the record keeps the original request."""
     proxy.add_rule(
         rewrite=lambda request: request.headers.update(range="bytes=10-19"), edit=lambda body: body[::-1] + b"more"
     )
@@ -309,7 +307,7 @@ def test_chunked_uploads_pass(gcs_bucket: GCSBucket, fault_proxy: Proxied) -> No
 
 
 def test_many_clients_are_served_at_once(proxy: FaultProxy) -> None:
-    """One that is stalled holds up no other."""
+    """A stalled client holds up no other client."""
     proxy.add_rule(stall_after=0)
     stalled = socket.create_connection(("127.0.0.1", urlsplit(proxy.url).port or 0))
     stalled.sendall(f"GET {urlsplit(proxy.url).path}?alt=media HTTP/1.1\r\nHost: x\r\n\r\n".encode())

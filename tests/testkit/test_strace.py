@@ -1,4 +1,4 @@
-"""What strace writes is understood."""
+"""Tests of parsing strace's output."""
 
 import subprocess
 from pathlib import Path
@@ -24,8 +24,8 @@ LOG = """\
 """
 
 
-def test_each_call_is_listed_with_what_it_is_about(tmp_path: Path) -> None:
-    """A name is relative to the descriptor before it; what a link says is no path."""
+def test_calls_are_parsed_with_their_absolute_paths(tmp_path: Path) -> None:
+    """A name is relative to the preceding descriptor; a symlink's target is no path."""
     (tmp_path / "log").write_text(LOG)
 
     calls = strace.read_calls(tmp_path / "log")
@@ -46,16 +46,17 @@ def test_each_call_is_listed_with_what_it_is_about(tmp_path: Path) -> None:
     assert calls[-2].paths_below(Path("/v")) == ()
 
 
-def test_a_signal_is_timed_to_the_end_of_the_last_thread(tmp_path: Path) -> None:
-    """From the first of its kind."""
+def test_signal_is_timed_to_the_exit_of_the_last_thread(tmp_path: Path) -> None:
+    """The time starts at the first signal of its kind."""
     (tmp_path / "log").write_text(LOG)
 
     assert strace.seconds_to_exit(tmp_path / "log", "SIGTERM") == pytest.approx(1.5)
     assert strace.seconds_to_exit(tmp_path / "log", "SIGINT") is None
 
 
-def test_a_call_can_be_struck_at(tmp_path: Path) -> None:
-    """The process dies before it, and the log tells at which one."""
+@pytest.mark.process
+def test_injected_signal_kills_before_the_call(tmp_path: Path) -> None:
+    """The process is killed before the chosen call, and the log shows which call."""
     if strace.unavailable_reason():
         pytest.skip(strace.unavailable_reason())
     log, paths = tmp_path / "log", [str(tmp_path / name) for name in ("one", "two", "three")]

@@ -1,14 +1,18 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from testkit.cli_runner import CliRunner
 from testkit.file_tree import random_bytes
 from testkit.stores import ModelFolder
 from testkit.warm_process import start_warm_process
 
+pytestmark = pytest.mark.process
 
-def test_runs_are_processes_of_their_own(folder: ModelFolder, tmp_path: Path) -> None:
-    """Each with its environment, its output and its exit code; and with a figure for its memory."""
+
+def test_each_run_is_a_process_of_its_own(folder: ModelFolder, tmp_path: Path) -> None:
+    """Each run has its own environment, output, exit code and peak of memory."""
     folder.put("m", random_bytes(1000))
     homes = [tmp_path / name for name in ("one", "other")]
     for home in homes:

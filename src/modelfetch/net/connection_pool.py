@@ -12,9 +12,18 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from modelfetch import __version__
 from modelfetch.errors import ConfigError, RefusedError
-from modelfetch.net.http1 import KeepAliveConnections, PendingResponse, UnsupportedResponse, host_header, split_origin
+from modelfetch.net.http1 import (
+    REDIRECT_STATUSES,
+    KeepAliveConnections,
+    PendingResponse,
+    RedirectedResponse,
+    UnsupportedResponse,
+    host_header,
+    split_origin,
+)
 from modelfetch.net.network_errors import CERTIFICATES_HINT, NETWORK_ERRORS, explain_network_error, host_of
 from modelfetch.net.proxies import Proxy, find_proxy
+from modelfetch.net.redirects import MAX_REDIRECTS, SECRET_HEADERS, follow_redirect
 from modelfetch.net.tls import make_tls_context
 
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -25,9 +34,8 @@ _REDIRECTS = urllib3.Retry(
     read=0,
     status=0,
     other=0,
-    redirect=5,
-    # Secrets for the first host only: urllib3 drops all headers with secrets but the token of temporary credentials.
-    remove_headers_on_redirect=[*urllib3.Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT, "x-amz-security-token"],
+    redirect=MAX_REDIRECTS,
+    remove_headers_on_redirect=SECRET_HEADERS,
 )
 _BASE_HEADERS = {"User-Agent": f"modelfetch/{__version__}"}
 _GET_HEADERS = {**_BASE_HEADERS, "Accept-Encoding": "identity"}
@@ -62,10 +70,14 @@ class Response(Protocol):
     Attributes:
         status: status code.
         headers: field values by field name in lower case.
+        url: URL of the answered request, after redirects.
+        request_headers: headers of the answered request: without secrets if a redirect led to a different host.
     """
 
     status: int
     headers: Mapping[str, str]
+    url: str
+    request_headers: Mapping[str, str]
 
     def readinto(self, buffer: memoryview) -> int:
         """Read the next bytes of the body into `buffer`; return their number, 0 at the end."""
@@ -81,9 +93,11 @@ class Response(Protocol):
 
 
 class _Urllib3Response:
-    """Response that urllib3 reads."""
+    """Response whose body urllib3 reads."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, url: str, request_headers: Mapping[str, str]) -> None:
+        self.url = url
+        self.request_headers = request_headers
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
         self._response = response
@@ -119,12 +133,18 @@ class ConnectionPool:
         Raises:
             ModelfetchError: the server was not reached, or did not begin to answer in time.
         """
+        return self._request_urllib3(method, url, headers, redirect=True)
+
+    def _request_urllib3(
+        self, method: str, url: str, headers: Mapping[str, str], *, redirect: bool
+    ) -> urllib3.BaseHTTPResponse:
         arguments: dict[str, Any] = {
             "headers": {**_BASE_HEADERS, **headers},
             "preload_content": False,
             "decode_content": False,
             "retries": _REDIRECTS,
             "timeout": self._timeout,
+            "redirect": redirect,
         }
         try:
             return self._manager_for(url).request(method, url, **arguments)
@@ -134,29 +154,50 @@ class ConnectionPool:
                 raise RefusedError(message, hint="Check the endpoint and the address.") from error
             raise explain_network_error(error, host_of(url), self._options.stall_timeout) from error
 
-    def get(self, url: str, headers: dict[str, str]) -> Response:
-        """Send a GET over a keep-alive connection; through `request` if the server or the response needs urllib3.
+    def get(self, url: str, headers: Mapping[str, str]) -> Response:
+        """Send a GET over a keep-alive connection, or through urllib3; follow at most five redirects.
+
+        The response tells where the redirects led, so that later requests can go there directly.
 
         Raises:
-            ModelfetchError: the server was not reached, or did not begin to answer in time.
+            ModelfetchError: the server was not reached, did not begin to answer in time, or redirects without end.
         """
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                return self._get_once(url, headers)
+            except RedirectedResponse as redirect:
+                url, headers = follow_redirect(url, headers, redirect.location)
+        raise RefusedError(
+            f"{host_of(url)} redirects in a loop, or too often.", hint="Check the endpoint and the address."
+        )
+
+    def _get_once(self, url: str, headers: Mapping[str, str]) -> Response:
+        """Send one GET; a redirect raises RedirectedResponse."""
         origin, target = split_origin(url)
         try:
             kept = self._kept[origin] if origin in self._kept else self._connections_to(origin, url)
             if kept is not None:
-                return kept.get(target, {**_GET_HEADERS, **headers})
+                response = kept.get(target, {**_GET_HEADERS, **headers})
+                response.url, response.request_headers = url, headers
+                return response
+        except RedirectedResponse:
+            raise
         except UnsupportedResponse:
             self._kept[origin] = None  # the same server's next response would need urllib3 too
         except NETWORK_ERRORS as error:
             raise explain_network_error(error, host_of(url), self._options.stall_timeout) from error
-        return _Urllib3Response(self.request("GET", url, headers))
+        fallback = self._request_urllib3("GET", url, headers, redirect=False)
+        if fallback.status in REDIRECT_STATUSES and (location := fallback.headers.get("location")):
+            fallback.drain_conn()
+            raise RedirectedResponse(location)
+        return _Urllib3Response(fallback, url, headers)
 
     @property
     def has_idle(self) -> bool:
         """Whether a connection is idle, for a request to be sent ahead."""
         return any(kept is not None and kept.has_idle for kept in list(self._kept.values()))
 
-    def send_ahead(self, url: str, headers: dict[str, str]) -> PendingResponse | None:
+    def send_ahead(self, url: str, headers: Mapping[str, str]) -> PendingResponse | None:
         """Send a GET on an idle connection; None without one, or if the request needs urllib3: `get` will handle it."""
         origin, target = split_origin(url)
         kept = self._kept.get(origin)

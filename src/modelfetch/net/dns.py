@@ -1,4 +1,8 @@
-"""Host names are looked up where a signal can be heard: getaddrinfo(3) goes on after one, until it has given up."""
+"""DNS lookups outside the main thread, for the main thread must stay free for signals.
+
+getaddrinfo(3) resumes after a signal, and Python's handlers run in the main thread only: a lookup there delays the end
+of a command until the resolver has given up.
+"""
 
 import socket
 from collections.abc import Callable
@@ -11,28 +15,28 @@ T = TypeVar("T")
 
 
 def install_lookup() -> None:
-    """Let the main thread wait for a name instead of looking it up itself: it alone hears signals.
+    """Replace `socket.getaddrinfo`: the main thread waits for a lookup in another thread, and can handle signals.
 
-    For the whole process: connections are made by urllib3, and by what the SDKs have of their own.
+    Applies to the whole process: urllib3 and the SDKs open their connections by themselves.
     """
     socket.getaddrinfo = run_in_thread(socket.getaddrinfo)
 
 
 def run_in_thread(call: Callable[P, T]) -> Callable[P, T]:
-    """The same function, but what the main thread asks of it is done by another one."""
+    """Return a function that runs `call` in a new thread if called by the main thread, else directly."""
 
-    def asked(*args: P.args, **options: P.kwargs) -> T:
+    def call_in_thread(*args: P.args, **options: P.kwargs) -> T:
         if current_thread() is not main_thread():
             return call(*args, **options)
-        answer: Future[T] = Future()
+        result: Future[T] = Future()
 
-        def answering() -> None:
+        def set_result() -> None:
             try:
-                answer.set_result(call(*args, **options))
-            except Exception as error:  # noqa: BLE001  whatever it is, it is raised where it was asked for
-                answer.set_exception(error)
+                result.set_result(call(*args, **options))
+            except Exception as error:  # noqa: BLE001  every error is raised again in the main thread
+                result.set_exception(error)
 
-        Thread(target=answering, name="lookup", daemon=True).start()
-        return answer.result()
+        Thread(target=set_result, name="lookup", daemon=True).start()
+        return result.result()
 
-    return asked
+    return call_in_thread

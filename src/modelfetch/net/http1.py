@@ -21,6 +21,8 @@ from urllib3.util import parse_url
 _VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 _FRAMING_FIELDS = ("content-length", "transfer-encoding")  # a second one may be meant to deceive
 _BODILESS_STATUSES = (204, 304)  # no body, whatever the length says (RFC 9112, 6.3)
+REDIRECT_STATUSES = (301, 302, 303, 307, 308)
+_MAX_REDIRECT_BODY = 64 * 1024  # bytes to read so that the connection stays usable; stores send a few hundred
 _MAX_LENGTH_DIGITS = 19  # 2**63 has as many
 _HEAD_CHUNK = 16 * 1024  # bytes read at a time until the head is complete
 _MAX_HEAD = 64 * 1024  # bytes; http.client takes no longer line
@@ -28,6 +30,15 @@ _MAX_HEAD = 64 * 1024  # bytes; http.client takes no longer line
 
 class UnsupportedResponse(Exception):  # noqa: N818  no error: urllib3 sends the request instead
     """Raised when the request or response needs urllib3 (redirect, chunked body, unusual field)."""
+
+
+class RedirectedResponse(UnsupportedResponse):
+    """Raised instead of a redirect whose body has been read: the connection is free for the next request."""
+
+    def __init__(self, location: str) -> None:
+        """Keep the Location field, as sent."""
+        super().__init__(location)
+        self.location = location
 
 
 class ResponseHead(NamedTuple):
@@ -65,8 +76,8 @@ def parse_head(head: bytes) -> ResponseHead:
     """Parse the head of a response to a GET, from the status line to the empty line at its end.
 
     Raises:
-        UnsupportedResponse: the head redirects, states no plain length, or is refused by httptools: folded fields, LF
-            without CR, control characters in field values, two lengths.
+        UnsupportedResponse: the head states no plain length, or is refused by httptools: folded fields, LF without CR,
+            control characters in field values, two lengths.
     """
     if not head.startswith(_VERSIONS):  # httptools skips empty lines before the head, and reads RTSP and HTTP/2.0 too
         raise UnsupportedResponse
@@ -77,7 +88,8 @@ def parse_head(head: bytes) -> ResponseHead:
     except (HttpParserError, HttpParserUpgrade) as error:
         raise UnsupportedResponse from error
     status, headers = parser.get_status_code(), collector.headers
-    if status // 100 not in (2, 4, 5) and status not in _BODILESS_STATUSES:
+    redirects = status in REDIRECT_STATUSES and "location" in headers
+    if status // 100 not in (2, 4, 5) and status not in _BODILESS_STATUSES and not redirects:
         raise UnsupportedResponse
     refused = status >= 400
     length = 0 if refused else _body_length(status, headers)
@@ -106,8 +118,9 @@ class KeepAliveConnections:
         """Send a GET and read the head of the response; the body is left unread.
 
         Raises:
-            UnsupportedResponse: the request has characters that need escaping or checks, the response redirects, or
-                the response does not state its length.
+            RedirectedResponse: the response redirects.
+            UnsupportedResponse: the request has characters that need escaping or checks, or the response does not
+                state its length.
             OSError: the server was not reached, or broke off.
             HTTPException: the server broke off, or sent a head without end.
         """
@@ -181,16 +194,21 @@ class PendingResponse:
         """Wait for the head of the response; to be called once.
 
         Raises:
-            UnsupportedResponse: the response redirects, or does not state its length.
+            RedirectedResponse: the response redirects.
+            UnsupportedResponse: the response does not state its length.
             OSError: the server broke off.
             HTTPException: the server broke off, or sent a head without end.
         """
         try:
             head, buffered = _receive_head(self._connection.sock)
-            return KeepAliveResponse(parse_head(head), buffered, self._connection, self._give_back)
+            response = KeepAliveResponse(parse_head(head), buffered, self._connection, self._give_back)
+            if response.status not in REDIRECT_STATUSES:
+                return response
+            response.discard_body(_MAX_REDIRECT_BODY)
         except BaseException:
             self._connection.close()
             raise
+        raise RedirectedResponse(response.headers["location"])
 
     def close(self) -> None:
         """Close the connection without reading the response."""
@@ -203,7 +221,12 @@ class KeepAliveResponse:
     Attributes:
         status: status code.
         headers: field values by field name in lower case.
+        url: URL of the answered request; set by the connection pool.
+        request_headers: headers of the answered request; set by the connection pool.
     """
+
+    url = ""
+    request_headers: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -242,6 +265,14 @@ class KeepAliveResponse:
         if not self._remaining:
             self._end_body()
         return count
+
+    def discard_body(self, limit: int) -> None:
+        """Read the body and give the connection back; close the connection if more than `limit` bytes follow."""
+        if self._remaining <= limit:
+            scratch = memoryview(bytearray(self._remaining))
+            while self.readinto(scratch):
+                pass
+        self.close()
 
     def close(self) -> None:
         """Close the connection, unless already given back."""

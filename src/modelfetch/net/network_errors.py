@@ -136,7 +136,7 @@ def _choose_hint(causes: list[BaseException]) -> str:
 
 
 def _find_cause(causes: list[BaseException], *kinds: type[BaseException]) -> BaseException | None:
-    """Return the outermost cause of one of these classes."""
+    """Return the outermost cause that is an instance of `kinds`."""
     return next((cause for cause in causes if isinstance(cause, kinds)), None)
 
 

@@ -1,4 +1,4 @@
-"""What is worth trying again, how soon and how often. The only home of tenacity."""
+"""Retry policies: which errors of a request or a pull are retried, after how many seconds and how often."""
 
 from collections.abc import Callable
 from threading import Event
@@ -23,34 +23,31 @@ RETRY_AFTER_CAP = 30.0  # seconds: a server may ask for more, but a pull that wa
 START_UP_GRACE = 60.0  # seconds: GKE's metadata server "takes a few seconds" in a new pod (google-auth issue 604)
 
 
-def _transient(error: BaseException) -> bool:
-    """A request for a version that is gone would fail again: only a new pull finds the new one."""
+def is_transient(error: BaseException) -> bool:
+    """Return whether a new request may succeed; a changed object needs a new pull, which finds the new version."""
     return isinstance(error, TransientError) and error.retryable and not isinstance(error, ChangedError)
 
 
-def _asked_for(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    after = error.retry_after if isinstance(error, TransientError) else None
-    return min(after or 0.0, RETRY_AFTER_CAP)
-
-
 def request_attempts(stop: Event | None = None) -> Retrying:
-    """Attempts at requests: soon, with jitter, never sooner than the server asked for; `stop` ends the waiting.
+    """Return the attempts at requests: short waits with jitter, never shorter than the server's Retry-After.
 
-    Each iteration is over the attempts at one request; threads may share it.
+    Each iteration is over the attempts at one request; threads may share the object.
+
+    Args:
+        stop: ends the waits at once when set.
     """
-    soon = wait_random_exponential(multiplier=0.25, max=4)
+    jitter = wait_random_exponential(multiplier=0.25, max=4)
     return Retrying(
-        retry=retry_if_exception(_transient),
+        retry=retry_if_exception(is_transient),
         stop=stop_after_attempt(REQUEST_TRIES),
-        wait=lambda state: max(soon(state), _asked_for(state)),
+        wait=lambda state: max(jitter(state), _retry_after(state)),
         sleep=sleep_using_event(stop or Event()),
         reraise=True,
     )
 
 
 def retry_request(call: Callable[[], T]) -> T:
-    """Call, trying again whatever transient error it raises."""
+    """Return the result of `call`, called again after each transient error."""
     for attempt in request_attempts():
         with attempt:
             return call()
@@ -64,29 +61,36 @@ def pull_attempts(
     in_grace: Callable[[], bool],
     on_retry: Callable[[int, float, ModelfetchError], None],
 ) -> Retrying:
-    """Attempts at a whole pull: exponential back-off from `first_wait` seconds.
+    """Return the attempts at a whole pull: exponential back-off from `first_wait` seconds.
 
     Args:
-        tries: how many in all.
-        first_wait: seconds before the second; each later wait is twice as long.
-        in_grace: whether missing credentials may still turn up.
-        on_retry: called before each wait with the number of the try that failed, the seconds to wait and the error.
+        tries: number of attempts in all.
+        first_wait: seconds before the second attempt; each later wait is twice as long.
+        in_grace: whether missing credentials may still appear.
+        on_retry: called before each wait with the number of the failed attempt, the seconds to wait and the error.
     """
 
-    def worth_it(error: BaseException) -> bool:
+    def is_retryable(error: BaseException) -> bool:
         if isinstance(error, NoCredentialsError):
             return in_grace()
         return isinstance(error, ModelfetchError) and error.retryable
 
-    def tell(state: RetryCallState) -> None:
+    def report_wait(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, ModelfetchError) and state.next_action:
             on_retry(state.attempt_number, state.next_action.sleep, error)
 
     return Retrying(
-        retry=retry_if_exception(worth_it),
+        retry=retry_if_exception(is_retryable),
         stop=stop_after_attempt(tries),
         wait=wait_exponential(multiplier=first_wait),
-        before_sleep=tell,
+        before_sleep=report_wait,
         reraise=True,
     )
+
+
+def _retry_after(state: RetryCallState) -> float:
+    """Return the seconds that the server asked to wait, at most `RETRY_AFTER_CAP`."""
+    error = state.outcome.exception() if state.outcome else None
+    seconds = error.retry_after if isinstance(error, TransientError) else None
+    return min(seconds or 0.0, RETRY_AFTER_CAP)

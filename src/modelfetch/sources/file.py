@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, RefusedError, UsageError
 from modelfetch.net.connection_pool import Response
 from modelfetch.sources.base import (
+    NOTHING,
     Listing,
     RemoteObject,
     SignedRequest,
@@ -116,7 +117,7 @@ class _FileResponse:
         self._path = path
         self._file = path.open("rb", buffering=0)
         size = os.fstat(self._file.fileno()).st_size
-        self.url = path.as_uri()
+        self.url, self.request_headers = path.as_uri(), NOTHING
         self.status = 206
         last = (size if end is None else end) - 1
         self.headers: Mapping[str, str] = {"content-range": f"bytes {start}-{last}/{size}"}

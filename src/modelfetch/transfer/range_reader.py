@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 from modelfetch.errors import ChangedError, ModelfetchError, TransientError
 from modelfetch.net.connection_pool import Response
-from modelfetch.net.http1 import PendingResponse, UnsupportedResponse
+from modelfetch.net.http1 import PendingResponse, RedirectedResponse, UnsupportedResponse
 from modelfetch.net.network_errors import NETWORK_ERRORS, explain_network_error
+from modelfetch.net.redirects import follow_redirect
 from modelfetch.net.retry import request_attempts
 from modelfetch.sources.base import (
     NOTHING,
@@ -27,6 +28,7 @@ CHUNK = 256 * 1024  # bytes per read: small enough to stay in a core's cache whi
 _PROGRESS = 64 * 1024  # bytes after which a broken request starts a new series of attempts
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)\Z")
 _EXPIRED = (400, 401, 403)  # short-lived credentials ran out; S3 says so with 400
+_STALE = (*_EXPIRED, 404, 410)  # a URL that a redirect led to is not valid for ever
 
 _ReadInto = Callable[[memoryview], int]  # fills the buffer as far as possible; returns the bytes read, 0 at the end
 
@@ -183,6 +185,7 @@ class RangeReader:
         self._tries = request_attempts(self._stop)
         self._open: set[Response] = set()
         self._pending: dict[tuple[str, int, int | None], tuple[PartJob, PendingResponse]] = {}
+        self._resolved: dict[str, SignedRequest] = {}  # by key: where redirects led, for an object's further ranges
 
     @property
     def closed(self) -> bool:
@@ -207,7 +210,7 @@ class RangeReader:
         place = (obj.key, start, end)
         if place not in self._pending and self._pool.has_idle:
             with contextlib.suppress(ModelfetchError):
-                job = make_job(self.source.sign(obj), obj, start, end)
+                job = make_job(self._sign(obj), obj, start, end)
                 pending = self._pool.send_ahead(job.url, {**job.headers, **job.range_header})
                 if pending is not None:
                     self._pending[place] = (job, pending)
@@ -293,17 +296,28 @@ class RangeReader:
             response.close()
 
     def _send_job(self, obj: RemoteObject, start: int, end: int | None) -> tuple[PartJob, Response]:
-        """Return the response to the request sent ahead, else to a new one; renew credentials that ran out."""
-        job, response = self._take_pending(obj, start, end) or self._open_job(obj, start, end)
+        """Return the response to the request sent ahead, else to a new one; renew URLs and credentials that ran out."""
+        resolved = self._resolved.get(obj.key)
+        job, response = self._take_pending(obj, start, end) or self._open_job(self._sign(obj), obj, start, end)
+        if resolved is not None and response.status in _STALE:
+            response.close()
+            self._resolved.pop(obj.key, None)
+            job, response = self._open_job(self.source.sign(obj), obj, start, end)
         if response.status in _EXPIRED:
             response.close()
-            job, response = self._open_job(obj, start, end, renew=True)
+            job, response = self._open_job(self.source.sign(obj, renew=True), obj, start, end)
+        if response.url != job.url and job.range_header and response.status == 206:
+            headers = {name: value for name, value in response.request_headers.items() if name != "Range"}
+            self._resolved[obj.key] = SignedRequest(response.url, headers)
         return job, response
 
+    def _sign(self, obj: RemoteObject) -> SignedRequest:
+        """Return the request that an earlier range was redirected to, else a newly signed one."""
+        return self._resolved.get(obj.key) or self.source.sign(obj)
+
     def _open_job(
-        self, obj: RemoteObject, start: int, end: int | None, *, renew: bool = False
+        self, request: SignedRequest, obj: RemoteObject, start: int, end: int | None
     ) -> tuple[PartJob, Response]:
-        request = self.source.sign(obj, renew=renew)
         job = make_job(request, obj, start, end)
         return job, self.source.open_range(request, job.range_header)
 
@@ -313,8 +327,16 @@ class RangeReader:
         if sent is None:
             return None
         job, pending = sent
-        with contextlib.suppress(UnsupportedResponse, *NETWORK_ERRORS):
-            return job, pending.read_head()
+        try:
+            response = pending.read_head()
+            response.url = job.url
+        except RedirectedResponse as redirect:
+            request = SignedRequest(*follow_redirect(job.url, job.headers, redirect.location))
+            return job, self.source.open_range(request, job.range_header)
+        except (UnsupportedResponse, *NETWORK_ERRORS):
+            pass
+        else:
+            return job, response
         if self._stop.is_set():
             raise TransferStopped
         return None

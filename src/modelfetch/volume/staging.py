@@ -12,7 +12,7 @@ destination's name:
     <id>/aside/        publish            replaced files, for the rollback            removed
     <id>/ours.new      publish            claims, before the rename to ours.json      removed
     <id>/receipt.json  publish            the new receipt, before its move            removed
-    <id>/scratch       archive, publish   temporary file; old directory during a swap removed
+    <id>/scratch       archive, publish   temporary file; old directory in a swap     removed
     <id>/archive       pull               archive kept whole for checks and decoding  removed
     <id>/layer/        pull               members of a further archive, then merged   removed
     <id>/signature     provenance         signature bundle of the store               removed

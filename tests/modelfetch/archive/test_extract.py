@@ -65,6 +65,7 @@ def test_format_follows_the_content_not_the_name(build: Any, extract: Any, archi
     assert read_files(extract(build.packed(FILES, archive_format), name)) == FILES
 
 
+@pytest.mark.process
 @every_format
 def test_members_returned_match_sha256sum_of_the_files(build: Any, tmp_path: Path, archive_format: str) -> None:
     """Members are sorted by path, with size and digest of the file on disk."""
@@ -342,6 +343,7 @@ print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to measure")
 @pytest.mark.parametrize("archive_format", ["tar", "gzip", "bzip2", "xz", "zstd", "zip", "zip-bzip2"])
 def test_memory_is_independent_of_the_content_size(build: Any, tmp_path: Path, archive_format: str) -> None:
@@ -359,6 +361,7 @@ def test_memory_is_independent_of_the_content_size(build: Any, tmp_path: Path, a
     assert int(run.stdout) < 50, "MiB"
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("tar") is None, reason="needs tar")
 @pytest.mark.parametrize("archive_format", ["v7", "oldgnu", "gnu", "ustar", "pax"])
 @pytest.mark.parametrize("packer", [None, "gzip", "bzip2", "xz", "zstd"])
@@ -390,6 +393,7 @@ def test_archives_of_the_tar_command_are_extracted(
     assert (root / "run.sh").stat().st_mode & 0o7777 == 0o755
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("zip") is None, reason="needs zip")
 @pytest.mark.parametrize("options", [["-9"], ["-0"], ["-Z", "bzip2"], ["-y"], ["-fd"], ["-fz"], ["-X"]])
 def test_archives_of_the_zip_command_are_extracted(extract: Any, tmp_path: Path, options: list[str]) -> None:

@@ -45,6 +45,7 @@ def extract_under_strace(place: Path, archive: bytes, *options: str, max_bytes: 
     return printed
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("code", ["EPERM", "EMLINK", "EOPNOTSUPP"])
 def test_hard_link_is_copied_when_the_file_system_refuses_hard_links(build: Any, tmp_path: Path, code: str) -> None:
     """Some file systems have no hard links, others limit their number; content and mode of the copy are equal."""
@@ -58,6 +59,7 @@ def test_hard_link_is_copied_when_the_file_system_refuses_hard_links(build: Any,
     assert not (tmp_path / "into/d/copy").samefile(tmp_path / "into/good")
 
 
+@pytest.mark.process
 def test_copied_hard_link_counts_towards_the_byte_budget(build: Any, tmp_path: Path) -> None:
     """A copy in place of a hard link needs space like any file."""
     archive = build.tar(build.member("good", b"x" * 1000), build.member("copy", kind=b"1", target="good"))
@@ -65,6 +67,7 @@ def test_copied_hard_link_counts_towards_the_byte_budget(build: Any, tmp_path: P
     assert printed.startswith("BudgetError 65")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("code", "calls", "path"),
     [
@@ -91,6 +94,7 @@ def test_disk_failure_exits_73_with_the_path(build: Any, tmp_path: Path, code: s
     assert path in printed
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("code", "calls"), [("ENOSPC", "write"), ("EIO", "read"), ("EACCES", "openat")])
 def test_scratch_file_failure_exits_73_and_removes_the_file(build: Any, tmp_path: Path, code: str, calls: str) -> None:
     """A failure of the zip's scratch file is a DestinationError; the scratch file is removed."""
@@ -127,6 +131,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("archive_format", ["tar", "gzip", "bzip2", "xz", "zstd", "zip"])
 def test_full_disk_is_a_destination_error(build: Any, extract: Any, small_disk: Path, archive_format: str) -> None:
     """Space and inodes of the disk run out."""

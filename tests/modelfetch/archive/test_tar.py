@@ -488,6 +488,7 @@ def test_damaged_header_is_refused_and_not_taken_for_the_end(build: Any, extract
         extract(packer(build.tar(b"?" + second[1:], first)))
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("tar") is None, reason="needs tar")
 @pytest.mark.parametrize("tar_format", ["gnu", "pax", "posix --sparse-version=0.0", "posix --sparse-version=0.1"])
 def test_sparse_files_of_the_tar_command_are_refused(extract: Any, tmp_path: Path, tar_format: str) -> None:

@@ -129,6 +129,7 @@ def test_encrypted_member_is_refused(build: Any, extract: Any, flag: int) -> Non
         extract(build.zip_raw(build.Entry(**GOOD, local_flags=flag)))
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("zip") is None, reason="needs zip")
 def test_encrypted_zip_of_the_zip_command_is_refused(extract: Any, tmp_path: Path) -> None:
     """A zip made with a password is refused by the member's name."""

@@ -15,7 +15,7 @@ import pytest
 from modelfetch.cli import app as cli
 
 # An interrupted command leaves its connections to the garbage collector, which warns of each.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
@@ -44,6 +44,7 @@ def signalling_server(signum: signal.Signals | None) -> Iterator[str]:
         connection.close()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda signum: signum.name)
 def test_second_command_stops_at_a_signal_after_a_failed_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], signum: signal.Signals
@@ -61,6 +62,7 @@ def test_second_command_stops_at_a_signal_after_a_failed_command(
     assert lines[-1]["reason"] == "interrupted"
 
 
+@pytest.mark.process
 def test_third_command_stops_at_a_signal_after_a_signal(tmp_path: Path) -> None:
     """A signal to a command does not affect the two commands after."""
     codes = []
@@ -86,6 +88,7 @@ def test_command_restores_handlers_hook_and_timer(tmp_path: Path) -> None:
     assert (seconds > 0) == had_timer
 
 
+@pytest.mark.process
 def test_deadline_of_one_command_ends_with_the_command(tmp_path: Path) -> None:
     """A command beyond its deadline exits 75; the next command has no deadline."""
     with signalling_server(None) as address:

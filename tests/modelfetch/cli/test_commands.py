@@ -1,4 +1,4 @@
-"""The other commands: config, inspect, push, verify."""
+"""The commands config, inspect, push and verify."""
 
 import base64
 import json
@@ -29,8 +29,8 @@ MODEL = {"config.json": b"{}", "empty": b"", "weights/0.bin": DATA}
 # --- config --------------------------------------------------------------------------------------------------------
 
 
-def test_config_tells_every_setting_and_where_it_is_from(modelfetch: CliRunner) -> None:
-    """Default, variable or flag; the variables of the SDKs too."""
+def test_config_shows_value_and_origin_of_every_setting(modelfetch: CliRunner) -> None:
+    """Default, variable or flag; variables of the SDKs, too."""
     env = {"MODELFETCH_RETRIES": "5", "S3_BUCKET": "models", "AWS_REGION": "eu-west-1"}
 
     run = modelfetch.ok("config", "--retry-wait", "7s", env={**env, "MODELFETCH_RETRY_WAIT": "9s"})
@@ -46,7 +46,7 @@ def test_config_tells_every_setting_and_where_it_is_from(modelfetch: CliRunner) 
 
 
 def test_config_masks_secrets(modelfetch: CliRunner) -> None:
-    """They are set, and that is all that is said."""
+    """Secret variables are listed as set, without the value."""
     secrets = ("MODELFETCH_BEARER_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
     env = {**{name: f"secret-of-{name}" for name in secrets}, "HTTPS_PROXY": "http://me:secret-of-proxy@proxy:3128"}
 
@@ -61,10 +61,10 @@ def test_config_masks_secrets(modelfetch: CliRunner) -> None:
 # --- inspect -------------------------------------------------------------------------------------------------------
 
 
-def test_inspect_tells_what_is_there_without_fetching_it(
+def test_inspect_shows_version_size_and_checksums_without_a_download(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied
 ) -> None:
-    """Version, size and checksums of an object; not a byte of it."""
+    """No byte of the object is requested."""
     store.put("m", DATA)
     proxy = fault_proxy(store.endpoint)
 
@@ -77,8 +77,8 @@ def test_inspect_tells_what_is_there_without_fetching_it(
     assert proxy.matching_requests(**store.download_filter("m")) == []
 
 
-def test_inspect_lists_a_directory(modelfetch: CliRunner, store: Store) -> None:
-    """Every file with its size, for a person and for a machine."""
+def test_inspect_lists_every_file_of_a_directory_with_size(modelfetch: CliRunner, store: Store) -> None:
+    """The text output names every file; the JSON output has the sizes."""
     for name, data in MODEL.items():
         store.put(f"d/{name}", data)
 
@@ -89,8 +89,8 @@ def test_inspect_lists_a_directory(modelfetch: CliRunner, store: Store) -> None:
     assert {file["path"]: file["size"] for file in found["files"]} == {n: len(d) for n, d in MODEL.items()}
 
 
-def test_inspect_fails_as_pull_does(modelfetch: CliRunner, store: Store) -> None:
-    """The same codes and lines."""
+def test_inspect_of_a_missing_object_exits_66(modelfetch: CliRunner, store: Store) -> None:
+    """Code and reason are equal to a pull of the same URI."""
     run = modelfetch("inspect", store.uri("none"), env=store.env)
 
     assert (run.code, run.error["reason"]) == (66, "not_found")
@@ -99,10 +99,10 @@ def test_inspect_fails_as_pull_does(modelfetch: CliRunner, store: Store) -> None
 # --- push ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_that_was_pushed_can_be_pulled_by_what_push_prints(
+def test_push_prints_the_pinned_uri_and_sha256_for_a_pull(
     modelfetch: CliRunner, versioned_store: Store, tmp_path: Path
 ) -> None:
-    """The pinned URI and the sha256 for the ConfigMap."""
+    """A pull with both gets the pushed file, even after a replacement."""
     data = random_bytes(20_000_000)
     (tmp_path / "m.bin").write_bytes(data)
 
@@ -117,8 +117,10 @@ def test_a_file_that_was_pushed_can_be_pulled_by_what_push_prints(
     assert (tmp_path / "back").read_bytes() == data
 
 
-def test_a_directory_that_was_pushed_can_be_pulled(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
-    """Its digest is the pin; what an earlier pull left in it is not uploaded."""
+def test_pushed_directory_is_pulled_back_with_the_same_digest(
+    modelfetch: CliRunner, store: Store, tmp_path: Path
+) -> None:
+    """The digest is printed; reserved names of an earlier pull are not uploaded."""
     write_files(tmp_path / "d", MODEL | {RECEIPT_NAME: b"{}", ".modelfetch/x": b"1"})
 
     pushed = modelfetch.ok("push", tmp_path / "d", store.uri("models/d/"), env=store.env)
@@ -130,8 +132,10 @@ def test_a_directory_that_was_pushed_can_be_pulled(modelfetch: CliRunner, store:
     assert directory_digest(MODEL).removeprefix("sha256:") in pushed.stdout
 
 
-def test_what_is_pushed_has_a_checksum_of_the_whole(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """Also if it goes up in parts: a later pull can check every byte."""
+def test_multipart_push_stores_a_full_object_checksum(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
+    """A later pull can check every byte."""
     (tmp_path / "m").write_bytes(random_bytes(20_000_000))
 
     modelfetch.ok("push", tmp_path / "m", s3_bucket.uri("m"), env=s3_bucket.env)
@@ -140,8 +144,10 @@ def test_what_is_pushed_has_a_checksum_of_the_whole(modelfetch: CliRunner, s3_bu
     assert {"crc64nvme", "crc32c", "crc32", "sha256", "sha1", "md5"} & set(run.receipt["checks"])
 
 
-def test_push_says_what_is_wrong(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
-    """A file that is not there, a bucket that is not there."""
+def test_push_of_a_missing_file_or_to_a_missing_bucket_exits_66(
+    modelfetch: CliRunner, store: Store, tmp_path: Path
+) -> None:
+    """The message names the file or the bucket."""
     (tmp_path / "m").write_bytes(b"x")
 
     no_file = modelfetch("push", tmp_path / "none", store.uri("m"), env=store.env)
@@ -155,8 +161,8 @@ def test_push_says_what_is_wrong(modelfetch: CliRunner, store: Store, tmp_path: 
 # --- verify --------------------------------------------------------------------------------------------------------
 
 
-def test_verify_checks_the_disk_against_the_receipt(modelfetch: CliRunner, tmp_path: Path) -> None:
-    """A file, a directory, an unpacked archive; without any network."""
+def test_verify_accepts_an_unchanged_file_directory_and_archive(modelfetch: CliRunner, tmp_path: Path) -> None:
+    """The check needs no network."""
     write_files(tmp_path / "from", MODEL)
     (tmp_path / "from.tar.gz").write_bytes(pack_tar_gz(MODEL))
     names = {"from/config.json": "file", "from": "dir", "from.tar.gz": "unpacked"}
@@ -167,8 +173,8 @@ def test_verify_checks_the_disk_against_the_receipt(modelfetch: CliRunner, tmp_p
         modelfetch.ok("verify", tmp_path / dest)
 
 
-def test_verify_names_every_difference(modelfetch: CliRunner, tmp_path: Path) -> None:
-    """65: a byte that changed, and a file that is gone; mtimes are no difference."""
+def test_verify_exits_65_and_names_every_difference(modelfetch: CliRunner, tmp_path: Path) -> None:
+    """A changed byte and a missing file are differences, a changed mtime is not."""
     write_files(tmp_path / "from", MODEL)
     modelfetch.ok("pull", tmp_path / "from", tmp_path / "d")
     (tmp_path / "d" / "weights" / "0.bin").write_bytes(DATA[:-1] + b"x")
@@ -183,8 +189,8 @@ def test_verify_names_every_difference(modelfetch: CliRunner, tmp_path: Path) ->
     assert "empty" not in run.error["message"]
 
 
-def test_verify_without_a_receipt(modelfetch: CliRunner, tmp_path: Path) -> None:
-    """66: there is nothing to check against."""
+def test_verify_exits_66_when_no_receipt_exists(modelfetch: CliRunner, tmp_path: Path) -> None:
+    """Without a receipt, `verify` reports not_found."""
     (tmp_path / "m").write_bytes(b"x")
 
     run = modelfetch("verify", tmp_path / "m")
@@ -192,8 +198,8 @@ def test_verify_without_a_receipt(modelfetch: CliRunner, tmp_path: Path) -> None
     assert (run.code, run.error["reason"]) == (66, "not_found")
 
 
-def test_the_digest_can_be_checked_with_a_shell(modelfetch: CliRunner, tmp_path: Path) -> None:
-    """`sha256sum` and nothing else."""
+def test_directory_digest_equals_the_output_of_sha256sum(modelfetch: CliRunner, tmp_path: Path) -> None:
+    """A shell with find, sort and sha256sum recomputes the digest."""
     write_files(tmp_path / "from", MODEL)
     modelfetch.ok("pull", tmp_path / "from", tmp_path / "d")
     shell = "find * -type f | LC_ALL=C sort | xargs sha256sum | sha256sum"

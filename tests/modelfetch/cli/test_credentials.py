@@ -1,4 +1,4 @@
-"""Credentials: renewed in the middle of a pull, waited for in a new pod, sent only where they are wanted."""
+"""Credentials: renewed during a pull, retried in a new pod, sent only to the right server."""
 
 import json
 import re
@@ -29,19 +29,19 @@ S3_EXPIRED = b"<?xml version='1.0'?><Error><Code>ExpiredToken</Code><Message>It 
 
 @pytest.fixture
 def issuer() -> Iterator[ScriptedServer]:
-    """Who issues credentials."""
+    """Yield the server that issues credentials."""
     with run_scripted_server() as server:
         yield server
 
 
 @dataclass
 class Revocation:
-    """Takes away, in the middle of the first download, what it was signed with.
+    """Revokes the credentials of the first download in mid-transfer.
 
     Attributes:
-        proxy: stands before the store.
-        rotate: called then; new credentials are to be had from here on.
-        revoked: what is no longer taken.
+        proxy: fault proxy in front of the store.
+        rotate: called on revocation; issues new credentials.
+        revoked: revoked identity, refused from then on.
     """
 
     proxy: FaultProxy
@@ -49,24 +49,24 @@ class Revocation:
     revoked: str = field(default="", init=False)
 
     def arm(self, store: Store, key: str, status: int, body: bytes) -> None:
-        """Cut the first download, and refuse what comes after it with the old credentials."""
+        """Cut the first download, and refuse later requests with the old credentials."""
         self.proxy.add_rule(when=self._is_old, status=status, body=body, times=None)
         self.proxy.add_rule(**store.download_filter(key), cut_after=CUT, before=self._revoke)
 
     def _revoke(self) -> None:
-        self.revoked = identity(self.proxy.requests[-1])
+        self.revoked = request_identity(self.proxy.requests[-1])
         self.rotate()
 
     def _is_old(self, request: Request) -> bool:
-        return bool(self.revoked) and identity(request) == self.revoked
+        return bool(self.revoked) and request_identity(request) == self.revoked
 
-    def used(self) -> list[str]:
-        """Whose credentials the requests bore, each once, in order."""
-        return list(dict.fromkeys(identity(request) for request in self.proxy.requests))
+    def used_identities(self) -> list[str]:
+        """Return the distinct identities of all requests, in order of first use."""
+        return list(dict.fromkeys(request_identity(request) for request in self.proxy.requests))
 
 
-def identity(request: Request) -> str:
-    """The key that a request to S3 is signed with, or the token that one to GCS bears; empty if there is none."""
+def request_identity(request: Request) -> str:
+    """Return the access key that signed an S3 request, or the bearer token of a GCS request; empty if anonymous."""
     presigned = parse_qs(request.query).get("X-Amz-Credential", [""])[0]
     signed = re.search(r"Credential=([^,]+)", request.headers.get("authorization", ""))
     credential = presigned or (signed[1] if signed else "")
@@ -74,22 +74,22 @@ def identity(request: Request) -> str:
 
 
 def require_sts(bucket: S3Bucket) -> None:
-    """Only MinIO issues keys that it then checks."""
+    """Skip the test unless the store is MinIO, which issues and checks temporary keys."""
     if bucket.server.kind != "minio":
         pytest.skip("only MinIO has an STS whose keys it checks")
 
 
-class Source:
-    """Where a run finds AWS credentials; the test may rotate them."""
+class CredentialSource:
+    """Sources of AWS credentials, with keys that the test can rotate."""
 
     def __init__(self, bucket: S3Bucket, home: Path, issuer: ScriptedServer) -> None:
-        """Begin with keys of the store's own STS."""
+        """Start with temporary keys of the store's STS."""
         self.bucket, self.home, self.issuer = bucket, home, issuer
         self.keys = issuers.issue_temporary_keys(bucket.server)
         self.token = "a-token-of-the-cluster"
 
     def rotate(self) -> None:
-        """Issue others from now on."""
+        """Issue other keys and another token from now on."""
         self.keys = issuers.issue_temporary_keys(self.bucket.server)
         self.token = "another-token-of-the-cluster"
         for name, text in (
@@ -103,7 +103,7 @@ class Source:
         return self.keys.as_json(Version=1)
 
     def env(self, kind: str) -> Environment:
-        """The variables that lead there."""
+        """Return the variables for one kind of source."""
         self.rotate()
         profile, store = self.home / "config", self.bucket.server
         profile.write_text(
@@ -134,13 +134,13 @@ class Source:
 
 
 @pytest.mark.parametrize("kind", ["file", "program", "role", "container", "web identity"])
-def test_keys_that_are_taken_away_midway_are_looked_for_anew(
+def test_revoked_s3_keys_are_renewed_during_the_pull(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path, kind: str
 ) -> None:
-    """S3 says 400 then; the pull goes on at its byte with those that there are now. A rotated token file is re-read."""
+    """S3 answers 400; the pull continues at the same byte with new keys. A rotated token file is read again."""
     require_sts(s3_bucket)
     s3_bucket.put("m", DATA)
-    source = Source(s3_bucket, modelfetch.home, issuer)
+    source = CredentialSource(s3_bucket, modelfetch.home, issuer)
     revocation = Revocation(fault_proxy(s3_bucket.endpoint), source.rotate)
     revocation.arm(s3_bucket, "m", 400, S3_EXPIRED)
 
@@ -148,15 +148,15 @@ def test_keys_that_are_taken_away_midway_are_looked_for_anew(
     run = modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", "--output", "json", env=env)
 
     assert (tmp_path / "m").read_bytes() == DATA
-    assert len(revocation.used()) == 2
+    assert len(revocation.used_identities()) == 2
     assert revocation.proxy.sent_bytes("/m$") < len(DATA) + CUT // 2
     assert run.receipt["retries"] >= 1
 
 
-def test_keys_that_are_about_to_end_are_renewed_before_each_request(
+def test_expiring_s3_keys_are_renewed_before_each_request(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path
 ) -> None:
-    """By their own clock, before anybody refuses them."""
+    """The expiry time triggers the renewal, before any refusal."""
     require_sts(s3_bucket)
     s3_bucket.put("d/1", b"1")
     s3_bucket.put("d/2", b"2")
@@ -168,10 +168,10 @@ def test_keys_that_are_about_to_end_are_renewed_before_each_request(
     modelfetch.ok("pull", s3_bucket.uri("d/"), tmp_path / "d", env=env)
 
     assert read_files(tmp_path / "d") == {"1": b"1", "2": b"2"}
-    assert len({identity(request) for request in proxy.matching_requests(**s3_bucket.download_filter())}) == 2
+    assert len({request_identity(request) for request in proxy.matching_requests(**s3_bucket.download_filter())}) == 2
 
 
-def test_who_issues_keys_is_trusted_as_the_store_is(
+def test_ssl_cert_file_applies_to_sts(
     modelfetch: CliRunner,
     s3_bucket: S3Bucket,
     fault_proxy: Proxied,
@@ -179,12 +179,12 @@ def test_who_issues_keys_is_trusted_as_the_store_is(
     issuer: ScriptedServer,
     tmp_path: Path,
 ) -> None:
-    """SSL_CERT_FILE holds for STS too, which the SDK by itself does not know."""
+    """The SDK alone does not read SSL_CERT_FILE for STS."""
     require_sts(s3_bucket)
     s3_bucket.put("m", b"model")
     sts = fault_proxy(s3_bucket.endpoint, https_server.tls)
 
-    env = {**Source(s3_bucket, modelfetch.home, issuer).env("role"), "AWS_ENDPOINT_URL_STS": sts.url}
+    env = {**CredentialSource(s3_bucket, modelfetch.home, issuer).env("role"), "AWS_ENDPOINT_URL_STS": sts.url}
     untrusted = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env=env)
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env={**env, **https_server.env})
 
@@ -197,17 +197,17 @@ def test_who_issues_keys_is_trusted_as_the_store_is(
 
 
 def google_env(kind: str, home: Path, issuer: ScriptedServer, store: str) -> Environment:
-    """The variables of a service account's key, or of a machine with one, for a store that is no emulator."""
+    """Return variables for a service account key, or for a metadata server, and for a store that is no emulator."""
     if kind == "key":
         path = issuers.write_service_account(home / "key.json", f"{issuer.url}/token", issuers.new_private_key())
         return {"API_ENDPOINT_OVERRIDE": store, "GOOGLE_APPLICATION_CREDENTIALS": str(path)}
-    there = issuer.url.removeprefix("http://")
-    metadata = {"NO_GCE_CHECK": None, "GCE_METADATA_HOST": there, "GCE_METADATA_IP": there}
+    address = issuer.url.removeprefix("http://")
+    metadata = {"NO_GCE_CHECK": None, "GCE_METADATA_HOST": address, "GCE_METADATA_IP": address}
     return {"API_ENDPOINT_OVERRIDE": store, "GCE_METADATA_DETECT_RETRIES": "1", **metadata}
 
 
 @pytest.mark.parametrize("kind", ["key", "machine"])
-def test_a_token_that_is_taken_away_midway_is_asked_for_anew(
+def test_revoked_gcs_token_is_renewed_during_the_pull(
     modelfetch: CliRunner,
     gcs_bucket: GCSBucket,
     fault_proxy: Proxied,
@@ -215,7 +215,7 @@ def test_a_token_that_is_taken_away_midway_is_asked_for_anew(
     tmp_path: Path,
     kind: str,
 ) -> None:
-    """The pull goes on at its byte; whoever issues tokens never gets one to see."""
+    """The pull continues at the same byte; token requests carry no token."""
     gcs_bucket.put("m", DATA)
     tokens = iter(["first-token", "second-token", "third-token"])
     issuer.respond_with(issuers.google_token_endpoint(lambda: next(tokens)))
@@ -226,23 +226,23 @@ def test_a_token_that_is_taken_away_midway_is_asked_for_anew(
     modelfetch.ok("pull", gcs_bucket.uri("m"), tmp_path / "m", env=env)
 
     assert (tmp_path / "m").read_bytes() == DATA
-    assert revocation.used() == ["first-token", "second-token"]
+    assert revocation.used_identities() == ["first-token", "second-token"]
     assert revocation.proxy.sent_bytes("/m$") < len(DATA) + CUT // 2
-    assert [asked for asked in issuer.requests if "authorization" in asked.headers] == []
+    assert [request for request in issuer.requests if "authorization" in request.headers] == []
 
 
-def test_a_long_pull_outlives_a_moment_without_who_issues_its_tokens(
+def test_token_renewal_survives_two_503_responses_of_the_issuer(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path
 ) -> None:
-    """503 twice, when the token has just been taken away: that is no refusal."""
+    """A 503 of the issuer after the revocation is no refusal."""
     gcs_bucket.put("m", DATA)
     replies = iter(["first-token", None, None, "second-token"])
 
-    def speak(asked: ServerRequest) -> ServerResponse | None:
-        token = next(replies) if asked.path == "/token" else None
-        return issuers.google_token_endpoint(lambda: token or "")(asked) if token else ServerResponse(503, body=b"{}")
+    def answer(request: ServerRequest) -> ServerResponse | None:
+        token = next(replies) if request.path == "/token" else None
+        return issuers.google_token_endpoint(lambda: token or "")(request) if token else ServerResponse(503, body=b"{}")
 
-    issuer.respond_with(speak)
+    issuer.respond_with(answer)
     revocation = Revocation(fault_proxy(gcs_bucket.endpoint))
     revocation.arm(gcs_bucket, "m", 401, b"{}")
 
@@ -250,13 +250,13 @@ def test_a_long_pull_outlives_a_moment_without_who_issues_its_tokens(
     modelfetch.ok("pull", gcs_bucket.uri("m"), tmp_path / "m", env=env)
 
     assert (tmp_path / "m").read_bytes() == DATA
-    assert revocation.used() == ["first-token", "second-token"]
+    assert revocation.used_identities() == ["first-token", "second-token"]
 
 
-def test_a_token_that_the_store_has_never_taken_is_asked_for_anew(
+def test_token_refused_at_first_use_is_renewed_once(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path
 ) -> None:
-    """Once, before anything is known of the model."""
+    """A 401 to the very first request renews the token."""
     gcs_bucket.put("m", b"model")
     tokens = iter(["first-token", "second-token", "third-token"])
     issuer.respond_with(issuers.google_token_endpoint(lambda: next(tokens)))
@@ -272,10 +272,10 @@ def test_a_token_that_the_store_has_never_taken_is_asked_for_anew(
     assert set(sent[1:]) == {"Bearer second-token"}
 
 
-def test_credentials_of_another_cloud_are_refused(
+def test_credentials_of_another_universe_domain_exit_78(
     modelfetch: CliRunner, issuer: ScriptedServer, tmp_path: Path
 ) -> None:
-    """78, before anything is sent to the store."""
+    """The refusal comes before any request to the store."""
     env = google_env("key", modelfetch.home, issuer, "http://store.invalid")
     key = Path(str(env["GOOGLE_APPLICATION_CREDENTIALS"]))
     key.write_text(json.dumps({**json.loads(key.read_text()), "universe_domain": "elsewhere.example"}))
@@ -286,10 +286,10 @@ def test_credentials_of_another_cloud_are_refused(
     assert "elsewhere.example" in run.error["message"]
 
 
-def test_the_project_that_pays_is_named_to_the_store(
+def test_quota_project_is_sent_with_every_request(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, issuer: ScriptedServer, tmp_path: Path
 ) -> None:
-    """GOOGLE_CLOUD_QUOTA_PROJECT, for buckets whose readers pay: with every request, bytes included."""
+    """GOOGLE_CLOUD_QUOTA_PROJECT for requester-pays buckets, downloads included."""
     gcs_bucket.put("m", b"model")
     issuer.respond_with(issuers.google_token_endpoint(lambda: "token"))
     proxy = fault_proxy(gcs_bucket.endpoint)
@@ -303,28 +303,28 @@ def test_the_project_that_pays_is_named_to_the_store(
 # --- a new pod ------------------------------------------------------------------------------------------------------
 
 
-def late(kind: str, bucket: Store, port: int) -> Environment:
-    """An environment whose credentials come from a server at this port."""
-    there = f"127.0.0.1:{port}"
+def late_metadata_env(kind: str, bucket: Store, port: int) -> Environment:
+    """Return an environment with credentials from a server at this port."""
+    address = f"127.0.0.1:{port}"
     if kind == "s3":
-        env = bucket.env | {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://{there}/keys"}
+        env = bucket.env | {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://{address}/keys"}
         return {name: value for name, value in env.items() if "_KEY" not in name}
-    metadata = {"NO_GCE_CHECK": None, "GCE_METADATA_HOST": there, "GCE_METADATA_IP": there}
+    metadata = {"NO_GCE_CHECK": None, "GCE_METADATA_HOST": address, "GCE_METADATA_IP": address}
     return {"API_ENDPOINT_OVERRIDE": bucket.endpoint, "GCE_METADATA_DETECT_RETRIES": "1", **metadata}
 
 
 @pytest.mark.parametrize("kind", ["s3", "gcs"])
-def test_a_metadata_server_that_comes_up_late_is_waited_for_in_a_cluster(
+def test_late_metadata_server_is_retried_only_in_a_cluster(
     modelfetch: CliRunner, request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
-    """It takes some seconds in a new pod. Anywhere else nothing is waited for: 77 at once."""
+    """In a new pod the server needs some seconds; anywhere else the pull exits with 77 at once."""
     bucket: Store = request.getfixturevalue(f"{kind}_bucket")
     if isinstance(bucket, S3Bucket):
         require_sts(bucket)
     bucket.put("m", b"model")
-    env = late(kind, bucket, port := servers.free_port())
+    env = late_metadata_env(kind, bucket, port := servers.free_port())
 
-    elsewhere = modelfetch("pull", bucket.uri("m"), tmp_path / "m", env=env)
+    outside_cluster = modelfetch("pull", bucket.uri("m"), tmp_path / "m", env=env)
     in_cluster = {**env, "KUBERNETES_SERVICE_HOST": "10.0.0.1", "MODELFETCH_RETRIES": "50"}
     running = modelfetch.start("pull", bucket.uri("m"), tmp_path / "m", env=in_cluster)
     running.wait_for(lambda: running.log)
@@ -335,7 +335,11 @@ def test_a_metadata_server_that_comes_up_late_is_waited_for_in_a_cluster(
             server.respond_with(issuers.google_token_endpoint(lambda: "token"))
         run = running.finish()
 
-    assert (elsewhere.code, elsewhere.error["reason"], len(elsewhere.log)) == (77, "no_credentials", 1)
+    assert (outside_cluster.code, outside_cluster.error["reason"], len(outside_cluster.log)) == (
+        77,
+        "no_credentials",
+        1,
+    )
     assert run.code == 0, run.stderr
     assert (tmp_path / "m").read_bytes() == b"model"
     assert run.log[0]["reason"] == "no_credentials"
@@ -344,53 +348,53 @@ def test_a_metadata_server_that_comes_up_late_is_waited_for_in_a_cluster(
 # --- nobody in particular -------------------------------------------------------------------------------------------
 
 
-def everyone_may_read(bucket: S3Bucket) -> None:
-    """Make a bucket public."""
+def allow_public_read(bucket: S3Bucket) -> None:
+    """Make a bucket readable for everybody."""
     if bucket.server.kind != "minio":
         pytest.skip("only MinIO goes by policies")
-    who = {"Effect": "Allow", "Principal": {"AWS": ["*"]}}
-    objects = {**who, "Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{bucket.bucket}/*"]}
-    listing = {**who, "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket.bucket}"]}
+    everybody = {"Effect": "Allow", "Principal": {"AWS": ["*"]}}
+    objects = {**everybody, "Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{bucket.bucket}/*"]}
+    listing = {**everybody, "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket.bucket}"]}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [objects, listing]})
     bucket.server.client.put_bucket_policy(Bucket=bucket.bucket, Policy=policy)
 
 
-def public(kind: str, request: pytest.FixtureRequest) -> Store:
-    """A bucket that everyone may read."""
+def make_public_bucket(kind: str, request: pytest.FixtureRequest) -> Store:
+    """Return a public bucket with one object."""
     bucket: Store = request.getfixturevalue(f"{kind}_bucket")
     if isinstance(bucket, S3Bucket):
-        everyone_may_read(bucket)
+        allow_public_read(bucket)
     bucket.put("d/m", b"model")
     return bucket
 
 
-def at(kind: str, url: str) -> Environment:
-    """Where the store is, and nothing else."""
+def endpoint_env(kind: str, url: str) -> Environment:
+    """Return the endpoint of the store, without credentials."""
     return {"AWS_ENDPOINT_URL_S3": url, "AWS_REGION": "us-east-1"} if kind == "s3" else {"API_ENDPOINT_OVERRIDE": url}
 
 
 @pytest.mark.parametrize("command", ["pull", "inspect"])
 @pytest.mark.parametrize("kind", ["s3", "gcs"])
-def test_a_public_bucket_is_not_asked_anonymously_unless_told_so(
+def test_public_bucket_without_credentials_needs_the_anonymous_flag(
     modelfetch: CliRunner, request: pytest.FixtureRequest, fault_proxy: Proxied, tmp_path: Path, kind: str, command: str
 ) -> None:
-    """Without credentials 77, and not one request is made; `--anonymous` is what it takes."""
-    bucket = public(kind, request)
+    """Without the flag the exit code is 77, and no request is made."""
+    bucket = make_public_bucket(kind, request)
     proxy = fault_proxy(bucket.endpoint)
     args = [command, bucket.uri("d/"), *([tmp_path / "d"] if command == "pull" else [])]
 
-    run = modelfetch(*args, env=at(kind, proxy.url))
-    silent = list(proxy.requests)
-    modelfetch.ok(*args, "--anonymous", env=at(kind, proxy.url))
+    run = modelfetch(*args, env=endpoint_env(kind, proxy.url))
+    requests_without_flag = list(proxy.requests)
+    modelfetch.ok(*args, "--anonymous", env=endpoint_env(kind, proxy.url))
 
     assert (run.code, run.error["reason"]) == (77, "no_credentials")
     assert "--anonymous" in run.error["hint"]
-    assert silent == []
+    assert requests_without_flag == []
     assert proxy.requests
 
 
 @pytest.mark.parametrize("kind", ["s3", "gcs"])
-def test_anonymous_sends_no_credentials_even_if_there_are_some(
+def test_anonymous_neither_sends_nor_looks_up_credentials(
     modelfetch: CliRunner,
     request: pytest.FixtureRequest,
     fault_proxy: Proxied,
@@ -398,25 +402,27 @@ def test_anonymous_sends_no_credentials_even_if_there_are_some(
     tmp_path: Path,
     kind: str,
 ) -> None:
-    """Nor are they looked for: a program that fails is not even run, a token not asked for."""
-    bucket = public(kind, request)
+    """No credential process is run, and no token requested."""
+    bucket = make_public_bucket(kind, request)
     proxy = fault_proxy(bucket.endpoint)
     config = modelfetch.home / "config"
     config.write_text(f"[default]\ncredential_process = touch {modelfetch.home / 'was-run'}\n")
     issuer.respond_with(issuers.google_token_endpoint(lambda: "token"))
     env = {
         **google_env("key", modelfetch.home, issuer, proxy.url),
-        **at(kind, proxy.url),
+        **endpoint_env(kind, proxy.url),
         "AWS_CONFIG_FILE": str(config),
         "MODELFETCH_ANONYMOUS": "true",
     }
 
     modelfetch.ok("pull", bucket.uri("d/"), tmp_path / "d", env=env)
     if kind == "s3":
-        modelfetch.ok("pull", bucket.uri("d/m"), tmp_path / "m", env={**env, **bucket.env, **at(kind, proxy.url)})
+        modelfetch.ok(
+            "pull", bucket.uri("d/m"), tmp_path / "m", env={**env, **bucket.env, **endpoint_env(kind, proxy.url)}
+        )
 
     assert read_files(tmp_path / "d") == {"m": b"model"}
     assert proxy.requests
-    assert [one for one in proxy.requests if identity(one) or "authorization" in one.headers] == []
+    assert [r for r in proxy.requests if request_identity(r) or "authorization" in r.headers] == []
     assert issuer.requests == []
     assert not (modelfetch.home / "was-run").exists()

@@ -1,4 +1,4 @@
-"""Several sources, and sources given in the environment."""
+"""Several sources, and sources from environment variables."""
 
 import json
 from pathlib import Path
@@ -17,15 +17,15 @@ MODEL = {
 }
 
 
-def fill(store: Store, prefix: str, files: dict[str, bytes]) -> None:
-    """Store a tree under a prefix."""
+def put_files(store: Store, prefix: str, files: dict[str, bytes]) -> None:
+    """Store files under a prefix."""
     for name, data in files.items():
         store.put(prefix + name, data)
 
 
-def test_pairs_are_pulled_in_order(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """As KServe and Seldon call an image: SRC DEST SRC DEST."""
-    fill(s3_bucket, "", {"a": b"1", "d/b": b"2"})
+def test_several_pairs_are_pulled_in_order(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """KServe and Seldon call the image with SRC DEST SRC DEST."""
+    put_files(s3_bucket, "", {"a": b"1", "d/b": b"2"})
 
     run = modelfetch.ok(
         "pull",
@@ -42,8 +42,8 @@ def test_pairs_are_pulled_in_order(modelfetch: CliRunner, s3_bucket: S3Bucket, t
     assert [receipt["source"] for receipt in run.receipts] == [s3_bucket.uri("a"), run.receipts[1]["source"]]
 
 
-def test_the_first_pair_that_fails_ends_the_run(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """With its code; what was published before it stays, what comes after it is not begun."""
+def test_first_failed_pair_ends_the_run(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """The exit code is the failed pair's; earlier pairs stay published, later pairs do not start."""
     s3_bucket.put("a", b"1")
 
     pairs = [
@@ -62,8 +62,10 @@ def test_the_first_pair_that_fails_ends_the_run(modelfetch: CliRunner, s3_bucket
 
 
 @pytest.mark.parametrize("dest", ["LOCAL_MODEL_PATH", "MODELFETCH_DEST"])
-def test_a_config_map_names_bucket_and_path(modelfetch: CliRunner, store: Store, tmp_path: Path, dest: str) -> None:
-    """GCS_BUCKET and GCS_MODEL_PATH, or S3_BUCKET and S3_MODEL_PATH; no argument at all."""
+def test_bucket_and_path_variables_select_the_source(
+    modelfetch: CliRunner, store: Store, tmp_path: Path, dest: str
+) -> None:
+    """GCS_BUCKET and GCS_MODEL_PATH, or S3_BUCKET and S3_MODEL_PATH, without any argument."""
     store.put("bankchurn/model.joblib", b"model")
 
     env = {**store.env, **store.model_env("bankchurn/model.joblib"), dest: str(tmp_path / "m")}
@@ -72,11 +74,11 @@ def test_a_config_map_names_bucket_and_path(modelfetch: CliRunner, store: Store,
     assert (tmp_path / "m").read_bytes() == b"model"
 
 
-def test_modelfetch_source_goes_before_bucket_and_path(
+def test_modelfetch_source_takes_precedence_over_bucket_and_path(
     modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
 ) -> None:
-    """The order of the contract."""
-    fill(s3_bucket, "", {"a": b"1", "b": b"2"})
+    """The documented precedence of the variables."""
+    put_files(s3_bucket, "", {"a": b"1", "b": b"2"})
 
     env = {**s3_bucket.model_env("a"), "MODELFETCH_SOURCE": s3_bucket.uri("b"), "MODELFETCH_DEST": str(tmp_path / "m")}
     modelfetch.ok("pull", env={**s3_bucket.env, **env})
@@ -84,9 +86,11 @@ def test_modelfetch_source_goes_before_bucket_and_path(
     assert (tmp_path / "m").read_bytes() == b"2"
 
 
-def test_arguments_go_before_the_environment(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """Flags beat environment."""
-    fill(s3_bucket, "", {"a": b"1", "b": b"2"})
+def test_arguments_take_precedence_over_the_environment(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
+    """The source and destination in the variables are ignored."""
+    put_files(s3_bucket, "", {"a": b"1", "b": b"2"})
 
     env = {**s3_bucket.env, **s3_bucket.model_env("a"), "LOCAL_MODEL_PATH": str(tmp_path / "a")}
     modelfetch.ok("pull", s3_bucket.uri("b"), tmp_path / "b", env=env)
@@ -95,13 +99,19 @@ def test_arguments_go_before_the_environment(modelfetch: CliRunner, s3_bucket: S
     assert not (tmp_path / "a").exists()
 
 
-def test_an_empty_variable_is_an_unset_one(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """ConfigMaps and Compose files set what they do not use to nothing."""
+def test_empty_variable_counts_as_unset(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """ConfigMaps and Compose files set unused variables to the empty string."""
     s3_bucket.put("m", b"model")
     unused = ("S3_BUCKET", "S3_MODEL_PATH", "GCS_BUCKET", "GCS_MODEL_PATH", "MODELFETCH_SOURCE", "MODELFETCH_SHA256")
-    more = ("MODELFETCH_RETRIES", "MODELFETCH_MEMORY", "MODELFETCH_TIMEOUT", "MODELFETCH_EXTRACT", "MODELFETCH_DEST")
+    settings = (
+        "MODELFETCH_RETRIES",
+        "MODELFETCH_MEMORY",
+        "MODELFETCH_TIMEOUT",
+        "MODELFETCH_EXTRACT",
+        "MODELFETCH_DEST",
+    )
 
-    empty = dict.fromkeys(unused + more, "")
+    empty = dict.fromkeys(unused + settings, "")
     modelfetch.ok(
         "pull", env={**s3_bucket.env, **empty, **s3_bucket.model_env("m"), "LOCAL_MODEL_PATH": str(tmp_path / "m")}
     )
@@ -121,26 +131,26 @@ def test_an_empty_variable_is_an_unset_one(modelfetch: CliRunner, s3_bucket: S3B
         ({"GCS_MODEL_PATH": "m"}, ["GCS_BUCKET"]),
     ],
 )
-def test_an_unclear_environment_is_a_config_error_that_names_the_variables(
+def test_ambiguous_environment_exits_78_with_the_variable_names(
     modelfetch: CliRunner, tmp_path: Path, env: dict[str, str], named: list[str]
 ) -> None:
-    """Both clouds, none, or half of one."""
+    """Variables of both clouds, of none, or half of a pair."""
     run = modelfetch("pull", env={**env, "LOCAL_MODEL_PATH": str(tmp_path / "m")})
 
     assert (run.code, run.error["reason"]) == (78, "config")
     assert [name for name in named if name not in run.error["message"] + run.error["hint"]] == []
 
 
-def test_no_destination_is_a_config_error(modelfetch: CliRunner) -> None:
-    """It names the variable that is missing."""
+def test_missing_destination_exits_78(modelfetch: CliRunner) -> None:
+    """The message names the missing variable."""
     run = modelfetch("pull", env={"S3_BUCKET": "a", "S3_MODEL_PATH": "m"})
 
     assert (run.code, run.error["reason"]) == (78, "config")
     assert "LOCAL_MODEL_PATH" in run.error["message"] + run.error["hint"]
 
 
-def test_kserves_names_for_an_s3_endpoint_are_read(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """S3_ENDPOINT is host and port, S3_USE_HTTPS=0 makes it http."""
+def test_kserve_endpoint_variables_are_read(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """S3_ENDPOINT is host and port, S3_USE_HTTPS=0 selects http."""
     s3_bucket.put("m", b"model")
     env = {**s3_bucket.env, "S3_ENDPOINT": s3_bucket.endpoint.removeprefix("http://"), "S3_USE_HTTPS": "0"}
     del env["AWS_ENDPOINT_URL_S3"]
@@ -158,10 +168,10 @@ def test_kserves_names_for_an_s3_endpoint_are_read(modelfetch: CliRunner, s3_buc
         ([], {"awsAnonymousCredential": "true"}),
     ],
 )
-def test_a_public_bucket_needs_no_credentials_if_asked_so(
+def test_public_bucket_is_pulled_anonymously_on_request(
     modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path, flags: list[str], env: dict[str, str]
 ) -> None:
-    """By flag, by variable, by KServe's variable; object and directory."""
+    """By flag, by variable and by KServe's variable; an object and a directory."""
     if s3_bucket.server.kind == "moto":
         pytest.skip("moto does not go by policies")
     allow = [
@@ -173,7 +183,7 @@ def test_a_public_bucket_needs_no_credentials_if_asked_so(
     ]
     policy = json.dumps({"Version": "2012-10-17", "Statement": allow})
     s3_bucket.server.client.put_bucket_policy(Bucket=s3_bucket.bucket, Policy=policy)
-    fill(s3_bucket, "d/", MODEL)
+    put_files(s3_bucket, "d/", MODEL)
     env = {"AWS_ENDPOINT_URL_S3": s3_bucket.endpoint, "AWS_REGION": "us-east-1", **env}
 
     pairs = [s3_bucket.uri("d/config.json"), tmp_path / "m", s3_bucket.uri("d/"), tmp_path / "d"]

@@ -1,4 +1,4 @@
-"""When it fails: the exit code, the reason, one plain line, the termination message; and no secret, no traceback."""
+"""Failures: exit code, reason, one plain message, termination log; no secret, no traceback."""
 
 import json
 import os
@@ -20,8 +20,8 @@ Proxied = Callable[[str], FaultProxy]
 MEGABYTE = 1_000_000
 
 
-def assert_failed(run: Run, code: int, reason: str, *said: str) -> None:
-    """It ended with this code, said so in one JSON line at the end, and the same in the termination log."""
+def assert_failed(run: Run, code: int, reason: str, *words: str) -> None:
+    """Check exit code, the last JSON line on stderr, and the same line in the termination log."""
     assert (run.code, run.error.get("reason")) == (code, reason), run.stderr
     assert run.error.keys() == {"level", "code", "reason", "message", "hint", "source"}
     assert (run.error["level"], run.error["code"]) == ("error", code)
@@ -32,22 +32,22 @@ def assert_failed(run: Run, code: int, reason: str, *said: str) -> None:
     assert [line for line in run.log[:-1] if line["level"] == "error"] == []
     assert run.stdout == ""
     assert "Traceback" not in run.all_output
-    assert [word for word in said if word not in run.error["message"] + run.error["hint"]] == []
+    assert [word for word in words if word not in run.error["message"] + run.error["hint"]] == []
 
 
 # --- not found ------------------------------------------------------------------------------------------------------
 
 
-def test_a_bucket_that_is_not_there(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
-    """66, and the bucket is named."""
+def test_missing_bucket_exits_66(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
+    """The message names the bucket, and the source is the URI."""
     run = modelfetch("pull", f"{store.scheme}://no-such-bucket-here/m", tmp_path / "m", env=store.env)
 
     assert_failed(run, 66, "not_found", "no-such-bucket-here")
     assert run.error["source"] == f"{store.scheme}://no-such-bucket-here/m"
 
 
-def test_an_object_that_is_not_there(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
-    """66, and the address is named; a sibling does not stand in for it."""
+def test_missing_object_exits_66(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
+    """The message names the URI; a sibling with the same prefix is not used."""
     store.put("models2/m", b"x")
 
     run = modelfetch("pull", store.uri("models"), tmp_path / "m", env=store.env)
@@ -59,10 +59,10 @@ def test_an_object_that_is_not_there(modelfetch: CliRunner, store: Store, tmp_pa
 @pytest.mark.parametrize(
     "version", {"s3": "1fd0fd6a-8d4f-4d19-8f6e-27ea1c2f0a11", "bad": "nonsense", "gs": "12345"}.items()
 )
-def test_a_version_that_is_not_there(
+def test_missing_version_exits_66(
     modelfetch: CliRunner, s3_versioned: S3Bucket, gcs_versioned: GCSBucket, tmp_path: Path, version: tuple[str, str]
 ) -> None:
-    """66, whether it never was or cannot be."""
+    """A deleted version, an unknown version and an invalid version id."""
     store: Store = gcs_versioned if version[0] == "gs" else s3_versioned
     store.put("m", b"x")
 
@@ -71,8 +71,8 @@ def test_a_version_that_is_not_there(
     assert_failed(run, 66, "not_found", version[1])
 
 
-def test_patterns_that_leave_nothing(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """66: no empty model."""
+def test_include_pattern_without_a_match_exits_66(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """A directory without a matching file is no model."""
     folder.put("d/a", b"x")
 
     run = modelfetch("pull", folder.uri("d/"), tmp_path / "d", "--include", "*.onnx")
@@ -84,7 +84,7 @@ def test_patterns_that_leave_nothing(modelfetch: CliRunner, folder: ModelFolder,
 
 
 @pytest.mark.parametrize(
-    ("change", "reason", "said"),
+    ("change", "reason", "words"),
     [
         ({"AWS_ACCESS_KEY_ID": "NOSUCHKEY"}, "credentials", "AWS_ACCESS_KEY_ID"),
         ({"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, "credentials", "AWS_SECRET_ACCESS_KEY"),
@@ -93,17 +93,17 @@ def test_patterns_that_leave_nothing(modelfetch: CliRunner, folder: ModelFolder,
         ({"MODELFETCH_ANONYMOUS": "true"}, "credentials", "denied"),
     ],
 )
-def test_credentials_that_s3_does_not_take(
-    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path, change: dict[str, str | None], reason: str, said: str
+def test_s3_credentials_refused_exit_77(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path, change: dict[str, str | None], reason: str, words: str
 ) -> None:
-    """77, and what to look at; the secrets stay secret."""
+    """The message names the variable to check, and shows no secret."""
     if s3_bucket.server.kind == "moto":
         pytest.skip("moto checks no credentials")
     s3_bucket.put("m", b"x")
 
     run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env={**s3_bucket.env, **change})
 
-    assert_failed(run, 77, reason, said)
+    assert_failed(run, 77, reason, words)
     assert [
         v
         for k, v in change.items()
@@ -112,10 +112,10 @@ def test_credentials_that_s3_does_not_take(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_what_gcs_refuses(
+def test_gcs_401_or_403_exits_77_without_many_retries(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path, status: int
 ) -> None:
-    """77, and it is not tried again and again."""
+    """Refused credentials are not tried again and again."""
     proxy = fault_proxy(gcs_bucket.endpoint)
     proxy.add_rule(status=status, body=b'{"error": {"message": "denied", "code": %d}}' % status, times=None)
 
@@ -125,21 +125,23 @@ def test_what_gcs_refuses(
     assert len(proxy.requests) <= 3
 
 
-def test_no_credentials_for_gcs(modelfetch: CliRunner, tmp_path: Path) -> None:
-    """77: never anonymous unless asked."""
+def test_missing_gcs_credentials_exit_77(modelfetch: CliRunner, tmp_path: Path) -> None:
+    """Anonymous access needs the flag `--anonymous`."""
     run = modelfetch("pull", "gs://some-bucket/m", tmp_path / "m")
 
     assert_failed(run, 77, "no_credentials", "GOOGLE_APPLICATION_CREDENTIALS", "--anonymous")
 
 
-def test_credentials_may_turn_up_late_in_a_cluster(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """In a new pod the metadata server may not be up yet: there, and only there, they are waited for."""
+def test_missing_credentials_are_retried_only_in_a_cluster(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
+    """The metadata server of a new pod may start late; elsewhere missing credentials fail at once."""
     s3_bucket.put("m", b"model")
     keys = modelfetch.home / "credentials"
     env = {name: value for name, value in s3_bucket.env.items() if "KEY" not in name}
     env |= {"AWS_SHARED_CREDENTIALS_FILE": str(keys), "MODELFETCH_RETRY_WAIT": "0.5s", "MODELFETCH_RETRIES": "50"}
 
-    elsewhere = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env=env)
+    outside_cluster = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", env=env)
     running = modelfetch.start(
         "pull", s3_bucket.uri("m"), tmp_path / "m", env={**env, "KUBERNETES_SERVICE_HOST": "::1"}
     )
@@ -148,8 +150,8 @@ def test_credentials_may_turn_up_late_in_a_cluster(modelfetch: CliRunner, s3_buc
     keys.write_text(f"[default]\naws_access_key_id={server.access_key}\naws_secret_access_key={server.secret_key}\n")
     run = running.finish()
 
-    assert_failed(elsewhere, 77, "no_credentials")
-    assert len(elsewhere.log) == 1
+    assert_failed(outside_cluster, 77, "no_credentials")
+    assert len(outside_cluster.log) == 1
     assert run.code == 0
     assert (tmp_path / "m").read_bytes() == b"model"
 
@@ -157,8 +159,8 @@ def test_credentials_may_turn_up_late_in_a_cluster(modelfetch: CliRunner, s3_buc
 # --- network --------------------------------------------------------------------------------------------------------
 
 
-def test_an_endpoint_where_nothing_listens(modelfetch: CliRunner, tmp_path: Path, unused_port: int) -> None:
-    """75, for it may come up yet; the endpoint is named, and where it is set."""
+def test_unreachable_endpoint_exits_75(modelfetch: CliRunner, tmp_path: Path, unused_port: int) -> None:
+    """The endpoint may start later; the message names the endpoint and the variable."""
     endpoint = f"http://127.0.0.1:{unused_port}"
     env = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_ENDPOINT_URL": endpoint}
 
@@ -169,12 +171,12 @@ def test_an_endpoint_where_nothing_listens(modelfetch: CliRunner, tmp_path: Path
 
 @pytest.fixture
 def unused_port() -> int:
-    """A port that nothing listens on."""
+    """Return a port without a listener."""
     return servers.free_port()
 
 
-def test_an_endpoint_that_is_no_url(modelfetch: CliRunner, tmp_path: Path) -> None:
-    """78, and the variable is named."""
+def test_invalid_endpoint_url_exits_78(modelfetch: CliRunner, tmp_path: Path) -> None:
+    """The message names the variable with the invalid URL."""
     env = {"AWS_ENDPOINT_URL_S3": "minio:9000", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
 
     run = modelfetch("pull", "s3://bucket/m", tmp_path / "m", env=env)
@@ -182,10 +184,10 @@ def test_an_endpoint_that_is_no_url(modelfetch: CliRunner, tmp_path: Path) -> No
     assert_failed(run, 78, "config", "AWS_ENDPOINT_URL_S3")
 
 
-def test_a_pull_is_tried_as_often_as_asked(
+def test_pull_is_tried_as_often_as_retries_says(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """75 once all tries are spent; each further one is announced with the reason."""
+    """Exit 75 after the last try; each further try is logged with the reason."""
     s3_bucket.put("m", b"x")
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(
@@ -198,10 +200,10 @@ def test_a_pull_is_tried_as_often_as_asked(
     assert len([line for line in run.log if line["level"] == "warning"]) == 1
 
 
-def test_the_total_time_has_an_end(
+def test_deadline_ends_a_hanging_transfer_with_75(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """75 with its own reason, in the middle of a transfer that hangs."""
+    """The reason is `deadline`, and the hint names MODELFETCH_TIMEOUT."""
     s3_bucket.put("m", random_bytes(MEGABYTE))
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(**s3_bucket.download_filter("m"), stall_after=1000, times=None)
@@ -212,17 +214,15 @@ def test_the_total_time_has_an_end(
     assert "m" not in read_files(tmp_path)
 
 
-def test_a_certificate_that_nobody_vouches_for(
-    modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path
-) -> None:
-    """69: trying again does not help, SSL_CERT_FILE does."""
+def test_untrusted_certificate_exits_69(modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path) -> None:
+    """A retry would not help; the hint names SSL_CERT_FILE."""
     run = modelfetch("pull", f"{https_server.url}/m", tmp_path / "m")
 
     assert_failed(run, 69, "refused", "SSL_CERT_FILE")
 
 
-def test_urls_that_lead_nowhere(modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path) -> None:
-    """66 not found, 69 a loop of redirects, 77 not authorised."""
+def test_unusable_urls_exit_66_69_or_77(modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path) -> None:
+    """66 not found, 69 a redirect loop, 77 unauthorised."""
     https_server.redirects["/loop"] = "/loop"
     missing = modelfetch("pull", f"{https_server.url}/none", tmp_path / "m", env=https_server.env)
     loop = modelfetch("pull", f"{https_server.url}/loop", tmp_path / "m", env=https_server.env)
@@ -234,10 +234,10 @@ def test_urls_that_lead_nowhere(modelfetch: CliRunner, https_server: HttpsServer
     assert_failed(refused, 77, "credentials", "MODELFETCH_BEARER_TOKEN")
 
 
-def test_another_refusal_is_final(
+def test_other_4xx_status_exits_69(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """69: an answer that neither time nor credentials will change."""
+    """Neither time nor credentials would change the response."""
     s3_bucket.put("m", b"x")
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(status=451, times=None)
@@ -250,10 +250,10 @@ def test_another_refusal_is_final(
 # --- the destination ------------------------------------------------------------------------------------------------
 
 
-def test_a_disk_that_is_too_small(
+def test_too_small_disk_exits_73_before_fetching(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmpfs: Callable[..., Path]
 ) -> None:
-    """73 before a byte is fetched, and how much is needed."""
+    """The message states the bytes needed; no download starts."""
     disk = tmpfs("disk", "size=1m")
     s3_bucket.put("m", random_bytes(3 * MEGABYTE))
     proxy = fault_proxy(s3_bucket.endpoint)
@@ -265,10 +265,10 @@ def test_a_disk_that_is_too_small(
     assert not (disk / "m").exists()
 
 
-def test_a_disk_that_fills_up_midway(
+def test_disk_filled_during_the_pull_exits_73(
     modelfetch: CliRunner, https_server: HttpsServer, tmpfs: Callable[..., Path]
 ) -> None:
-    """73, where the size was not known beforehand; nothing passes for a model."""
+    """The size was unknown in advance; nothing is published."""
     disk = tmpfs("disk", "size=1m")
     https_server.files["/m"] = random_bytes(3 * MEGABYTE)
     https_server.length = https_server.ranges = False
@@ -279,10 +279,8 @@ def test_a_disk_that_fills_up_midway(
     assert not (disk / "m").exists()
 
 
-def test_a_destination_that_cannot_be_written(
-    modelfetch: CliRunner, folder: ModelFolder, tmpfs: Callable[..., Path]
-) -> None:
-    """73, and where."""
+def test_read_only_destination_exits_73(modelfetch: CliRunner, folder: ModelFolder, tmpfs: Callable[..., Path]) -> None:
+    """The message names the path on the read-only disk."""
     folder.put("m", b"x")
     disk = tmpfs("disk", "ro")
 
@@ -291,8 +289,8 @@ def test_a_destination_that_cannot_be_written(
     assert_failed(run, 73, "destination", str(disk))
 
 
-def test_a_file_where_a_directory_must_go(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """73: as DEST, above DEST, or where a slash promises a directory."""
+def test_file_in_place_of_a_directory_exits_73(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """The file is DEST, a parent of DEST, or has a trailing slash in the argument."""
     folder.put("d/a", b"x")
     file = tmp_path / "file"
     file.write_bytes(b"mine")
@@ -310,10 +308,10 @@ def test_a_file_where_a_directory_must_go(modelfetch: CliRunner, folder: ModelFo
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--max-bytes", "1k"), ("--max-files", "1")])
-def test_more_than_the_budget(
+def test_directory_over_budget_exits_65(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, flag: str, value: str
 ) -> None:
-    """65, and the variable that would allow it."""
+    """The hint names the variable for the limit."""
     folder.put("d/a", b"x" * 2000)
     folder.put("d/b", b"x")
 
@@ -322,8 +320,8 @@ def test_more_than_the_budget(
     assert_failed(run, 65, "budget", "MODELFETCH_" + flag.removeprefix("--").replace("-", "_").upper())
 
 
-def test_a_name_that_no_file_system_takes(modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
-    """65: a segment of more than 255 bytes."""
+def test_name_segment_over_255_bytes_exits_65(modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
+    """No file system accepts a segment of 256 bytes; the hint names --exclude."""
     gcs_bucket.put("d/" + "x" * 256, b"x")
 
     run = modelfetch("pull", gcs_bucket.uri("d/"), tmp_path / "d", env=gcs_bucket.env)
@@ -335,7 +333,7 @@ def test_a_name_that_no_file_system_takes(modelfetch: CliRunner, gcs_bucket: GCS
 
 
 @pytest.mark.parametrize(
-    ("args", "env", "code", "said"),
+    ("args", "env", "code", "words"),
     [
         (["ftp://host/m", "m"], {}, 2, "ftp"),
         ([], {"MODELFETCH_SOURCE": "ftp://host/m", "MODELFETCH_DEST": "m"}, 78, "ftp"),
@@ -349,15 +347,17 @@ def test_a_name_that_no_file_system_takes(modelfetch: CliRunner, gcs_bucket: GCS
         (["gs:///m", "m"], {}, 2, "bucket"),
     ],
 )
-def test_what_makes_no_sense(modelfetch: CliRunner, args: list[str], env: dict[str, str], code: int, said: str) -> None:
-    """2 if it was typed, 78 if it was configured; named as it was given."""
+def test_invalid_setting_exits_2_typed_or_78_configured(
+    modelfetch: CliRunner, args: list[str], env: dict[str, str], code: int, words: str
+) -> None:
+    """The message names the flag or variable as given."""
     run = modelfetch("pull", *args, env=env)
 
-    assert_failed(run, code, {2: "usage", 78: "config"}[code], said)
+    assert_failed(run, code, {2: "usage", 78: "config"}[code], words)
 
 
-def test_a_misspelt_variable_is_a_warning(modelfetch: CliRunner, tmp_path: Path) -> None:
-    """With the nearest real name; what Kubernetes injects for a Service called modelfetch passes in silence."""
+def test_misspelt_variable_is_a_warning_with_the_nearest_name(modelfetch: CliRunner, tmp_path: Path) -> None:
+    """Variables injected by Kubernetes for a Service named modelfetch cause no warning."""
     (tmp_path / "from").write_bytes(b"x")
     injected = {
         "PORT": "tcp://10.0.0.1:80",
@@ -374,16 +374,16 @@ def test_a_misspelt_variable_is_a_warning(modelfetch: CliRunner, tmp_path: Path)
     assert "MODELFETCH_RETRIES" in warning
 
 
-# --- how it is told -------------------------------------------------------------------------------------------------
+# --- reports ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_traceback_is_shown_on_request(modelfetch: CliRunner, tmp_path: Path) -> None:
-    """`--debug` is for whoever looks for the cause."""
+def test_debug_shows_the_traceback(modelfetch: CliRunner, tmp_path: Path) -> None:
+    """`--debug` adds the traceback to the error message."""
     assert "Traceback" in modelfetch("pull", "/no/such/file", tmp_path / "m", "--debug").stderr
 
 
-def test_a_termination_message_has_room_in_kubernetes(modelfetch: CliRunner, tmp_path: Path) -> None:
-    """4096 bytes at most, and still JSON."""
+def test_termination_message_is_json_of_at_most_4096_bytes(modelfetch: CliRunner, tmp_path: Path) -> None:
+    """A long message is shortened and stays valid JSON."""
     run = modelfetch("pull", "/" + "é/" * 4000, tmp_path / "m")
 
     assert run.code == run.error["code"] != 0
@@ -391,21 +391,22 @@ def test_a_termination_message_has_room_in_kubernetes(modelfetch: CliRunner, tmp
     assert json.loads(run.termination)["code"] == run.code
 
 
-def test_a_termination_log_is_not_made_where_there_is_none(modelfetch: CliRunner, tmp_path: Path) -> None:
-    """Outside Kubernetes nothing is written to /dev; one that cannot be written changes nothing."""
+def test_termination_log_is_not_created_outside_kubernetes(modelfetch: CliRunner, tmp_path: Path) -> None:
+    """Nothing is written to /dev; an unwritable path changes neither code nor reason."""
     env: dict[str, str | None] = {"MODELFETCH_TERMINATION_LOG": None}
     default = modelfetch("pull", "/no/such/file", tmp_path / "m", env=env)
-    elsewhere = modelfetch(
+    unwritable = modelfetch(
         "pull", "/no/such/file", tmp_path / "m", env={"MODELFETCH_TERMINATION_LOG": "/no/such/dir/log"}
     )
 
-    assert (default.code, elsewhere.code) == (66, 66)
-    assert default.error["reason"] == elsewhere.error["reason"] == "not_found"
+    assert (default.code, unwritable.code) == (66, 66)
+    assert default.error["reason"] == unwritable.error["reason"] == "not_found"
     assert not Path("/dev/termination-log").exists()
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(("signum", "code", "kind"), [(signal.SIGTERM, 143, "s3"), (signal.SIGINT, 130, "gcs")])
-def test_a_signal_ends_it_and_leaves_nothing_half_published(
+def test_signal_ends_a_stalled_pull_at_once(
     modelfetch: CliRunner,
     request: pytest.FixtureRequest,
     fault_proxy: Proxied,
@@ -414,7 +415,7 @@ def test_a_signal_ends_it_and_leaves_nothing_half_published(
     code: int,
     kind: str,
 ) -> None:
-    """At once, although the transfer hangs and may do so for 30 s."""
+    """The stall timeout is 30 s, but the signal ends the pull; nothing is published."""
     store: Store = request.getfixturevalue(f"{kind}_bucket")
     store.put("m", random_bytes(MEGABYTE))
     proxy = fault_proxy(store.endpoint)
@@ -428,10 +429,11 @@ def test_a_signal_ends_it_and_leaves_nothing_half_published(
     assert not (tmp_path / "m").exists()
 
 
-def test_sigterm_ends_it_as_process_1(
+@pytest.mark.timing
+def test_sigterm_ends_the_pull_as_process_1(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """In a container it has no default handler for signals."""
+    """Process 1 of a container has no default signal handlers."""
     if subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True, check=False).returncode:
         pytest.skip("a pid namespace needs root")
     s3_bucket.put("m", random_bytes(MEGABYTE))

@@ -1,4 +1,4 @@
-"""A half-pushed model is never pulled, and what was pushed is what arrives, wherever it was copied to."""
+"""Manifests: a half-pushed model is never pulled, and a copy is checked against the pushed files."""
 
 import gzip
 import json
@@ -32,27 +32,29 @@ from testkit.stores import GCSBucket, ModelFolder, S3Bucket, Store
 Proxied = Callable[[str], FaultProxy]
 V1 = {"config.json": b"{}", "w/1.bin": random_bytes(70_000, 1), "w/2.bin": random_bytes(70_000, 2)}
 V2 = {"config.json": b"[]", "w/1.bin": random_bytes(70_000, 3), "w/2.bin": random_bytes(70_000, 4)}
-ONCE = {"MODELFETCH_RETRIES": "1"}
+SINGLE_TRY = {"MODELFETCH_RETRIES": "1"}
 
 
-def uploads(store: Store) -> dict[str, str]:
-    """What tells uploads from all other requests."""
+def upload_filter(store: Store) -> dict[str, str]:
+    """Return the fault proxy's filter for upload requests."""
     return {"method": "POST", "path": "^/upload/"} if store.scheme == "gs" else {"method": "PUT"}
 
 
-def failed(run: Run, code: int, reason: str, *said: str) -> None:
-    """It ended with this code, and told why and what to do."""
+def assert_failed(run: Run, code: int, reason: str, *words: str) -> None:
+    """Check exit code and reason, and words of message and hint."""
     assert (run.code, run.error["reason"], run.stdout) == (code, reason, ""), run.stderr
     assert run.error["hint"]
-    assert [word for word in said if word not in run.error["message"] + run.error["hint"]] == []
+    assert [word for word in words if word not in run.error["message"] + run.error["hint"]] == []
 
 
-def killed_push(modelfetch: CliRunner, store: Store, proxy: FaultProxy, here: Path, held: int) -> None:
-    """Push a directory to `m/`; kill it while the store says nothing to an upload, the first being number one."""
+def kill_push(modelfetch: CliRunner, store: Store, proxy: FaultProxy, model: Path, held_upload: int) -> None:
+    """Push a directory to `m/` and kill the push while upload number `held_upload` (from 1) gets no response."""
     proxy.clear()
-    proxy.add_rule(**uploads(store), nth=held, mute=True)
-    running = modelfetch.start("push", here, store.uri("m/"), "--stall-timeout", "10m", env=store.env_at(proxy.url))
-    running.wait_for(lambda: len([one for one in proxy.matching_requests(**uploads(store)) if one.rule]) == 1)
+    proxy.add_rule(**upload_filter(store), nth=held_upload, silent=True)
+    running = modelfetch.start("push", model, store.uri("m/"), "--stall-timeout", "10m", env=store.env_at(proxy.url))
+    running.wait_for(
+        lambda: len([request for request in proxy.matching_requests(**upload_filter(store)) if request.rule]) == 1
+    )
     run = running.send_signal(signal.SIGKILL)
     assert run.code == -signal.SIGKILL
 
@@ -60,82 +62,86 @@ def killed_push(modelfetch: CliRunner, store: Store, proxy: FaultProxy, here: Pa
 # --- pushes that are cut short ---------------------------------------------------------------------------------------
 
 
-def test_a_push_that_was_killed_midway_is_never_pulled(
+def test_killed_push_is_not_pulled_until_pushed_again(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """A push that comes after heals it."""
-    here = write_files(tmp_path / "here", V1)
-    killed_push(modelfetch, store, fault_proxy(store.endpoint), here, 3)
+    """A pull after the kill exits with 75; after another push the model is pulled."""
+    model = write_files(tmp_path / "model", V1)
+    kill_push(modelfetch, store, fault_proxy(store.endpoint), model, 3)
 
-    run = modelfetch("pull", store.uri("m"), tmp_path / "there", env=store.env | ONCE)
-    left = (tmp_path / "there").exists()
-    modelfetch.ok("push", here, store.uri("m"), env=store.env)
-    healed = modelfetch.ok(
-        "pull", store.uri("m"), tmp_path / "there", "--require-manifest", "-o", "json", env=store.env
+    run = modelfetch("pull", store.uri("m"), tmp_path / "dest", env=store.env | SINGLE_TRY)
+    published = (tmp_path / "dest").exists()
+    modelfetch.ok("push", model, store.uri("m"), env=store.env)
+    pulled = modelfetch.ok("pull", store.uri("m"), tmp_path / "dest", "--require-manifest", "-o", "json", env=store.env)
+
+    assert_failed(
+        run, 75, "transient", store.uri("m"), "a push is under way, or was interrupted", "push the model again"
     )
-
-    failed(run, 75, "transient", store.uri("m"), "a push is under way, or was interrupted", "push the model again")
-    assert not left
-    assert read_files(tmp_path / "there") == V1
-    assert "manifest" in healed.receipt["checks"]
+    assert not published
+    assert read_files(tmp_path / "dest") == V1
+    assert "manifest" in pulled.receipt["checks"]
 
 
-def test_a_push_that_was_killed_before_its_first_word_leaves_nothing(
+def test_push_killed_before_the_manifest_leaves_nothing(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """66, as if it had not begun."""
-    killed_push(modelfetch, s3_bucket, fault_proxy(s3_bucket.endpoint), write_files(tmp_path / "here", V1), 1)
+    """A pull exits with 66, as before the push."""
+    kill_push(modelfetch, s3_bucket, fault_proxy(s3_bucket.endpoint), write_files(tmp_path / "model", V1), 1)
 
-    run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "there", env=s3_bucket.env)
+    run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "dest", env=s3_bucket.env)
 
-    failed(run, 66, "not_found", s3_bucket.uri("m"))
+    assert_failed(run, 66, "not_found", s3_bucket.uri("m"))
 
 
-def test_an_older_version_that_is_half_overwritten_is_no_model_either(
+def test_half_overwritten_model_is_not_pulled(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """Neither is pulled, nor a mixture, also if only the last word is missing; whoever has the old one keeps it."""
-    store, here = s3_bucket, write_files(tmp_path / "here", V1)
-    modelfetch.ok("push", here, store.uri("m"), env=store.env)
+    """Neither version nor a mixture is pulled, even with only the last manifest missing; a pulled version stays."""
+    store, model = s3_bucket, write_files(tmp_path / "model", V1)
+    modelfetch.ok("push", model, store.uri("m"), env=store.env)
     modelfetch.ok("pull", store.uri("m"), tmp_path / "old", env=store.env)
-    killed_push(modelfetch, store, fault_proxy(store.endpoint), write_files(here, V2), 5)
+    kill_push(modelfetch, store, fault_proxy(store.endpoint), write_files(model, V2), 5)
 
     for name in ("old", "new"):
-        run = modelfetch("pull", store.uri("m"), tmp_path / name, env=store.env | ONCE)
-        failed(run, 75, "transient", "a push is under way")
+        run = modelfetch("pull", store.uri("m"), tmp_path / name, env=store.env | SINGLE_TRY)
+        assert_failed(run, 75, "transient", "a push is under way")
 
     assert (read_files(tmp_path / "old"), (tmp_path / "new").exists()) == (V1, False)
 
 
-def test_a_pull_that_comes_during_a_push_waits_for_its_end(
+def test_pull_during_a_push_succeeds_after_the_push_ends(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
-    """Within its retries: a later try finds the model whole."""
+    """A later try within the retries finds the complete model."""
     write_files(folder.root, V1 | {MANIFEST_NAME: manifest_json({}, complete=False)})
 
-    running = modelfetch.start("pull", folder.root, tmp_path / "there", "--retries", "9")
+    running = modelfetch.start("pull", folder.root, tmp_path / "dest", "--retries", "9")
     running.wait_for(lambda: any(line.get("reason") == "transient" for line in running.log))
     folder.put("manifest.new", manifest_json(V1))
     (folder.root / "manifest.new").replace(folder.root / MANIFEST_NAME)
     run = running.finish()
 
     assert run.code == 0, run.stderr
-    assert read_files(tmp_path / "there") == V1
+    assert read_files(tmp_path / "dest") == V1
 
 
-def test_the_manifest_is_the_first_word_of_a_push_and_the_last(
+def test_manifest_is_the_first_and_the_last_upload(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """It says that more is to come while files are uploaded, and what they are when all are there."""
-    said: list[bytes] = []
+    """The first manifest marks the push as incomplete, the last lists all files."""
+    manifests: list[bytes] = []
     proxy = fault_proxy(store.endpoint)
-    proxy.add_rule(**uploads(store), nth=2, times=None, before=lambda: said.append(store.get("m/" + MANIFEST_NAME)))
+    proxy.add_rule(
+        **upload_filter(store), nth=2, times=None, before=lambda: manifests.append(store.get("m/" + MANIFEST_NAME))
+    )
 
-    modelfetch.ok("push", write_files(tmp_path / "here", V1), store.uri("m"), env=store.env_at(proxy.url))
+    modelfetch.ok("push", write_files(tmp_path / "model", V1), store.uri("m"), env=store.env_at(proxy.url))
 
-    before = [json.loads(text) for text in said]
+    before = [json.loads(text) for text in manifests]
     after = json.loads(store.get("m/" + MANIFEST_NAME))
-    assert [(one["schema"], one["complete"], one["files"]) for one in before] == [(1, False, [])] * (len(V1) + 1)
+    assert [(earlier["schema"], earlier["complete"], earlier["files"]) for earlier in before] == [(1, False, [])] * (
+        len(V1) + 1
+    )
     assert (after["schema"], after["complete"], after["digest"]) == (1, True, directory_digest(V1))
     assert {f["path"]: (f["size"], f["sha256"]) for f in after["files"]} == {
         name: (len(data), sha256_hex(data)) for name, data in V1.items()
@@ -149,32 +155,32 @@ def test_the_manifest_is_the_first_word_of_a_push_and_the_last(
 # --- a single object -------------------------------------------------------------------------------------------------
 
 
-def test_a_single_objects_manifest_is_asked_for_once(
+def test_manifest_of_an_object_is_requested_on_the_first_pull_only(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """On the first pull; the second is one request, as without a manifest."""
+    """The second pull is one request, as without a manifest."""
     (tmp_path / "m").write_bytes(V1["w/1.bin"])
     modelfetch.ok("push", tmp_path / "m", store.uri("d/m"), env=store.env)
     proxy = fault_proxy(store.endpoint)
     pull = ("pull", store.uri("d/m"), tmp_path / "p", "--require-manifest", "-o", "json")
 
     first = modelfetch.ok(*pull, env=store.env_at(proxy.url)).receipt
-    asked = proxy.matching_requests(path="manifest")
+    manifest_requests = proxy.matching_requests(path="manifest")
     proxy.clear()
     second = modelfetch.ok(*pull, env=store.env_at(proxy.url)).receipt
-    said = json.loads(store.get("d/m" + MANIFEST_NAME))
+    stored_manifest = json.loads(store.get("d/m" + MANIFEST_NAME))
 
     assert "manifest" in first["checks"]
-    assert len(asked) == 2  # whether it is there, and what it says
+    assert len(manifest_requests) == 2  # HEAD or metadata, then the content
     assert (len(proxy.requests), second) == (1, first)
-    assert (said["version"], said["digest"]) == (store.version("d/m"), first["digest"])
-    assert [file["path"] for file in said["files"]] == ["m"]
+    assert (stored_manifest["version"], stored_manifest["digest"]) == (store.version("d/m"), first["digest"])
+    assert [file["path"] for file in stored_manifest["files"]] == ["m"]
 
 
-def test_an_object_that_was_replaced_without_a_push_is_refused(
+def test_object_replaced_without_a_push_is_refused(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """Another size before the first byte, another content after it, with both values; the old model stays."""
+    """Another size is refused before the first byte, other content after the download; the old model stays."""
     store = s3_bucket
     (tmp_path / "m").write_bytes(b"pushed weights")
     modelfetch.ok("push", tmp_path / "m", store.uri("m"), env=store.env)
@@ -188,16 +194,16 @@ def test_an_object_that_was_replaced_without_a_push_is_refused(
     store.put("m", b"another weight")
     another = modelfetch(*pull, env=store.env_at(proxy.url))
 
-    failed(longer, 65, "mismatch", "15 bytes, not 14")
-    failed(another, 65, "mismatch", sha256_hex(b"pushed weights"), sha256_hex(b"another weight"))
+    assert_failed(longer, 65, "mismatch", "15 bytes, not 14")
+    assert_failed(another, 65, "mismatch", sha256_hex(b"pushed weights"), sha256_hex(b"another weight"))
     assert (downloads, len(proxy.matching_requests(**store.download_filter("m")))) == (0, 2)
     assert (tmp_path / "p").read_bytes() == b"pushed weights"
 
 
-def test_an_older_version_is_pulled_without_the_manifest_of_a_newer_one(
+def test_pinned_older_version_ignores_the_manifest_of_a_newer_version(
     modelfetch: CliRunner, s3_versioned: S3Bucket, tmp_path: Path
 ) -> None:
-    """Its pin says which it is; if a manifest is required, that is not enough."""
+    """With --require-manifest the older version is refused."""
     store, uris = s3_versioned, []
     for content in (b"old", b"new"):
         (tmp_path / "m").write_bytes(content)
@@ -209,14 +215,14 @@ def test_an_older_version_is_pulled_without_the_manifest_of_a_newer_one(
 
     assert ("manifest" in old["checks"], "manifest" in new["checks"]) == (False, True)
     assert [(tmp_path / name).read_bytes() for name in ("old", "new")] == [b"old", b"new"]
-    failed(refused, 65, "wrong_bytes", old["version"], new["version"])
+    assert_failed(refused, 65, "wrong_bytes", old["version"], new["version"])
     assert not (tmp_path / "none").exists()
 
 
-def test_s3_may_deny_what_is_not_there(
+def test_403_for_the_manifest_counts_as_missing_unless_required(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """As it does to who may read but not list: no manifest then, unless one is required."""
+    """S3 answers 403 for missing objects to readers without list permission."""
     s3_bucket.put("m", b"weights")
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(path="manifest", status=403, times=None)
@@ -225,14 +231,14 @@ def test_s3_may_deny_what_is_not_there(
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "p", env=env)
     run = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "q", "--require-manifest", env=env)
 
-    failed(run, 77, "credentials", MANIFEST_NAME)
+    assert_failed(run, 77, "credentials", MANIFEST_NAME)
     assert not (tmp_path / "q").exists()
 
 
-def test_an_archive_has_a_manifest_like_any_object(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """Of the archive, not of what is in it."""
-    store, here = s3_bucket, write_files(tmp_path / "here", V1)
-    modelfetch.ok("push", here, store.uri("m.tar.gz"), env=store.env)
+def test_archive_has_a_manifest_of_the_archive_file(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """The manifest describes the archive, not the members."""
+    store, model = s3_bucket, write_files(tmp_path / "model", V1)
+    modelfetch.ok("push", model, store.uri("m.tar.gz"), env=store.env)
 
     run = modelfetch.ok(
         "pull", store.uri("m.tar.gz"), tmp_path / "p", "--require-manifest", "-o", "json", env=store.env
@@ -245,10 +251,10 @@ def test_an_archive_has_a_manifest_like_any_object(modelfetch: CliRunner, s3_buc
 # --- a manifest that is required -------------------------------------------------------------------------------------
 
 
-def test_what_was_pulled_without_a_manifest_is_pulled_again_if_one_is_required(
+def test_require_manifest_pulls_an_unchecked_model_again(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
-    """It counts as done only if it was compared with one then."""
+    """A model pulled without a manifest counts as up to date only after a comparison."""
     folder.put("m/w", b"weights")
     pull = ("pull", folder.uri("m/"), tmp_path / "p", "-o", "json")
     required = {"MODELFETCH_REQUIRE_MANIFEST": "true"}
@@ -258,16 +264,16 @@ def test_what_was_pulled_without_a_manifest_is_pulled_again_if_one_is_required(
     folder.put("m/" + MANIFEST_NAME, manifest_json({"w": b"weights"}))
     receipts = [modelfetch.ok(*pull, env=required).receipt for _ in range(2)]
 
-    failed(run, 65, "wrong_bytes", "no manifest", "modelfetch push", "--require-manifest")
+    assert_failed(run, 65, "wrong_bytes", "no manifest", "modelfetch push", "--require-manifest")
     assert (first["checks"], receipts[0]["checks"]) == (["size"], ["size", "manifest"])
     assert receipts[0]["version"] == first["version"]
     assert receipts[0] == receipts[1]
 
 
-def test_a_model_of_empty_files_can_have_a_manifest_too(
+def test_model_of_empty_files_is_compared_with_the_manifest(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
-    """Nothing was fetched for them, and yet they were compared."""
+    """No bytes are fetched, and the receipt still lists the manifest check."""
     folder.put("m/" + MANIFEST_NAME, manifest_json({"a": b"", "b": b""}))
     for name in ("m/a", "m/b"):
         folder.put(name, b"")
@@ -282,7 +288,7 @@ def test_a_model_of_empty_files_can_have_a_manifest_too(
 
 @pytest.fixture
 def copy(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> Path:
-    """A model that was pushed to S3 and brought here by another tool."""
+    """Return a model pushed to S3 and copied to disk by another tool."""
     modelfetch.ok("push", write_files(tmp_path / "pushed", V1), s3_bucket.uri("m"), env=s3_bucket.env)
     shutil.rmtree(tmp_path / "pushed")
     for key in s3_bucket.list_keys():
@@ -290,11 +296,13 @@ def copy(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def test_a_copy_made_by_other_tools_is_still_checked(modelfetch: CliRunner, copy: Path, tmp_path: Path) -> None:
-    """The manifest came along as an ordinary object; what was altered, lost or added on the way is told."""
-    pull = ("pull", copy, tmp_path / "there", "-o", "json")
+def test_copy_by_another_tool_is_checked_against_the_manifest(
+    modelfetch: CliRunner, copy: Path, tmp_path: Path
+) -> None:
+    """Altered, lost and added files are reported; the manifest was copied as an ordinary object."""
+    pull = ("pull", copy, tmp_path / "dest", "-o", "json")
     good = modelfetch.ok(*pull, "--require-manifest").receipt
-    shutil.rmtree(tmp_path / "there")
+    shutil.rmtree(tmp_path / "dest")
 
     write_files(copy, {"w/1.bin": V2["w/1.bin"]})
     altered = modelfetch(*pull)
@@ -302,43 +310,43 @@ def test_a_copy_made_by_other_tools_is_still_checked(modelfetch: CliRunner, copy
     added = modelfetch(*pull)
     (copy / "config.json").unlink()
     lost = modelfetch(*pull)
-    published = (tmp_path / "there").exists()
+    published = (tmp_path / "dest").exists()
     rest = modelfetch.ok(*pull, "--exclude", "notes.txt,config.json", "--require-manifest").receipt
 
     assert (good["checks"], good["digest"]) == (["size", "manifest"], directory_digest(V1))
-    failed(altered, 65, "mismatch", "w/1.bin", sha256_hex(V1["w/1.bin"]), sha256_hex(V2["w/1.bin"]))
+    assert_failed(altered, 65, "mismatch", "w/1.bin", sha256_hex(V1["w/1.bin"]), sha256_hex(V2["w/1.bin"]))
     assert [line["message"] for line in altered.log if "once more" in line["message"]]
-    failed(added, 65, "mismatch", "'notes.txt' is not in the manifest", "--exclude")
-    failed(lost, 65, "mismatch", "'config.json' is missing; 'notes.txt' is not in the manifest")
+    assert_failed(added, 65, "mismatch", "'notes.txt' is not in the manifest", "--exclude")
+    assert_failed(lost, 65, "mismatch", "'config.json' is missing; 'notes.txt' is not in the manifest")
     assert [line for line in lost.log if line["message"].startswith("Fetching")] == []
     assert not published
     assert "manifest" in rest["checks"]
 
 
-def test_a_copy_on_the_web_is_checked_if_that_is_asked_for(
+def test_manifest_on_the_web_is_requested_only_if_required(
     modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path
 ) -> None:
-    """The manifest stands beside the file, before the query; nobody asks for it otherwise."""
+    """The manifest is beside the file, before the query string."""
     https_server.files = {"/d/m": b"weights"}
     pull = ("pull", f"{https_server.url}/d/m?v=1", tmp_path / "p", "-o", "json")
     required = (*pull, "--require-manifest")
 
     modelfetch.ok(*pull, env=https_server.env)
-    asked = [path for _, path, _ in https_server.requests if "manifest" in path]
+    manifest_requests = [path for _, path, _ in https_server.requests if "manifest" in path]
     none = modelfetch(*required, env=https_server.env)
     https_server.files["/d/m" + MANIFEST_NAME] = manifest_json({"m": b"weights"}, directory=False, version="3")
     compared = modelfetch.ok(*required, env=https_server.env).receipt
 
-    assert asked == []
-    failed(none, 65, "wrong_bytes", "no manifest")
+    assert manifest_requests == []
+    assert_failed(none, 65, "wrong_bytes", "no manifest")
     assert "manifest" in compared["checks"]
     assert {path for _, path, _ in https_server.requests if "manifest" in path} == {f"/d/m{MANIFEST_NAME}?v=1"}
 
 
-def test_what_gcs_stores_encoded_is_compared_decoded(
+def test_gzip_encoded_gcs_objects_are_compared_after_decoding(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path
 ) -> None:
-    """A tool that copies with `gzip` as contentEncoding changes the stored bytes, of the manifest too."""
+    """Copying with contentEncoding gzip changes the stored bytes, of the manifest too."""
     for name, data in {**V1, MANIFEST_NAME: manifest_json(V1)}.items():
         gcs_bucket.put(f"m/{name}", gzip.compress(data), content_encoding="gzip")
 
@@ -353,10 +361,10 @@ def test_what_gcs_stores_encoded_is_compared_decoded(
 # --- the manifest on its way -----------------------------------------------------------------------------------------
 
 
-def test_a_manifest_that_arrives_damaged_is_fetched_once_more(
+def test_damaged_manifest_is_fetched_once_more(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """It is compared with the store's checksum like every object; twice damaged is 65."""
+    """The manifest is compared with the store's checksum like every object; damaged twice is 65."""
     store.put_many("m/", V1 | {MANIFEST_NAME: manifest_json(V1)})
     proxy = fault_proxy(store.endpoint)
     download = store.download_filter("m/" + MANIFEST_NAME)
@@ -368,13 +376,13 @@ def test_a_manifest_that_arrives_damaged_is_fetched_once_more(
     run = modelfetch("pull", store.uri("m"), tmp_path / "ever", env=store.env_at(proxy.url))
 
     assert read_files(tmp_path / "once") == V1
-    failed(run, 65, "mismatch", MANIFEST_NAME, "arrived damaged")
+    assert_failed(run, 65, "mismatch", MANIFEST_NAME, "arrived damaged")
 
 
-def test_a_manifest_that_is_replaced_after_the_listing_is_noticed(
+def test_manifest_replaced_after_the_listing_is_detected(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """A push that begins between the two is not overlooked, and not taken for damage."""
+    """A push that begins in between is reported as changed, not as damage."""
     store.put_many("m/", V1 | {MANIFEST_NAME: manifest_json(V1)})
     proxy = fault_proxy(store.endpoint)
     begun = manifest_json({}, complete=False)
@@ -382,7 +390,7 @@ def test_a_manifest_that_is_replaced_after_the_listing_is_noticed(
 
     run = modelfetch("pull", store.uri("m"), tmp_path / "p", "--retries", "2", env=store.env_at(proxy.url))
 
-    failed(run, 75, "transient", "a push is under way")
+    assert_failed(run, 75, "transient", "a push is under way")
     assert [line["reason"] for line in run.log if line["level"] == "warning"] == ["changed"]
     assert not (tmp_path / "p").exists()
 
@@ -390,50 +398,52 @@ def test_a_manifest_that_is_replaced_after_the_listing_is_noticed(
 @pytest.mark.parametrize(
     "data", [b"", b"[" * 100_000, manifest_json({"../../evil": b"1"}), manifest_json(V1, schema=2)]
 )
-def test_a_manifest_that_cannot_be_read_is_no_manifest(
-    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, data: bytes
-) -> None:
-    """65 and one line that names it, and nothing is published, whether it is required or not."""
+def test_unreadable_manifest_exits_65(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, data: bytes) -> None:
+    """The message names the manifest, required or not, and nothing is published."""
     write_files(folder.root, V1 | {MANIFEST_NAME: data})
 
     run = modelfetch("pull", folder.root, tmp_path / "p")
 
-    failed(run, 65, "wrong_bytes", str(folder.root / MANIFEST_NAME), "Push the model again")
+    assert_failed(run, 65, "wrong_bytes", str(folder.root / MANIFEST_NAME), "Push the model again")
     assert json.loads(run.termination)["code"] == 65
     assert not (tmp_path / "p").exists()
 
 
-# --- what push does with manifests that are there --------------------------------------------------------------------
+# --- manifests in the way of a push ---------------------------------------------------------------
 
 
-def test_manifests_of_other_pushes_are_not_pushed(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """Those that copies left in a directory are about what was there before."""
+def test_manifests_inside_a_directory_are_not_pushed(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
+    """Manifests copied with a directory describe an earlier state."""
     stale = manifest_json({}, complete=False)
-    here = write_files(
-        tmp_path / "here",
+    model = write_files(
+        tmp_path / "model",
         {"a/m": b"1", "a/" + MANIFEST_NAME: stale, "a/m" + MANIFEST_NAME: stale, MANIFEST_NAME: stale},
     )
 
-    modelfetch.ok("push", here, s3_bucket.uri("m"), env=s3_bucket.env)
+    modelfetch.ok("push", model, s3_bucket.uri("m"), env=s3_bucket.env)
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "p", "--require-manifest", env=s3_bucket.env)
 
     assert s3_bucket.list_keys() == ["m/" + MANIFEST_NAME, "m/a/m"]
     assert read_files(tmp_path / "p") == {"a/m": b"1"}
 
 
-def test_the_manifest_of_a_part_is_in_the_way(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """It would contradict what is pushed now."""
+def test_existing_manifest_below_the_target_exits_73(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
+    """The manifest would contradict the pushed files."""
     s3_bucket.put("m/a/" + MANIFEST_NAME, manifest_json({"m": b"1"}))
-    here = write_files(tmp_path / "here", {"a/m": b"2"})
+    model = write_files(tmp_path / "model", {"a/m": b"2"})
 
-    run = modelfetch("push", here, s3_bucket.uri("m"), env=s3_bucket.env)
+    run = modelfetch("push", model, s3_bucket.uri("m"), env=s3_bucket.env)
 
-    failed(run, 73, "destination", "a/" + MANIFEST_NAME, "delete them first")
+    assert_failed(run, 73, "destination", "a/" + MANIFEST_NAME, "delete them first")
 
 
 @pytest.mark.parametrize("name", ["m" + MANIFEST_NAME, "é" * 120, "d/" * 500 + "m"])
-def test_a_name_that_leaves_none_for_the_manifest_is_refused(tmp_path: Path, name: str) -> None:
-    """Before anything is uploaded: no server listens."""
+def test_target_name_without_room_for_the_manifest_name_is_refused(tmp_path: Path, name: str) -> None:
+    """The refusal comes before any upload: no server listens."""
     (tmp_path / "m").write_bytes(b"1")
 
     with pytest.raises(UsageError, match="manifest") as caught:
@@ -448,7 +458,7 @@ def test_a_name_that_leaves_none_for_the_manifest_is_refused(tmp_path: Path, nam
 
 
 def test_more_files_than_a_manifest_can_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An archive holds as many as you like."""
+    """The hint names an archive, which holds any number of files."""
     monkeypatch.setattr(manifest, "MAX_BYTES", 1000)
     few = local_model.find_local_model(write_files(tmp_path / "few", {str(number): b"" for number in range(5)}))
     many = local_model.find_local_model(write_files(tmp_path / "many", {str(number): b"" for number in range(20)}))
@@ -464,10 +474,10 @@ def test_more_files_than_a_manifest_can_hold_are_refused(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(("path", "companion"), [("m/", "m/" + MANIFEST_NAME), ("m/w", "m/w" + MANIFEST_NAME)])
-def test_inspect_says_whether_there_is_a_manifest(
+def test_inspect_reports_the_presence_of_a_manifest(
     modelfetch: CliRunner, folder: ModelFolder, path: str, companion: str
 ) -> None:
-    """Of a directory or of a file; a person reads yes or no."""
+    """For a directory and for a file; the text output says yes or no."""
     folder.put("m/w", b"weights")
     inspect = ("inspect", folder.uri(path))
 

@@ -1,4 +1,4 @@
-"""Proxies and private authorities hold for the bytes as they do for the SDKs' own calls."""
+"""Proxies and private certificate authorities apply to downloads as to the SDKs' calls."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +15,10 @@ from testkit.stores import S3Bucket, Store
 DATA = random_bytes(100_000)
 
 
-def test_a_proxy_carries_questions_and_bytes(
+def test_proxy_carries_metadata_requests_and_downloads(
     modelfetch: CliRunner, store: Store, fault_proxy: Callable[..., FaultProxy], tmp_path: Path
 ) -> None:
-    """HTTP_PROXY is used for all of it; NO_PROXY goes round it for all of it."""
+    """HTTP_PROXY applies to every request, and NO_PROXY bypasses the proxy for every request."""
     store.put("m", DATA)
     proxy = fault_proxy(store.endpoint)
 
@@ -39,7 +39,7 @@ def test_a_proxy_carries_questions_and_bytes(
     ("kind", "variable"),
     [("s3", "AWS_CA_BUNDLE"), ("s3", "SSL_CERT_FILE"), ("gcs", "REQUESTS_CA_BUNDLE"), ("gcs", "SSL_CERT_FILE")],
 )
-def test_a_private_authority_is_trusted_for_questions_and_bytes(
+def test_private_ca_is_trusted_for_metadata_requests_and_downloads(
     modelfetch: CliRunner,
     request: pytest.FixtureRequest,
     fault_proxy: Callable[..., FaultProxy],
@@ -48,7 +48,7 @@ def test_a_private_authority_is_trusted_for_questions_and_bytes(
     kind: str,
     variable: str,
 ) -> None:
-    """By the variable that the SDK reads, or the common one."""
+    """The CA comes from the SDK's variable, or from SSL_CERT_FILE."""
     store: Store = request.getfixturevalue(f"{kind}_bucket")
     store.put("m", DATA)
     secure = fault_proxy(store.endpoint, https_server.tls)
@@ -59,14 +59,14 @@ def test_a_private_authority_is_trusted_for_questions_and_bytes(
     assert (tmp_path / "m").read_bytes() == DATA
 
 
-def test_a_store_that_nobody_vouches_for_is_refused(
+def test_untrusted_store_certificate_exits_69_without_retries(
     modelfetch: CliRunner,
     store: Store,
     fault_proxy: Callable[..., FaultProxy],
     https_server: HttpsServer,
     tmp_path: Path,
 ) -> None:
-    """69 at once, and which variable would help; not a minute of retries."""
+    """The hint names SSL_CERT_FILE."""
     secure = fault_proxy(store.endpoint, https_server.tls)
 
     run = modelfetch("pull", store.uri("m"), tmp_path / "m", env=store.env_at(secure.url))
@@ -76,12 +76,14 @@ def test_a_store_that_nobody_vouches_for_is_refused(
     assert len(run.log) == 1
 
 
-def test_a_proxy_that_is_not_there_is_named(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """75, and HTTPS_PROXY as the thing to look at."""
-    nowhere = f"http://127.0.0.1:{servers.free_port()}"
+def test_unreachable_proxy_exits_75_and_names_the_variable(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
+    """The hint names HTTPS_PROXY as the setting to check."""
+    closed_port = f"http://127.0.0.1:{servers.free_port()}"
 
     run = modelfetch(
-        "pull", s3_bucket.uri("m"), tmp_path / "m", "--retries", "1", env={**s3_bucket.env, "http_proxy": nowhere}
+        "pull", s3_bucket.uri("m"), tmp_path / "m", "--retries", "1", env={**s3_bucket.env, "http_proxy": closed_port}
     )
 
     assert (run.code, run.error["reason"]) == (75, "transient")

@@ -1,4 +1,4 @@
-"""Archives through the command line: by name and content, whole or not at all, in little memory."""
+"""Archives on the command line: recognised by name and content, extracted whole or not at all, in little memory."""
 
 import bz2
 import gzip
@@ -20,8 +20,8 @@ zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14)
 MODEL = {"config.json": b"{}", "empty": b"", "weights/0.bin": random_bytes(200_000)}
 
 
-def zipped(files: dict[str, bytes]) -> bytes:
-    """A zip archive."""
+def make_zip(files: dict[str, bytes]) -> bytes:
+    """Build a zip archive of files."""
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
@@ -37,18 +37,18 @@ ARCHIVES = {
     "m.tar.bz2": bz2.compress(PLAIN),
     "m.tar.xz": lzma.compress(PLAIN),
     "m.tar.zst": zstd.compress(PLAIN),
-    "m.zip": zipped(MODEL),
+    "m.zip": make_zip(MODEL),
     "really-plain.tar.gz": PLAIN,
 }
-MODELS = {
-    "model.pt": zipped(MODEL),
+COMPRESSED_MODELS = {
+    "model.pt": make_zip(MODEL),
     "model.joblib.gz": gzip.compress(b"model"),
     "model.tarball": PLAIN,
 }
 
 
-def test_every_format_is_unpacked_on_every_store(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
-    """Content decides which it is."""
+def test_every_format_is_extracted_from_every_store(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
+    """The content, not the name, selects the format."""
     for name, data in ARCHIVES.items():
         store.put(name, data)
     pairs = [part for name in ARCHIVES for part in (store.uri(name), tmp_path / name.replace(".", "-"))]
@@ -59,19 +59,19 @@ def test_every_format_is_unpacked_on_every_store(modelfetch: CliRunner, store: S
     assert {receipt["digest"] for receipt in run.receipts} == {directory_digest(MODEL)}
 
 
-def test_models_that_are_compressed_are_no_archives(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """A zip called .pt is PyTorch's, a gzip called .joblib.gz is joblib's: they stay as they are."""
-    for name, data in MODELS.items():
+def test_compressed_models_stay_as_they_are(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """A zip named .pt is a PyTorch model, a gzip named .joblib.gz a joblib model."""
+    for name, data in COMPRESSED_MODELS.items():
         folder.put(name, data)
-    pairs = [part for name in MODELS for part in (folder.uri(name), f"{tmp_path}/")]
+    pairs = [part for name in COMPRESSED_MODELS for part in (folder.uri(name), f"{tmp_path}/")]
 
     modelfetch.ok("pull", *pairs)
 
-    assert read_files(tmp_path) == MODELS
+    assert read_files(tmp_path) == COMPRESSED_MODELS
 
 
-def hostile(name: str, **attributes: object) -> bytes:
-    """A tar with a good member and a bad one."""
+def make_hostile_tar(name: str, **attributes: object) -> bytes:
+    """Build a tar with a good member and a bad member."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as archive:
         good = tarfile.TarInfo("good")
@@ -85,25 +85,25 @@ def hostile(name: str, **attributes: object) -> bytes:
 
 
 GZIPPED = ARCHIVES["m.tar.gz"]
-BAD = {
+BAD_ARCHIVES = {
     "no archive": b"this is no archive at all" * 100,
     "half": GZIPPED[: len(GZIPPED) // 2],
     "no end marker": gzip.compress(PLAIN.rstrip(b"\0")),
     "bad trailer": GZIPPED[:-8] + b"\0" * 8,
     "garbage behind": GZIPPED + b"garbage",
-    "outside": hostile("../evil"),
-    "absolute": hostile("/evil"),
-    "link outside": hostile("link", type=tarfile.SYMTYPE, linkname="../../etc/passwd"),
-    "device": hostile("device", type=tarfile.CHRTYPE, devmajor=1, devminor=3),
-    "twice": hostile("good"),
+    "outside": make_hostile_tar("../evil"),
+    "absolute": make_hostile_tar("/evil"),
+    "link outside": make_hostile_tar("link", type=tarfile.SYMTYPE, linkname="../../etc/passwd"),
+    "device": make_hostile_tar("device", type=tarfile.CHRTYPE, devmajor=1, devminor=3),
+    "twice": make_hostile_tar("good"),
 }
 
 
-@pytest.mark.parametrize("data", BAD.values(), ids=BAD.keys())
-def test_a_bad_archive_is_refused_whole(
+@pytest.mark.parametrize("data", BAD_ARCHIVES.values(), ids=BAD_ARCHIVES.keys())
+def test_bad_archive_exits_65_without_publishing_a_member(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, data: bytes
 ) -> None:
-    """65, and not one member of it is published."""
+    """Damaged and hostile archives are refused as a whole."""
     folder.put("m.tar.gz", data)
 
     run = modelfetch("pull", folder.uri("m.tar.gz"), tmp_path / "x" / "m")
@@ -115,24 +115,24 @@ def test_a_bad_archive_is_refused_whole(
     assert not (tmp_path / "x" / "evil").exists()
 
 
-def test_a_name_that_promises_too_much_can_be_overruled(
+def test_no_extract_pulls_a_file_misnamed_as_an_archive(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
-    """`--no-extract` is the hint, and it works."""
-    folder.put("m.tar.gz", BAD["no archive"])
+    """The hint of the refusal names `--no-extract`, and the flag works."""
+    folder.put("m.tar.gz", BAD_ARCHIVES["no archive"])
 
     refused = modelfetch("pull", folder.uri("m.tar.gz"), tmp_path / "d")
     modelfetch.ok("pull", folder.uri("m.tar.gz"), tmp_path / "m", "--no-extract")
 
     assert "--no-extract" in refused.error["hint"]
-    assert (tmp_path / "m").read_bytes() == BAD["no archive"]
+    assert (tmp_path / "m").read_bytes() == BAD_ARCHIVES["no archive"]
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--max-bytes", "100k"), ("--max-files", "2"), ("--max-ratio", "10")])
-def test_an_archive_that_swells_is_stopped(
+def test_archive_over_budget_exits_65_with_the_setting(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, flag: str, value: str
 ) -> None:
-    """65 by its budgets, of which the message names the one to raise."""
+    """The hint names the setting for bytes, files or ratio to raise."""
     folder.put("m.tar.gz", pack_tar_gz({"a": bytes(3_000_000), "b": b"1", "c": b"2"}))
 
     run = modelfetch("pull", folder.uri("m.tar.gz"), tmp_path / "d", flag, value)
@@ -143,8 +143,10 @@ def test_an_archive_that_swells_is_stopped(
 
 
 @pytest.mark.slow
-def test_large_models_arrive_in_little_memory(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """A 300 MB object and a 100 MB archive, in under 200 MiB of peak memory."""
+def test_large_models_are_pulled_in_under_200_mib_of_memory(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
+    """A 300 MB object and a 100 MB archive, peak memory of the process."""
     block = random_bytes(1_000_000)
     with (tmp_path / "object").open("wb") as file:
         file.writelines(block for _ in range(300))

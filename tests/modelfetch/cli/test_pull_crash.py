@@ -1,4 +1,4 @@
-"""Two pulls at once, and pulls that were killed: nothing half-published, nothing left behind, nothing fetched twice."""
+"""Concurrent and killed pulls: nothing half-published, nothing left behind, nothing fetched twice."""
 
 import os
 import signal
@@ -15,26 +15,26 @@ from testkit.stores import S3Bucket, Store
 
 Proxied = Callable[[str], FaultProxy]
 BIG = random_bytes(24_000_000)
-LATE = 23_000_000  # an offset in the last part of it
+LAST_PART_OFFSET = 23_000_000  # an offset in the last part of it
 
 
-def leftovers(root: Path) -> list[str]:
-    """What is left in any staging area below a directory; an empty lock file is none."""
+def list_leftovers(root: Path) -> list[str]:
+    """List files left in any staging area below a directory; empty lock files do not count."""
     found = [path for area in root.rglob(STAGING_NAME) for path in area.rglob("*")]
     return [path.name for path in found if path.is_dir() or path.stat().st_size]
 
 
-def begun(modelfetch: CliRunner, store: Store, proxy: FaultProxy, dest: Path) -> RunningCommand:
-    """A pull of BIG of which most has arrived, while the rest does not come."""
+def start_stalled_pull(modelfetch: CliRunner, store: Store, proxy: FaultProxy, dest: Path) -> RunningCommand:
+    """Start a pull of BIG and return once most bytes have arrived and the last part stalls."""
     store.put("m", BIG)
-    proxy.add_rule(**store.download_filter("m"), covers=LATE, stall_after=0)
+    proxy.add_rule(**store.download_filter("m"), covers=LAST_PART_OFFSET, stall_after=0)
     running = modelfetch.start("pull", store.uri("m"), dest, "--connections", "2", env=store.env_at(proxy.url))
     running.wait_for_bytes(14_000_000)
     return running
 
 
 @pytest.mark.parametrize(("kind", "signum"), [("s3", signal.SIGTERM), ("s3", signal.SIGKILL), ("gcs", signal.SIGKILL)])
-def test_a_pull_that_was_killed_is_resumed(
+def test_killed_pull_is_resumed(
     modelfetch: CliRunner,
     request: pytest.FixtureRequest,
     fault_proxy: Proxied,
@@ -42,10 +42,10 @@ def test_a_pull_that_was_killed_is_resumed(
     kind: str,
     signum: signal.Signals,
 ) -> None:
-    """The next one fetches only what is missing, and sweeps up."""
+    """The next pull fetches only the missing bytes and cleans the staging area."""
     store: Store = request.getfixturevalue(f"{kind}_bucket")
     proxy = fault_proxy(store.endpoint)
-    killed = begun(modelfetch, store, proxy, tmp_path / "m").send_signal(signum)
+    killed = start_stalled_pull(modelfetch, store, proxy, tmp_path / "m").send_signal(signum)
     half_published = read_files(tmp_path).keys() & {"m"}
     proxy.clear()
 
@@ -58,15 +58,15 @@ def test_a_pull_that_was_killed_is_resumed(
     assert (
         proxy.sent_bytes() <= len(BIG) - run.receipt["resumed_bytes"] + 100_000
     )  # a listing's or an error's few bytes
-    assert leftovers(tmp_path) == []
+    assert list_leftovers(tmp_path) == []
 
 
-def test_another_version_is_not_mixed_with_what_had_arrived(
+def test_new_version_after_a_killed_pull_is_fetched_from_scratch(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """Resumed only if the version is still the same."""
+    """Staged bytes are resumed only if the version is unchanged."""
     proxy = fault_proxy(s3_bucket.endpoint)
-    begun(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
+    start_stalled_pull(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
     proxy.clear()
     new = random_bytes(len(BIG), 7)
     s3_bucket.put("m", new)
@@ -75,15 +75,15 @@ def test_another_version_is_not_mixed_with_what_had_arrived(
 
     assert (tmp_path / "m").read_bytes() == new
     assert run.receipt["resumed_bytes"] == 0
-    assert leftovers(tmp_path) == []
+    assert list_leftovers(tmp_path) == []
 
 
-def test_bytes_that_were_damaged_between_two_runs_are_not_trusted(
+def test_staged_bytes_damaged_between_two_pulls_are_not_published(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """Whatever happens to the staged bytes, the store's checksum has the last word."""
+    """The store's checksum detects any change of the staged bytes."""
     proxy = fault_proxy(s3_bucket.endpoint)
-    begun(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
+    start_stalled_pull(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
     proxy.clear()
     parts = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size >= len(BIG)]
     for part in parts:
@@ -97,25 +97,25 @@ def test_bytes_that_were_damaged_between_two_runs_are_not_trusted(
     assert (tmp_path / "m").read_bytes() == BIG
 
 
-def test_an_old_model_stays_until_the_new_one_is_whole(
+def test_killed_pull_leaves_the_old_model_and_receipt(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """A pull that dies leaves the old one with its receipt."""
+    """A killed pull leaves the published model and the receipt unchanged."""
     proxy = fault_proxy(s3_bucket.endpoint)
     s3_bucket.put("m", b"old")
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env)
     before = (tmp_path / "m.modelfetch.json").read_bytes()
 
-    begun(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
+    start_stalled_pull(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
 
     assert (tmp_path / "m").read_bytes() == b"old"
     assert (tmp_path / "m.modelfetch.json").read_bytes() == before
 
 
-def test_an_archive_that_was_cut_short_leaves_nothing(
+def test_killed_extraction_publishes_nothing(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """Members that were already unpacked are not published; the next pull has the whole."""
+    """Members extracted before the kill are not published; the next pull publishes all."""
     files = {f"{number}.bin": random_bytes(2_000_000, number) for number in range(10)}
     s3_bucket.put("m.tar", pack_tar(files))
     proxy = fault_proxy(s3_bucket.endpoint)
@@ -129,14 +129,14 @@ def test_an_archive_that_was_cut_short_leaves_nothing(
 
     assert not half_published
     assert read_files(tmp_path / "d") == files
-    assert leftovers(tmp_path) == []
+    assert list_leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize("key", ["m", "d/"])
-def test_of_two_pulls_at_once_the_second_waits_and_finds_it_done(
+def test_second_concurrent_pull_waits_and_fetches_nothing(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path, key: str
 ) -> None:
-    """Both succeed; the bytes are fetched once."""
+    """Both pulls succeed, and the bytes are fetched once."""
     files = {"d/a": random_bytes(1000, 1), "d/b": random_bytes(1000, 2), "m": random_bytes(1000, 3)}
     for name, data in files.items():
         s3_bucket.put(name, data)
@@ -154,16 +154,16 @@ def test_of_two_pulls_at_once_the_second_waits_and_finds_it_done(
 
     assert [run.code for run in runs] == [0, 0]
     assert runs[0].receipt == runs[1].receipt
-    wanted = [data for name, data in files.items() if name.startswith(key)]
+    expected = [data for name, data in files.items() if name.startswith(key)]
     assert sum(request.sent for request in proxy.matching_requests(**s3_bucket.download_filter())) == sum(
-        map(len, wanted)
+        map(len, expected)
     )
 
 
-def test_two_pulls_into_one_directory_do_not_disturb_each_other(
+def test_concurrent_pulls_of_different_models_share_a_directory(
     modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
 ) -> None:
-    """Different models, one DEST/."""
+    """Four models are pulled into the same DEST/ at once."""
     for name in "abcd":
         s3_bucket.put(name, random_bytes(3_000_000, ord(name)))
 
@@ -171,11 +171,13 @@ def test_two_pulls_into_one_directory_do_not_disturb_each_other(
 
     assert [run.finish().code for run in runs] == [0] * 4
     assert read_files(tmp_path) == {name: random_bytes(3_000_000, ord(name)) for name in "abcd"}
-    assert leftovers(tmp_path) == []
+    assert list_leftovers(tmp_path) == []
 
 
-def test_a_reader_sees_the_old_model_or_the_new_one(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """Whoever opens the directory while it is updated finds files of one version, or finds them gone with it."""
+def test_reader_during_an_update_sees_files_of_one_version(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
+    """A reader with the directory open sees one version, or missing files."""
     names = [f"{number:02}" for number in range(30)]
     versions = [dict.fromkeys(names, b"%d" % version) for version in (1, 2)]
     seen: set[frozenset[bytes]] = set()
@@ -183,14 +185,14 @@ def test_a_reader_sees_the_old_model_or_the_new_one(modelfetch: CliRunner, s3_bu
 
     def read() -> None:
         while not done.is_set():
-            here = os.open(tmp_path / "d", os.O_RDONLY)
+            directory_fd = os.open(tmp_path / "d", os.O_RDONLY)
             try:
-                contents = [Path(f"/proc/self/fd/{here}/{name}").read_bytes() for name in names]
+                contents = [Path(f"/proc/self/fd/{directory_fd}/{name}").read_bytes() for name in names]
                 seen.add(frozenset(contents))
             except FileNotFoundError:
                 pass
             finally:
-                os.close(here)
+                os.close(directory_fd)
 
     for name, data in versions[0].items():
         s3_bucket.put(f"d/{name}", data)

@@ -1,4 +1,4 @@
-"""What the fault campaign (tests/faults) does not look at: how little is fetched twice, and what is told of it."""
+"""Pulls over broken connections, beyond the fault campaign (tests/faults): bytes fetched twice, and the retry count."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +11,10 @@ from testkit.stores import Store
 LARGE = random_bytes(30_000_000)
 
 
-def test_a_broken_request_goes_on_where_it_stopped(
+def test_broken_request_is_resumed_at_the_same_byte(
     modelfetch: CliRunner, store: Store, fault_proxy: Callable[[str], FaultProxy], tmp_path: Path
 ) -> None:
-    """The bytes that had come are not fetched again; the receipt counts the retries."""
+    """Received bytes are not fetched again; the receipt counts the retries."""
     store.put("large.bin", LARGE)
     proxy = fault_proxy(store.endpoint)
     cut = proxy.add_rule(**store.download_filter("large.bin"), cut_after=3_000_000, times=3)

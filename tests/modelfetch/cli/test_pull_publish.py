@@ -1,4 +1,4 @@
-"""Where a model goes, what is left there, and what a second pull does."""
+"""Publishing: where a model goes, which files stay there, and the second pull."""
 
 import json
 import os
@@ -30,8 +30,8 @@ V1 = {"config.json": b"{}", "old.bin": b"1", "weights/0.bin": DATA}
 V2 = {"config.json": b"{2}", "new.bin": b"2", "weights/0.bin": DATA[::-1], "weights/1.bin": b""}
 
 
-def fill(store: Store | ModelFolder, prefix: str, files: dict[str, bytes]) -> None:
-    """Make a prefix hold these files and no others."""
+def fill_prefix(store: Store | ModelFolder, prefix: str, files: dict[str, bytes]) -> None:
+    """Store exactly these files under a prefix."""
     for key in store.list_keys():
         if key.startswith(prefix):
             store.delete(key)
@@ -39,14 +39,14 @@ def fill(store: Store | ModelFolder, prefix: str, files: dict[str, bytes]) -> No
         store.put(prefix + name, data)
 
 
-def receipt(dest: Path) -> dict[str, Any]:
-    """The receipt of a directory, or of a file."""
+def read_receipt(dest: Path) -> dict[str, Any]:
+    """Read the receipt of a directory, or of a file."""
     found = dest / RECEIPT_NAME if dest.is_dir() else dest.with_name(dest.name + RECEIPT_NAME)
     return dict(json.loads(found.read_text()))
 
 
-def staged(root: Path) -> list[Path]:
-    """What is left in any staging area below a directory."""
+def list_staged(root: Path) -> list[Path]:
+    """List files left in any staging area below a directory."""
     return [
         path for area in root.rglob(STAGING_NAME) for path in area.rglob("*") if path.is_dir() or path.stat().st_size
     ]
@@ -55,8 +55,8 @@ def staged(root: Path) -> list[Path]:
 # --- DEST -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_object_goes_where_cp_would_put_it(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """To the file DEST; into DEST if that is a directory or ends with a slash."""
+def test_object_is_published_where_cp_would_copy(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """To the file DEST; into DEST if a directory exists there or the path ends with a slash."""
     folder.put("a/model.joblib", DATA)
     (tmp_path / "existing").mkdir()
     uri = folder.uri("a/model.joblib")
@@ -66,11 +66,13 @@ def test_an_object_goes_where_cp_would_put_it(modelfetch: CliRunner, folder: Mod
 
     files = {"named.bin": DATA, "existing/model.joblib": DATA, "made/here/model.joblib": DATA}
     assert read_files(tmp_path) == files
-    assert [receipt(tmp_path / name)["files"][0]["path"] for name in files] == [Path(name).name for name in files]
+    assert [read_receipt(tmp_path / name)["files"][0]["path"] for name in files] == [Path(name).name for name in files]
 
 
-def test_an_archive_is_unpacked_into_the_directory(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """Into DEST; into its parent if DEST is named like the archive, which is not kept; as it is with --no-extract."""
+def test_archive_is_extracted_into_the_destination_directory(
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
+) -> None:
+    """Into DEST; into the parent if DEST is named like the archive; unchanged with --no-extract."""
     archive = pack_tar_gz(V1)
     folder.put("model.tar.gz", archive)
     uri = folder.uri("model.tar.gz")
@@ -81,22 +83,22 @@ def test_an_archive_is_unpacked_into_the_directory(modelfetch: CliRunner, folder
     assert read_files(tmp_path / "dest") == V1
     assert read_files(tmp_path / "like") == V1
     assert read_files(tmp_path / "kept") == {"model.tar.gz": archive}
-    assert receipt(tmp_path / "like")["digest"] == directory_digest(V1)
+    assert read_receipt(tmp_path / "like")["digest"] == directory_digest(V1)
 
 
-def test_archives_inside_a_prefix_stay_as_they_are(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """A directory is published as it is stored."""
+def test_archive_inside_a_prefix_stays_a_file(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """A directory is published as stored."""
     files = {"model.tar.gz": pack_tar_gz(V1), "readme": b"x"}
-    fill(folder, "d/", files)
+    fill_prefix(folder, "d/", files)
 
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
 
     assert read_files(tmp_path / "d") == files
 
 
-def test_a_destination_that_is_a_link_is_followed(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """The link stays, what it points to is changed: for a directory, and for a file."""
-    fill(folder, "d/", V1)
+def test_destination_symlink_is_followed(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """The symlink stays, and the target is changed: a directory, and a file."""
+    fill_prefix(folder, "d/", V1)
     (tmp_path / "real").mkdir()
     (tmp_path / "dir").symlink_to("real")
     (tmp_path / "file").symlink_to("elsewhere.bin")
@@ -110,9 +112,11 @@ def test_a_destination_that_is_a_link_is_followed(modelfetch: CliRunner, folder:
     assert (tmp_path / "elsewhere.bin").read_bytes() == b"1"
 
 
-def test_modes_are_the_same_whatever_the_umask(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """0644 and 0755, for the app may run under another uid; receipts too."""
-    fill(folder, "d/", V1)
+def test_published_modes_are_independent_of_the_umask(
+    modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
+) -> None:
+    """0644 and 0755, receipts included, because the app may run under another uid."""
+    fill_prefix(folder, "d/", V1)
 
     pairs = [folder.uri("d/"), tmp_path / "d", folder.uri("d/old.bin"), tmp_path / "new" / "m"]
     run = modelfetch("pull", *pairs, umask=0o077)
@@ -128,25 +132,25 @@ def test_modes_are_the_same_whatever_the_umask(modelfetch: CliRunner, folder: Mo
     assert "d/weights" in modes
 
 
-def test_published_files_are_as_old_as_their_receipt(
+def test_mtime_of_published_files_equals_the_receipt(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
-    """Their mtime is the receipt's `finished`, in whole seconds: how readers tell that nobody has touched them."""
-    fill(folder, "d/", V1)
+    """Readers compare the mtime with `finished`, in whole seconds, to detect later changes."""
+    fill_prefix(folder, "d/", V1)
 
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
 
-    finished = datetime.fromisoformat(receipt(tmp_path / "d")["finished"]).timestamp()
+    finished = datetime.fromisoformat(read_receipt(tmp_path / "d")["finished"]).timestamp()
     assert {(tmp_path / "d" / name).stat().st_mtime_ns for name in V1} == {int(finished) * 10**9}
 
 
 # --- the second pull ------------------------------------------------------------------------------------------------
 
 
-def test_a_second_pull_of_an_object_is_one_request(
+def test_second_pull_of_an_object_is_one_request(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """It asks for the version, finds it there, and changes nothing; also if the first went through another address."""
+    """The version is compared and nothing changes, also through another endpoint."""
     store.put("m", DATA)
     proxy = fault_proxy(store.endpoint)
     modelfetch.ok("pull", store.uri("m"), tmp_path / "m", env=store.env)
@@ -160,11 +164,11 @@ def test_a_second_pull_of_an_object_is_one_request(
     assert run.receipt["digest"] == f"sha256:{sha256_hex(DATA)}"
 
 
-def test_a_second_pull_of_a_directory_is_one_listing(
+def test_second_pull_of_a_directory_is_one_listing(
     modelfetch: CliRunner, store: Store, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """However many files it has."""
-    fill(store, "d/", V1)
+    """One request for any number of files."""
+    fill_prefix(store, "d/", V1)
     proxy = fault_proxy(store.endpoint)
     modelfetch.ok("pull", store.uri("d/"), tmp_path / "d", env=store.env)
 
@@ -174,10 +178,10 @@ def test_a_second_pull_of_a_directory_is_one_listing(
     assert read_files(tmp_path / "d") == V1
 
 
-def test_a_second_pull_of_an_archive_is_one_request(
+def test_second_pull_of_an_archive_is_one_request(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """It is neither fetched nor unpacked again."""
+    """The archive is neither fetched nor extracted again."""
     s3_bucket.put("m.tar.gz", pack_tar_gz(V1))
     proxy = fault_proxy(s3_bucket.endpoint)
     modelfetch.ok("pull", s3_bucket.uri("m.tar.gz"), tmp_path / "d", env=s3_bucket.env)
@@ -188,87 +192,87 @@ def test_a_second_pull_of_an_archive_is_one_request(
     assert read_files(tmp_path / "d") == V1
 
 
-def test_a_new_version_replaces_the_old_one(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """Of a file and of a directory: what the new model lacks goes."""
+def test_new_version_replaces_the_old_version(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """For a file and for a directory; files missing in the new model are removed."""
     s3_bucket.put("m", b"one")
-    fill(s3_bucket, "d/", V1)
+    fill_prefix(s3_bucket, "d/", V1)
     pairs = [s3_bucket.uri("m"), tmp_path / "m", s3_bucket.uri("d/"), tmp_path / "d"]
     modelfetch.ok("pull", *pairs, env=s3_bucket.env)
     s3_bucket.put("m", b"two")
-    fill(s3_bucket, "d/", V2)
+    fill_prefix(s3_bucket, "d/", V2)
 
     modelfetch.ok("pull", *pairs, env=s3_bucket.env)
 
     assert (tmp_path / "m").read_bytes() == b"two"
     assert read_files(tmp_path / "d") == V2
-    assert receipt(tmp_path / "d")["digest"] == directory_digest(V2)
+    assert read_receipt(tmp_path / "d")["digest"] == directory_digest(V2)
 
 
 @pytest.mark.parametrize("mounted", [False, True])
-def test_strangers_stay_and_only_our_own_files_go(
+def test_foreign_files_stay_when_the_model_is_replaced(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, tmpfs: Callable[..., Path], *, mounted: bool
 ) -> None:
-    """What we did not write we do not delete: in a directory, and in a mount point."""
+    """Foreign files are never deleted, in a directory and in a mount point."""
     dest = tmpfs("d") if mounted else tmp_path / "d"
-    fill(folder, "d/", V1)
+    fill_prefix(folder, "d/", V1)
     write_files(dest, {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"})
     modelfetch.ok("pull", folder.uri("d/"), dest)
-    fill(folder, "d/", V2)
+    fill_prefix(folder, "d/", V2)
 
     modelfetch.ok("pull", folder.uri("d/"), dest)
 
-    strangers = {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"}
-    assert {k: v for k, v in read_files(dest).items() if not k.startswith(STAGING_NAME + "/")} == V2 | strangers
-    assert staged(tmp_path) == []
+    foreign = {"lost+found/x": b"s", "notes.txt": b"s", "weights/mine": b"s"}
+    assert {k: v for k, v in read_files(dest).items() if not k.startswith(STAGING_NAME + "/")} == V2 | foreign
+    assert list_staged(tmp_path) == []
 
 
-def test_a_mount_point_is_filled_and_updated(
+def test_mount_point_is_filled_and_updated(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, tmpfs: Callable[..., Path]
 ) -> None:
-    """As an emptyDir is: the directory itself cannot be exchanged."""
+    """An emptyDir cannot be exchanged as a directory; files are moved one by one."""
     dest = tmpfs("volume")
-    fill(folder, "d/", V1)
+    fill_prefix(folder, "d/", V1)
     modelfetch.ok("pull", folder.uri("d/"), dest)
     first = {k: v for k, v in read_files(dest).items() if not k.startswith(STAGING_NAME + "/")}
-    fill(folder, "d/", V2)
+    fill_prefix(folder, "d/", V2)
 
     modelfetch.ok("pull", folder.uri("d/"), dest)
 
     assert first == V1
     assert {k: v for k, v in read_files(dest).items() if not k.startswith(STAGING_NAME + "/")} == V2
-    assert receipt(dest)["digest"] == directory_digest(V2)
+    assert read_receipt(dest)["digest"] == directory_digest(V2)
 
 
 @pytest.mark.parametrize("name", ["old.bin", "weights"])
-def test_a_strangers_file_in_the_way_is_left_there(
+def test_foreign_file_in_the_way_exits_73(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, name: str
 ) -> None:
-    """Exit code 73; it is named, and nothing else has changed."""
-    fill(folder, "d/", V1)
-    write_files(tmp_path / "d", {name: b"stranger"})
+    """The message names the foreign file, and nothing else has changed."""
+    fill_prefix(folder, "d/", V1)
+    write_files(tmp_path / "d", {name: b"foreign"})
 
     run = modelfetch("pull", folder.uri("d/"), tmp_path / "d")
 
     assert (run.code, run.error["reason"]) == (73, "destination")
     assert str(tmp_path / "d" / name) in run.error["message"]
-    assert {k: v for k, v in read_files(tmp_path / "d").items() if STAGING_NAME not in k} == {name: b"stranger"}
+    assert {k: v for k, v in read_files(tmp_path / "d").items() if STAGING_NAME not in k} == {name: b"foreign"}
 
 
-def test_a_strangers_file_at_a_single_destination_is_left_there(
+def test_foreign_file_at_a_file_destination_exits_73(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
-    """A file that no receipt of ours stands beside."""
+    """A file without a receipt is foreign and stays."""
     folder.put("m", DATA)
-    (tmp_path / "m").write_bytes(b"stranger")
+    (tmp_path / "m").write_bytes(b"foreign")
 
     run = modelfetch("pull", folder.uri("m"), tmp_path / "m")
 
     assert (run.code, run.error["reason"]) == (73, "destination")
-    assert (tmp_path / "m").read_bytes() == b"stranger"
+    assert (tmp_path / "m").read_bytes() == b"foreign"
 
 
 def test_two_models_share_a_directory(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """Each single file has its own receipt; an update of one leaves the other."""
+    """Each file has a receipt; an update of one model leaves the other."""
     s3_bucket.put("a", b"a1")
     s3_bucket.put("b", b"b1")
     for key in ("a", "b"):
@@ -283,22 +287,22 @@ def test_two_models_share_a_directory(modelfetch: CliRunner, s3_bucket: S3Bucket
 # --- tampering ------------------------------------------------------------------------------------------------------
 
 
-def append(path: Path) -> None:
-    """Change a file's size."""
+def append_byte(path: Path) -> None:
+    """Change the size of a file."""
     path.write_bytes(path.read_bytes() + b"x")
 
 
-def touch(path: Path) -> None:
-    """Change a file's mtime."""
+def reset_mtime(path: Path) -> None:
+    """Change the mtime of a file."""
     os.utime(path, (1, 1))
 
 
-@pytest.mark.parametrize("tamper", [append, touch, Path.unlink])
-def test_what_was_tampered_with_is_repaired(
+@pytest.mark.parametrize("tamper", [append_byte, reset_mtime, Path.unlink])
+def test_changed_or_missing_file_is_pulled_again(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, tamper: Callable[[Path], None]
 ) -> None:
-    """Size and mtime tell; so does a file that is missing."""
-    fill(folder, "d/", V1)
+    """A changed size or mtime, or a missing file, is detected by the next pull."""
+    fill_prefix(folder, "d/", V1)
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
     tamper(tmp_path / "d" / "weights" / "0.bin")
 
@@ -307,10 +311,10 @@ def test_what_was_tampered_with_is_repaired(
     assert read_files(tmp_path / "d") == V1
 
 
-def test_recheck_finds_what_size_and_time_do_not_tell(
+def test_recheck_repairs_content_changed_under_the_same_size_and_mtime(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path
 ) -> None:
-    """Bytes that went bad on the disk are found by their hash, if asked for, and repaired."""
+    """Damaged bytes on disk are found by hash with --recheck only."""
     folder.put("m", DATA)
     modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
     state = (tmp_path / "m").stat()
@@ -325,8 +329,8 @@ def test_recheck_finds_what_size_and_time_do_not_tell(
     assert (tmp_path / "m").read_bytes() == DATA
 
 
-def test_a_lost_or_damaged_receipt_is_written_anew(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
-    """A damaged one counts as none; the file beside it is still ours if it is what the receipt would say."""
+def test_damaged_receipt_is_replaced(modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path) -> None:
+    """A damaged receipt counts as missing; a file equal to the new receipt's content is ours."""
     folder.put("m", DATA)
     modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
     (tmp_path / "m").unlink()
@@ -335,21 +339,21 @@ def test_a_lost_or_damaged_receipt_is_written_anew(modelfetch: CliRunner, folder
     modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
 
     assert (tmp_path / "m").read_bytes() == DATA
-    assert receipt(tmp_path / "m")["digest"] == f"sha256:{sha256_hex(DATA)}"
+    assert read_receipt(tmp_path / "m")["digest"] == f"sha256:{sha256_hex(DATA)}"
 
 
 @pytest.mark.parametrize("kept", [0, 1])
-def test_a_receipt_that_lists_other_files_than_the_model_has_is_not_believed(
+def test_receipt_listing_other_files_than_the_model_is_ignored(
     modelfetch: CliRunner, folder: ModelFolder, tmp_path: Path, kept: int
 ) -> None:
-    """Whoever wrote it: a pull does not say that the model is there if parts of it are not."""
-    fill(folder, "d/", V1)
+    """A pull never reports a model as complete while files are missing."""
+    fill_prefix(folder, "d/", V1)
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")
-    said = receipt(tmp_path / "d")
-    gone = [entry["path"] for entry in said["files"][kept:]]
-    said["files"] = said["files"][:kept]
-    (tmp_path / "d" / RECEIPT_NAME).write_text(json.dumps(said))
-    for path in gone:
+    edited_receipt = read_receipt(tmp_path / "d")
+    missing = [entry["path"] for entry in edited_receipt["files"][kept:]]
+    edited_receipt["files"] = edited_receipt["files"][:kept]
+    (tmp_path / "d" / RECEIPT_NAME).write_text(json.dumps(edited_receipt))
+    for path in missing:
         (tmp_path / "d" / path).unlink()
 
     modelfetch.ok("pull", folder.uri("d/"), tmp_path / "d")

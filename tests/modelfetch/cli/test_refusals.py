@@ -1,4 +1,4 @@
-"""What stores refuse, and why: real servers behind the fault proxy, which answers as the clouds document it."""
+"""Refusals of the stores: real servers behind the fault proxy, with responses as the clouds document them."""
 
 import json
 from collections.abc import Callable
@@ -18,36 +18,52 @@ Proxied = Callable[[str], FaultProxy]
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer of a store, and what is to become of it.
+    """Error response of a store, and the expected result.
 
     Attributes:
-        code: S3's code, or the reason that Google gives.
-        said: the store's words.
-        exit: our exit code, and the reason that goes with it.
-        hint: what the next step must name.
-        of: the requests that are answered so.
+        code: S3's error code, or Google's reason.
+        status: HTTP status of the response.
+        exit: expected exit code and reason.
+        hint: text expected in the hint.
+        message: error message of the store.
+        request_filter: requests to answer with the error.
     """
 
     code: str
     status: int
     exit: tuple[int, str]
     hint: str
-    said: str = "said so"
-    of: dict[str, Any] = field(default_factory=dict)
+    message: str = "said so"
+    request_filter: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.status} {self.code}"
 
-    def as_s3(self) -> dict[str, Any]:
-        """A rule for the fault proxy."""
-        xml = f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>{self.said}</Message></Error>"
-        typed = {"Content-Type": "application/xml"}
-        return {"status": self.status, "body": xml.encode(), "headers": typed, "times": None, **self.of}
+    def s3_rule(self) -> dict[str, Any]:
+        """Return a rule of the fault proxy with an S3 error body."""
+        xml = f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>"
+        content_type = {"Content-Type": "application/xml"}
+        return {
+            "status": self.status,
+            "body": xml.encode(),
+            "headers": content_type,
+            "times": None,
+            **self.request_filter,
+        }
 
-    def as_gcs(self) -> dict[str, Any]:
-        """Likewise."""
-        error = {"code": self.status, "message": self.said, "errors": [{"message": self.said, "reason": self.code}]}
-        return {"status": self.status, "body": json.dumps({"error": error}).encode(), "times": None, **self.of}
+    def gcs_rule(self) -> dict[str, Any]:
+        """Return a rule of the fault proxy with a GCS error body."""
+        error = {
+            "code": self.status,
+            "message": self.message,
+            "errors": [{"message": self.message, "reason": self.code}],
+        }
+        return {
+            "status": self.status,
+            "body": json.dumps({"error": error}).encode(),
+            "times": None,
+            **self.request_filter,
+        }
 
 
 REFUSED, DENIED, MISSING = (69, "refused"), (77, "credentials"), (66, "not_found")
@@ -55,20 +71,20 @@ PASSING, CHANGED = (75, "transient"), (75, "changed")
 KMS = "User: arn:aws:iam::1:role/r is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:x"
 SSE_C = "The object was stored using a form of Server Side Encryption. The correct parameters must be provided."
 
-OF_S3 = [
+S3_REFUSALS = [
     Refusal("ExpiredToken", 400, DENIED, "AWS_SESSION_TOKEN"),
     Refusal("RequestTimeTooSkewed", 403, DENIED, "clock"),
     Refusal("AccessDenied", 403, DENIED, "s3:GetObject"),  # requester-pays buckets say no more
     Refusal("AccessDenied", 403, DENIED, "kms:Decrypt", KMS, {"method": "GET"}),
-    Refusal("InvalidObjectState", 403, REFUSED, "restore it first", of={"method": "GET"}),  # HEAD finds it
+    Refusal("InvalidObjectState", 403, REFUSED, "restore it first", request_filter={"method": "GET"}),  # HEAD finds it
     Refusal("InvalidRequest", 400, REFUSED, "SSE-C", SSE_C),
     Refusal("PermanentRedirect", 301, REFUSED, "AWS_REGION"),
     Refusal("AuthorizationHeaderMalformed", 400, REFUSED, "AWS_REGION"),
     Refusal("SlowDown", 503, PASSING, "later"),
-    Refusal("NoSuchVersion", 404, MISSING, "versionId", of={"method": "GET"}),
+    Refusal("NoSuchVersion", 404, MISSING, "versionId", request_filter={"method": "GET"}),
     Refusal("InvalidBucketName", 400, (2, "usage"), "bucket"),
 ]
-OF_GCS = [
+GCS_REFUSALS = [
     Refusal("userProjectMissing", 400, REFUSED, "GOOGLE_CLOUD_QUOTA_PROJECT", "Bucket is a requester pays bucket."),
     Refusal("accountDisabled", 403, REFUSED, "billing", "The billing account for the owning project is disabled."),
     Refusal("rateLimitExceeded", 403, PASSING, "later"),
@@ -79,77 +95,79 @@ OF_GCS = [
 ]
 
 
-def refused(modelfetch: CliRunner, store: Store, proxy: FaultProxy, dest: Path) -> Run:
-    """A pull, tried once."""
+def pull_once(modelfetch: CliRunner, store: Store, proxy: FaultProxy, dest: Path) -> Run:
+    """Pull through the proxy, without retries."""
     env = {**store.env_at(proxy.url), "MODELFETCH_RETRIES": "1"}
     return modelfetch("pull", store.uri("m"), dest, env=env)
 
 
 def assert_refused(run: Run, refusal: Refusal) -> None:
-    """It ended as it should, with the store's own words."""
+    """Check exit code, reason, hint and termination log."""
     assert (run.code, run.error["reason"]) == refusal.exit, run.stderr
     assert refusal.hint in run.error["hint"]
     assert json.loads(run.termination) == run.error
     assert len(run.log) <= 2
 
 
-@pytest.mark.parametrize("refusal", OF_S3, ids=str)
-def test_what_s3_refuses(
+@pytest.mark.parametrize("refusal", S3_REFUSALS, ids=str)
+def test_s3_refusal_exits_with_the_documented_code_and_hint(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path, refusal: Refusal
 ) -> None:
-    """For good or for a time, and what to do."""
+    """Each S3 error code maps to an exit code, a reason and a next step."""
     s3_bucket.put("m", b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add_rule(**refusal.as_s3())
+    proxy.add_rule(**refusal.s3_rule())
 
-    run = refused(modelfetch, s3_bucket, proxy, tmp_path / "m")
+    run = pull_once(modelfetch, s3_bucket, proxy, tmp_path / "m")
 
     assert_refused(run, refusal)
     assert not (tmp_path / "m").exists()
 
 
-@pytest.mark.parametrize("refusal", OF_GCS, ids=str)
-def test_what_gcs_refuses(
+@pytest.mark.parametrize("refusal", GCS_REFUSALS, ids=str)
+def test_gcs_refusal_exits_with_the_documented_code_and_hint(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path, refusal: Refusal
 ) -> None:
-    """Likewise."""
+    """Each GCS error reason maps to an exit code, a reason and a next step."""
     gcs_bucket.put("m", b"model")
     proxy = fault_proxy(gcs_bucket.endpoint)
-    proxy.add_rule(**refusal.as_gcs())
+    proxy.add_rule(**refusal.gcs_rule())
 
-    run = refused(modelfetch, gcs_bucket, proxy, tmp_path / "m")
+    run = pull_once(modelfetch, gcs_bucket, proxy, tmp_path / "m")
 
     assert_refused(run, refusal)
     assert not (tmp_path / "m").exists()
 
 
-def test_a_bucket_in_another_region_is_followed(
+def test_bucket_in_another_region_is_followed(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """S3 says which with 301: questions and bytes are signed for it from then on."""
+    """A 301 names the region; later requests are signed for that region."""
     s3_bucket.put("m", b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
 
-    def elsewhere(request: Request) -> bool:
+    def is_signed_for_other_region(request: Request) -> bool:
         return "us-east-1" in request.query + request.headers.get("authorization", "")
 
     region = {"x-amz-bucket-region": "eu-central-1"}
-    answer = Refusal("PermanentRedirect", 301, REFUSED, "").as_s3()
-    rule = proxy.add_rule(**{**answer, "headers": region, "when": elsewhere})
+    answer = Refusal("PermanentRedirect", 301, REFUSED, "").s3_rule()
+    rule = proxy.add_rule(**{**answer, "headers": region, "when": is_signed_for_other_region})
 
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env_at(proxy.url))
 
     assert rule.hits
     assert (tmp_path / "m").read_bytes() == b"model"
     assert not any(
-        elsewhere(request)
+        is_signed_for_other_region(request)
         for request in proxy.matching_requests(**s3_bucket.download_filter("m"))
         if request.status == 206
     )
 
 
-def test_aws_region_is_read(modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path) -> None:
-    """As by every SDK of AWS but boto3; it goes before AWS_DEFAULT_REGION."""
+def test_aws_region_takes_precedence_over_aws_default_region(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+) -> None:
+    """AWS_REGION is read as by every AWS SDK except boto3."""
     s3_bucket.put("m", b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
     env = {**s3_bucket.env_at(proxy.url), "AWS_REGION": "eu-west-2", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -158,13 +176,13 @@ def test_aws_region_is_read(modelfetch: CliRunner, s3_bucket: S3Bucket, fault_pr
 
     signed = [request.query + request.headers.get("authorization", "") for request in proxy.requests]
     assert signed
-    assert [one for one in signed if "eu-west-2" not in one] == []
+    assert [text for text in signed if "eu-west-2" not in text] == []
 
 
-def test_a_deleted_object_is_told_from_one_that_never_was(
+def test_deleted_object_exits_66_with_a_hint_at_older_versions(
     modelfetch: CliRunner, s3_versioned: S3Bucket, tmp_path: Path
 ) -> None:
-    """66 both, but in a bucket with versions an older one is still there; the marker itself is no version to pull."""
+    """Both cases are 66; in a versioned bucket an older version remains, and a delete marker is no version to pull."""
     if s3_versioned.server.kind == "moto":
         pytest.skip("moto says nothing of delete markers")
     s3_versioned.put("m", b"model")
@@ -182,12 +200,12 @@ def test_a_deleted_object_is_told_from_one_that_never_was(
     assert (tmp_path / "m").read_bytes() == b"model"
 
 
-def test_an_access_point_takes_the_place_of_a_bucket(
+def test_access_point_arn_is_accepted_as_a_bucket(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """Its ARN holds a slash; it is asked under a host name of its own."""
+    """The ARN holds a slash, and requests go to the access point's own host name."""
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add_rule(**Refusal("NoSuchAccessPoint", 404, MISSING, "").as_s3())
+    proxy.add_rule(**Refusal("NoSuchAccessPoint", 404, MISSING, "").s3_rule())
     arn = "arn:aws:s3:us-east-1:123456789012:accesspoint/models"
     env = {**s3_bucket.env_at("http://s3.invalid"), "http_proxy": proxy.url}
 

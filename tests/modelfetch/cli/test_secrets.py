@@ -1,4 +1,4 @@
-"""Secrets are planted wherever there may be some, and looked for in everything that a run leaves behind."""
+"""Secrets are planted everywhere, then searched in all output and files of a run."""
 
 import base64
 import re
@@ -43,8 +43,8 @@ SIGNED = f"X-Amz-Signature={QUERY}&X-Goog-Signature={QUERY}&sig={QUERY}"
 LOUD = ("--debug", "--log-level", "debug")
 
 
-def forms(secret: str) -> set[str]:
-    """How a secret may be written."""
+def encoded_forms(secret: str) -> set[str]:
+    """Return a secret in every encoding that output could contain."""
     return {
         secret,
         quote(secret),
@@ -55,15 +55,15 @@ def forms(secret: str) -> set[str]:
 
 
 @dataclass
-class Search:
-    """What must not be found, and where to look beside the outputs.
+class SecretSearch:
+    """Secrets to search for, and directories to search besides the output.
 
     Attributes:
-        secrets: all that was planted; those that the requests bore are added.
-        below: directories whose files are read, staging areas and receipts included.
+        secrets: all planted secrets; secrets of requests are added.
+        directories: all files below are read, staging areas and receipts included.
     """
 
-    below: list[Path]
+    directories: list[Path]
     secrets: set[str] = field(
         default_factory=lambda: {
             TOKEN,
@@ -77,48 +77,48 @@ class Search:
         }
     )
 
-    def add_from(self, proxy: FaultProxy) -> None:
-        """Look for what requests were authorised with, too."""
+    def add_request_secrets(self, proxy: FaultProxy) -> None:
+        """Add the signatures and tokens of the proxy's requests."""
         for request in proxy.requests:
-            asked = dict(parse_qsl(request.query))
-            self.secrets |= {asked[n] for n in ("X-Amz-Signature", "X-Amz-Security-Token", "upload_id") if n in asked}
+            query = dict(parse_qsl(request.query))
+            self.secrets |= {query[n] for n in ("X-Amz-Signature", "X-Amz-Security-Token", "upload_id") if n in query}
             for signature, token in re.findall(
                 r"Signature=(\w+)|Bearer (.+)", request.headers.get("authorization", "")
             ):
                 self.secrets.add(signature or token)
 
-    def nothing_in(self, run: Run) -> None:
-        """Neither in what it said nor in what it wrote."""
-        written = {path: path.read_bytes() for top in self.below for path in top.rglob("*") if path.is_file()}
+    def assert_absent(self, run: Run) -> None:
+        """Check that no secret is in the output or in the written files."""
+        written = {path: path.read_bytes() for top in self.directories for path in top.rglob("*") if path.is_file()}
         texts = {"outputs": run.all_output.encode(), **{str(path): data for path, data in written.items()}}
-        wanted = {form for secret in self.secrets for form in forms(secret)}
-        found = [(where, form) for where, data in texts.items() for form in wanted if form.encode() in data]
+        searched = {form for secret in self.secrets for form in encoded_forms(secret)}
+        found = [(where, form) for where, data in texts.items() for form in searched if form.encode() in data]
         assert found == []
 
 
 @pytest.fixture
-def search(tmp_path: Path) -> Search:
-    """Looks into the destination."""
-    return Search([tmp_path])
+def search(tmp_path: Path) -> SecretSearch:
+    """Return a search of the destination directory."""
+    return SecretSearch([tmp_path])
 
 
 @pytest.fixture(autouse=True)
 def planted(modelfetch: CliRunner) -> None:
-    """Every run has them in its environment."""
+    """Plant the secrets in the environment of every run."""
     modelfetch.env.update(PLANTED)
 
 
 # --- S3 -------------------------------------------------------------------------------------------------------------
 
 
-def s3_error(code: str, status: int, said: str) -> dict[str, Any]:
-    """A rule for the fault proxy."""
-    xml = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{said}</Message></Error>"
+def s3_error_rule(code: str, status: int, message: str) -> dict[str, Any]:
+    """Return a rule of the fault proxy with an S3 error."""
+    xml = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return {"status": status, "body": xml.encode(), "times": None}
 
 
-def temporary(bucket: S3Bucket, url: str, search: Search) -> dict[str, str]:
-    """An environment with keys of the store's own STS, whose secrets are looked for as well."""
+def temporary_keys_env(bucket: S3Bucket, url: str, search: SecretSearch) -> dict[str, str]:
+    """Return an environment with temporary keys of the store's STS, and add the keys to the search."""
     if bucket.server.kind != "minio":
         pytest.skip("only MinIO issues keys that it checks")
     keys = issuers.issue_temporary_keys(bucket.server)
@@ -127,14 +127,14 @@ def temporary(bucket: S3Bucket, url: str, search: Search) -> dict[str, str]:
     return {"AWS_ENDPOINT_URL_S3": url, "AWS_REGION": "us-east-1", **named}
 
 
-def test_a_pull_that_succeeds_shows_no_secret(
-    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path
+def test_successful_commands_show_no_secret(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: SecretSearch, tmp_path: Path
 ) -> None:
-    """Nor do its receipt, an inspection, a push, or the terminal; requests break off on the way."""
+    """Pull with broken requests, receipt, terminal output, inspect and push."""
     s3_bucket.put("d/m", random_bytes(300_000))
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(**s3_bucket.download_filter("d/m"), cut_after=100_000, times=2)
-    env = temporary(s3_bucket, proxy.url, search)
+    env = temporary_keys_env(s3_bucket, proxy.url, search)
 
     pull = ["pull", s3_bucket.uri("d/"), tmp_path / "d", *LOUD]
     runs = [
@@ -144,36 +144,41 @@ def test_a_pull_that_succeeds_shows_no_secret(
         modelfetch.ok("push", tmp_path / "d" / "m", s3_bucket.uri("pushed"), *LOUD, env=env),
     ]
 
-    search.add_from(proxy)
+    search.add_request_secrets(proxy)
     assert [run.code for run in runs] == [0, 0, 0, 0]
     assert len(search.secrets) > 12
     for run in runs:
-        search.nothing_in(run)
+        search.assert_absent(run)
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-def test_a_refused_pull_or_push_shows_no_secret(
-    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path, log_format: str
+def test_refused_pull_and_push_show_no_secret(
+    modelfetch: CliRunner,
+    s3_bucket: S3Bucket,
+    fault_proxy: Proxied,
+    search: SecretSearch,
+    tmp_path: Path,
+    log_format: str,
 ) -> None:
-    """Even if the store repeats what it was sent."""
+    """The store's error message repeats the secrets of the request."""
     (tmp_path / "m").write_bytes(b"model")
     proxy = fault_proxy(s3_bucket.endpoint)
-    said = f"http://h/k?{SIGNED.replace('&', '&amp;')} with {SESSION}"
-    proxy.add_rule(**s3_error("AccessDenied", 403, said))
+    message = f"http://h/k?{SIGNED.replace('&', '&amp;')} with {SESSION}"
+    proxy.add_rule(**s3_error_rule("AccessDenied", 403, message))
     env = {"AWS_ENDPOINT_URL_S3": proxy.url, "AWS_REGION": "us-east-1", **KEYS, "MODELFETCH_LOG_FORMAT": log_format}
 
     pulled = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "n", *LOUD, env=env)
     pushed = modelfetch("push", tmp_path / "m", s3_bucket.uri("m"), *LOUD, env=env)
 
-    search.add_from(proxy)
+    search.add_request_secrets(proxy)
     for run in (pulled, pushed):
         assert run.code == 77
         assert "Traceback" in run.stderr
-        search.nothing_in(run)
+        search.assert_absent(run)
 
 
-def with_password(url: str) -> str:
-    """An address that holds a name and a password."""
+def add_password(url: str) -> str:
+    """Return the URL with a user name and a password."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://someone:{PASSWORD}@{rest}"
 
@@ -181,67 +186,67 @@ def with_password(url: str) -> str:
 @pytest.mark.parametrize(
     ("env", "code"),
     [
-        ({"AWS_ENDPOINT_URL_S3": with_password("http://127.0.0.1:9")}, 75),
-        ({"AWS_ENDPOINT_URL_S3": with_password("http://127.0.0.1:port")}, 78),
-        ({"S3_ENDPOINT": with_password("http://h:port")}, 78),
+        ({"AWS_ENDPOINT_URL_S3": add_password("http://127.0.0.1:9")}, 75),
+        ({"AWS_ENDPOINT_URL_S3": add_password("http://127.0.0.1:port")}, 78),
+        ({"S3_ENDPOINT": add_password("http://h:port")}, 78),
         ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_SESSION_TOKEN": f"{SESSION}\n{SESSION}"}, 78),
         ({"AWS_ENDPOINT_URL_S3": "https://h", "HTTPS_PROXY": f"socks5://someone:{PASSWORD}@127.0.0.1:9"}, 78),
-        ({"AWS_ENDPOINT_URL_S3": "https://h"}, 75),  # through the proxy, which is not there
+        ({"AWS_ENDPOINT_URL_S3": "https://h"}, 75),  # through the proxy, which does not listen
         ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "MODELFETCH_RETRIES": "many"}, 78),
     ],
 )
-def test_what_is_badly_configured_shows_no_secret(
-    modelfetch: CliRunner, search: Search, tmp_path: Path, env: dict[str, str], code: int
+def test_invalid_configuration_shows_no_secret(
+    modelfetch: CliRunner, search: SecretSearch, tmp_path: Path, env: dict[str, str], code: int
 ) -> None:
-    """Endpoints and proxies with passwords, whole or broken; a token with a line break, which http.client quotes."""
+    """Endpoints and proxies with passwords, valid or broken; a token with a line break, which http.client quotes."""
     given = {"AWS_REGION": "us-east-1", "MODELFETCH_RETRIES": "1", **KEYS, **env}
 
     run = modelfetch("pull", "s3://bucket/m", tmp_path / "m", *LOUD, env=given)
 
     assert run.code == code, run.stderr
-    search.nothing_in(run)
+    search.assert_absent(run)
 
 
-def test_a_certificate_that_is_not_trusted_shows_no_secret(
+def test_untrusted_certificate_shows_no_secret(
     modelfetch: CliRunner,
     s3_bucket: S3Bucket,
     fault_proxy: Proxied,
     https_server: HttpsServer,
-    search: Search,
+    search: SecretSearch,
     tmp_path: Path,
 ) -> None:
-    """Nor do Python's warnings, where certificates are not checked and warnings are wanted."""
+    """Python's warnings about unchecked certificates show no secret either."""
     s3_bucket.put("m", b"model")
     secure = fault_proxy(s3_bucket.endpoint, https_server.tls)
-    env = {**temporary(s3_bucket, secure.url, search), "PYTHONWARNINGS": "always"}
+    env = {**temporary_keys_env(s3_bucket, secure.url, search), "PYTHONWARNINGS": "always"}
 
     refused = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", *LOUD, env=env)
     unchecked = modelfetch("pull", s3_bucket.uri("m"), tmp_path / "m", *LOUD, env={**env, "S3_VERIFY_SSL": "0"})
 
-    search.add_from(secure)
+    search.add_request_secrets(secure)
     assert refused.code == 69
     assert "InsecureRequestWarning" in unchecked.stderr
     for run in (refused, unchecked):
-        search.nothing_in(run)
+        search.assert_absent(run)
 
 
-def test_a_pull_that_is_killed_leaves_no_secret_behind(
-    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: Search, tmp_path: Path
+def test_killed_pull_leaves_no_secret_in_files_or_command_line(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, search: SecretSearch, tmp_path: Path
 ) -> None:
-    """Neither in its staging area, with journal and lock, nor on the command line that `ps` shows."""
+    """The staging area, with journal and lock, and the command line visible in `ps`."""
     s3_bucket.put("m", random_bytes(6_000_000))
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(**s3_bucket.download_filter("m"), stall_after=5_000_000)
-    env = temporary(s3_bucket, proxy.url, search)
+    env = temporary_keys_env(s3_bucket, proxy.url, search)
 
     running = modelfetch.start("pull", s3_bucket.uri("m"), tmp_path / "m", *LOUD, env=env)
     proxy.wait_for(lambda: proxy.sent_bytes() >= 5_000_000)
-    search.add_from(proxy)
+    search.add_request_secrets(proxy)
     command = Path(f"/proc/{running.process.pid}/cmdline").read_text()
     run = running.send_signal(signal.SIGKILL)
 
     assert list((tmp_path / ".modelfetch").rglob("parts.jsonl"))
-    search.nothing_in(run)
+    search.assert_absent(run)
     assert [secret for secret in search.secrets if secret in command] == []
 
 
@@ -250,20 +255,20 @@ def test_a_pull_that_is_killed_leaves_no_secret_behind(
 
 @pytest.fixture
 def issuer() -> Iterator[ScriptedServer]:
-    """Who issues tokens."""
+    """Yield the server that issues tokens."""
     with run_scripted_server() as server:
         yield server
 
 
-def test_a_service_accounts_key_and_its_tokens_are_never_shown(
+def test_service_account_key_and_tokens_are_never_shown(
     modelfetch: CliRunner,
     gcs_bucket: GCSBucket,
     fault_proxy: Proxied,
     issuer: ScriptedServer,
-    search: Search,
+    search: SecretSearch,
     tmp_path: Path,
 ) -> None:
-    """Whether it works, the store refuses it or its issuer does; nor if Google's SDK is told to log what it does."""
+    """On success, after a refusal by store or issuer, and with the Google SDK's logging enabled."""
     gcs_bucket.put("m", b"model")
     proxy = fault_proxy(gcs_bucket.endpoint)
     pem = issuers.new_private_key()
@@ -273,52 +278,52 @@ def test_a_service_accounts_key_and_its_tokens_are_never_shown(
     env["GOOGLE_SDK_PYTHON_LOGGING_SCOPE"] = "google"
     issuer.respond_with(issuers.google_token_endpoint(lambda: "pl4nted-access-token"))
 
-    works = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "m", *LOUD, env=env)
-    said = b'{"error": {"code": 403, "message": "Bearer pl4nted-access-token may not"}}'
-    proxy.add_rule(status=403, body=said, times=None)
+    granted = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "m", *LOUD, env=env)
+    message = b'{"error": {"code": 403, "message": "Bearer pl4nted-access-token may not"}}'
+    proxy.add_rule(status=403, body=message, times=None)
     refused = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "n", *LOUD, env=env)
     echo = {"error": "invalid_grant", "assertion": "pl4nted-access-token", "id_token": "pl4nted-access-token"}
     issuer.respond_with(lambda _: ServerResponse(400, body=json_response(echo).body))
     unissued = modelfetch("pull", gcs_bucket.uri("m"), tmp_path / "n", *LOUD, env=env)
 
-    search.add_from(proxy)
-    assert (works.code, refused.code, unissued.code) == (0, 77, 77)
-    for run in (works, refused, unissued):
-        search.nothing_in(run)
+    search.add_request_secrets(proxy)
+    assert (granted.code, refused.code, unissued.code) == (0, 77, 77)
+    for run in (granted, refused, unissued):
+        search.assert_absent(run)
 
 
-def test_a_broken_key_file_is_not_quoted(modelfetch: CliRunner, search: Search, tmp_path: Path) -> None:
-    """A private key that cannot be read is none to be shown."""
+def test_broken_private_key_is_not_shown(modelfetch: CliRunner, search: SecretSearch, tmp_path: Path) -> None:
+    """An unreadable private key in a service account file is not quoted."""
     key = issuers.write_service_account(modelfetch.home / "key.json", "http://127.0.0.1:9/token", f"{QUERY}\n{QUERY}")
 
     run = modelfetch("pull", "gs://b/m", tmp_path / "m", *LOUD, env={"GOOGLE_APPLICATION_CREDENTIALS": str(key)})
 
     assert run.code == 77
-    search.nothing_in(run)
+    search.assert_absent(run)
 
 
 # --- URLs -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_signed_url_is_never_shown(
-    modelfetch: CliRunner, https_server: HttpsServer, search: Search, tmp_path: Path
+def test_query_of_a_signed_url_is_never_shown(
+    modelfetch: CliRunner, https_server: HttpsServer, search: SecretSearch, tmp_path: Path
 ) -> None:
-    """Found, not found, or redirected to one that leads nowhere; the receipt names it without its query."""
+    """Found, missing, or redirected to a closed port; the receipt names the URL without the query."""
     https_server.files["/m"] = b"model"
-    nowhere = f"https://127.0.0.1:{servers.free_port()}/m?{SIGNED}"
-    https_server.redirects |= {"/away": nowhere, "/loop": f"/loop?{SIGNED}"}
+    closed_port = f"https://127.0.0.1:{servers.free_port()}/m?{SIGNED}"
+    https_server.redirects |= {"/away": closed_port, "/loop": f"/loop?{SIGNED}"}
     env = {**https_server.env, "MODELFETCH_RETRIES": "1"}
 
     found = modelfetch("pull", f"{https_server.url}/m?{SIGNED}", tmp_path / "m", "-o", "json", *LOUD, env=env)
-    others = [
+    failed = [
         modelfetch("pull", f"{https_server.url}/{path}?{SIGNED}", tmp_path / path, *LOUD, env=env)
         for path in ("none", "loop", "away")
     ]
 
     assert (found.code, found.receipt["source"]) == (0, f"{https_server.url}/m")
-    assert [run.code for run in others] == [66, 69, 75]
-    for run in (found, *others):
-        search.nothing_in(run)
+    assert [run.code for run in failed] == [66, 69, 75]
+    for run in (found, *failed):
+        search.assert_absent(run)
 
 
 @pytest.mark.parametrize(
@@ -333,20 +338,24 @@ def test_a_signed_url_is_never_shown(
         f"gs://someone:{PASSWORD}@bucket/m",
     ],
 )
-def test_an_address_with_a_password_is_refused_without_showing_it(
-    modelfetch: CliRunner, search: Search, tmp_path: Path, source: str
+def test_url_with_a_password_exits_2_or_78_without_showing_the_password(
+    modelfetch: CliRunner, search: SecretSearch, tmp_path: Path, source: str
 ) -> None:
-    """2, or 78 from the environment: no receipt could name it, and `ps` would show it."""
-    typed = modelfetch("pull", source, tmp_path / "m", *LOUD)
-    configured = modelfetch("pull", *LOUD, env={"MODELFETCH_SOURCE": source, "MODELFETCH_DEST": str(tmp_path / "m")})
+    """No receipt could name the URL, and `ps` would show the password."""
+    as_argument = modelfetch("pull", source, tmp_path / "m", *LOUD)
+    from_environment = modelfetch(
+        "pull", *LOUD, env={"MODELFETCH_SOURCE": source, "MODELFETCH_DEST": str(tmp_path / "m")}
+    )
 
-    assert (typed.code, configured.code) == (2, 78)
-    for run in (typed, configured):
-        search.nothing_in(run)
+    assert (as_argument.code, from_environment.code) == (2, 78)
+    for run in (as_argument, from_environment):
+        search.assert_absent(run)
 
 
-def test_a_bearer_token_with_a_line_break_is_not_quoted(modelfetch: CliRunner, search: Search, tmp_path: Path) -> None:
-    """Within it 78; at its end it is the file's that it was read from, and left out."""
+def test_bearer_token_with_a_line_break_is_not_shown(
+    modelfetch: CliRunner, search: SecretSearch, tmp_path: Path
+) -> None:
+    """A line break inside is exit 78; a trailing line break, as in a file, is removed."""
     url = f"http://127.0.0.1:{servers.free_port()}/m"
     inside = modelfetch("pull", url, tmp_path / "m", *LOUD, env={"MODELFETCH_BEARER_TOKEN": f"{TOKEN}\n{TOKEN}"})
     env = {"MODELFETCH_BEARER_TOKEN": f"{TOKEN}\n", "MODELFETCH_RETRIES": "1"}
@@ -354,33 +363,33 @@ def test_a_bearer_token_with_a_line_break_is_not_quoted(modelfetch: CliRunner, s
 
     assert (inside.code, at_end.code) == (78, 75)
     for run in (inside, at_end):
-        search.nothing_in(run)
+        search.assert_absent(run)
 
 
 # --- the rest -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("output", ["text", "json"])
-def test_config_masks_what_it_prints(modelfetch: CliRunner, search: Search, output: str) -> None:
-    """All that it knows of, from wherever."""
+def test_config_masks_secrets_of_every_origin(modelfetch: CliRunner, search: SecretSearch, output: str) -> None:
+    """Keys, tokens, signed URLs, and passwords in endpoints and proxies."""
     env = {
         **KEYS,
         "MODELFETCH_SOURCE": f"https://h/m?{SIGNED}",
-        "AWS_ENDPOINT_URL_S3": with_password("http://h"),
-        "STORAGE_EMULATOR_HOST": with_password("http://h"),
+        "AWS_ENDPOINT_URL_S3": add_password("http://h"),
+        "STORAGE_EMULATOR_HOST": add_password("http://h"),
         "HTTP_PROXY": f"someone:{PASSWORD}@h:1",
     }
 
     run = modelfetch.ok("config", "--output", output, env=env)
 
     assert "***" in run.stdout
-    search.nothing_in(run)
+    search.assert_absent(run)
 
 
-def test_a_bug_shows_no_secret(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], search: Search, tmp_path: Path
+def test_unexpected_exception_shows_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], search: SecretSearch, tmp_path: Path
 ) -> None:
-    """70: whatever an exception that nobody thought of may quote."""
+    """An exception message with every secret exits with 70 and is masked."""
     for name, value in {**PLANTED, **KEYS, "MODELFETCH_TERMINATION_LOG": str(tmp_path / "log")}.items():
         monkeypatch.setenv(name, value)
 
@@ -394,11 +403,11 @@ def test_a_bug_shows_no_secret(
     assert code == 70
     assert "LookupError" in err
     assert (tmp_path / "log").exists()
-    search.nothing_in(Run(code, out, err))
+    search.assert_absent(Run(code, out, err))
 
 
-def test_no_flag_takes_a_secret() -> None:
-    """`ps` shows the command line to everyone."""
+def test_no_flag_accepts_a_secret() -> None:
+    """`ps` shows the command line to every user."""
     fields = settings.Settings.model_fields.items()
     secret = {name for name, info in fields if SecretStr in (info.annotation, *get_args(info.annotation))}
     commands: dict[str, Any] = vars(typer.main.get_command(cli.app))["commands"]

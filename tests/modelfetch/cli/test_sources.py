@@ -1,4 +1,4 @@
-"""Where a model may come from: objects, directories and versions in buckets."""
+"""Objects, directories and versions in buckets as sources."""
 
 import json
 from pathlib import Path
@@ -17,14 +17,14 @@ MODEL = {
 }
 
 
-def fill(store: Store, prefix: str, files: dict[str, bytes]) -> None:
-    """Store a tree under a prefix."""
+def put_files(store: Store, prefix: str, files: dict[str, bytes]) -> None:
+    """Store files under a prefix."""
     for name, data in files.items():
         store.put(prefix + name, data)
 
 
-def test_one_object_becomes_one_file(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
-    """The file has its bytes, and its receipt beside it tells where they are from."""
+def test_object_is_pulled_to_a_file_with_a_receipt(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
+    """The receipt beside the file states source, version and digest."""
     data = random_bytes(100_000)
     store.put("bankchurn/model.joblib", data)
 
@@ -38,32 +38,32 @@ def test_one_object_becomes_one_file(modelfetch: CliRunner, store: Store, tmp_pa
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_a_directory_comes_whole_with_its_empty_files(
+def test_directory_is_pulled_with_empty_files_and_subdirectories(
     modelfetch: CliRunner, store: Store, tmp_path: Path, slash: str
 ) -> None:
-    """With or without the slash at the end; zero-byte files and folders in folders included."""
-    fill(store, "models/churn/", MODEL)
+    """With and without a trailing slash in the URI."""
+    put_files(store, "models/churn/", MODEL)
 
     modelfetch.ok("pull", store.uri("models/churn") + slash, tmp_path / "m", env=store.env)
 
     assert read_files(tmp_path / "m") == MODEL
 
 
-def test_sibling_prefixes_are_never_taken(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
+def test_sibling_prefixes_are_not_pulled(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """`model` means `model/`, not `model2/`, `model-old/` or `model.bak`."""
-    fill(store, "model/", MODEL)
-    fill(store, "", {"model2/a": b"2", "model-old/a": b"3", "model.bak": b"4", "modelx": b"5"})
+    put_files(store, "model/", MODEL)
+    put_files(store, "", {"model2/a": b"2", "model-old/a": b"3", "model.bak": b"4", "modelx": b"5"})
 
     modelfetch.ok("pull", store.uri("model"), tmp_path / "m", env=store.env)
 
     assert read_files(tmp_path / "m") == MODEL
 
 
-def test_an_object_goes_before_a_directory_of_its_name(
+def test_object_takes_precedence_over_a_directory_of_the_same_name(
     modelfetch: CliRunner, flat_store: Store, tmp_path: Path
 ) -> None:
-    """The directory is taken only if there is no such object, or if the slash says so."""
-    fill(flat_store, "", {"model": b"object", "model/part": b"directory"})
+    """The directory is pulled if no object has the name, or if the URI ends with a slash."""
+    put_files(flat_store, "", {"model": b"object", "model/part": b"directory"})
 
     modelfetch.ok("pull", flat_store.uri("model"), tmp_path / "file", env=flat_store.env)
     modelfetch.ok("pull", flat_store.uri("model/"), tmp_path / "dir", env=flat_store.env)
@@ -73,7 +73,7 @@ def test_an_object_goes_before_a_directory_of_its_name(
 
 
 def test_every_page_of_a_listing_is_read(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
-    """Stores list a thousand names at a time."""
+    """Stores list at most a thousand names per page."""
     files = {f"{number:04}.bin": b"%d" % number for number in range(1003)}
     store.put_many("many/", files)
 
@@ -82,18 +82,18 @@ def test_every_page_of_a_listing_is_read(modelfetch: CliRunner, store: Store, tm
     assert read_files(tmp_path / "m") == files
 
 
-def test_a_whole_bucket_is_a_directory(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
-    """The empty path names it."""
-    fill(store, "", MODEL)
+def test_empty_path_pulls_the_whole_bucket(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
+    """A URI without a path names the bucket's root as a directory."""
+    put_files(store, "", MODEL)
 
     modelfetch.ok("pull", store.uri(), tmp_path / "m", env=store.env)
 
     assert read_files(tmp_path / "m") == MODEL
 
 
-def test_directory_markers_make_directories(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
-    """Consoles create empty objects whose names end with a slash."""
-    fill(store, "m/", {"": b"", "file": b"x", "logs/": b""})
+def test_directory_markers_create_directories(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
+    """Consoles create empty objects with a trailing slash in the name."""
+    put_files(store, "m/", {"": b"", "file": b"x", "logs/": b""})
 
     modelfetch.ok("pull", store.uri("m/"), tmp_path / "m", env=store.env)
 
@@ -101,11 +101,9 @@ def test_directory_markers_make_directories(modelfetch: CliRunner, store: Store,
     assert (tmp_path / "m" / "logs").is_dir()
 
 
-def test_what_an_earlier_pull_left_in_a_bucket_is_no_part_of_the_model(
-    modelfetch: CliRunner, store: Store, tmp_path: Path
-) -> None:
-    """A pulled directory that was uploaded again brings its old receipt and staging along."""
-    fill(store, "m/", {"file": b"x", ".modelfetch.json": b"{}", ".modelfetch/lock": b""})
+def test_reserved_names_in_a_bucket_are_not_pulled(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
+    """A pulled directory uploaded again contains the old receipt and staging area."""
+    put_files(store, "m/", {"file": b"x", ".modelfetch.json": b"{}", ".modelfetch/lock": b""})
 
     run = modelfetch.ok("pull", store.uri("m/"), tmp_path / "m", "--output", "json", env=store.env)
 
@@ -113,9 +111,9 @@ def test_what_an_earlier_pull_left_in_a_bucket_is_no_part_of_the_model(
     assert read_files(tmp_path / "m") == {"file": b"x"}
 
 
-def test_globs_choose_the_files_of_a_directory(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """`--include` and `--exclude` may be repeated; a variable holds a list; what is left out is not asked for."""
-    fill(s3_bucket, "m/", {"a.bin": b"1", "b.bin": b"2", "c.json": b"3", "d.tmp": b"4"})
+def test_include_and_exclude_patterns_select_files(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """Repeated flags and list variables; excluded files are not requested."""
+    put_files(s3_bucket, "m/", {"a.bin": b"1", "b.bin": b"2", "c.json": b"3", "d.tmp": b"4"})
 
     def chosen(name: str, *flags: str, **env: str) -> set[str]:
         modelfetch.ok("pull", s3_bucket.uri("m/"), tmp_path / name, *flags, env={**s3_bucket.env, **env})
@@ -126,10 +124,10 @@ def test_globs_choose_the_files_of_a_directory(modelfetch: CliRunner, s3_bucket:
     assert chosen("3", MODELFETCH_EXCLUDE="*.tmp,a*", MODELFETCH_INCLUDE="?.*") == {"b.bin", "c.json"}
 
 
-def test_a_pinned_version_is_fetched_after_it_was_replaced(
+def test_pinned_version_is_pulled_after_a_replacement(
     modelfetch: CliRunner, versioned_store: Store, tmp_path: Path
 ) -> None:
-    """`?versionId=` on S3, `#generation` on GCS; the receipt names it."""
+    """`?versionId=` on S3, `#generation` on GCS; the receipt names the version."""
     versioned_store.put("m", b"old")
     old = versioned_store.version("m")
     versioned_store.put("m", b"new")

@@ -1,4 +1,4 @@
-"""The right bytes, or nothing: sizes, the stores' checksums and the caller's pin."""
+"""Validation of content: sizes, the stores' checksums and the caller's pin."""
 
 import base64
 import gzip
@@ -20,60 +20,60 @@ FLIPPED = DATA[:150_000] + bytes([DATA[150_000] ^ 1]) + DATA[150_001:]
 PART = random_bytes(5 * 1024**2, 3)  # the least that S3 takes for a part that is not the last
 
 
-def checksum(name: str, data: bytes) -> str:
-    """A checksum in base64, as S3's API has it."""
+def encode_checksum(name: str, data: bytes) -> str:
+    """Return a checksum in base64, as in the S3 API."""
     if name.startswith("crc"):
         return str(crc_base64(name, data))
     return base64.b64encode(hashlib.new(name, data).digest()).decode()
 
 
-def in_hex(name: str, data: bytes) -> str:
-    """A checksum in hexadecimal."""
-    return base64.b64decode(checksum(name, data)).hex()
+def hex_checksum(name: str, data: bytes) -> str:
+    """Return a checksum in hexadecimal digits."""
+    return base64.b64decode(encode_checksum(name, data)).hex()
 
 
-def put(bucket: S3Bucket, key: str, name: str) -> None:
-    """Store DATA with one kind of checksum; md5 stands for the ETag of a single-part upload."""
+def put_with_checksum(bucket: S3Bucket, key: str, name: str) -> None:
+    """Store DATA with a single kind of checksum; md5 stands for the ETag of a single-part upload."""
     if name == "md5":
         bucket.put_without_checksum(key, DATA)
     else:
-        bucket.put(key, DATA, **{f"Checksum{name.upper()}": checksum(name, DATA)})
+        bucket.put(key, DATA, **{f"Checksum{name.upper()}": encode_checksum(name, DATA)})
 
 
 def assert_flip_is_refused(run: Any, checks: list[str], *, expected: bytes = DATA, got: bytes = FLIPPED) -> None:
-    """One line with both values of one of these checks, and exit code 65."""
+    """Check for exit code 65 and a message with both values of one of these checks."""
     assert (run.code, run.error["code"], run.error["reason"]) == (65, 65, "mismatch")
-    both = [name for name in checks if in_hex(name, expected) in run.error["message"]]
+    both = [name for name in checks if hex_checksum(name, expected) in run.error["message"]]
     assert both
-    assert in_hex(both[0], got) in run.error["message"]
+    assert hex_checksum(both[0], got) in run.error["message"]
 
 
-ON_S3 = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256", "md5"]
+S3_CHECKSUMS = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256", "md5"]
 
 
-def test_every_checksum_of_s3_is_checked(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """The receipt says which; size always."""
+def test_every_s3_checksum_is_listed_in_the_receipt(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """The receipt lists the store's checksum, and the size in every case."""
     if s3_bucket.server.kind == "moto":
         pytest.skip("moto keeps no checksums, or wrong ones")
-    for name in ON_S3:
-        put(s3_bucket, name, name)
-    pairs = [part for name in ON_S3 for part in (s3_bucket.uri(name), tmp_path / name)]
+    for name in S3_CHECKSUMS:
+        put_with_checksum(s3_bucket, name, name)
+    pairs = [part for name in S3_CHECKSUMS for part in (s3_bucket.uri(name), tmp_path / name)]
 
     run = modelfetch.ok("pull", *pairs, "--output", "json", env=s3_bucket.env)
 
-    assert [(tmp_path / name).read_bytes() == DATA for name in ON_S3] == [True] * len(ON_S3)
-    checked = dict(zip(ON_S3, (set(receipt["checks"]) for receipt in run.receipts), strict=True))
-    assert [name for name in ON_S3 if not {"size", name} <= checked[name]] == []
+    assert [(tmp_path / name).read_bytes() == DATA for name in S3_CHECKSUMS] == [True] * len(S3_CHECKSUMS)
+    checked = dict(zip(S3_CHECKSUMS, (set(receipt["checks"]) for receipt in run.receipts), strict=True))
+    assert [name for name in S3_CHECKSUMS if not {"size", name} <= checked[name]] == []
 
 
-@pytest.mark.parametrize("name", ON_S3)
-def test_a_flipped_byte_fails_every_checksum_of_s3(
+@pytest.mark.parametrize("name", S3_CHECKSUMS)
+def test_flipped_byte_fails_every_s3_checksum(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path, name: str
 ) -> None:
-    """It is fetched once more from scratch, then refused with both values; nothing is published."""
+    """The object is fetched once more from scratch, then refused with both values; nothing is published."""
     if s3_bucket.server.kind == "moto":
         pytest.skip("moto keeps no checksums, or wrong ones")
-    put(s3_bucket, "m", name)
+    put_with_checksum(s3_bucket, "m", name)
     proxy = fault_proxy(s3_bucket.endpoint)
     flip = proxy.add_rule(**s3_bucket.download_filter("m"), flip_at=150_000, times=None)
 
@@ -85,10 +85,10 @@ def test_a_flipped_byte_fails_every_checksum_of_s3(
 
 
 @pytest.mark.parametrize("size", [200_000, 200_001])
-def test_both_checksums_of_gcs_are_known(
+def test_gcs_checksums_are_listed_in_the_receipt(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path, size: int
 ) -> None:
-    """Every object has a crc32c, and all but composed ones an md5."""
+    """Every object has a crc32c, and all but composed objects an md5."""
     gcs_bucket.put("m", random_bytes(size))
 
     run = modelfetch.ok("pull", gcs_bucket.uri("m"), tmp_path / "m", "--output", "json", env=gcs_bucket.env)
@@ -97,10 +97,10 @@ def test_both_checksums_of_gcs_are_known(
     assert {"crc32c", "md5"} & set(run.receipt["checks"])
 
 
-def test_a_flipped_byte_fails_the_checksum_of_gcs(
+def test_flipped_byte_fails_the_gcs_checksum(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """It is fetched once more from scratch, then refused with both values; nothing is published."""
+    """The object is fetched once more from scratch, then refused with both values; nothing is published."""
     gcs_bucket.put("m", DATA)
     proxy = fault_proxy(gcs_bucket.endpoint)
     flip = proxy.add_rule(**gcs_bucket.download_filter("m"), flip_at=150_000, times=None)
@@ -112,10 +112,10 @@ def test_a_flipped_byte_fails_the_checksum_of_gcs(
     assert read_files(tmp_path) == {}
 
 
-def test_bytes_damaged_once_are_fetched_again(
+def test_object_damaged_once_is_fetched_again(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """A mismatch is retried from scratch, and the second try counts; the progress begins anew."""
+    """A mismatch is retried from scratch and counts as one retry; progress restarts."""
     s3_bucket.put("m", DATA)
     proxy = fault_proxy(s3_bucket.endpoint)
     flip = proxy.add_rule(**s3_bucket.download_filter("m"), flip_at=150_000)
@@ -128,10 +128,10 @@ def test_bytes_damaged_once_are_fetched_again(
     assert max(line.get("percent", 0) for line in run.log) <= 100
 
 
-def test_a_compressed_object_damaged_once_is_fetched_again(
+def test_gzip_encoded_object_damaged_once_is_fetched_again(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """What cannot be decoded for a flipped byte is damaged, and not a bad archive."""
+    """A decoding error after a flipped byte is damage in transit, not a bad archive."""
     gcs_bucket.put("m", gzip.compress(DATA), content_encoding="gzip")
     proxy = fault_proxy(gcs_bucket.endpoint)
     flip = proxy.add_rule(**gcs_bucket.download_filter("m"), flip_at=0)
@@ -142,10 +142,10 @@ def test_a_compressed_object_damaged_once_is_fetched_again(
     assert (tmp_path / "m").read_bytes() == DATA
 
 
-def test_a_file_damaged_in_a_directory_is_named(
+def test_damaged_file_in_a_directory_is_named(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """One bad file of many fails the whole: half a model is none."""
+    """One damaged file of many fails the whole pull."""
     for name in ("a", "b", "c"):
         s3_bucket.put(f"d/{name}", DATA)
     proxy = fault_proxy(s3_bucket.endpoint)
@@ -158,10 +158,10 @@ def test_a_file_damaged_in_a_directory_is_named(
     assert read_files(tmp_path) == {}
 
 
-def test_the_whole_of_a_multipart_upload_is_checked(
+def test_multipart_upload_is_checked_by_the_full_object_crc64nvme(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """Its CRC64NVME of the full object, combined from ranges; its ETag is no md5."""
+    """The CRC64NVME is combined from ranges; the ETag of a multipart upload is no md5."""
     if s3_bucket.server.kind == "moto":
         pytest.skip("moto keeps no checksums, or wrong ones")
     s3_bucket.put_parts("m", [PART, DATA])
@@ -176,10 +176,10 @@ def test_the_whole_of_a_multipart_upload_is_checked(
     assert_flip_is_refused(flipped, ["crc64nvme"], expected=PART + DATA, got=PART + FLIPPED)
 
 
-def test_a_composite_checksum_is_not_taken_for_the_whole_objects(
+def test_composite_checksum_is_not_listed_as_a_check(
     modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
 ) -> None:
-    """A checksum of checksums says nothing that a receipt could claim; the size still counts."""
+    """A checksum of checksums proves nothing about the whole object; the size still counts."""
     s3_bucket.put_parts("m", [PART, DATA], full_object=False)
 
     run = modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", "--output", "json", env=s3_bucket.env)
@@ -189,10 +189,10 @@ def test_a_composite_checksum_is_not_taken_for_the_whole_objects(
     assert not {"crc32", "md5"} & set(run.receipt["checks"])
 
 
-def test_a_pin_protects_what_has_no_checksum(
+def test_pin_detects_damage_without_a_full_object_checksum(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """The caller's sha256 catches what the store's composite checksum cannot."""
+    """The caller's sha256 catches damage invisible to the store's composite checksum."""
     s3_bucket.put_parts("m", [PART, DATA], full_object=False)
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(**s3_bucket.download_filter("m"), flip_at=len(PART) + 150_000, times=None)
@@ -205,10 +205,10 @@ def test_a_pin_protects_what_has_no_checksum(
 
 
 @pytest.mark.parametrize("spelt", [str, str.upper])
-def test_the_right_pin_is_accepted_in_either_case(
+def test_matching_pin_is_accepted_in_upper_and_lower_case(
     modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path, spelt: Callable[[str], str]
 ) -> None:
-    """By flag and by variable."""
+    """The pin is given by flag and by variable."""
     s3_bucket.put("m", DATA)
     pin = spelt(sha256_hex(DATA))
 
@@ -221,8 +221,8 @@ def test_the_right_pin_is_accepted_in_either_case(
     assert (tmp_path / "n").read_bytes() == DATA
 
 
-def test_the_wrong_pin_is_refused_with_both_values(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """Whole and undamaged, but not the model that was asked for."""
+def test_wrong_pin_is_refused_with_both_values(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """The object is undamaged but has another digest."""
     s3_bucket.put("m", DATA)
     pin = sha256_hex(b"another")
 
@@ -232,8 +232,8 @@ def test_the_wrong_pin_is_refused_with_both_values(modelfetch: CliRunner, s3_buc
     assert read_files(tmp_path) == {}
 
 
-def test_a_wrong_pin_refuses_what_is_already_there(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """A model that was pulled without a pin is not called done under one that it does not match."""
+def test_wrong_pin_refuses_an_existing_model(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """A model pulled without a pin is not up to date under a pin with another digest."""
     s3_bucket.put("m", DATA)
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env)
 
@@ -242,8 +242,8 @@ def test_a_wrong_pin_refuses_what_is_already_there(modelfetch: CliRunner, s3_buc
     assert run.code == 65
 
 
-def test_a_directory_is_pinned_by_its_digest(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """The one that its receipt states."""
+def test_directory_is_pinned_by_the_receipt_digest(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """The right digest is accepted, another digest is exit 65 with the actual value."""
     files = {"a": b"1", "b/c": b"2"}
     for name, data in files.items():
         s3_bucket.put(f"d/{name}", data)
@@ -259,8 +259,10 @@ def test_a_directory_is_pinned_by_its_digest(modelfetch: CliRunner, s3_bucket: S
     assert digest.removeprefix("sha256:") in wrong.error["message"]
 
 
-def test_an_archive_is_pinned_by_its_own_sha256(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """What `sha256sum model.tar.gz` prints; a wrong one leaves nothing of its content."""
+def test_archive_is_pinned_by_the_sha256_of_the_archive_file(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
+    """The pin is the output of `sha256sum model.tar.gz`; a wrong pin publishes nothing."""
     archive = pack_tar_gz({"a": b"1", "b/c": DATA})
     s3_bucket.put("m.tar.gz", archive)
 
@@ -275,8 +277,10 @@ def test_an_archive_is_pinned_by_its_own_sha256(modelfetch: CliRunner, s3_bucket
 
 
 @pytest.mark.parametrize("pin", ["abc", "g" * 64, "sha512:" + "0" * 64])
-def test_a_pin_that_is_no_sha256_is_a_mistake_of_the_caller(modelfetch: CliRunner, tmp_path: Path, pin: str) -> None:
-    """Usage on the command line, configuration in the environment; no request is made."""
+def test_invalid_pin_exits_2_from_a_flag_and_78_from_a_variable(
+    modelfetch: CliRunner, tmp_path: Path, pin: str
+) -> None:
+    """An invalid digest is a usage or configuration error, before any request."""
     by_flag = modelfetch("pull", "s3://b/m", tmp_path / "m", "--sha256", pin)
     by_variable = modelfetch("pull", "s3://b/m", tmp_path / "m", env={"MODELFETCH_SHA256": pin})
 
@@ -284,8 +288,8 @@ def test_a_pin_that_is_no_sha256_is_a_mistake_of_the_caller(modelfetch: CliRunne
     assert "MODELFETCH_SHA256" in by_variable.error["message"]
 
 
-def test_an_empty_object_is_no_model(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
-    """A single object must hold something: an upload that failed leaves nothing."""
+def test_empty_object_exits_65(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
+    """A single empty object is the result of a failed upload, not a model."""
     store.put("m", b"")
 
     run = modelfetch("pull", store.uri("m"), tmp_path / "m", env=store.env)
@@ -295,8 +299,8 @@ def test_an_empty_object_is_no_model(modelfetch: CliRunner, store: Store, tmp_pa
     assert read_files(tmp_path) == {}
 
 
-def test_the_receipt_is_what_the_contract_says(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """Schema 1: every key, with the values that can be known beforehand."""
+def test_receipt_has_the_keys_of_schema_1(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """Every key of schema 1, with the values known in advance."""
     s3_bucket.put("d/a", DATA)
     s3_bucket.put("d/b/c", b"")
 

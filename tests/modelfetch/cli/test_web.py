@@ -20,14 +20,14 @@ MODEL = {
 }
 
 
-@pytest.mark.parametrize("manners", [{}, {"ranges": False}, {"length": False}, {"etag": False}, {"head": False}])
-def test_a_url_is_a_source_whatever_its_server_lacks(
-    modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path, manners: dict[str, bool]
+@pytest.mark.parametrize("server_options", [{}, {"ranges": False}, {"length": False}, {"etag": False}, {"head": False}])
+def test_url_is_pulled_from_servers_without_optional_features(
+    modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path, server_options: dict[str, bool]
 ) -> None:
-    """Ranges, a length, an ETag, or HEAD requests."""
+    """The server lacks ranges, a length, an ETag, or HEAD requests."""
     data = random_bytes(400_000)
     https_server.files["/dir/m%20x.bin"] = data
-    for name, value in manners.items():
+    for name, value in server_options.items():
         setattr(https_server, name, value)
 
     run = modelfetch.ok(
@@ -38,8 +38,8 @@ def test_a_url_is_a_source_whatever_its_server_lacks(
     assert "SECRET" not in run.all_output
 
 
-def test_a_url_may_redirect(modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path) -> None:
-    """As release pages do."""
+def test_url_redirect_is_followed(modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path) -> None:
+    """Release pages redirect downloads to another path."""
     https_server.files["/new"] = b"model"
     https_server.redirects["/old"] = "/new"
 
@@ -48,8 +48,8 @@ def test_a_url_may_redirect(modelfetch: CliRunner, https_server: HttpsServer, tm
     assert (tmp_path / "m").read_bytes() == b"model"
 
 
-def test_a_bearer_token_authorises_a_url(modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path) -> None:
-    """It is sent and never shown; without it the source is refused."""
+def test_bearer_token_authorises_a_url(modelfetch: CliRunner, https_server: HttpsServer, tmp_path: Path) -> None:
+    """The token is sent and never shown; without the token the pull exits with 77."""
     https_server.files["/m"] = b"model"
     https_server.token = "t0p-secret-token"
 
@@ -67,29 +67,29 @@ def test_a_bearer_token_authorises_a_url(modelfetch: CliRunner, https_server: Ht
     assert "MODELFETCH_BEARER_TOKEN" in refused.error["hint"]
 
 
-def test_a_bearer_token_is_not_sent_to_another_host(
+def test_bearer_token_is_not_sent_after_a_redirect_to_another_host(
     modelfetch: CliRunner,
     https_server: HttpsServer,
     fault_proxy: Callable[[str], FaultProxy],
     gcs_bucket: GCSBucket,
     tmp_path: Path,
 ) -> None:
-    """A redirect elsewhere leaves it behind."""
+    """The redirected request has no Authorization header."""
     gcs_bucket.put("m", b"model")
-    elsewhere = fault_proxy(gcs_bucket.endpoint)
+    other_host = fault_proxy(gcs_bucket.endpoint)
     path = f"/storage/v1/b/{gcs_bucket.bucket}/o/m?alt=media"
-    https_server.redirects["/m"] = elsewhere.url.replace("127.0.0.1", "localhost") + path
+    https_server.redirects["/m"] = other_host.url.replace("127.0.0.1", "localhost") + path
 
     env = {**https_server.env, "MODELFETCH_BEARER_TOKEN": "t0p-secret-token"}
     modelfetch.ok("pull", f"{https_server.url}/m", tmp_path / "m", env=env)
 
     assert (tmp_path / "m").read_bytes() == b"model"
-    assert elsewhere.requests
-    assert [request for request in elsewhere.requests if "authorization" in request.headers] == []
+    assert other_host.requests
+    assert [request for request in other_host.requests if "authorization" in request.headers] == []
 
 
-def test_plain_http_works_with_a_warning(modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
-    """Nobody is stopped, but told."""
+def test_plain_http_url_is_pulled_with_a_warning(modelfetch: CliRunner, gcs_bucket: GCSBucket, tmp_path: Path) -> None:
+    """The log warns about http:// and the pull succeeds."""
     gcs_bucket.put("m", b"model")
 
     url = f"{gcs_bucket.endpoint}/storage/v1/b/{gcs_bucket.bucket}/o/m?alt=media"
@@ -100,8 +100,8 @@ def test_plain_http_works_with_a_warning(modelfetch: CliRunner, gcs_bucket: GCSB
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
-def test_a_path_is_a_source(modelfetch: CliRunner, tmp_path: Path, form: str) -> None:
-    """A file or a directory, as a URL or plain; with a receipt like any other."""
+def test_local_path_is_pulled_with_a_receipt(modelfetch: CliRunner, tmp_path: Path, form: str) -> None:
+    """A file or a directory, as a file URL or as a plain path."""
     write_files(tmp_path / "from", MODEL)
 
     modelfetch.ok("pull", form.format(tmp_path / "from"), tmp_path / "d")
@@ -113,12 +113,12 @@ def test_a_path_is_a_source(modelfetch: CliRunner, tmp_path: Path, form: str) ->
     assert receipt["digest"] == directory_digest(MODEL)
 
 
-def test_a_relative_path_is_a_source(modelfetch: CliRunner, tmp_path: Path) -> None:
-    """Relative to the working directory, as for any command."""
-    write_files(modelfetch.home, {"here/m": b"model"})
+def test_relative_path_is_resolved_against_the_working_directory(modelfetch: CliRunner, tmp_path: Path) -> None:
+    """Source and destination may be relative paths."""
+    write_files(modelfetch.home, {"model/m": b"model"})
 
-    modelfetch.ok("pull", "here/m", tmp_path / "m")
-    modelfetch.ok("pull", "./here", "there")
+    modelfetch.ok("pull", "model/m", tmp_path / "m")
+    modelfetch.ok("pull", "./model", "dest")
 
     assert (tmp_path / "m").read_bytes() == b"model"
-    assert read_files(modelfetch.home / "there") == {"m": b"model"}
+    assert read_files(modelfetch.home / "dest") == {"m": b"model"}

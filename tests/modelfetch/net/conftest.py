@@ -9,7 +9,7 @@ from testkit.raw_server import RawServer
 
 
 @pytest.fixture
-def server() -> Iterator[RawServer]:
+def raw_server() -> Iterator[RawServer]:
     """Server that is started by the test with a script of responses per connection."""
     with closing(RawServer()) as scripted:
         yield scripted

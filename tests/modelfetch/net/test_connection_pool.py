@@ -22,10 +22,10 @@ def test_usable_endpoint_passes_the_check(tmp_path: Path) -> None:
     check_endpoint(NetworkOptions(), "https://h/")
 
 
-def test_pool_uses_urllib3_when_the_response_is_chunked(server: RawServer) -> None:
+def test_pool_uses_urllib3_when_the_response_is_chunked(raw_server: RawServer) -> None:
     """Later requests go to urllib3 at once, for the same server's next response will be chunked too."""
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nETag: x\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
-    port = server.start([chunked], [chunked, chunked])
+    port = raw_server.start([chunked], [chunked, chunked])
     buffer = memoryview(bytearray(100))
     with closing(ConnectionPool(NetworkOptions())) as pool:
         for _ in range(2):
@@ -33,13 +33,13 @@ def test_pool_uses_urllib3_when_the_response_is_chunked(server: RawServer) -> No
                 assert (response.status, response.headers["etag"]) == (200, "x")
                 assert bytes(buffer[: response.readinto(buffer)]) == b"hello"
                 assert response.readinto(buffer) == 0
-    assert [len(requests) for requests in server.requests] == [1, 2]
+    assert [len(requests) for requests in raw_server.requests] == [1, 2]
 
 
-def test_pool_follows_redirects(server: RawServer) -> None:
+def test_pool_follows_redirects(raw_server: RawServer) -> None:
     """The response of the redirect's target is returned, with its body."""
     redirect = b"HTTP/1.1 307 Elsewhere\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n"
-    port = server.start([redirect], [redirect, OK])
+    port = raw_server.start([redirect], [redirect, OK])
     with (
         closing(ConnectionPool(NetworkOptions())) as pool,
         closing(pool.get(f"http://127.0.0.1:{port}/", {})) as response,
@@ -48,9 +48,10 @@ def test_pool_follows_redirects(server: RawServer) -> None:
         assert response.readinto(memoryview(bytearray(len(BODY))))
 
 
-def test_silent_server_is_a_transient_error_after_the_stall_timeout(server: RawServer) -> None:
+@pytest.mark.server
+def test_silent_server_is_a_transient_error_after_the_stall_timeout(raw_server: RawServer) -> None:
     """The message states the seconds without a byte in plain words."""
-    port = server.start([b"HTTP"])
+    port = raw_server.start([b"HTTP"])
     with (
         closing(ConnectionPool(NetworkOptions(stall_timeout=0.5))) as pool,
         pytest.raises(TransientError, match=r"no byte for 0\.5 s"),
@@ -73,9 +74,9 @@ def test_host_field_leaves_out_the_default_port(monkeypatch: pytest.MonkeyPatch)
     assert named == ["h", "h:443", "h", "[::1]", "[::1]:9000"]
 
 
-def test_redirect_to_another_host_gets_no_credentials(server: RawServer) -> None:
+def test_redirect_to_another_host_gets_no_credentials(raw_server: RawServer) -> None:
     """Neither a signature nor a token is sent on: the other host may be anybody's."""
-    port = server.start([OK])
+    port = raw_server.start([OK])
     redirect = b"HTTP/1.1 307 Elsewhere\r\nLocation: http://localhost:%d/other\r\nContent-Length: 0\r\n\r\n" % port
     with socket.create_server(("127.0.0.1", 0)) as first:
 
@@ -89,5 +90,5 @@ def test_redirect_to_another_host_gets_no_credentials(server: RawServer) -> None
         with closing(ConnectionPool(NetworkOptions())) as pool:
             pool.get(url, {"Authorization": "secret", "X-Amz-Security-Token": "secret", "Cookie": "secret"}).close()
         thread.join(60)
-    assert server.requests[-1]
-    assert not any(b"secret" in request for requests in server.requests for request in requests)
+    assert raw_server.requests[-1]
+    assert not any(b"secret" in request for requests in raw_server.requests for request in requests)

@@ -1,4 +1,4 @@
-"""Names are looked up beside the main thread; tests/faults/test_signals.py has a name server that never answers."""
+"""DNS lookups outside the main thread; tests/faults/test_signals.py has a name server that never answers."""
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -9,28 +9,28 @@ import pytest
 from modelfetch.net import dns
 
 
-def asked_by(_: object = None) -> Thread:
-    """Which thread it is done by."""
+def running_thread(_: object = None) -> Thread:
+    """Return the thread that runs the call."""
     return current_thread()
 
 
-def test_the_main_thread_only_waits() -> None:
-    """Another one, made for it, does the work."""
-    assert dns.run_in_thread(asked_by)() is not main_thread()
+def test_main_thread_waits_for_another_thread() -> None:
+    """A call by the main thread runs in a thread of its own."""
+    assert dns.run_in_thread(running_thread)() is not main_thread()
 
 
-def test_other_threads_do_it_themselves() -> None:
-    """No signal is for them."""
+def test_other_threads_run_the_call_themselves() -> None:
+    """Only the main thread handles signals, so other threads may wait in the call."""
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(dns.run_in_thread(asked_by)).result() in pool._threads
+        assert pool.submit(dns.run_in_thread(running_thread)).result() in pool._threads
 
 
-def test_what_is_asked_and_answered_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if nothing stood between."""
-    monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)  # to be put back
-    plain = socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+def test_lookup_returns_and_raises_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments, results and errors of `getaddrinfo` pass through unchanged."""
+    monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)  # restored after the test
+    expected = socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
     dns.install_lookup()
 
-    assert socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM) == plain
+    assert socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM) == expected
     with pytest.raises(socket.gaierror):
         socket.getaddrinfo("127.0.0.1", "no such service")

@@ -8,9 +8,11 @@ from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 import pytest
 from urllib3.connection import HTTPConnection
 
-from modelfetch.net.http1 import KeepAliveConnections, KeepAliveResponse, UnsupportedResponse
+from modelfetch.net.http1 import KeepAliveConnections, KeepAliveResponse, UnsupportedResponse, parse_head
 from testkit.file_tree import random_bytes
 from testkit.raw_server import CLOSE, RawServer
+
+pytestmark = pytest.mark.server
 
 BODY = random_bytes(70_000, 3)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Note: yes\r\n\r\n" % len(BODY) + BODY
@@ -36,23 +38,23 @@ def read_body(response: KeepAliveResponse, size: int = 10_000) -> bytes:
 
 
 @pytest.mark.parametrize("size", [1000, 16 * 1024, 256 * 1024])
-def test_body_is_read_to_its_stated_length(server: RawServer, size: int) -> None:
+def test_body_is_read_to_its_stated_length(raw_server: RawServer, size: int) -> None:
     """Pieces of any size, first those received with the head; after the last byte a read returns 0."""
-    with closing(connect_to(server.start([OK]))) as connections:
+    with closing(connect_to(raw_server.start([OK]))) as connections:
         response = connections.get("/a%20b?c=d", {"X-Test": "yes"})
 
         assert (response.status, response.headers["x-note"]) == (200, "yes")
         assert read_body(response, size) == BODY
         assert response.readinto(memoryview(bytearray(10))) == 0
-    assert server.requests[0][0].startswith(b"GET /a%20b?c=d HTTP/1.1\r\nHost: 127.0.0.1:")
-    assert b"\r\nX-Test: yes\r\n" in server.requests[0][0]
+    assert raw_server.requests[0][0].startswith(b"GET /a%20b?c=d HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert b"\r\nX-Test: yes\r\n" in raw_server.requests[0][0]
 
 
-def test_connection_is_used_again_after_the_whole_body(server: RawServer) -> None:
+def test_connection_is_used_again_after_the_whole_body(raw_server: RawServer) -> None:
     """Three requests share a connection, each sent after the body before was read."""
-    with closing(connect_to(server.start([OK, OK, OK]))) as connections:
+    with closing(connect_to(raw_server.start([OK, OK, OK]))) as connections:
         assert [read_body(connections.get(f"/{number}", {})) for number in range(3)] == [BODY] * 3
-    assert len(server.requests[0]) == 3
+    assert len(raw_server.requests[0]) == 3
 
 
 @pytest.mark.parametrize(
@@ -65,33 +67,34 @@ def test_connection_is_used_again_after_the_whole_body(server: RawServer) -> Non
     ],
     ids=["HTTP/1.0", "close", "more than the stated length", "refused"],
 )
-def test_connection_in_doubt_is_not_used_again(server: RawServer, first: bytes) -> None:
+def test_connection_in_doubt_is_not_used_again(raw_server: RawServer, first: bytes) -> None:
     """Bytes left on the connection would pass for the next response."""
-    with closing(connect_to(server.start([first], [OK]))) as connections:
+    with closing(connect_to(raw_server.start([first], [OK]))) as connections:
         read_body(connections.get("/1", {}))
+        assert connections.send_ahead("/ahead", {}) is None
         assert read_body(connections.get("/2", {})) == BODY
-    assert [len(requests) for requests in server.requests] == [1, 1]
+    assert [len(requests) for requests in raw_server.requests] == [1, 1]
 
 
-def test_unread_body_closes_its_connection(server: RawServer) -> None:
+def test_unread_body_closes_its_connection(raw_server: RawServer) -> None:
     """The rest of the body would pass for the next response."""
-    with closing(connect_to(server.start([OK], [OK]))) as connections:
+    with closing(connect_to(raw_server.start([OK], [OK]))) as connections:
         connections.get("/1", {}).close()
         assert read_body(connections.get("/2", {})) == BODY
-    assert [len(requests) for requests in server.requests] == [1, 1]
+    assert [len(requests) for requests in raw_server.requests] == [1, 1]
 
 
 @pytest.mark.parametrize("end", [CLOSE, b""], ids=["before the request", "after it"])
-def test_request_is_repeated_when_an_idle_connection_was_closed(server: RawServer, end: bytes) -> None:
+def test_request_is_repeated_when_an_idle_connection_was_closed(raw_server: RawServer, end: bytes) -> None:
     """Servers close idle connections, and a client may notice too late."""
-    with closing(connect_to(server.start([OK, end], [OK]))) as connections:
+    with closing(connect_to(raw_server.start([OK, end], [OK]))) as connections:
         assert [read_body(connections.get(f"/{number}", {})) for number in range(2)] == [BODY] * 2
-    assert [len(requests) for requests in server.requests][1:] == [1]
+    assert [len(requests) for requests in raw_server.requests][1:] == [1]
 
 
-def test_request_is_sent_ahead_on_an_idle_connection(server: RawServer) -> None:
+def test_request_is_sent_ahead_on_an_idle_connection(raw_server: RawServer) -> None:
     """Without an idle connection nothing is sent: no connection is opened for a request ahead."""
-    with closing(connect_to(server.start([OK, OK]))) as connections:
+    with closing(connect_to(raw_server.start([OK, OK]))) as connections:
         idle = [connections.has_idle]
         assert connections.send_ahead("/0", {}) is None
         read_body(connections.get("/1", {}))
@@ -102,12 +105,12 @@ def test_request_is_sent_ahead_on_an_idle_connection(server: RawServer) -> None:
         assert connections.send_ahead("/3", {}) is None
         assert read_body(pending.read_head()) == BODY
         assert [*idle, connections.has_idle] == [False, True, False, True]
-    assert [request.split()[1] for request in server.requests[0]] == [b"/1", b"/2"]
+    assert [request.split()[1] for request in raw_server.requests[0]] == [b"/1", b"/2"]
 
 
-def test_request_sent_ahead_and_closed_leaves_no_connection(server: RawServer) -> None:
+def test_request_sent_ahead_and_closed_leaves_no_connection(raw_server: RawServer) -> None:
     """The unread response would pass for the next response."""
-    with closing(connect_to(server.start([OK, OK]))) as connections:
+    with closing(connect_to(raw_server.start([OK, OK]))) as connections:
         read_body(connections.get("/1", {}))
         (connection,) = connections._idle
         pending = connections.send_ahead("/2", {})
@@ -117,9 +120,9 @@ def test_request_sent_ahead_and_closed_leaves_no_connection(server: RawServer) -
         assert not connections.has_idle
 
 
-def test_no_request_is_sent_ahead_on_an_ended_connection(server: RawServer) -> None:
+def test_no_request_is_sent_ahead_on_an_ended_connection(raw_server: RawServer) -> None:
     """The end of the connection is noticed before the request is sent."""
-    with closing(connect_to(server.start([OK, OK]))) as connections:
+    with closing(connect_to(raw_server.start([OK, OK]))) as connections:
         read_body(connections.get("/1", {}))
         (connection,) = connections._idle
         connection.sock.shutdown(socket.SHUT_RDWR)
@@ -127,9 +130,9 @@ def test_no_request_is_sent_ahead_on_an_ended_connection(server: RawServer) -> N
         assert not connections.has_idle
 
 
-def test_server_without_a_response_is_an_error(server: RawServer) -> None:
+def test_server_without_a_response_is_an_error(raw_server: RawServer) -> None:
     """A request on a fresh connection is not repeated."""
-    with closing(connect_to(server.start([b""]))) as connections, pytest.raises(RemoteDisconnected):
+    with closing(connect_to(raw_server.start([b""]))) as connections, pytest.raises(RemoteDisconnected):
         connections.get("/", {})
 
 
@@ -149,12 +152,43 @@ def test_server_without_a_response_is_an_error(server: RawServer) -> None:
         b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK,
         b"HTTP/2 200\r\nContent-Length: 5\r\n\r\n12345",
         b"ICY 200 OK\r\n\r\n",
+        b"HTTP/1.1 600 OK\r\nContent-Length: 5\r\n\r\n12345",
+        b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n12345",
+        b"HTTP/1.1 200 OK\nContent-Length: 5\n\n12345",
+        b"HTTP/1.1 200 OK\r\nX-Tab: a\r\n\tb\r\nContent-Length: 5\r\n\r\n12345",
+        b"HTTP/1.1 200 OK\r\nX-Control: a\0b\r\nContent-Length: 5\r\n\r\n12345",
+        b"HTTP/1.1 200 OK\r\nX-Control: a\x1bb\r\nContent-Length: 5\r\n\r\n12345",
+        b"HTTP/1.1 200 OK\r\nX-Control: a\x7fb\r\nContent-Length: 5\r\n\r\n12345",
+        b"HTTP/1.1 200 OK\r\nX-Control: a\rb\r\nContent-Length: 5\r\n\r\n12345",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"1" * 20 + b"\r\n\r\n12345",
+        b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
-def test_unsupported_response_is_left_to_urllib3(server: RawServer, head: bytes) -> None:
+def test_unsupported_response_is_left_to_urllib3(raw_server: RawServer, head: bytes) -> None:
     """Another framing, a redirect, an ambiguous head, or no HTTP at all."""
-    with closing(connect_to(server.start([head]))) as connections, pytest.raises(UnsupportedResponse):
+    with closing(connect_to(raw_server.start([head]))) as connections, pytest.raises(UnsupportedResponse):
         connections.get("/", {})
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_response_without_a_body_leaves_the_connection_for_the_next_request(
+    raw_server: RawServer, status: bytes
+) -> None:
+    """Responses with status 204 and 304 end with the head, whatever length is stated."""
+    bodiless = b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\n"
+    with closing(connect_to(raw_server.start([bodiless, OK]))) as connections:
+        response = connections.get("/1", {})
+        assert (response.status, read_body(response)) == (int(status[:3]), b"")
+        assert read_body(connections.get("/2", {})) == BODY
+    assert len(raw_server.requests[0]) == 2
+
+
+def test_field_values_are_read_as_latin_1_without_surrounding_whitespace() -> None:
+    """Empty values and tabs are kept, and values of fields that are only similar in name are not joined."""
+    head = parse_head(b"HTTP/1.1 200 OK\r\nContent-Length: 005\r\nX-A:\r\nX-B: \t a\tb\xe4\x85 \t\r\nX-Ab: c\r\n\r\n")
+
+    assert head == (200, {"content-length": "005", "x-a": "", "x-b": "a\tb\xe4\x85", "x-ab": "c"}, 5, True)
 
 
 @pytest.mark.parametrize(
@@ -171,10 +205,10 @@ def test_unsafe_characters_in_a_request_are_not_sent(target: str, value: str) ->
         KeepAliveConnections(connect, "host").get(target, {"X-Test": value})
 
 
-def test_repeated_field_is_joined_by_commas(server: RawServer) -> None:
+def test_repeated_field_is_joined_by_commas(raw_server: RawServer) -> None:
     """Google states its checksums in two fields of the same name."""
     response = b"HTTP/1.1 200 OK\r\nX-Goog-Hash: crc32c=a\r\nx-goog-hash:md5=b\r\nContent-Length: 0\r\n\r\n"
-    with closing(connect_to(server.start([response]))) as connections:
+    with closing(connect_to(raw_server.start([response]))) as connections:
         assert connections.get("/", {}).headers["x-goog-hash"] == "crc32c=a, md5=b"
 
 
@@ -183,15 +217,15 @@ def test_repeated_field_is_joined_by_commas(server: RawServer) -> None:
     [(OK[:-1], IncompleteRead), (b"HTTP/1.1 200 OK\r\nX-", IncompleteRead), (b"x" * 100_000, HTTPException)],
     ids=["in the body", "in the head", "head without end"],
 )
-def test_response_that_ends_early_is_an_error(server: RawServer, sent: bytes, error: type[Exception]) -> None:
+def test_response_that_ends_early_is_an_error(raw_server: RawServer, sent: bytes, error: type[Exception]) -> None:
     """Neither an incomplete head nor an incomplete body is taken for the whole."""
-    with closing(connect_to(server.start([sent, CLOSE]))) as connections, pytest.raises(error):
+    with closing(connect_to(raw_server.start([sent, CLOSE]))) as connections, pytest.raises(error):
         read_body(connections.get("/", {}))
 
 
-def test_shutdown_wakes_a_thread_that_waits_for_bytes(server: RawServer) -> None:
+def test_shutdown_wakes_a_thread_that_waits_for_bytes(raw_server: RawServer) -> None:
     """A pull that has failed elsewhere does not wait for stalled connections."""
-    with closing(connect_to(server.start([OK[:-1]]))) as connections, closing(connections.get("/", {})) as response:
+    with closing(connect_to(raw_server.start([OK[:-1]]))) as connections, closing(connections.get("/", {})) as response:
         assert response.readinto(memoryview(bytearray(1000)))
         waker = threading.Timer(0.2, response.shutdown)
         waker.start()
@@ -200,9 +234,9 @@ def test_shutdown_wakes_a_thread_that_waits_for_bytes(server: RawServer) -> None
         waker.join()
 
 
-def test_forgotten_connections_are_closed(server: RawServer) -> None:
+def test_forgotten_connections_are_closed(raw_server: RawServer) -> None:
     """A thread that sends one more request after the end of a pull leaves no connection behind."""
-    connections = connect_to(server.start([OK]))
+    connections = connect_to(raw_server.start([OK]))
     read_body(connections.get("/", {}))
     (connection,) = connections._idle
     del connections

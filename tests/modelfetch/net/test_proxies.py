@@ -53,6 +53,7 @@ def read_page(url: str) -> bytes:
         return response.read()
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("form", ["http://127.0.0.1:{}", "127.0.0.1:{}", "//127.0.0.1:{}/"])
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY"])
 def test_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, name: str, form: str) -> None:
@@ -66,6 +67,7 @@ def test_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, name:
     assert "Proxy-Authorization" not in received[0][1]
 
 
+@pytest.mark.server
 def test_proxy_gets_the_credentials_of_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
     """User name and password are decoded and sent as Basic credentials, as in the SDKs."""
     with run_proxy() as (port, received):
@@ -84,6 +86,7 @@ def test_find_proxy_returns_url_and_headers(monkeypatch: pytest.MonkeyPatch) -> 
     assert find_proxy("http://store.invalid/k") is None
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
 @pytest.mark.parametrize("value", ["127.0.0.1", "other,127.0.0.1", "*"])
 @pytest.mark.parametrize("user", ["", "me:p4ss@"])

@@ -1,4 +1,4 @@
-"""What is tried again, how soon and how often."""
+"""Retry policies: retried errors, waits and numbers of attempts."""
 
 import threading
 import time
@@ -14,17 +14,17 @@ ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issu
 
 
 class Clock:
-    """Counts calls and the seconds waited between them."""
+    """Count of calls, and the seconds waited between them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Nobody really waits."""
+        """Replace all waits by notes of their seconds."""
         self.calls = 0
         self.waits: list[float] = []
         monkeypatch.setattr(threading.Event, "wait", lambda _, timeout=None: self.waits.append(timeout or 0.0))
         monkeypatch.setattr(time, "sleep", self.waits.append)
 
     def failing(self, error: BaseException, times: int = 99) -> Callable[[], str]:
-        """A call that fails so often."""
+        """Return a call that fails `times` times, then succeeds."""
 
         def call() -> str:
             self.calls += 1
@@ -37,20 +37,20 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Time without waiting."""
+    """Clock on which no wait takes time."""
     return Clock(monkeypatch)
 
 
-def test_a_request_that_heals_gives_its_result(clock: Clock) -> None:
-    """After short waits."""
+def test_request_returns_its_result_after_transient_errors(clock: Clock) -> None:
+    """Three failures cost three waits of at most four seconds each."""
     assert retry.retry_request(clock.failing(errors.TransientError("x"), 3)) == "done"
     assert len(clock.waits) == 3
     assert all(0 <= wait <= 4 for wait in clock.waits)
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_only_transient_requests_are_repeated(clock: Clock, kind: type[ModelfetchError]) -> None:
-    """Not for a version that is gone, nor when the time is used up; the error is the last one, unchanged."""
+def test_request_is_retried_only_after_a_transient_error(clock: Clock, kind: type[ModelfetchError]) -> None:
+    """Neither a changed object nor a used-up deadline is retried; the last error is raised unchanged."""
     error = kind("x")
     with pytest.raises(kind) as caught:
         retry.retry_request(clock.failing(error))
@@ -60,28 +60,30 @@ def test_only_transient_requests_are_repeated(clock: Clock, kind: type[Modelfetc
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), errors.Interrupted(15), KeyboardInterrupt()])
-def test_bugs_and_signals_are_never_repeated(clock: Clock, error: BaseException) -> None:
-    """Neither in a request nor in a pull."""
+def test_bugs_and_signals_are_never_retried(clock: Clock, error: BaseException) -> None:
+    """Neither a request nor a pull is tried again, and nothing is waited for."""
     with pytest.raises(type(error)):
         retry.retry_request(clock.failing(error))
     with pytest.raises(type(error)):
-        pull(clock.failing(error))
+        run_pull(clock.failing(error))
 
     assert (clock.calls, clock.waits) == (2, [])
 
 
-@pytest.mark.parametrize(("asked", "least", "most"), [(7.0, 7, 7), (3600.0, 30, 30), (0.0, 0, 4), (None, 0, 4)])
-def test_what_the_server_asks_for_is_waited(clock: Clock, asked: float | None, least: float, most: float) -> None:
-    """But not for minutes: that looks hung."""
+@pytest.mark.parametrize(("retry_after", "least", "most"), [(7.0, 7, 7), (3600.0, 30, 30), (0.0, 0, 4), (None, 0, 4)])
+def test_retry_after_of_the_server_is_obeyed_up_to_30_seconds(
+    clock: Clock, retry_after: float | None, least: float, most: float
+) -> None:
+    """A pull that waits for minutes looks hung, so longer times are cut."""
     with pytest.raises(errors.TransientError):
-        retry.retry_request(clock.failing(errors.TransientError("x", retry_after=asked)))
+        retry.retry_request(clock.failing(errors.TransientError("x", retry_after=retry_after)))
 
     assert len(clock.waits) == retry.REQUEST_TRIES - 1
     assert all(least <= wait <= most for wait in clock.waits)
 
 
-def test_a_stop_ends_the_waiting() -> None:
-    """A thread of a pull that failed elsewhere waits for nothing."""
+def test_stop_event_ends_the_waits() -> None:
+    """Threads of a pull that failed elsewhere do not wait for Retry-After."""
     stop = threading.Event()
     stop.set()
     calls = 0
@@ -99,12 +101,12 @@ def test_a_stop_ends_the_waiting() -> None:
     assert calls == retry.REQUEST_TRIES
 
 
-Told = list[tuple[int, float, ModelfetchError]]
+Reports = list[tuple[int, float, ModelfetchError]]
 
 
-def pull(call: Callable[[], str], tries: int = 3, *, grace: bool = False, told: Told | None = None) -> str:
-    """A whole pull."""
-    notes: Told = [] if told is None else told
+def run_pull(call: Callable[[], str], tries: int = 3, *, grace: bool = False, reports: Reports | None = None) -> str:
+    """Run `call` as a whole pull with first waits of 10 s."""
+    notes: Reports = [] if reports is None else reports
     return str(
         retry.pull_attempts(
             tries, 10.0, in_grace=lambda: grace, on_retry=lambda n, wait, error: notes.append((n, wait, error))
@@ -112,33 +114,33 @@ def pull(call: Callable[[], str], tries: int = 3, *, grace: bool = False, told: 
     )
 
 
-def test_a_pull_waits_twice_as_long_each_time_and_tells(clock: Clock) -> None:
-    """10, 20, 40 s by default."""
-    told: Told = []
+def test_pull_doubles_its_waits_and_reports_each(clock: Clock) -> None:
+    """Attempt, seconds and error are reported: 10, 20 and 40 s by default."""
+    reports: Reports = []
     error = errors.TransientError("x")
 
-    assert pull(clock.failing(error, 3), 4, told=told) == "done"
+    assert run_pull(clock.failing(error, 3), 4, reports=reports) == "done"
 
     assert clock.waits == [10, 20, 40]
-    assert told == [(1, 10, error), (2, 20, error), (3, 40, error)]
+    assert reports == [(1, 10, error), (2, 20, error), (3, 40, error)]
 
 
 @pytest.mark.parametrize("grace", [False, True])
 @pytest.mark.parametrize("kind", ALL)
-def test_only_a_pull_that_may_heal_is_repeated(clock: Clock, kind: type[ModelfetchError], grace: object) -> None:
-    """A replaced object too; missing credentials while they may still turn up."""
-    told: Told = []
+def test_pull_is_retried_only_after_a_retryable_error(clock: Clock, kind: type[ModelfetchError], grace: object) -> None:
+    """A changed object is retried too, and missing credentials during the grace period."""
+    reports: Reports = []
     with pytest.raises(kind):
-        pull(clock.failing(kind("x")), grace=bool(grace), told=told)
+        run_pull(clock.failing(kind("x")), grace=bool(grace), reports=reports)
 
-    again = kind in (errors.TransientError, errors.ChangedError) or (grace and kind is errors.NoCredentialsError)
-    assert clock.calls == (3 if again else 1)
-    assert len(told) == clock.calls - 1
+    retried = kind in (errors.TransientError, errors.ChangedError) or (grace and kind is errors.NoCredentialsError)
+    assert clock.calls == (3 if retried else 1)
+    assert len(reports) == clock.calls - 1
 
 
-def test_one_try_is_one_try(clock: Clock) -> None:
-    """MODELFETCH_RETRIES=1."""
+def test_pull_with_one_try_is_not_retried(clock: Clock) -> None:
+    """MODELFETCH_RETRIES=1 means one attempt and no wait."""
     with pytest.raises(errors.TransientError):
-        pull(clock.failing(errors.TransientError("x")), 1)
+        run_pull(clock.failing(errors.TransientError("x")), 1)
 
     assert (clock.calls, clock.waits) == (1, [])

@@ -72,6 +72,7 @@ def test_a_locked_key_signs_with_its_password(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.process
 def test_others_verify_what_is_signed_here(tmp_path: Path, key: KeyPair, model: Path) -> None:
     """The library's command takes a directory with what a pull leaves beside the model, and a single file."""
     signer = ModelSigner(SigningKey(key.private, ""))
@@ -85,6 +86,7 @@ def test_others_verify_what_is_signed_here(tmp_path: Path, key: KeyPair, model: 
         verify_model(write_files(model, {"more": b""}), key, model / "model.sig")
 
 
+@pytest.mark.process
 def test_what_others_sign_is_listed_here(tmp_path: Path, key: KeyPair, model: Path) -> None:
     """The library's command signs a directory and a single file; git's files are none of its business."""
     (model / ".gitattributes").write_bytes(b"*")
@@ -376,6 +378,7 @@ def test_a_trust_root_that_cannot_be_kept_is_a_config_error(
     assert "XDG_CACHE_HOME" in caught.value.hint
 
 
+@pytest.mark.process
 def test_without_the_extra_the_error_says_what_to_install(tmp_path: Path, key: KeyPair) -> None:
     """In an interpreter that has the fetcher's dependencies only; and nothing of it is loaded until it is needed."""
     script = (

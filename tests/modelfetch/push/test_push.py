@@ -499,7 +499,7 @@ def test_a_signal_ends_it_while_the_store_says_nothing(
     """143, long before the connection would count as dead."""
     (tmp_path / "m").write_bytes(b"x")
     proxy = fault_proxy(store.endpoint)
-    proxy.add_rule(**uploads(store), mute=True)
+    proxy.add_rule(**uploads(store), silent=True)
 
     running = modelfetch.start(
         "push", tmp_path / "m", store.uri("m"), "--stall-timeout", "10m", env=store.env_at(proxy.url)

@@ -98,6 +98,7 @@ def test_free_space_counts_blocks_and_inodes(tmpfs: Callable[..., Path]) -> None
     assert [free.allocated_bytes(size) for size in (0, 1, 4096, 4097)] == [0, 4096, 4096, 8192]
 
 
+@pytest.mark.process
 def test_bind_mount_is_detected_at_both_names(tmp_path: Path) -> None:
     """Characters escaped in the kernel's list of mounts are decoded."""
     source, point = tmp_path / "source", tmp_path / "mö un\tt"

@@ -94,6 +94,7 @@ def crash_at(step: int, dest: Path, files: Files) -> bool:
     return code == 9
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("foreign", [{}, FOREIGN], ids=["exchanged", "entry by entry"])
 def test_crash_at_any_step_leaves_a_whole_model_or_no_receipt(tmp_path: Path, foreign: Files) -> None:
     """The next run completes the publish: no old file is orphaned, no foreign file is lost."""
@@ -117,6 +118,7 @@ def test_crash_at_any_step_leaves_a_whole_model_or_no_receipt(tmp_path: Path, fo
     assert step > len(NEW)
 
 
+@pytest.mark.process
 def test_crash_at_any_step_leaves_no_false_receipt_of_a_single_file(tmp_path: Path) -> None:
     """A directory pull removes the receipt of a single file before the file changes."""
     base, step, crashed = tmp_path / "base", 0, True

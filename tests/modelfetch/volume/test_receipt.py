@@ -104,6 +104,7 @@ def test_receipt_path_is_beside_a_file_or_inside_a_directory() -> None:
     assert receipts.receipt_path(Path("/m"), directory=True) == Path("/m/.modelfetch.json")
 
 
+@pytest.mark.process
 def test_directory_digest_is_the_sha256_of_sha256sum_output(tmp_path: Path) -> None:
     """The order of the files does not matter."""
     write_files(tmp_path, MODEL)

@@ -11,6 +11,7 @@ from modelserve.engine.repository import ModelSource
 from modelserve.http import page
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("client", ["iris_client", "churn_client", "house_client"])
 def test_the_example_request_returns_a_prediction(request: pytest.FixtureRequest, client: str) -> None:
     """The example command, parsed as a shell does, returns a prediction."""

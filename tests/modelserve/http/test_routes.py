@@ -320,6 +320,7 @@ def make_rows(dice: random.Random, width: int) -> list[list[Any]]:
     return [[dice.choice(cells) for _ in range(width)] for _ in range(dice.randrange(1, 4))]
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(("client", "width"), [("iris_client", 4), ("churn_client", 4), ("house_client", 2)])
 def test_random_bodies_never_cause_a_5xx(request: pytest.FixtureRequest, client: str, width: int) -> None:
     """Random JSON is answered, or refused with 400 and a reason."""

@@ -39,6 +39,7 @@ def post_rows(app: Any, body: Any) -> httpx.Response:
     return answer
 
 
+@pytest.mark.process
 def test_help_lists_every_setting() -> None:
     """`--help` lists every variable with the description."""
     shown = run_script("--help").stdout
@@ -50,6 +51,7 @@ def test_help_lists_every_setting() -> None:
     assert "--host" in shown
 
 
+@pytest.mark.process
 def test_version_prints_the_distribution_version() -> None:
     """`--version` prints the version shared by the app and the fetcher."""
     assert run_script("--version").stdout == f"modelserve {__version__}\n"
@@ -134,6 +136,7 @@ def test_a_pickle_that_calls_exit_is_a_failed_load(launch: Launch, tmp_path: Pat
     assert "The model could not be loaded: SystemExit" in app.lines()[-1]["message"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("environment", "code", "message"),
     [
@@ -159,6 +162,7 @@ def test_a_wrong_setting_ends_with_a_code_and_without_a_traceback(
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.server
 def test_a_port_in_use_is_exit_78() -> None:
     """A port in use is exit 78; the message names address and port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -170,6 +174,7 @@ def test_a_port_in_use_is_exit_78() -> None:
     assert last["message"] == f"Cannot listen on 127.0.0.1 port {port}: Address already in use."
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("environment", "warned"),
     [

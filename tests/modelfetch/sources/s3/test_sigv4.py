@@ -1,5 +1,6 @@
 """Requests that are signed without the SDK are those that the SDK would sign."""
 
+from functools import cache
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -18,6 +19,7 @@ CREDENTIALS = ReadOnlyCredentials("AKIA", "secret/+", None)
 TEMPORARY = ReadOnlyCredentials("AKIA", "secret/+", "to/k=en+")
 
 
+@cache
 def signer_of(
     bucket: str = "bucket", endpoint: str | None = "https://store:9000", style: Style = "auto"
 ) -> RequestSigner:

@@ -1,4 +1,4 @@
-"""What S3 and Google Cloud Storage say of the objects, as files for nginx: listings, metadata, and maps of headers."""
+"""Responses of S3 and Google Cloud Storage as files for nginx: listings, metadata, maps of headers."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bench.data import Object, base64_of
+from bench.data import StoredObject, encode_base64
 
 BUCKET = "bench"
 GENERATION = "1767225600000000"
@@ -15,25 +15,25 @@ _PAGE = 1000
 _DATE = "2026-01-01T00:00:00.000Z"
 
 
-def write(directory: Path, objects: Sequence[Object], endpoint: str) -> None:
-    """Write all replies below `directory`, and the maps that nginx includes beside them."""
+def write_responses(directory: Path, objects: Sequence[StoredObject], endpoint: str) -> None:
+    """Write all responses below `directory`, with the maps included by nginx."""
     (directory / "missing.xml").write_text("<Error><Code>NoSuchKey</Code><Message>There is none.</Message></Error>")
     (directory / "missing.json").write_text(json.dumps({"error": {"code": 404, "message": "There is none."}}))
     (directory / "bucket.json").write_text(json.dumps({"kind": "storage#bucket", "name": BUCKET, "id": BUCKET}))
     for each in objects:
         place = directory / "metadata" / f"{each.key}.json"
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(json.dumps(_metadata(each, endpoint)))
-    _list(directory / "listing-none", "", [], endpoint)
+        place.write_text(json.dumps(_object_metadata(each, endpoint)))
+    _write_listing(directory / "listing-none", "", [], endpoint)
     folders = {}
-    for number, (prefix, found) in enumerate(_prefixes(objects)):
+    for number, (prefix, found) in enumerate(_list_prefixes(objects)):
         folders[prefix] = f"listing-{number}"
-        _list(directory / folders[prefix], prefix, found, endpoint)
-    (directory / "maps.conf").write_text("".join(_maps(objects, folders)))
+        _write_listing(directory / folders[prefix], prefix, found, endpoint)
+    (directory / "maps.conf").write_text("".join(_header_maps(objects, folders)))
 
 
-def _prefixes(objects: Sequence[Object]) -> Iterator[tuple[str, list[Object]]]:
-    """Every prefix that a tool asks for: folders, with and without their slash, and single objects."""
+def _list_prefixes(objects: Sequence[StoredObject]) -> Iterator[tuple[str, list[StoredObject]]]:
+    """Yield every prefix requested by a tool: folders, with and without the slash, and single objects."""
     yield "", list(objects)
     for folder in sorted({each.key.split("/")[0] for each in objects if "/" in each.key}):
         for prefix in (folder, f"{folder}/"):
@@ -43,20 +43,20 @@ def _prefixes(objects: Sequence[Object]) -> Iterator[tuple[str, list[Object]]]:
             yield each.key, [each]
 
 
-def _list(folder: Path, prefix: str, objects: Sequence[Object], endpoint: str) -> None:
+def _write_listing(folder: Path, prefix: str, objects: Sequence[StoredObject], endpoint: str) -> None:
     folder.mkdir()
     for start in range(0, max(1, len(objects)), _PAGE):
         page = start // _PAGE + 1
         more = f"page-{page + 1}" if start + _PAGE < len(objects) else ""
         found = objects[start : start + _PAGE]
-        (folder / f"{page}.xml").write_text(_xml(prefix, found, more))
-        items = [_metadata(each, endpoint) for each in found]
+        (folder / f"{page}.xml").write_text(_listing_xml(prefix, found, more))
+        items = [_object_metadata(each, endpoint) for each in found]
         goes_on = {"nextPageToken": more} if more else {}
         (folder / f"{page}.json").write_text(json.dumps({"kind": "storage#objects", "items": items, **goes_on}))
 
 
-def _xml(prefix: str, objects: Sequence[Object], more: str) -> str:
-    """A page for both versions of ListObjects: neither minds what belongs to the other."""
+def _listing_xml(prefix: str, objects: Sequence[StoredObject], more: str) -> str:
+    """Return a page for both versions of ListObjects: clients ignore the other version's fields."""
     contents = "".join(
         f"<Contents><Key>{each.key}</Key><LastModified>{_DATE}</LastModified><ETag>&quot;{each.etag}&quot;</ETag>"
         "<ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType>"
@@ -71,7 +71,7 @@ def _xml(prefix: str, objects: Sequence[Object], more: str) -> str:
     )
 
 
-def _metadata(each: Object, endpoint: str) -> dict[str, Any]:
+def _object_metadata(each: StoredObject, endpoint: str) -> dict[str, Any]:
     path = f"b/{BUCKET}/o/{quote(each.key, safe='')}"
     found = {
         "kind": "storage#object",
@@ -85,7 +85,7 @@ def _metadata(each: Object, endpoint: str) -> dict[str, Any]:
         "contentType": "application/octet-stream",
         "storageClass": "STANDARD",
         "size": str(each.size),
-        "crc32c": base64_of(each.crc32c),
+        "crc32c": encode_base64(each.crc32c),
         "etag": "CAE=",
         "timeCreated": _DATE,
         "updated": _DATE,
@@ -93,11 +93,11 @@ def _metadata(each: Object, endpoint: str) -> dict[str, Any]:
     return {**found, "md5Hash": each.gcs_md5} if each.gcs_md5 else found
 
 
-def _maps(objects: Sequence[Object], folders: dict[str, str]) -> Iterator[str]:
-    """Nginx looks headers up by object, and listings by prefix as it was sent: escaped or not."""
-    yield from _map("$object $etag", objects, lambda each: f'"{each.etag}"')
-    yield from _map("$object $crc64nvme", objects, lambda each: base64_of(each.crc64nvme))
-    yield from _map("$object $goog_hash", objects, _goog_hash)
+def _header_maps(objects: Sequence[StoredObject], folders: dict[str, str]) -> Iterator[str]:
+    """Yield nginx maps: headers by object, and listings by prefix as sent, escaped or not."""
+    yield from _header_map("$object $etag", objects, lambda each: f'"{each.etag}"')
+    yield from _header_map("$object $crc64nvme", objects, lambda each: encode_base64(each.crc64nvme))
+    yield from _header_map("$object $goog_hash", objects, _hash_header)
     yield "map $arg_prefix $listing {\n  default listing-none;\n"
     for prefix, folder in folders.items():
         for spelt in sorted({prefix, prefix.replace("/", "%2F")}):
@@ -105,11 +105,11 @@ def _maps(objects: Sequence[Object], folders: dict[str, str]) -> Iterator[str]:
     yield "}\n"
 
 
-def _goog_hash(each: Object) -> str:
-    return f"crc32c={base64_of(each.crc32c)}" + (f",md5={each.gcs_md5}" if each.gcs_md5 else "")
+def _hash_header(each: StoredObject) -> str:
+    return f"crc32c={encode_base64(each.crc32c)}" + (f",md5={each.gcs_md5}" if each.gcs_md5 else "")
 
 
-def _map(names: str, objects: Sequence[Object], value: Callable[[Object], str]) -> Iterator[str]:
+def _header_map(names: str, objects: Sequence[StoredObject], value: Callable[[StoredObject], str]) -> Iterator[str]:
     source, target = names.split()
     yield f"map {source} {target} {{\n"
     for each in objects:
