@@ -459,7 +459,7 @@ def test_target_name_without_room_for_the_manifest_name_is_refused(tmp_path: Pat
 
 def test_more_files_than_a_manifest_can_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint names an archive, which holds any number of files."""
-    monkeypatch.setattr(manifest, "MAX_BYTES", 1000)
+    monkeypatch.setattr(manifest, "MAX_MANIFEST_BYTES", 1000)
     few = local_model.find_local_model(write_files(tmp_path / "few", {str(number): b"" for number in range(5)}))
     many = local_model.find_local_model(write_files(tmp_path / "many", {str(number): b"" for number in range(20)}))
 
