@@ -173,10 +173,12 @@ class Store(Protocol):
 
     Attributes:
         crc: name of the CRC that the store compares uploads with.
+        max_key_bytes: longest key that the store accepts; None if unlimited.
     """
 
     uri: ModelURI
     crc: str
+    max_key_bytes: int | None
 
     def resolve(self) -> Listing:
         """See `Source.resolve`."""
