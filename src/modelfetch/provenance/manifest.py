@@ -1,8 +1,8 @@
-"""The manifest: the JSON object that a push leaves with a model, with size and sha256 of every file.
+"""Manifest: JSON object that `push` stores with a model, with size and sha256 of every file.
 
-A directory's is `.modelfetch-manifest.json` inside it, a single object's is `<key>.modelfetch-manifest.json` beside it.
-A directory's first one says that the push is under way. The complete one comes last: where it stands, the model is
-whole.
+A directory holds `.modelfetch-manifest.json`; a single object has the sidecar object `<key>.modelfetch-manifest.json`.
+The first manifest of a directory says that the push is under way. The complete manifest comes last and proves a whole
+model.
 """
 
 import json
@@ -16,20 +16,18 @@ from modelfetch.volume import receipt
 from modelfetch.volume.receipt import FileEntry
 
 SCHEMA = 1
-MAX_MANIFEST_BYTES = (
-    64 * 1024**2
-)  # some 400,000 files; what is larger would not fit into an init container's memory once parsed
+MAX_MANIFEST_BYTES = 64 * 1024**2  # about 400,000 files; parsed, a larger one exceeds an init container's memory
 _MAX_SHOWN = 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Manifest(NamedTuple):
-    """What a push says that it stored.
+    """Content of a manifest.
 
     Attributes:
-        files: every file; none while the push is under way. A single object's has its own name.
-        complete: whether the push is done.
-        version: a single object's, as the store called it then; empty for a directory.
+        files: every file; empty while the push is under way. The path of a single object is the object's own name.
+        complete: whether the push has ended.
+        version: version of a single object at the time of the push; empty for a directory.
     """
 
     files: tuple[FileEntry, ...]
@@ -37,7 +35,7 @@ class Manifest(NamedTuple):
     version: str = ""
 
     def to_json(self, *, directory: bool) -> str:
-        """The manifest as one line of JSON; `digest` is what the receipt of a pull will have."""
+        """Return the manifest as one line of JSON; `digest` equals the digest in a pull's receipt."""
         data: dict[str, object] = {
             "schema": SCHEMA,
             "tool": f"modelfetch/{__version__}",
@@ -56,7 +54,7 @@ UNDER_WAY = Manifest((), complete=False)
 
 
 def parse_manifest(data: bytes, address: str, *, directory: bool) -> Manifest:
-    """Read a manifest strictly: it came over the network, and anyone may have written it.
+    """Parse a manifest strictly: the bytes came over the network, and anyone may have written the object.
 
     Args:
         data: bytes of the manifest.
@@ -64,7 +62,7 @@ def parse_manifest(data: bytes, address: str, *, directory: bool) -> Manifest:
         directory: whether the model is a directory.
 
     Raises:
-        WrongBytesError: it is damaged, contradicts itself, or is of a schema that this version does not know.
+        WrongBytesError: damaged, contradictory, or of a schema unknown to this version.
     """
     try:
         return _decode_manifest(json.loads(data.decode()), directory=directory)

@@ -1,4 +1,4 @@
-"""What the signature says of what is to be pulled: found, verified and compared before the first byte of the model."""
+"""Check a plan against the model's signature: found, verified and compared before the first byte of the model."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,21 +17,24 @@ _MAX_SHOWN = 20  # differences in a message
 def check_signature(
     source: Source, plan: Plan, verifier: SignatureVerifier, is_selected: Callable[[str], bool], stage: StagingArea
 ) -> Plan:
-    """Verify the model's signature, compare the names, and note what sha256 was signed.
+    """Verify the model's signature, compare the names, and add the signed sha256 to the plan.
 
-    A directory's signature is the `model.sig` in it, whether the patterns leave that or not; a single object's, also
-    an archive's, stands beside it as `<key>.sig`.
+    The signature of a directory is its file `model.sig`, selected by the globs or not; the signature of a single object
+    or archive is the sidecar object `<key>.sig`.
 
     Args:
-        source: where the model is.
-        plan: objects to pull.
-        verifier: holds the trust policy.
-        is_selected: whether the patterns select a path of a directory.
-        stage: has room for a file.
+        source: store of the model.
+        plan: objects to fetch.
+        verifier: verifies signatures by the trust policy.
+        is_selected: whether the globs select a path of a directory.
+        stage: staging area, for a temporary file.
+
+    Returns:
+        The plan with `signed_sha256`.
 
     Raises:
-        SignatureError: there is none, it is not theirs, or it is of other files.
-        TransientError: what the judge needs cannot be fetched now.
+        SignatureError: the model is not signed, the signer is not trusted, or the signature covers different files.
+        TransientError: Sigstore's trust root cannot be fetched now.
         ModelfetchError: the signature cannot be fetched.
     """
     address = str(plan.uri)
