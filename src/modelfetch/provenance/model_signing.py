@@ -1,10 +1,10 @@
-"""Signatures in the OpenSSF Model Signing format, made and verified: the only home of model_signing.
+"""Signatures in the OpenSSF Model Signing format: making and verifying, the only user of the library model_signing.
 
-A signature is a Sigstore bundle round a list of files with their digests. A directory's is the file `model.sig` in it,
-a single file's stands beside it as `<name>.sig`: where model_signing's own command writes it and other tools look.
+A signature is a Sigstore bundle with a list of files and their digests. A directory holds the signature as `model.sig`;
+a single file has `<name>.sig` as a sidecar: the paths where model_signing's own command writes and other tools look.
 
-The library decides whether the list is signed, and by whom. It is held against the files elsewhere: the library's own
-comparison passes over what the signer chose to ignore, and over what belongs to git.
+The library decides whether the list is signed, and by which signer. `signature_check` compares the list with the files:
+the library's own comparison skips the files ignored by the signer, and git's files.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from modelfetch.volume import receipt as receipts
 from modelfetch.volume.filesystem import disk_errors
 
 SIGNATURE_SUFFIX = ".sig"
-MAX_SIGNATURE_BYTES = 64 * 1024**2  # of a signature: some 300,000 files
-SINGLE_FILE = "."  # how a signature calls the single file that it is of
+MAX_SIGNATURE_BYTES = 64 * 1024**2  # room for some 300,000 files
+SINGLE_FILE = "."  # path of the only file in a single file's signature
 
-_METHOD, _ALGORITHM = "files", "sha256"  # what model_signing's command makes
-# What stands beside the files once they are pulled, and is no part of the model: other tools must not miss it.
+_METHOD, _ALGORITHM = "files", "sha256"  # as written by model_signing's command
+# Files that a pull leaves beside the model: ignored in the signature, or other tools would report them as unsigned.
 _IGNORED_NAMES = (safe_paths.SIGNATURE_NAME, receipts.RECEIPT_SUFFIX, safe_paths.MANIFEST_SUFFIX, ".modelfetch")
 _KEY_FORMAT = "PEM, on the elliptic curve P-256, P-384 or P-521"
 _PUBLIC_KEY_HINT = "`openssl pkey -in PRIVATE_KEY -pubout` writes the one of a private key."
@@ -38,14 +38,14 @@ _TRUST_CONFIG_HINT = "Whoever runs the Sigstore instance hands it out; without i
 
 
 class TrustPolicy(NamedTuple):
-    """Whose signatures are believed: the holder of a key, of a certificate, or an identity that Sigstore vouches for.
+    """Trusted signer: the holder of a key, of a certificate, or an identity certified by Sigstore.
 
     Attributes:
-        public_key: a PEM file.
-        certificate_chain: PEM files with the root that a signer's certificate must lead to, and what lies between.
+        public_key: PEM file with the signer's public key.
+        certificate_chain: PEM files with the trusted root certificate and the intermediate certificates.
         identity: the signer's e-mail address or URI.
-        identity_provider: URL of who issued the identity.
-        trust_config: Sigstore's client trust configuration; None for that of the public instance, which is fetched.
+        identity_provider: URL of the identity's issuer.
+        trust_config: Sigstore's client trust configuration; None to fetch the public instance's.
     """
 
     public_key: Path | None = None
@@ -56,7 +56,7 @@ class TrustPolicy(NamedTuple):
 
     @property
     def signer(self) -> str:
-        """Who it is, for the receipt: files by the sha256 of their content.
+        """Return the signer's name for the receipt; files appear by the sha256 of their content.
 
         Raises:
             ConfigError: a file cannot be read.
@@ -70,20 +70,20 @@ class TrustPolicy(NamedTuple):
 
 
 class SigningKey(NamedTuple):
-    """What to sign with: a PEM file, and its password if it has one."""
+    """Private key for signing: a PEM file, and the password; empty if the key has none."""
 
     path: Path
     password: str
 
 
 class SignatureVerifier:
-    """Tells what was signed by those who are believed."""
+    """Verifier of signatures under a trust policy."""
 
     def __init__(self, policy: TrustPolicy) -> None:
-        """Load the library, keys and certificates; nothing is fetched.
+        """Load the library, keys and certificates; fetch nothing.
 
         Raises:
-            ConfigError: the library is not installed, or a file is missing or not what it should be.
+            ConfigError: the library is not installed, or a file is missing or of the wrong kind.
         """
         self.signer = policy.signer
         self._policy = policy
@@ -102,10 +102,10 @@ class SignatureVerifier:
                 self._use_sigstore()
 
     def verify_bundle(self, bundle: Path, address: str) -> dict[str, str]:
-        """The sha256 of every file that the signature in `bundle` is of, by path; `.` for a file of its own.
+        """Return the sha256 of every file in the signed list of `bundle`, by path; `.` is the path of a single file.
 
         Raises:
-            SignatureError: it is no signature, or not of those who are believed.
+            SignatureError: the bundle is not a signature, or not the trusted signer's.
             TransientError: Sigstore's trust root cannot be fetched.
         """
         if self._policy.identity and not self._policy.trust_config:
@@ -115,7 +115,7 @@ class SignatureVerifier:
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # stdout is data; the library prints advice for signers
                 self._config.verify(Path(), bundle)
-        except Exception as error:  # anything may be wrong with what somebody else wrote
+        except Exception as error:  # the library documents no errors for malformed bundles
             reason = _error_reason(error) or "the bytes were not signed with this key"
             raise SignatureError(
                 f"The signature of {address} is not valid for {self.signer}: {reason}.",
@@ -146,13 +146,13 @@ class SignatureVerifier:
 
 
 class ModelSigner:
-    """Signs with a private key."""
+    """Signer with a private key."""
 
     def __init__(self, key: SigningKey) -> None:
         """Load the library and the key.
 
         Raises:
-            ConfigError: the library is not installed, or the file is missing, no such key, or needs another password.
+            ConfigError: the library is not installed, or the file is missing, no private key, or has another password.
         """
         self._config = _load_library().signing.Config()
         password: Any = key.password.encode() or None  # declared as text, used as bytes
@@ -160,14 +160,14 @@ class ModelSigner:
             self._config.use_elliptic_key_signer(private_key=key.path, password=password)
 
     def sign_files(self, name: str, files: Mapping[str, str]) -> bytes:
-        """Make a signature.
+        """Return the signature of a list of files.
 
         Args:
-            name: the model's, for people.
-            files: the sha256 of every file by path; `.` for a file of its own.
+            name: name of the model, for people.
+            files: sha256 of every file by path; `.` is the path of a single file.
 
         Raises:
-            DestinationError: there is no room for temporary files.
+            DestinationError: no room for temporary files.
         """
         with disk_errors("the temporary directory"), tempfile.TemporaryDirectory(prefix="modelfetch-") as scratch:
             signature = Path(scratch, safe_paths.SIGNATURE_NAME)
@@ -176,38 +176,38 @@ class ModelSigner:
 
 
 class _ManifestRecorder:
-    """Stands for the files in the library's comparison: equal to whatever was signed, it only remembers it."""
+    """Stand-in for the files in the library's comparison: equal to any signed manifest, and keeps that manifest."""
 
     def __init__(self) -> None:
         self.signed: Any = None
 
     def add_ignored_paths(self, **_: object) -> None:
-        """Nothing is ignored."""
+        """Do nothing: no path is ignored."""
 
     def hash(self, _: Path, **__: object) -> "_ManifestRecorder":
-        """See the class."""
+        """Return this stand-in instead of hashing files."""
         return self
 
     def __eq__(self, signed: object) -> bool:
         self.signed = signed
         return True
 
-    __hash__ = None  # type: ignore[assignment]  # it is changed by being compared
+    __hash__ = None  # type: ignore[assignment]  # a comparison changes the object
 
 
 class _KnownHashes(NamedTuple):
-    """Stands for the hashing of files whose digests are known."""
+    """Stand-in for hashing, for files with known digests."""
 
     manifest: Any
 
     def hash(self, _: Path) -> Any:  # noqa: ANN401  the library's
-        """The manifest to sign."""
+        """Return the manifest to sign."""
         return self.manifest
 
 
 def _build_manifest(name: str, files: Mapping[str, str]) -> Any:  # noqa: ANN401  the library's
     from model_signing import manifest  # noqa: PLC0415
-    from model_signing._hashing.hashing import Digest  # noqa: PLC0415  its public modules give it no name
+    from model_signing._hashing.hashing import Digest  # noqa: PLC0415  no public module exports this class
 
     ignored = [] if SINGLE_FILE in files else [PurePosixPath(path) for path in _IGNORED_NAMES]
     return manifest.Manifest(
@@ -223,7 +223,7 @@ def _build_manifest(name: str, files: Mapping[str, str]) -> Any:  # noqa: ANN401
 
 
 def _read_manifest(manifest: Any, address: str) -> dict[str, str]:  # noqa: ANN401  the library's
-    """The files of a verified manifest."""
+    """Return the sha256 of each file in a verified manifest, by path."""
     kinds = {manifest.serialization_type["method"], *(r.digest.algorithm for r in manifest.resource_descriptors())}
     if kinds - {_METHOD, _ALGORITHM}:
         raise SignatureError(
@@ -234,7 +234,7 @@ def _read_manifest(manifest: Any, address: str) -> dict[str, str]:  # noqa: ANN4
 
 
 def _load_library() -> ModuleType:
-    """The library: on demand, for it takes a second to load."""
+    """Import the library on demand: the import takes a second."""
     try:
         import model_signing  # noqa: PLC0415
     except ImportError as error:
@@ -247,13 +247,13 @@ def _load_library() -> ModuleType:
 
 @contextlib.contextmanager
 def _explain_file_errors(path: Path | str, expected: str, hint: str) -> Iterator[None]:
-    """Turn what is wrong with a file that the settings name into a ConfigError."""
+    """Turn errors about a file named in the settings into a ConfigError."""
     try:
         yield
     except OSError as error:
         raise _unreadable_error(error, path) from error
     except Exception as error:
-        # What is of another kind has not the attributes that the library asks it for.
+        # The library reads missing attributes of a key of another kind: the AttributeError says nothing to a user.
         reason = "" if isinstance(error, AttributeError) else f": {_error_reason(error)}"
         raise ConfigError(f"{path} is not {expected}{reason}.", hint=hint) from error
 
@@ -273,6 +273,6 @@ def _unreadable_error(error: OSError, path: Path | str) -> ModelfetchError:
 
 
 def _error_reason(error: BaseException | None) -> str:
-    """The first sentence of what a library says."""
+    """Return the first line of a library's error message, at most 300 characters."""
     lines = str(error or "").strip().splitlines() or [""]
     return lines[0].strip().rstrip(".")[:300]
