@@ -1,4 +1,4 @@
-"""A model on this machine that is to be pushed: what belongs to it, its fingerprints, and that it stays as it is."""
+"""Local model to push: its files and empty folders, their fingerprints, and detection of changes during the push."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,10 +25,10 @@ class LocalModel(NamedTuple):
     """A file, or the files and empty folders of a directory.
 
     Attributes:
-        files: whose keys are their paths here.
-        folders: that hold nothing, not even folders.
-        directory: whether the model is one.
-        source: what reads it.
+        files: files to upload; each key is the local path.
+        folders: folders without files or subfolders.
+        directory: whether the model is a directory.
+        source: reader of the local files.
     """
 
     files: tuple[RemoteObject, ...]
@@ -38,20 +38,20 @@ class LocalModel(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Return the bytes of all files."""
         return sum(o.size or 0 for o in self.files)
 
     @property
     def paths(self) -> set[str]:
-        """All that is pushed, and the folders that come with it."""
+        """Return the paths of all files and empty folders, and of their parent folders."""
         named = {*(o.path for o in self.files), *self.folders}
         return named | _parent_folders(named)
 
     def without_file(self, path: str) -> "LocalModel":
-        """The same model without one of its files, if it has it.
+        """Return the model without a file; unchanged if the path is not in the model.
 
         Raises:
-            NotFoundError: it has no other.
+            NotFoundError: the model has no other file.
         """
         files = tuple(o for o in self.files if o.path != path)
         if not files:
@@ -60,7 +60,7 @@ class LocalModel(NamedTuple):
 
     @contextlib.contextmanager
     def refuse_changes(self, file: RemoteObject) -> Iterator[None]:
-        """Raise a ChangedError, whatever else went wrong, if the file is then no longer the one that was found."""
+        """Raise a ChangedError at the end of the block, also after another error, if the file has changed."""
         try:
             yield
         finally:
@@ -68,12 +68,12 @@ class LocalModel(NamedTuple):
 
 
 def find_local_model(path: Path) -> LocalModel:
-    """What is to be pushed of a path: not what an earlier pull left there; every name such that a pull takes it.
+    """Find the files to push at a path, without the receipt and manifest of an earlier pull or push.
 
     Raises:
-        NotFoundError: there is nothing at the path, or no file in it.
+        NotFoundError: the path does not exist, or the directory holds no file.
         WrongBytesError: the file is empty, or a name cannot be pulled.
-        ModelfetchError: it cannot be read.
+        ModelfetchError: the path cannot be read.
     """
     source = open_source(ModelURI("file", "", path.absolute().as_posix()), SourceOptions())
     listing = source.resolve()
@@ -93,7 +93,7 @@ def find_local_model(path: Path) -> LocalModel:
 
 
 def _is_excluded(path: str) -> bool:
-    """Whether it tells of a model, and is not part of one."""
+    """Return whether a path is a receipt, manifest or staging path and not part of the model."""
     return safe_paths.is_reserved_path(path) or safe_paths.is_manifest_path(path)
 
 
@@ -102,10 +102,10 @@ def _parent_folders(paths: Iterable[str]) -> set[str]:
 
 
 def fingerprint_file(path: Path, expected: Mapping[str, str]) -> Fingerprint:
-    """A file's sha256, and one of the checksums that are wanted.
+    """Return a file's size, sha256, and the best of the expected checksums.
 
     Raises:
-        ModelfetchError: it cannot be read.
+        ModelfetchError: the file cannot be read.
     """
     algorithm, in_order = checksums.choose_crc(expected), InOrderDigests(expected)
     size = crc = 0
@@ -119,7 +119,7 @@ def fingerprint_file(path: Path, expected: Mapping[str, str]) -> Fingerprint:
 
 @contextlib.contextmanager
 def explain_read_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says of a file into an error of ours."""
+    """Turn an OSError about a file into a ModelfetchError."""
     try:
         yield
     except OSError as error:

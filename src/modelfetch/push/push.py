@@ -1,4 +1,4 @@
-"""The use case: look, check the target, pack if asked to, upload, compare, name what is there."""
+"""The use case `push`: check the target, find the files, pack on request, upload, compare, leave a manifest."""
 
 import contextlib
 import hashlib
@@ -26,18 +26,18 @@ from modelfetch.volume import receipt as receipts
 from modelfetch.volume.filesystem import disk_errors
 from modelfetch.volume.receipt import FileEntry
 
-_CONCURRENT_FILES = 4  # uploaded at once; a large one has four connections of its own on S3
+_CONCURRENT_FILES = 4  # on S3, each large file uses four connections of its own
 
 
 class PushedModel(NamedTuple):
-    """What is in the store now.
+    """Result of a push: the stored model.
 
     Attributes:
-        uri: what to pull; pinned to the version, if it is a single object and the store can.
-        sha256: what to pin the pull to: a file's own, or the digest that a directory's receipt will have.
-        version: as the receipt of a pull will have it.
-        bytes: of all files.
-        files: how many.
+        uri: address to pull; pinned to the version for a single object in a store with versions.
+        sha256: pin for the pull: the file's sha256, or the digest in the receipt of a directory's pull.
+        version: version in the receipt of a pull.
+        bytes: total size of the files in bytes.
+        files: number of files.
     """
 
     uri: str
@@ -47,47 +47,47 @@ class PushedModel(NamedTuple):
     files: int
 
     def as_dict(self) -> dict[str, object]:
-        """For machines."""
+        """Return the fields for JSON output."""
         return self._asdict()
 
 
 def push(
     path: Path, uri: ModelURI, options: SourceOptions, progress: Progress, signer: ModelSigner | None = None
 ) -> PushedModel:
-    """Upload the file or directory at `path` to `uri`, compare what the store has with what is here, leave a manifest.
+    """Upload the file or directory at `path` to `uri`, compare checksums with the store, and leave a manifest.
 
-    While a directory is not all there, its manifest says so, and no pull takes it. What was uploaded is what is signed:
-    a directory's signature takes the place of one that it had.
+    An incomplete manifest keeps pulls from taking a directory before the upload ends. The signature covers the uploaded
+    files; a directory's earlier signature is replaced.
 
     Args:
-        path: the model; links are followed, and what an earlier pull left at a directory's top stays behind.
-        uri: an object, or a prefix; a file keeps its name under one that ends with a slash.
-        options: access with credentials that may write, read and list.
-        progress: is told what happens.
-        signer: signs what is uploaded; None if nobody does.
+        path: file or directory; links are followed, and files left by an earlier pull at the top are not uploaded.
+        uri: an object, or a prefix; a file keeps its name under a prefix with a trailing slash.
+        options: options of the store, with credentials to write, read and list.
+        progress: receiver of notes, warnings and the bytes sent.
+        signer: signer of the uploaded files; None for a push without a signature.
 
     Raises:
-        UsageError: the target is no place in a bucket, names a version, or leaves its manifest no name.
-        NotFoundError: there is nothing at `path`, or no such bucket.
-        WrongBytesError: the file is empty, a name could not be pulled again, or there are too many files.
-        MismatchError: the store has something else than what was sent.
+        UsageError: the target is not in a bucket, names a version, or leaves no name for the manifest.
+        NotFoundError: nothing exists at `path`, or the bucket does not exist.
+        WrongBytesError: the file is empty, a name cannot be pulled again, or the files are too many.
+        MismatchError: checksums, sizes or names in the store differ from the local files.
         DestinationError: other objects stand under the prefix and would become part of the model.
-        ChangedError: a file changed meanwhile.
-        ModelfetchError: it cannot be uploaded.
+        ChangedError: a file changed during the push.
+        ModelfetchError: the upload failed.
     """
-    _refuse(uri)
+    _check_target(uri)
     with _prepare_model(local_model.find_local_model(path), uri, progress) as model:
         target = _resolve_target(uri, model)
         store = open_source(target, options)
         assert isinstance(store, Store)
-        how = _push_directory if model.directory else _push_file
-        pushed = how(model, store, progress, signer)
+        push_model = _push_directory if model.directory else _push_file
+        pushed = push_model(model, store, progress, signer)
     progress.note(f"Pushed {pushed.uri}.", sha256=pushed.sha256)
     return pushed
 
 
-def _refuse(uri: ModelURI) -> None:
-    """Refuse a target that cannot be one."""
+def _check_target(uri: ModelURI) -> None:
+    """Refuse a target outside a bucket, or with a version."""
     hint = "A model can be pushed to s3://bucket/path or gs://bucket/path."
     if not find_spec(uri).writable:
         raise UsageError(f"{uri} is no place in a bucket.", hint=hint)
@@ -97,7 +97,7 @@ def _refuse(uri: ModelURI) -> None:
 
 @contextlib.contextmanager
 def _prepare_model(model: LocalModel, uri: ModelURI, progress: Progress) -> Iterator[LocalModel]:
-    """The model as it is to be stored: a directory packed into a temporary file if the target is named like one."""
+    """Yield the model to upload: a temporary archive of a directory if the target is named like an archive."""
     if not model.directory or uri.is_directory or not is_packable_name(uri.name):
         yield model
         return
@@ -110,7 +110,7 @@ def _prepare_model(model: LocalModel, uri: ModelURI, progress: Progress) -> Iter
 
 
 def _resolve_target(uri: ModelURI, model: LocalModel) -> ModelURI:
-    """The object, or the prefix with a slash at its end."""
+    """Return the address of the object, or of the prefix with a trailing slash."""
     if model.directory:
         return uri if uri.is_directory else uri._replace(key=f"{uri.key}/")
     return uri._replace(key=uri.key + model.files[0].path) if uri.is_directory else uri
@@ -132,7 +132,7 @@ def _push_file(model: LocalModel, store: Store, progress: Progress, signer: Mode
 
 
 def _check_target_name(target: ModelURI) -> None:
-    """Refuse an object that could have no manifest, or would be taken for one."""
+    """Refuse an object name without room for the manifest's suffix, or the name of a manifest."""
     shown = safe_paths.quote_path(target.name)
     if safe_paths.is_manifest_path(target.name):
         raise UsageError(f"The name {shown} is that of a manifest.", hint="Push to another name.")
@@ -151,7 +151,7 @@ def _push_directory(model: LocalModel, store: Store, progress: Progress, signer:
     sent = _upload_files(model, store, lambda o: target.key + o.path, progress)
     for folder in model.folders:
         store.put(f"{target.key}{folder}/", b"")
-    files = [FileEntry(o.path, o.size or 0, one.sha256) for o, one in zip(model.files, sent, strict=True)]
+    files = [FileEntry(o.path, o.size or 0, upload.sha256) for o, upload in zip(model.files, sent, strict=True)]
     if signer:
         files.append(_sign_directory(files, store, signer))
     digest = receipts.model_digest(files, directory=True).removeprefix("sha256:")
@@ -161,7 +161,7 @@ def _push_directory(model: LocalModel, store: Store, progress: Progress, signer:
 
 
 def _sign_directory(files: Iterable[FileEntry], store: Store, signer: ModelSigner) -> FileEntry:
-    """Sign what a directory is now, and store the signature in it."""
+    """Sign the uploaded files of a directory, and store the signature with the files."""
     name = store.uri.key.rstrip("/").rpartition("/")[2]
     data = signer.sign_files(name or store.uri.bucket, {f.path: f.sha256 for f in files})
     store.put(store.uri.key + safe_paths.SIGNATURE_NAME, data)
@@ -169,7 +169,7 @@ def _sign_directory(files: Iterable[FileEntry], store: Store, signer: ModelSigne
 
 
 def _check_manifest_size(model: LocalModel) -> None:
-    """Refuse more files than a manifest can hold, before the first is uploaded."""
+    """Refuse more files than a manifest can hold, before the first upload."""
     draft = Manifest(tuple(FileEntry(o.path, o.size or 0, "0" * 64) for o in model.files))
     if len(draft.to_json(directory=True).encode()) > manifests.MAX_MANIFEST_BYTES:
         raise BudgetError(
@@ -179,14 +179,14 @@ def _check_manifest_size(model: LocalModel) -> None:
 
 
 def _check_prefix(model: LocalModel, store: Store, allowed: set[str]) -> None:
-    """Refuse a prefix that holds anything else: a pull would take it for part of the model."""
+    """Refuse a prefix with foreign objects: a pull would take them for part of the model."""
     try:
         existing = store.resolve()
     except NotFoundError:
         return
     files = {o.path for o in model.files} | allowed
     foreign = [o.path for o in existing.objects if o.path not in files] + sorted({*existing.folders} - model.paths)
-    # The manifest of a part would no longer be true.
+    # Reserved names are never pulled. A manifest of a part counts as foreign: after this push it would be wrong.
     foreign = [
         path
         for path in foreign
@@ -202,7 +202,7 @@ def _check_prefix(model: LocalModel, store: Store, allowed: set[str]) -> None:
 
 
 def _stored_version(model: LocalModel, files: Iterable[FileEntry], store: Store) -> str:
-    """What a pull will call what it finds now."""
+    """Return the version that a pull of the prefix would report, and refuse a listing unlike the pushed files."""
     listing = store.resolve()
     plan = make_plan(listing, store.uri, PlanLimits(extract=False, max_files=len(listing.objects)))
     listed, pushed = {o.path: o.size for o in plan.objects}, {f.path: f.size for f in files}
@@ -217,7 +217,7 @@ def _stored_version(model: LocalModel, files: Iterable[FileEntry], store: Store)
 
 
 class UploadedFile(NamedTuple):
-    """One uploaded file; `compared` is false if the store states no checksum of it."""
+    """Uploaded file; `compared` is false if the store states no checksum."""
 
     sha256: str
     stored: RemoteObject
@@ -227,7 +227,7 @@ class UploadedFile(NamedTuple):
 def _upload_files(
     model: LocalModel, store: Store, key_of: Callable[[RemoteObject], str], progress: Progress
 ) -> list[UploadedFile]:
-    """Upload each file to its key, a few at once; the first failure ends it."""
+    """Upload each file to its key, a few at once; stop at the first failure."""
     progress.begin(f"Pushing to {store.uri}", model.size)
     executor = ThreadPoolExecutor(_CONCURRENT_FILES, thread_name_prefix="push")
     try:
@@ -237,7 +237,7 @@ def _upload_files(
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
     progress.end()
-    if unchecked := sum(not one.compared for one in uploaded):
+    if unchecked := sum(not file.compared for file in uploaded):
         progress.warn(
             f"The store states no checksum of {unchecked} of {len(uploaded)} files: only sizes were compared."
         )
@@ -245,7 +245,7 @@ def _upload_files(
 
 
 def _upload_file(model: LocalModel, obj: RemoteObject, store: Store, key: str, progress: Progress) -> UploadedFile:
-    """Upload one file, with a CRC for the store to compare, and compare what the store then states."""
+    """Upload a file with a CRC for the store to check, then compare the checksums stated by the store."""
     path = Path(obj.key)
     with model.refuse_changes(obj):
         local = local_model.fingerprint_file(path, {store.crc: ""})
