@@ -67,7 +67,7 @@ class InOrderDigests:
 
     def hexdigests(self) -> dict[str, str]:
         """Return each digest in hexadecimal, by algorithm."""
-        return {name: one.hexdigest() for name, one in self._hashes.items()}
+        return {name: digest.hexdigest() for name, digest in self._hashes.items()}
 
 
 class Fingerprint(NamedTuple):
@@ -78,7 +78,7 @@ class Fingerprint(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """The sha256 in hexadecimal, present in every fingerprint."""
+        """Return the sha256 in hexadecimal, present in every fingerprint."""
         return self.checksums["sha256"]
 
 

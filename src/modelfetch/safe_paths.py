@@ -13,7 +13,6 @@ from modelfetch.errors import UnsafeNameError
 MAX_SEGMENT_BYTES = 255  # NAME_MAX of Linux and of every file system used for volumes
 MAX_PATH_BYTES = 4095  # PATH_MAX of Linux without its NUL; the destination's own path comes on top
 MANIFEST_SUFFIX = ".modelfetch-manifest.json"  # appended to the name of a directory or object
-MAX_KEY_BYTES = 1024  # of S3 and GCS
 MAX_DEPTH = 512  # reachable by a key of 1,024 bytes; recursive tree walks fail near 1,000
 
 SIGNATURE_NAME = "model.sig"  # a directory's signature, by the convention of model_signing

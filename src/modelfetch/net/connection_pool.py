@@ -149,7 +149,7 @@ class ConnectionPool:
     def get(self, url: str, headers: Mapping[str, str]) -> Response:
         """Send a GET over a keep-alive connection, or through urllib3; follow at most five redirects.
 
-        The response tells where the redirects led, so that later requests can go there directly.
+        The response holds the final URL, for direct later requests.
 
         Raises:
             ModelfetchError: the server was not reached, did not begin to answer in time, or redirects without end.

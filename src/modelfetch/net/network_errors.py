@@ -1,4 +1,4 @@
-"""Network failures explained: an error of ours for each, without the request's URL, which may hold a signature."""
+"""Network failures explained: a ModelfetchError for each, without the request's URL, which may hold a signature."""
 
 import re
 import ssl
@@ -39,12 +39,12 @@ def error_text(error: object) -> str:
 
 
 def explain_network_error(error: BaseException, host: str, stall_timeout: float) -> ModelfetchError:
-    """Return the error of ours that says why `host` was not reached or broke off.
+    """Return the ModelfetchError with the reason why `host` was not reached or broke off.
 
     Args:
         error: the exception of urllib3, http.client, requests, ssl or socket, with its causes.
-        host: name of the server for the message; requested URLs are left out, for they hold signatures.
-        stall_timeout: seconds without a byte after which the connection was given up.
+        host: name of the server for the message; requested URLs are left out because of their signatures.
+        stall_timeout: seconds without a byte before the connection was closed.
     """
     causes = _collect_causes(error)
     untrusted = next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None)
@@ -62,7 +62,7 @@ def explain_network_error(error: BaseException, host: str, stall_timeout: float)
 
 
 def _explain_misconfiguration(causes: list[BaseException], host: str) -> ModelfetchError | None:
-    """Return the error for a request that can never be made; None for any other failure."""
+    """Return the error for a request impossible with this configuration; None for any other failure."""
     names = _class_names(causes)
     # The only files that a connection needs are certificates; a firewall's EPERM comes with a NewConnectionError.
     missing = _find_cause(causes, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)

@@ -15,7 +15,7 @@ class Proxy(NamedTuple):
 
     Attributes:
         url: http or https URL; may hold a user name and a password.
-        headers: header with the credentials of `url`, which urllib3 does not send by itself; empty without credentials.
+        headers: header with the credentials of `url`, not sent by urllib3 on its own; empty without credentials.
     """
 
     url: str
@@ -29,7 +29,7 @@ def find_proxy(url: str) -> Proxy | None:
 
     Raises:
         ConfigError: the proxy's URL cannot be parsed, or its scheme is neither http nor https.
-        ValueError: `url` cannot be parsed, or the proxy's credentials hold characters that HTTP cannot carry.
+        ValueError: `url` cannot be parsed, or the proxy's credentials hold characters not allowed in HTTP.
     """
     parts = urlsplit(url)
     proxy = None if proxy_bypass(parts.netloc.rpartition("@")[2]) else getproxies().get(parts.scheme)

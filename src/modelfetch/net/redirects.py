@@ -1,4 +1,4 @@
-"""Redirects of a GET: the next URL, and which headers go there."""
+"""Redirects of a GET: the next URL, and the headers allowed there."""
 
 from collections.abc import Mapping
 from urllib.parse import urljoin, urlsplit
@@ -18,8 +18,8 @@ def follow_redirect(url: str, headers: Mapping[str, str], location: str) -> tupl
     """Return URL and headers of the next request.
 
     Args:
-        url: URL that redirected.
-        headers: headers of that request.
+        url: URL of the redirected request.
+        headers: headers of the redirected request.
         location: Location field (RFC 9110, 10.2.2), absolute or relative.
 
     Returns:

@@ -1,4 +1,4 @@
-"""TLS: the trusted certificates, the client certificate, and a socket that reads many records in one call."""
+"""TLS: the trusted certificates, the client certificate, and a socket for reads of many records in one call."""
 
 import contextlib
 import ssl
@@ -18,7 +18,7 @@ _SSL_OBJECT = "_sslobj"
 
 
 class BulkReadSocket(ssl.SSLSocket):
-    """TLS socket that fills a large buffer in one call.
+    """TLS socket for reads that fill a large buffer in one call.
 
     A record holds at most 16 KiB, and ssl.SSLSocket spends three Python frames on each.
     """
@@ -26,14 +26,14 @@ class BulkReadSocket(ssl.SSLSocket):
     def recv_into(self, buffer: "WriteableBuffer", nbytes: int | None = None, flags: int = 0) -> int:
         """Read into `buffer` until the buffer is full or the connection has ended; return the number of bytes.
 
-        A small buffer gets the bytes of one record at most: callers that want a response's head must not wait for more.
+        A small buffer gets the bytes of a single record at most: readers of a response's head must not wait for more.
         """
         view = memoryview(buffer).cast("B")[: nbytes or None]
         ssl_object = getattr(self, _SSL_OBJECT, None)
         if len(view) <= _MAX_RECORD or ssl_object is None or flags:
             return super().recv_into(buffer, nbytes, flags)
         received = 0
-        with contextlib.suppress(ssl.SSLEOFError):  # as SSLSocket does: the reader knows the length that was stated
+        with contextlib.suppress(ssl.SSLEOFError):  # as SSLSocket does: the reader knows the stated length
             while received < len(view) and (count := ssl_object.read(len(view) - received, view[received:])):
                 received += count
         return received

@@ -1,8 +1,8 @@
-"""Manifest: JSON object that `push` stores with a model, with size and sha256 of every file.
+"""Manifest: the JSON object that a push leaves with a model, with size and sha256 of every file.
 
-A directory holds `.modelfetch-manifest.json`; a single object has the sidecar object `<key>.modelfetch-manifest.json`.
-The first manifest of a directory says that the push is under way. The complete manifest comes last and proves a whole
-model.
+A directory holds the manifest as `.modelfetch-manifest.json`; a single object has `<key>.modelfetch-manifest.json` as a
+sidecar object. A push to a directory starts with an incomplete manifest, which marks the push as under way, and ends
+with the complete manifest: a complete manifest means a whole model.
 """
 
 import json
@@ -16,18 +16,19 @@ from modelfetch.volume import receipt
 from modelfetch.volume.receipt import FileEntry
 
 SCHEMA = 1
-MAX_MANIFEST_BYTES = 64 * 1024**2  # about 400,000 files; parsed, a larger one exceeds an init container's memory
+# Room for some 400,000 files; a larger manifest, once parsed, would not fit into an init container's memory.
+MAX_MANIFEST_BYTES = 64 * 1024**2
 _MAX_SHOWN = 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Manifest(NamedTuple):
-    """Content of a manifest.
+    """Statement of a push about the files stored.
 
     Attributes:
-        files: every file; empty while the push is under way. The path of a single object is the object's own name.
-        complete: whether the push has ended.
-        version: version of a single object at the time of the push; empty for a directory.
+        files: every file; empty while the push is under way. The entry of a single object has the object's name.
+        complete: whether the push is done.
+        version: version of a single object, as stated by the store at the push; empty for a directory.
     """
 
     files: tuple[FileEntry, ...]
@@ -35,7 +36,7 @@ class Manifest(NamedTuple):
     version: str = ""
 
     def to_json(self, *, directory: bool) -> str:
-        """Return the manifest as one line of JSON; `digest` equals the digest in a pull's receipt."""
+        """Return the manifest as one line of JSON; `digest` equals the digest in the receipt of a pull."""
         data: dict[str, object] = {
             "schema": SCHEMA,
             "tool": f"modelfetch/{__version__}",
@@ -54,7 +55,7 @@ UNDER_WAY = Manifest((), complete=False)
 
 
 def parse_manifest(data: bytes, address: str, *, directory: bool) -> Manifest:
-    """Parse a manifest strictly: the bytes came over the network, and anyone may have written the object.
+    """Parse a manifest strictly: the bytes came over the network, and anyone may have written them.
 
     Args:
         data: bytes of the manifest.
@@ -62,7 +63,7 @@ def parse_manifest(data: bytes, address: str, *, directory: bool) -> Manifest:
         directory: whether the model is a directory.
 
     Raises:
-        WrongBytesError: damaged, contradictory, or of a schema unknown to this version.
+        WrongBytesError: the manifest is damaged, contradicts itself, or has a schema unknown to this version.
     """
     try:
         return _decode_manifest(json.loads(data.decode()), directory=directory)
@@ -74,7 +75,7 @@ def parse_manifest(data: bytes, address: str, *, directory: bool) -> Manifest:
         ) from error
 
 
-def _decode_manifest(data: Any, *, directory: bool) -> Manifest:  # noqa: ANN401  whatever the JSON holds
+def _decode_manifest(data: Any, *, directory: bool) -> Manifest:  # noqa: ANN401  any JSON value
     if not isinstance(data, dict):
         raise TypeError("it is no JSON object")
     if type(data["schema"]) is not int or data["schema"] != SCHEMA:
@@ -84,7 +85,7 @@ def _decode_manifest(data: Any, *, directory: bool) -> Manifest:  # noqa: ANN401
         raise TypeError("complete, version or files is of the wrong type")
     if not complete:
         return UNDER_WAY
-    files = tuple(_decode_entry(one) for one in listed)
+    files = tuple(_decode_entry(entry) for entry in listed)
     safe_paths.check_paths((f.path for f in files), "path")
     if not files or (not directory and len(files) != 1):
         raise ValueError(f"it has {len(files)} files")
@@ -125,9 +126,9 @@ def describe_differences(stated: Mapping[str, int], stored: Mapping[str, int | N
     return phrases
 
 
-def mismatch_error(address: str, differing: Iterable[str]) -> MismatchError:
-    """Return the error that names the first twenty differences."""
-    phrases = list(differing)
+def mismatch_error(address: str, differences: Iterable[str]) -> MismatchError:
+    """Return the error for a model unlike its manifest, with the first twenty differences."""
+    phrases = list(differences)
     more = [f"and {len(phrases) - _MAX_SHOWN} more"] if len(phrases) > _MAX_SHOWN else []
     return MismatchError(
         f"{address} is not what its manifest says: {'; '.join(phrases[:_MAX_SHOWN] + more)}.",

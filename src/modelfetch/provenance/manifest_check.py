@@ -1,4 +1,4 @@
-"""Check a plan against manifests: found, read and compared before the first byte of the model."""
+"""Check of a plan against the model's manifests, before the first byte of the model is fetched."""
 
 from collections.abc import Callable, Mapping
 
@@ -81,7 +81,7 @@ def find_sidecar_manifest(source: Source, plan: Plan, *, required: bool) -> list
 
 
 def _split_base(manifest: RemoteObject) -> tuple[str, bool]:
-    """Return the path that a manifest covers, and whether that is a directory."""
+    """Return the path covered by a manifest, and whether the path is a directory."""
     base = manifest.path.removesuffix(safe_paths.MANIFEST_SUFFIX)
     return base, not base or base.endswith("/")
 

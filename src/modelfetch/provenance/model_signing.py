@@ -1,10 +1,10 @@
-"""Signatures in the OpenSSF Model Signing format: create and verify, by the library model_signing.
+"""Signatures in the OpenSSF Model Signing format: making and verifying, the only user of the library model_signing.
 
-A signature is a Sigstore bundle with a list of files and digests. The signature of a directory is its file `model.sig`,
-the signature of a single file is `<name>.sig` beside the file: model_signing's own command writes to the same places.
+A signature is a Sigstore bundle with a list of files and their digests. A directory holds the signature as `model.sig`;
+a single file has `<name>.sig` as a sidecar: the paths where model_signing's own command writes and other tools look.
 
-The library decides whether the list is signed, and by which signer. The list is compared with the files in
-`signature_check.py`: the library's own comparison skips the paths that the signer chose to ignore, and git's files.
+The library decides whether the list is signed, and by which signer. `signature_check` compares the list with the files:
+the library's own comparison skips the files ignored by the signer, and git's files.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from modelfetch.volume import receipt as receipts
 from modelfetch.volume.filesystem import disk_errors
 
 SIGNATURE_SUFFIX = ".sig"
-MAX_SIGNATURE_BYTES = 64 * 1024**2  # about 300,000 files
-SINGLE_FILE = "."  # path of a single file in its signature
+MAX_SIGNATURE_BYTES = 64 * 1024**2  # room for some 300,000 files
+SINGLE_FILE = "."  # path of the only file in a single file's signature
 
-_METHOD, _ALGORITHM = "files", "sha256"  # as model_signing's command uses them
-# Names beside the pulled files that are not part of the model: other tools must not report them as unsigned.
+_METHOD, _ALGORITHM = "files", "sha256"  # as written by model_signing's command
+# Files that a pull leaves beside the model: ignored in the signature, or other tools would report them as unsigned.
 _IGNORED_NAMES = (safe_paths.SIGNATURE_NAME, receipts.RECEIPT_SUFFIX, safe_paths.MANIFEST_SUFFIX, ".modelfetch")
 _KEY_FORMAT = "PEM, on the elliptic curve P-256, P-384 or P-521"
 _PUBLIC_KEY_HINT = "`openssl pkey -in PRIVATE_KEY -pubout` writes the one of a private key."
@@ -38,13 +38,13 @@ _TRUST_CONFIG_HINT = "Whoever runs the Sigstore instance hands it out; without i
 
 
 class TrustPolicy(NamedTuple):
-    """Trusted signer: the holder of a key or certificate, or an identity confirmed by Sigstore.
+    """Trusted signer: the holder of a key, of a certificate, or an identity certified by Sigstore.
 
     Attributes:
-        public_key: PEM file.
-        certificate_chain: PEM files with the root certificate and the intermediate certificates.
-        identity: e-mail address or URI of the signer.
-        identity_provider: URL of the issuer of the identity.
+        public_key: PEM file with the signer's public key.
+        certificate_chain: PEM files with the trusted root certificate and the intermediate certificates.
+        identity: the signer's e-mail address or URI.
+        identity_provider: URL of the identity's issuer.
         trust_config: Sigstore's client trust configuration; None to fetch the public instance's.
     """
 
@@ -56,7 +56,7 @@ class TrustPolicy(NamedTuple):
 
     @property
     def signer(self) -> str:
-        """Return the signer's description for the receipt; files are named by the sha256 of their content.
+        """Return the signer's name for the receipt; files appear by the sha256 of their content.
 
         Raises:
             ConfigError: a file cannot be read.
@@ -65,25 +65,25 @@ class TrustPolicy(NamedTuple):
         content = hashlib.sha256(b"".join(map(_read_file, files))).hexdigest()
         if not self.identity:
             return f"{'public key' if self.public_key else 'certificate chain'} sha256:{content}"
-        instance = f" (trust configuration sha256:{content})" if self.trust_config else ""
-        return f"{self.identity} by {self.identity_provider}{instance}"
+        at = f" (trust configuration sha256:{content})" if self.trust_config else ""
+        return f"{self.identity} by {self.identity_provider}{at}"
 
 
 class SigningKey(NamedTuple):
-    """Private key to sign with: a PEM file, and its password (empty for none)."""
+    """Private key for signing: a PEM file, and the password; empty if the key has none."""
 
     path: Path
     password: str
 
 
 class SignatureVerifier:
-    """Verifies signatures by one trust policy."""
+    """Verifier of signatures under a trust policy."""
 
     def __init__(self, policy: TrustPolicy) -> None:
-        """Load the library, keys and certificates; makes no request.
+        """Load the library, keys and certificates; fetch nothing.
 
         Raises:
-            ConfigError: the library is not installed, or a file is missing or malformed.
+            ConfigError: the library is not installed, or a file is missing or of the wrong kind.
         """
         self.signer = policy.signer
         self._policy = policy
@@ -102,10 +102,10 @@ class SignatureVerifier:
                 self._use_sigstore()
 
     def verify_bundle(self, bundle: Path, address: str) -> dict[str, str]:
-        """Verify a signature and return the signed sha256 by path; `.` is the path of a single file.
+        """Return the sha256 of every file in the signed list of `bundle`, by path; `.` is the path of a single file.
 
         Raises:
-            SignatureError: the file is not a signature, or the signer is not trusted.
+            SignatureError: the bundle is not a signature, or not the trusted signer's.
             TransientError: Sigstore's trust root cannot be fetched.
         """
         if self._policy.identity and not self._policy.trust_config:
@@ -115,7 +115,7 @@ class SignatureVerifier:
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # stdout is data; the library prints advice for signers
                 self._config.verify(Path(), bundle)
-        except Exception as error:  # a foreign file may raise anything
+        except Exception as error:  # the library documents no errors for malformed bundles
             reason = _error_reason(error) or "the bytes were not signed with this key"
             raise SignatureError(
                 f"The signature of {address} is not valid for {self.signer}: {reason}.",
@@ -146,13 +146,13 @@ class SignatureVerifier:
 
 
 class ModelSigner:
-    """Signs models with a private key."""
+    """Signer with a private key."""
 
     def __init__(self, key: SigningKey) -> None:
         """Load the library and the key.
 
         Raises:
-            ConfigError: the library is not installed, or the file is missing, malformed, or needs a different password.
+            ConfigError: the library is not installed, or the file is missing, no private key, or has another password.
         """
         self._config = _load_library().signing.Config()
         password: Any = key.password.encode() or None  # declared as text, used as bytes
@@ -160,14 +160,14 @@ class ModelSigner:
             self._config.use_elliptic_key_signer(private_key=key.path, password=password)
 
     def sign_files(self, name: str, files: Mapping[str, str]) -> bytes:
-        """Sign a list of files and return the signature.
+        """Return the signature of a list of files.
 
         Args:
             name: name of the model, for people.
-            files: sha256 by path; `.` is the path of a single file.
+            files: sha256 of every file by path; `.` is the path of a single file.
 
         Raises:
-            DestinationError: the temporary directory has no room.
+            DestinationError: no room for temporary files.
         """
         with disk_errors("the temporary directory"), tempfile.TemporaryDirectory(prefix="modelfetch-") as scratch:
             signature = Path(scratch, safe_paths.SIGNATURE_NAME)
@@ -176,38 +176,38 @@ class ModelSigner:
 
 
 class _ManifestRecorder:
-    """Stand-in for the files in the library's comparison: equals every signed manifest, and records the manifest."""
+    """Stand-in for the files in the library's comparison: equal to any signed manifest, and keeps that manifest."""
 
     def __init__(self) -> None:
         self.signed: Any = None
 
     def add_ignored_paths(self, **_: object) -> None:
-        """Ignore the call: no path is left out."""
+        """Do nothing: no path is ignored."""
 
     def hash(self, _: Path, **__: object) -> "_ManifestRecorder":
-        """Return the recorder in place of the hashes of files."""
+        """Return this stand-in instead of hashing files."""
         return self
 
     def __eq__(self, signed: object) -> bool:
         self.signed = signed
         return True
 
-    __hash__ = None  # type: ignore[assignment]  # a comparison changes the recorder
+    __hash__ = None  # type: ignore[assignment]  # a comparison changes the object
 
 
 class _KnownHashes(NamedTuple):
-    """Stand-in for the library's hashing: the digests are known already."""
+    """Stand-in for hashing, for files with known digests."""
 
     manifest: Any
 
     def hash(self, _: Path) -> Any:  # noqa: ANN401  the library's
-        """Return the manifest to sign, without hashing."""
+        """Return the manifest to sign."""
         return self.manifest
 
 
 def _build_manifest(name: str, files: Mapping[str, str]) -> Any:  # noqa: ANN401  the library's
     from model_signing import manifest  # noqa: PLC0415
-    from model_signing._hashing.hashing import Digest  # noqa: PLC0415  its public modules give it no name
+    from model_signing._hashing.hashing import Digest  # noqa: PLC0415  no public module exports this class
 
     ignored = [] if SINGLE_FILE in files else [PurePosixPath(path) for path in _IGNORED_NAMES]
     return manifest.Manifest(
@@ -223,7 +223,7 @@ def _build_manifest(name: str, files: Mapping[str, str]) -> Any:  # noqa: ANN401
 
 
 def _read_manifest(manifest: Any, address: str) -> dict[str, str]:  # noqa: ANN401  the library's
-    """Return the sha256 of a verified manifest's files, by path."""
+    """Return the sha256 of each file in a verified manifest, by path."""
     kinds = {manifest.serialization_type["method"], *(r.digest.algorithm for r in manifest.resource_descriptors())}
     if kinds - {_METHOD, _ALGORITHM}:
         raise SignatureError(
@@ -234,7 +234,7 @@ def _read_manifest(manifest: Any, address: str) -> dict[str, str]:  # noqa: ANN4
 
 
 def _load_library() -> ModuleType:
-    """Import model_signing on demand: the import takes a second."""
+    """Import the library on demand: the import takes a second."""
     try:
         import model_signing  # noqa: PLC0415
     except ImportError as error:
@@ -247,13 +247,13 @@ def _load_library() -> ModuleType:
 
 @contextlib.contextmanager
 def _explain_file_errors(path: Path | str, expected: str, hint: str) -> Iterator[None]:
-    """Turn errors of a file named by the settings into a ConfigError."""
+    """Turn errors about a file named in the settings into a ConfigError."""
     try:
         yield
     except OSError as error:
         raise _unreadable_error(error, path) from error
     except Exception as error:
-        # An object of the wrong kind lacks the attributes that the library reads.
+        # The library reads missing attributes of a key of another kind: the AttributeError says nothing to a user.
         reason = "" if isinstance(error, AttributeError) else f": {_error_reason(error)}"
         raise ConfigError(f"{path} is not {expected}{reason}.", hint=hint) from error
 
@@ -273,6 +273,6 @@ def _unreadable_error(error: OSError, path: Path | str) -> ModelfetchError:
 
 
 def _error_reason(error: BaseException | None) -> str:
-    """Return the first line of a library's message, without the full stop."""
+    """Return the first line of a library's error message, at most 300 characters."""
     lines = str(error or "").strip().splitlines() or [""]
     return lines[0].strip().rstrip(".")[:300]

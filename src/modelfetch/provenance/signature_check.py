@@ -1,4 +1,4 @@
-"""Check a plan against the model's signature: found, verified and compared before the first byte of the model."""
+"""Check of a plan and its files against the model's signature, before the first byte of the model is fetched."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,32 +15,32 @@ _MAX_SHOWN = 20  # differences in a message
 
 
 def check_signature(
-    source: Source, plan: Plan, verifier: SignatureVerifier, is_selected: Callable[[str], bool], stage: StagingArea
+    source: Source, plan: Plan, verifier: SignatureVerifier, selects: Callable[[str], bool], staging: StagingArea
 ) -> Plan:
     """Verify the model's signature, compare the names, and add the signed sha256 to the plan.
 
-    The signature of a directory is its file `model.sig`, selected by the globs or not; the signature of a single object
-    or archive is the sidecar object `<key>.sig`.
+    A directory's signature is the file `model.sig`, selected by the globs or not; a single object's signature, also an
+    archive's, is the sidecar object `<key>.sig`.
 
     Args:
         source: store of the model.
         plan: objects to fetch.
-        verifier: verifies signatures by the trust policy.
-        is_selected: whether the globs select a path of a directory.
-        stage: staging area, for a temporary file.
+        verifier: verifier with the trust policy.
+        selects: whether a directory's path would be fetched.
+        staging: staging area, for a temporary copy of the signature.
 
     Returns:
         The plan with `signed_sha256`.
 
     Raises:
-        SignatureError: the model is not signed, the signer is not trusted, or the signature covers different files.
-        TransientError: Sigstore's trust root cannot be fetched now.
+        SignatureError: the signature is missing, not the trusted signer's, or of other files.
+        TransientError: the verifier's trust root cannot be fetched now.
         ModelfetchError: the signature cannot be fetched.
     """
     address = str(plan.uri)
     signature = _find_signature(source, plan)
     data = read_object(source, signature, MAX_SIGNATURE_BYTES)
-    bundle = stage.work_directory / "signature"
+    bundle = staging.work_directory / "signature"
     try:
         with disk_errors(bundle):
             bundle.write_bytes(data)
@@ -57,41 +57,41 @@ def check_signature(
         return plan._replace(signed_sha256={single.key: files[SINGLE_FILE]})
     files.pop(safe_paths.SIGNATURE_NAME, None)
     planned = {o.path: o.key for o in plan.objects if o.path != safe_paths.SIGNATURE_NAME}
-    check_signed_files(address, files, dict.fromkeys(planned, ()), is_selected)
+    check_signed_files(address, files, dict.fromkeys(planned, ()), selects)
     return plan._replace(signed_sha256={key: files[path] for path, key in planned.items()})
 
 
 def _find_signature(source: Source, plan: Plan) -> RemoteObject:
     if plan.directory:
-        found, where = plan.signature, f"{str(plan.uri).rstrip('/')}/{safe_paths.SIGNATURE_NAME}"
+        found, address = plan.signature, f"{str(plan.uri).rstrip('/')}/{safe_paths.SIGNATURE_NAME}"
     else:
         (single,) = plan.objects
-        found, where = source.sidecar(single.remote, SIGNATURE_SUFFIX), single.key + SIGNATURE_SUFFIX
+        found, address = source.sidecar(single.remote, SIGNATURE_SUFFIX), single.key + SIGNATURE_SUFFIX
     if found is None:
         raise SignatureError(
-            f"{plan.uri} is not signed: there is no {where}.",
+            f"{plan.uri} is not signed: there is no {address}.",
             hint="Sign it with `modelfetch push --sign`, or do without --verify-signature.",
         )
     return found
 
 
 def check_signed_files(
-    address: str, signed: Mapping[str, str], present: Mapping[str, Sequence[str]], is_selected: Callable[[str], bool]
+    address: str, signed: Mapping[str, str], present: Mapping[str, Sequence[str]], selects: Callable[[str], bool]
 ) -> None:
     """Refuse files that differ from the signed list.
 
     Args:
         address: address of the model, for messages.
-        signed: the sha256 by path.
+        signed: signed sha256 by path.
         present: acceptable sha256 values of each existing file, by path; empty if not known yet.
-        is_selected: whether a signed file must exist; files not selected may exist.
+        selects: whether a signed file must exist; files not selected may exist.
 
     Raises:
-        SignatureError: naming every file that is not signed, missing or altered.
+        SignatureError: a file is not signed, missing or altered; the message names the first twenty.
     """
     differences = [f"{safe_paths.quote_path(path)} is not signed" for path in sorted({*present} - {*signed})]
     differences += [
-        f"{safe_paths.quote_path(path)} is missing" for path in sorted({*signed} - {*present}) if is_selected(path)
+        f"{safe_paths.quote_path(path)} is missing" for path in sorted({*signed} - {*present}) if selects(path)
     ]
     for path in sorted({*present} & {*signed}):
         if present[path] and signed[path] not in present[path]:

@@ -1,4 +1,4 @@
-"""Local model to push: its files, fingerprints, and protection against changes during the push."""
+"""Local model to push: its files and empty folders, their fingerprints, and detection of changes during the push."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,10 +25,10 @@ class LocalModel(NamedTuple):
     """A file, or the files and empty folders of a directory.
 
     Attributes:
-        files: objects whose keys are local paths.
-        folders: folders without content.
+        files: files to upload; each key is the local path.
+        folders: folders without files or subfolders.
         directory: whether the model is a directory.
-        source: file source that reads the model.
+        source: reader of the local files.
     """
 
     files: tuple[RemoteObject, ...]
@@ -38,20 +38,20 @@ class LocalModel(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Return the total size of the files in bytes."""
+        """Return the bytes of all files."""
         return sum(o.size or 0 for o in self.files)
 
     @property
     def paths(self) -> set[str]:
-        """Return the paths of files, empty folders, and the folders above them."""
+        """Return the paths of all files and empty folders, and of their parent folders."""
         named = {*(o.path for o in self.files), *self.folders}
         return named | _parent_folders(named)
 
     def without_file(self, path: str) -> "LocalModel":
-        """Return the model without one file.
+        """Return the model without a file; unchanged if the path is not in the model.
 
         Raises:
-            NotFoundError: no file is left.
+            NotFoundError: the model has no other file.
         """
         files = tuple(o for o in self.files if o.path != path)
         if not files:
@@ -60,7 +60,7 @@ class LocalModel(NamedTuple):
 
     @contextlib.contextmanager
     def refuse_changes(self, file: RemoteObject) -> Iterator[None]:
-        """Raise a ChangedError at the end if the file changed meanwhile; a different error in the block gives way."""
+        """Raise a ChangedError at the end of the block, also after another error, if the file has changed."""
         try:
             yield
         finally:
@@ -68,11 +68,11 @@ class LocalModel(NamedTuple):
 
 
 def find_local_model(path: Path) -> LocalModel:
-    """Find the files and empty folders of a model, without the receipt and staging area of an earlier pull.
+    """Find the files to push at a path, without the receipt and manifest of an earlier pull or push.
 
     Raises:
-        NotFoundError: nothing exists at the path, or the directory holds no file.
-        WrongBytesError: the file is empty, or a pull would refuse a name.
+        NotFoundError: the path does not exist, or the directory holds no file.
+        WrongBytesError: the file is empty, or a name cannot be pulled.
         ModelfetchError: the path cannot be read.
     """
     source = open_source(ModelURI("file", "", path.absolute().as_posix()), SourceOptions())
@@ -93,7 +93,7 @@ def find_local_model(path: Path) -> LocalModel:
 
 
 def _is_excluded(path: str) -> bool:
-    """Return whether a path describes a model (receipt, manifest) instead of belonging to the model."""
+    """Return whether a path is a receipt, manifest or staging path and not part of the model."""
     return safe_paths.is_reserved_path(path) or safe_paths.is_manifest_path(path)
 
 
@@ -102,7 +102,7 @@ def _parent_folders(paths: Iterable[str]) -> set[str]:
 
 
 def fingerprint_file(path: Path, expected: Mapping[str, str]) -> Fingerprint:
-    """Hash a file: sha256, and one of the expected checksums.
+    """Return a file's size, sha256, and the best of the expected checksums.
 
     Raises:
         ModelfetchError: the file cannot be read.
@@ -119,7 +119,7 @@ def fingerprint_file(path: Path, expected: Mapping[str, str]) -> Fingerprint:
 
 @contextlib.contextmanager
 def explain_read_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of reading a file into a ModelfetchError."""
+    """Turn an OSError about a file into a ModelfetchError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The use case: find the model, check the target, pack a directory, upload, compare, write the manifest."""
+"""The use case `push`: check the target, find the files, pack on request, upload, compare, leave a manifest."""
 
 import contextlib
 import hashlib
@@ -26,17 +26,17 @@ from modelfetch.volume import receipt as receipts
 from modelfetch.volume.filesystem import disk_errors
 from modelfetch.volume.receipt import FileEntry
 
-_CONCURRENT_FILES = 4  # uploads at once; on S3 a large file has four connections of its own
+_CONCURRENT_FILES = 4  # on S3, each large file uses four connections of its own
 
 
 class PushedModel(NamedTuple):
-    """Result of a push.
+    """Result of a push: the stored model.
 
     Attributes:
-        uri: address to pull; pinned to the version for a single object, if the store has versions.
-        sha256: pin for the pull: sha256 of the file, or digest in the receipt of the directory.
+        uri: address to pull; pinned to the version for a single object in a store with versions.
+        sha256: pin for the pull: the file's sha256, or the digest in the receipt of a directory's pull.
         version: version in the receipt of a pull.
-        bytes: total size of the files.
+        bytes: total size of the files in bytes.
         files: number of files.
     """
 
@@ -47,32 +47,32 @@ class PushedModel(NamedTuple):
     files: int
 
     def as_dict(self) -> dict[str, object]:
-        """Return the result as JSON data."""
+        """Return the fields for JSON output."""
         return self._asdict()
 
 
 def push(
     path: Path, uri: ModelURI, options: SourceOptions, progress: Progress, signer: ModelSigner | None = None
 ) -> PushedModel:
-    """Upload the file or directory at `path`, compare the store's checksums with the local ones, write a manifest.
+    """Upload the file or directory at `path` to `uri`, compare checksums with the store, and leave a manifest.
 
-    The manifest of a directory says first that the push is under way, so that no pull takes a part of the model. The
-    uploaded bytes are signed; the new signature replaces the directory's earlier signature.
+    An incomplete manifest keeps pulls from taking a directory before the upload ends. The signature covers the uploaded
+    files; a directory's earlier signature is replaced.
 
     Args:
-        path: local model; symbolic links are followed, the receipt and staging area of an earlier pull are left out.
-        uri: object or prefix; under a prefix with a trailing slash a file keeps its name.
+        path: file or directory; links are followed, and files left by an earlier pull at the top are not uploaded.
+        uri: an object, or a prefix; a file keeps its name under a prefix with a trailing slash.
         options: options of the store, with credentials to write, read and list.
-        progress: receives events.
-        signer: signs the uploaded files; None for no signature.
+        progress: receiver of notes, warnings and the bytes sent.
+        signer: signer of the uploaded files; None for a push without a signature.
 
     Raises:
-        UsageError: the target is not in a bucket, names a version, or leaves no room for the manifest's name.
+        UsageError: the target is not in a bucket, names a version, or leaves no name for the manifest.
         NotFoundError: nothing exists at `path`, or the bucket does not exist.
-        WrongBytesError: the file is empty, a pull would refuse a name, or a manifest cannot list the number of files.
-        MismatchError: the store received different bytes.
-        DestinationError: foreign objects under the prefix would become part of the model.
-        ChangedError: a local file changed during the push.
+        WrongBytesError: the file is empty, a name cannot be pulled again, or the files are too many.
+        MismatchError: checksums, sizes or names in the store differ from the local files.
+        DestinationError: other objects stand under the prefix and would become part of the model.
+        ChangedError: a file changed during the push.
         ModelfetchError: the upload failed.
     """
     _check_target(uri)
@@ -87,7 +87,7 @@ def push(
 
 
 def _check_target(uri: ModelURI) -> None:
-    """Refuse a target that no push can write."""
+    """Refuse a target outside a bucket, or with a version."""
     hint = "A model can be pushed to s3://bucket/path or gs://bucket/path."
     if not find_spec(uri).writable:
         raise UsageError(f"{uri} is no place in a bucket.", hint=hint)
@@ -97,7 +97,7 @@ def _check_target(uri: ModelURI) -> None:
 
 @contextlib.contextmanager
 def _prepare_model(model: LocalModel, uri: ModelURI, progress: Progress) -> Iterator[LocalModel]:
-    """Yield the model to upload: a directory packed into a temporary archive if the target is named like an archive."""
+    """Yield the model to upload: a temporary archive of a directory if the target is named like an archive."""
     if not model.directory or uri.is_directory or not is_packable_name(uri.name):
         yield model
         return
@@ -132,7 +132,7 @@ def _push_file(model: LocalModel, store: Store, progress: Progress, signer: Mode
 
 
 def _check_target_name(store: Store) -> None:
-    """Refuse an object name that leaves no room for the manifest's, or is a manifest's name."""
+    """Refuse an object name without room for the manifest's suffix, or the name of a manifest."""
     target = store.uri
     shown = safe_paths.quote_path(target.name)
     if safe_paths.is_manifest_path(target.name):
@@ -152,7 +152,7 @@ def _push_directory(model: LocalModel, store: Store, progress: Progress, signer:
     sent = _upload_files(model, store, lambda o: target.key + o.path, progress)
     for folder in model.folders:
         store.put(f"{target.key}{folder}/", b"")
-    files = [FileEntry(o.path, o.size or 0, one.sha256) for o, one in zip(model.files, sent, strict=True)]
+    files = [FileEntry(o.path, o.size or 0, upload.sha256) for o, upload in zip(model.files, sent, strict=True)]
     if signer:
         files.append(_sign_directory(files, store, signer))
     digest = receipts.model_digest(files, directory=True).removeprefix("sha256:")
@@ -162,7 +162,7 @@ def _push_directory(model: LocalModel, store: Store, progress: Progress, signer:
 
 
 def _sign_directory(files: Iterable[FileEntry], store: Store, signer: ModelSigner) -> FileEntry:
-    """Sign the uploaded files, and store the signature under the prefix."""
+    """Sign the uploaded files of a directory, and store the signature with the files."""
     name = store.uri.key.rstrip("/").rpartition("/")[2]
     data = signer.sign_files(name or store.uri.bucket, {f.path: f.sha256 for f in files})
     store.put(store.uri.key + safe_paths.SIGNATURE_NAME, data)
@@ -170,7 +170,7 @@ def _sign_directory(files: Iterable[FileEntry], store: Store, signer: ModelSigne
 
 
 def _check_manifest_size(model: LocalModel) -> None:
-    """Refuse more files than a manifest can list, before the first upload."""
+    """Refuse more files than a manifest can hold, before the first upload."""
     draft = Manifest(tuple(FileEntry(o.path, o.size or 0, "0" * 64) for o in model.files))
     if len(draft.to_json(directory=True).encode()) > manifests.MAX_MANIFEST_BYTES:
         raise BudgetError(
@@ -187,7 +187,7 @@ def _check_prefix(model: LocalModel, store: Store, allowed: set[str]) -> None:
         return
     files = {o.path for o in model.files} | allowed
     foreign = [o.path for o in existing.objects if o.path not in files] + sorted({*existing.folders} - model.paths)
-    # The manifest of a part is foreign, too: the push would make its content untrue.
+    # Reserved names are never pulled. A manifest of a part counts as foreign: after this push it would be wrong.
     foreign = [
         path
         for path in foreign
@@ -203,7 +203,7 @@ def _check_prefix(model: LocalModel, store: Store, allowed: set[str]) -> None:
 
 
 def _stored_version(model: LocalModel, files: Iterable[FileEntry], store: Store) -> str:
-    """Return the version that a pull of this prefix would report."""
+    """Return the version that a pull of the prefix would report, and refuse a listing unlike the pushed files."""
     listing = store.resolve()
     plan = make_plan(listing, store.uri, PlanLimits(extract=False, max_files=len(listing.objects)))
     listed, pushed = {o.path: o.size for o in plan.objects}, {f.path: f.size for f in files}
@@ -218,7 +218,7 @@ def _stored_version(model: LocalModel, files: Iterable[FileEntry], store: Store)
 
 
 class UploadedFile(NamedTuple):
-    """One uploaded file; `compared` is false if the store states no checksum."""
+    """Uploaded file; `compared` is false if the store states no checksum."""
 
     sha256: str
     stored: RemoteObject
@@ -228,7 +228,7 @@ class UploadedFile(NamedTuple):
 def _upload_files(
     model: LocalModel, store: Store, key_of: Callable[[RemoteObject], str], progress: Progress
 ) -> list[UploadedFile]:
-    """Upload each file to its key, a few at once; the first failure ends the push."""
+    """Upload each file to its key, a few at once; stop at the first failure."""
     progress.begin(f"Pushing to {store.uri}", model.size)
     executor = ThreadPoolExecutor(_CONCURRENT_FILES, thread_name_prefix="push")
     try:
@@ -238,7 +238,7 @@ def _upload_files(
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
     progress.end()
-    if unchecked := sum(not one.compared for one in uploaded):
+    if unchecked := sum(not file.compared for file in uploaded):
         progress.warn(
             f"The store states no checksum of {unchecked} of {len(uploaded)} files: only sizes were compared."
         )
@@ -246,7 +246,7 @@ def _upload_files(
 
 
 def _upload_file(model: LocalModel, obj: RemoteObject, store: Store, key: str, progress: Progress) -> UploadedFile:
-    """Upload one file with its CRC, and compare the checksums that the store then states."""
+    """Upload a file with a CRC for the store to check, then compare the checksums stated by the store."""
     path = Path(obj.key)
     with model.refuse_changes(obj):
         local = local_model.fingerprint_file(path, {store.crc: ""})

@@ -5,6 +5,8 @@ import re
 from modelfetch.errors import UsageError
 from modelfetch.uri import ModelURI, mask_uri
 
+MAX_KEY_BYTES = 1024  # of S3 and of Google Cloud Storage
+
 
 def split_version(rest: str, pattern: re.Pattern[str]) -> tuple[str, str | None]:
     """Split the version that `pattern` finds (as group 1) from the end of an address."""

@@ -1,4 +1,4 @@
-"""Digests that must see a file's bytes in order, while these arrive in any: they follow the front of what is there."""
+"""In-order hashing (sha256) of a file whose parts arrive out of order."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -7,29 +7,29 @@ from modelfetch.checksums import InOrderDigests
 
 
 class InOrderHasher:
-    """Hashes what comes in order from memory, and the rest from the file as soon as nothing before it is missing.
+    """Hashes bytes from memory if they continue the hashed prefix, else from the file once the gap before is closed.
 
-    Whichever thread brings bytes hashes them, one at a time and the others do not wait: a core's cache still holds
-    them, and a thread of its own would cost as much again in bytes handed over.
+    The writing thread hashes its bytes while the core's cache still holds them: a separate thread would pay as much
+    again for the hand-over. One thread hashes at a time; the others go on without waiting.
     """
 
     def __init__(self, digests: InOrderDigests, read: Callable[[int, int], Iterable[bytes]]) -> None:
-        """Begin at the file's first byte.
+        """Start at the file's first byte.
 
         Args:
-            digests: what sees the bytes.
-            read: gives the file's bytes between two offsets.
+            digests: digests to update, in order.
+            read: reads the file's bytes between two offsets.
         """
         self._digests = digests
         self._read = read
         self._hashing = threading.Lock()
         self._moving = threading.Lock()
-        self._hashed = 0  # bytes; changed by who holds the lock
-        self._contiguous = 0  # bytes: all of them are in the file
+        self._hashed = 0  # bytes of the hashed prefix; changed under the lock
+        self._contiguous = 0  # bytes of the prefix that is complete in the file
         self._closed = False
 
     def written(self, data: memoryview, offset: int) -> None:
-        """Learn of bytes that were just written to the file."""
+        """Hash `data` now if `data` continues the hashed prefix; otherwise the file is read back later."""
         if offset == self._hashed and self._hashing.acquire(blocking=False):
             try:
                 if offset == self._hashed:
@@ -37,20 +37,20 @@ class InOrderHasher:
                     self._hashed += len(data)
             finally:
                 self._hashing.release()
-            self._catch_up()  # with what was reached meanwhile
+            self._catch_up()  # the prefix may have grown meanwhile
 
     def contiguous_to(self, offset: int) -> None:
-        """Learn that all bytes before this offset are in the file.
+        """Mark the prefix `[0, offset)` as complete on disk and hash up to its end.
 
         Raises:
-            DestinationError: it cannot be read.
+            DestinationError: the file cannot be read.
         """
         with self._moving:
             self._contiguous = max(self._contiguous, offset)
         self._catch_up()
 
     def hexdigests(self) -> dict[str, str]:
-        """The digests of all that was reached.
+        """Return the digests of the complete prefix, in hexadecimal.
 
         Raises:
             DestinationError: the file cannot be read.
@@ -62,7 +62,7 @@ class InOrderHasher:
         return self._digests.hexdigests()
 
     def close(self) -> None:
-        """Have whoever hashes stop soon: nobody waits for the digests any more."""
+        """Cancel hashing: the digests are no longer needed."""
         self._closed = True
 
     def _catch_up(self) -> None:
@@ -70,7 +70,7 @@ class InOrderHasher:
             try:
                 self._read_back()
             finally:
-                self._hashing.release()  # what was reached in the meantime is for whoever looks next: this thread, too
+                self._hashing.release()  # the next look, also by this thread, covers a prefix that grew meanwhile
 
     def _read_back(self) -> None:
         while self._hashed < self._contiguous:

@@ -1,4 +1,4 @@
-"""A file of the model while its bytes arrive: written from several threads, checksummed on the way, resumable."""
+"""Staged file that arrives in parts: written by several threads, checksummed on the way, resumable."""
 
 import errno
 import os
@@ -16,19 +16,19 @@ from modelfetch.volume.filesystem import disk_errors
 from modelfetch.volume.resume_journal import ResumeJournal
 
 PART_SIZE = 16 * 1024**2  # bytes of one request
-BLOCK_SIZE = 4 * 1024**2  # bytes noted in the journal at a time: what a crash can cost for each connection
+BLOCK_SIZE = 4 * 1024**2  # bytes per journal entry: the loss of a crash, per connection
 _PIECE = 256 * 1024  # bytes read back at a time
-_LITTLE = 1024**2  # bytes that no room is kept for
+_LITTLE = 1024**2  # bytes up to which no space is reserved
 
 
 class PartFile:
     """One object's file in the staging area."""
 
     def __init__(self, obj: RemoteObject, path: Path, journal: ResumeJournal) -> None:
-        """Create the file at its full size, or take up what a crash left of it.
+        """Create the file at its full size, or resume the file of an interrupted run.
 
         Raises:
-            UnsafeNameError: the file system cannot keep its name apart from another's.
+            UnsafeNameError: the file system takes the name for a different file's (case, Unicode form).
             DestinationError: no room, or not writable.
         """
         stated = None if obj.checksums else journal.stated_checksums.get(obj.path)
@@ -38,14 +38,14 @@ class PartFile:
         self._journal = journal
         self._crcs: dict[int, int] = {}
         self._lock = threading.Lock()
-        self._next = 0  # the first block that is not there
+        self._next = 0  # first missing block
         self._choose_algorithms(self.obj.checksums)
         again = obj.path in journal.files
         with disk_errors(path):
             self._fd = _open_part_file(path, obj, again=again)
             self.resumed_bytes = self._load_resumable_blocks() if again else 0
             if again and self.missing_blocks:
-                os.ftruncate(self._fd, obj.size or 0)  # what a crash left may be longer than what will come
+                os.ftruncate(self._fd, obj.size or 0)  # the file of an interrupted run may be longer
 
     def _choose_algorithms(self, expected: Mapping[str, str]) -> None:
         self.algorithm = checksums.choose_crc(expected)
@@ -53,12 +53,12 @@ class PartFile:
 
     @property
     def missing_blocks(self) -> list[int]:
-        """The numbers of the blocks that are still to come; their bytes are `blocks[number]`."""
+        """Return the numbers of missing blocks; `blocks[number]` is the byte range."""
         return [block for block in range(len(self.blocks)) if block not in self._crcs]
 
     @property
     def missing_parts(self) -> list[list[int]]:
-        """The missing blocks as runs of neighbours, each of the size of one request at most."""
+        """Return the missing blocks grouped into parts: neighbours, up to the size of one request."""
         runs: list[list[int]] = []
         for block in self.missing_blocks:
             if runs and runs[-1][-1] == block - 1 and len(runs[-1]) < PART_SIZE // BLOCK_SIZE:
@@ -68,13 +68,13 @@ class PartFile:
         return runs
 
     def expect_checksums(self, expected: Mapping[str, str]) -> None:
-        """Learn the checksums that a listing lacked; only before the first byte."""
+        """Take the checksums that a listing lacked; only before the first byte."""
         self.obj = self.obj._replace(checksums=expected)
         self._choose_algorithms(expected)
         self._journal.record_checksums(self.obj.path, expected)
 
     def write(self, data: memoryview, offset: int) -> None:
-        """Write at an offset. One lock round the writes: unlocked, threads burn their time in the inode's lock."""
+        """Write at an offset, one thread at a time: in parallel, threads burn their time in the inode's lock."""
         left, at = data, offset
         try:
             with self._lock:
@@ -86,7 +86,7 @@ class PartFile:
         self._hasher.written(data, offset)
 
     def finish_block(self, block: int, crc: int) -> None:
-        """Note that a block is all there."""
+        """Record a complete block in the journal."""
         self._crcs[block] = crc
         self._journal.record_block(self.obj.path, block, crc)
         start, end = self.blocks[block]
@@ -95,8 +95,8 @@ class PartFile:
         self._advance_hashing()
 
     def fingerprint(self) -> Fingerprint:
-        """What the file is, once no block is missing."""
-        self._advance_hashing()  # all of it may have been there
+        """Return size and checksums, once no block is missing."""
+        self._advance_hashing()  # an interrupted run may have written every block
         size = os.fstat(self._fd).st_size
         parts = [
             (self._crcs[block], (size if end is None else end) - start)
@@ -106,23 +106,23 @@ class PartFile:
         return Fingerprint(size, {self.algorithm: crc, **self._hasher.hexdigests()})
 
     def stop_hashing(self) -> None:
-        """Have a thread that hashes what is there leave it soon."""
+        """Stop hashing so that the pull can end at once."""
         self._hasher.close()
 
     def close(self) -> None:
-        """Close the file; it is not flushed yet.
+        """Close the file without a flush.
 
         Raises:
-            DestinationError: what was written did not get to the disk.
+            DestinationError: an earlier write failed.
         """
         with self._lock:
             if self._fd >= 0:
-                fd, self._fd = self._fd, -1  # a thread that is still about fails, and does not write into another file
-                with disk_errors(self._path):  # some file systems tell of a failed write only now
+                fd, self._fd = self._fd, -1  # a late thread fails instead of writing into a file that reuses the number
+                with disk_errors(self._path):  # some file systems report a failed write only now
                     os.close(fd)
 
     def _advance_hashing(self) -> None:
-        """Tell the digests up to where nothing is missing."""
+        """Hash up to the first missing block."""
         with self._lock:
             while self._next in self._crcs:
                 self._next += 1
@@ -141,7 +141,7 @@ class PartFile:
             at += len(piece)
 
     def _load_resumable_blocks(self) -> int:
-        """Believe the journal's blocks whose bytes on disk have the CRC noted; returns how many bytes that saves."""
+        """Load resumable blocks: keep those whose CRC on disk matches the journal; return their bytes."""
         saved = 0
         for block in self.missing_blocks:
             noted = self._journal.block_crcs.get((self.obj.path, block))
@@ -168,7 +168,7 @@ def _open_part_file(path: Path, obj: RemoteObject, *, again: bool) -> int:
     try:
         try:
             fd = os.open(path, flags | (0 if again else os.O_EXCL), 0o644)
-        except FileNotFoundError:  # the first one of its directory
+        except FileNotFoundError:  # first file of the directory
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             fd = os.open(path, flags | (0 if again else os.O_EXCL), 0o644)
     except FileExistsError:
@@ -185,9 +185,9 @@ def _open_part_file(path: Path, obj: RemoteObject, *, again: bool) -> int:
 
 
 def _reserve_space(fd: int, obj: RemoteObject) -> None:
-    """Take the room at once, so that a full disk is known before the first byte, and writes need no new blocks.
+    """Reserve the disk space, so that a full disk shows before the first byte, and writes need no new blocks.
 
-    A small file is there, or is not, as soon.
+    A small file needs no reservation: the write itself fails as soon.
     """
     if obj.size is None or obj.size <= _LITTLE or not hasattr(os, "posix_fallocate"):  # not on macOS and Windows
         return

@@ -8,47 +8,53 @@ from modelfetch import checksums
 from modelfetch.checksums import Fingerprint, InOrderDigests
 from modelfetch.sources.base import RemoteObject
 from modelfetch.transfer.adaptive_pool import LARGE_OBJECTS, TransferLimits, WorkerLimits, run_tasks
-from modelfetch.transfer.range_reader import CHUNK, MemorySink, RangeReader
+from modelfetch.transfer.range_reader import CHUNK, MemorySink, RangeReader, TransferStopped
 
-_WINDOW_PART = 4 * 1024**2  # bytes of one request when the bytes are wanted in order
+_PART_SIZE = 4 * 1024**2  # bytes of one request; smaller than for files, to keep several parts in memory
 
 
 class ReadAhead:
-    """An object's bytes in order, fetched a few parts ahead of the reader: an archive is unpacked from it."""
+    """Forward reader of an object, for the extraction of archives: parts are fetched in parallel and hashed ahead."""
 
     def __init__(self, reader: RangeReader, obj: RemoteObject, limits: TransferLimits) -> None:
-        """Begin to fetch; the object must have a size and its server ranges."""
+        """Start to fetch; the object's size must be known, and the server must serve ranges."""
         assert obj.size is not None
         self.obj = obj
         self._reader = reader
         self._algorithm = checksums.choose_crc(obj.checksums)
         self._in_order = InOrderDigests(obj.checksums)
         self._crc = 0
-        part = min(_WINDOW_PART, max(CHUNK, limits.memory // 4))
+        part = min(_PART_SIZE, max(CHUNK, limits.memory // 4))
         self._starts = range(0, obj.size, part)
-        # With the one that is being read they take half of the memory; the rest is for what is made of them.
+        # Together with the part being read they take half of the memory; decompression gets the rest.
         self._ahead = max(2, limits.memory // 2 // part - 1)
-        self._arrived: dict[int, memoryview] = {}  # by their start
-        self._spare: list[bytearray] = []  # parts that have been read: new ones are written over them
-        self._hashed = 0  # bytes: those before have been hashed, and may be read
+        self._arrived: dict[int, memoryview] = {}  # by offset
+        self._spare: list[bytearray] = []  # buffers of read parts, to be filled again
+        self._hashed = 0  # bytes of the hashed prefix, which may be read
         self._hashing = threading.Lock()
         self._failure: BaseException | None = None
         self._change = threading.Condition()
         self._part = memoryview(b"")
         self._parts_read = 0
-        crew = limits.worker_limits(LARGE_OBJECTS)
-        threading.Thread(target=self._fetch_all, args=[crew], name="window", daemon=True).start()
+        workers = limits.worker_limits(LARGE_OBJECTS)
+        threading.Thread(target=self._fetch_all, args=[workers], name="read-ahead", daemon=True).start()
 
-    def _fetch_all(self, crew: WorkerLimits) -> None:
+    def _fetch_all(self, workers: WorkerLimits) -> None:
         try:
-            run_tasks(self._part_tasks(), crew, lambda: self._reader.bytes_received, self._reader.close)
-        except BaseException as error:  # noqa: BLE001  whoever reads raises it
+            run_tasks(self._part_tasks(), workers, lambda: self._reader.bytes_received, self._reader.close)
+            self._refuse_gap()
+        except BaseException as error:  # noqa: BLE001  `read` raises the error
             with self._change:
                 self._failure = error
                 self._change.notify_all()
 
+    def _refuse_gap(self) -> None:
+        """Raise TransferStopped if the reader was closed before the last part."""
+        if self._hashed < (self.obj.size or 0):
+            raise TransferStopped
+
     def _part_tasks(self) -> Iterator[Callable[[], None]]:
-        """One task for each part, made once there is room for it in the window."""
+        """Yield one task per part, as soon as the memory has room for the part."""
         for number, start in enumerate(self._starts):
             with self._change:
                 self._change.wait_for(partial(self._has_room, number))
@@ -65,7 +71,7 @@ class ReadAhead:
         try:
             self._reader.read_range(self.obj, start, min(start + self._starts.step, self.obj.size), sink)
         except BaseException:
-            sink.take()  # else the traceback would keep it
+            sink.take()  # the traceback would keep the buffer
             raise
         self._arrived[start] = sink.take()
         while self._hashed in self._arrived and self._hashing.acquire(blocking=False):
@@ -81,7 +87,7 @@ class ReadAhead:
             return bytearray(self._starts.step)
 
     def _hash_arrived(self) -> None:
-        """Hash what follows the bytes already hashed: not in the reader's thread, which has an archive to inflate."""
+        """Hash the parts that continue the hashed prefix; the reader's thread is busy with decompression."""
         while (part := self._arrived.get(self._hashed)) is not None:
             self._in_order.update(part)
             self._crc = checksums.update_crc(self._algorithm, part, self._crc)
@@ -99,10 +105,11 @@ class ReadAhead:
             return self._arrived.pop(start)
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes, at most `size`; none at the end.
+        """Return the next bytes, at most `size`; empty at the end.
 
         Raises:
-            ModelfetchError: they cannot be had.
+            TransferStopped: the reader was closed before the end.
+            ModelfetchError: a part cannot be fetched.
         """
         if not self._part and self._parts_read < len(self._starts):
             self._part = self._next_part(self._starts[self._parts_read])
@@ -113,12 +120,12 @@ class ReadAhead:
         return piece
 
     def fingerprint(self) -> Fingerprint:
-        """What the bytes were, once all are read."""
+        """Return size and checksums, once every byte has been read."""
         crc = {self._algorithm: checksums.format_crc(self._algorithm, self._crc)}
         return Fingerprint(self._hashed, {**crc, **self._in_order.hexdigests()})
 
     def close(self) -> None:
-        """Stop fetching, and give the memory back at once: what failed may be tried again, in a window of its own."""
+        """Stop fetching and release the memory at once: a retry has a read-ahead of its own."""
         self._reader.close()
         with self._change:
             self._change.notify_all()

@@ -18,8 +18,8 @@ from modelfetch.errors import ConfigError, ModelfetchError, NotFoundError, Usage
 from modelfetch.net.connection_pool import CONNECT_TIMEOUT, check_endpoint
 from modelfetch.net.network_errors import NETWORK_ERRORS, explain_network_error, host_of
 from modelfetch.net.retry import retry_request
-from modelfetch.safe_paths import MAX_KEY_BYTES
 from modelfetch.sources.base import Listing, RemoteObject, SignedRequest, Source, changed_error, error_for_status
+from modelfetch.sources.bucket_uri import MAX_KEY_BYTES
 from modelfetch.sources.gcs.spec import GCSOptions, pin_gcs_uri
 from modelfetch.sources.listing import ListingBuilder
 from modelfetch.sources.response_limit import BoundedResponse

@@ -19,7 +19,7 @@ from modelfetch.errors import CredentialsError, ModelfetchError, NoCredentialsEr
 from modelfetch.net.connection_pool import CONNECT_TIMEOUT, check_endpoint
 from modelfetch.net.network_errors import host_of
 from modelfetch.net.retry import retry_request
-from modelfetch.safe_paths import MAX_KEY_BYTES, quote_path
+from modelfetch.safe_paths import quote_path
 from modelfetch.sources.base import (
     NOTHING,
     Listing,
@@ -29,6 +29,7 @@ from modelfetch.sources.base import (
     changed_error,
     error_for_status,
 )
+from modelfetch.sources.bucket_uri import MAX_KEY_BYTES
 from modelfetch.sources.listing import ListingBuilder
 from modelfetch.sources.s3 import errors as s3_errors
 from modelfetch.sources.s3.response_limit import bound_responses
