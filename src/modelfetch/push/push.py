@@ -20,7 +20,7 @@ from modelfetch.provenance.model_signing import ModelSigner
 from modelfetch.push import local_model
 from modelfetch.push.local_model import LocalModel
 from modelfetch.push.pack import is_packable_name, pack_directory
-from modelfetch.sources import RemoteObject, SourceOptions, Store, find_spec, open_source
+from modelfetch.sources import RemoteObject, SourceOptions, WritableSource, find_spec, open_source
 from modelfetch.uri import ModelURI
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.filesystem import disk_errors
@@ -79,7 +79,7 @@ def push(
     with _prepare_model(local_model.find_local_model(path), uri, progress) as model:
         target = _resolve_target(uri, model)
         store = open_source(target, options)
-        assert isinstance(store, Store)
+        assert isinstance(store, WritableSource)
         push_model = _push_directory if model.directory else _push_file
         pushed = push_model(model, store, progress, signer)
     progress.note(f"Pushed {pushed.uri}.", sha256=pushed.sha256)
@@ -116,7 +116,7 @@ def _resolve_target(uri: ModelURI, model: LocalModel) -> ModelURI:
     return uri._replace(key=uri.key + model.files[0].path) if uri.is_directory else uri
 
 
-def _push_file(model: LocalModel, store: Store, progress: Progress, signer: ModelSigner | None) -> PushedModel:
+def _push_file(model: LocalModel, store: WritableSource, progress: Progress, signer: ModelSigner | None) -> PushedModel:
     target = store.uri
     _check_target_name(store)
     (sent,) = _upload_files(model, store, lambda _: target.key, progress)
@@ -131,7 +131,7 @@ def _push_file(model: LocalModel, store: Store, progress: Progress, signer: Mode
     return PushedModel(stored.pinned_uri or str(target), sent.sha256, stored.version, model.size, 1)
 
 
-def _check_target_name(store: Store) -> None:
+def _check_target_name(store: WritableSource) -> None:
     """Refuse an object name without room for the manifest's suffix, or the name of a manifest."""
     target = store.uri
     shown = safe_paths.quote_path(target.name)
@@ -142,7 +142,9 @@ def _check_target_name(store: Store) -> None:
         raise UsageError(f"The name {shown} is too long for that of its manifest.", hint="Push to a shorter name.")
 
 
-def _push_directory(model: LocalModel, store: Store, progress: Progress, signer: ModelSigner | None) -> PushedModel:
+def _push_directory(
+    model: LocalModel, store: WritableSource, progress: Progress, signer: ModelSigner | None
+) -> PushedModel:
     target = store.uri
     _check_prefix(model, store, {safe_paths.SIGNATURE_NAME} if signer else set())
     if signer:
@@ -161,7 +163,7 @@ def _push_directory(model: LocalModel, store: Store, progress: Progress, signer:
     return PushedModel(str(target), digest, version, sum(f.size for f in files), len(files))
 
 
-def _sign_directory(files: Iterable[FileEntry], store: Store, signer: ModelSigner) -> FileEntry:
+def _sign_directory(files: Iterable[FileEntry], store: WritableSource, signer: ModelSigner) -> FileEntry:
     """Sign the uploaded files of a directory, and store the signature with the files."""
     name = store.uri.key.rstrip("/").rpartition("/")[2]
     data = signer.sign_files(name or store.uri.bucket, {f.path: f.sha256 for f in files})
@@ -179,7 +181,7 @@ def _check_manifest_size(model: LocalModel) -> None:
         )
 
 
-def _check_prefix(model: LocalModel, store: Store, allowed: set[str]) -> None:
+def _check_prefix(model: LocalModel, store: WritableSource, allowed: set[str]) -> None:
     """Refuse a prefix with foreign objects: a pull would take them for part of the model."""
     try:
         existing = store.resolve()
@@ -202,7 +204,7 @@ def _check_prefix(model: LocalModel, store: Store, allowed: set[str]) -> None:
         )
 
 
-def _stored_version(model: LocalModel, files: Iterable[FileEntry], store: Store) -> str:
+def _stored_version(model: LocalModel, files: Iterable[FileEntry], store: WritableSource) -> str:
     """Return the version that a pull of the prefix would report, and refuse a listing unlike the pushed files."""
     listing = store.resolve()
     plan = make_plan(listing, store.uri, PlanLimits(extract=False, max_files=len(listing.objects)))
@@ -226,7 +228,7 @@ class UploadedFile(NamedTuple):
 
 
 def _upload_files(
-    model: LocalModel, store: Store, key_of: Callable[[RemoteObject], str], progress: Progress
+    model: LocalModel, store: WritableSource, key_of: Callable[[RemoteObject], str], progress: Progress
 ) -> list[UploadedFile]:
     """Upload each file to its key, a few at once; stop at the first failure."""
     progress.begin(f"Pushing to {store.uri}", model.size)
@@ -245,7 +247,9 @@ def _upload_files(
     return uploaded
 
 
-def _upload_file(model: LocalModel, obj: RemoteObject, store: Store, key: str, progress: Progress) -> UploadedFile:
+def _upload_file(
+    model: LocalModel, obj: RemoteObject, store: WritableSource, key: str, progress: Progress
+) -> UploadedFile:
     """Upload a file with a CRC for the store to check, then compare the checksums stated by the store."""
     path = Path(obj.key)
     with model.refuse_changes(obj):

@@ -1,6 +1,6 @@
 """Sources: the stores that models come from. A new source is a folder here that registers a `SourceSpec`.
 
-base.py            the interface: Source, Store, SourceSpec, RemoteObject, Listing; errors by HTTP status
+base.py            the interface: Source, WritableSource, SourceSpec, RemoteObject, Listing; errors by HTTP status
 listing.py         checks of what a store lists, page by page
 bucket_uri.py      addresses of objects in buckets
 response_limit.py  bound on what an SDK reads of a response
@@ -9,7 +9,15 @@ https.py file.py   plain URLs and local paths
 """
 
 from modelfetch.errors import UsageError
-from modelfetch.sources.base import Listing, RemoteObject, SignedRequest, Source, SourceOptions, SourceSpec, Store
+from modelfetch.sources.base import (
+    Listing,
+    RemoteObject,
+    SignedRequest,
+    Source,
+    SourceOptions,
+    SourceSpec,
+    WritableSource,
+)
 from modelfetch.sources.file import SPEC as FILE
 from modelfetch.sources.gcs.spec import SPEC as GCS
 from modelfetch.sources.https import SPEC as HTTPS
@@ -23,7 +31,7 @@ __all__ = [
     "Source",
     "SourceOptions",
     "SourceSpec",
-    "Store",
+    "WritableSource",
     "find_spec",
     "mask_address",
     "open_source",

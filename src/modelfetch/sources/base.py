@@ -168,7 +168,7 @@ class Source(ABC):
 
 
 @runtime_checkable
-class Store(Protocol):
+class WritableSource(Protocol):
     """A source that can be written to.
 
     Attributes:

@@ -12,7 +12,7 @@ import pytest
 from modelfetch.errors import MismatchError, ModelfetchError
 from modelfetch.progress import SilentProgress
 from modelfetch.push.push import push
-from modelfetch.sources import SourceOptions, Store, open_source, parse_uri
+from modelfetch.sources import SourceOptions, WritableSource, open_source, parse_uri
 from modelfetch.sources.gcs.spec import GCSOptions
 from testkit.cli_runner import CliRunner, Run
 from testkit.fault_proxy import FaultProxy
@@ -214,7 +214,7 @@ def test_s3_stores_nothing_if_other_bytes_arrive(
     for name, value in s3_bucket.env.items():
         monkeypatch.setenv(name, value)
     store = open_source(parse_uri(s3_bucket.uri("m")), SourceOptions(write=True))
-    assert isinstance(store, Store)
+    assert isinstance(store, WritableSource)
 
     with pytest.raises(MismatchError, match="not stored"):
         store.upload(tmp_path / "m", "m", "00000001", lambda _: None)

@@ -196,7 +196,7 @@ class GCSSource(Source):
         return error_for_status(status, what)
 
     def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
-        """See `Store.upload`."""
+        """See `WritableSource.upload`."""
         from modelfetch.sources.gcs import upload as gcs_upload
 
         blob = self._ready_blob(key)
@@ -209,7 +209,7 @@ class GCSSource(Source):
         return obj._replace(pinned_uri=pin_gcs_uri(ModelURI("gs", self.uri.bucket, obj.key), obj.version))
 
     def put(self, key: str, data: bytes) -> None:
-        """See `Store.put`."""
+        """See `WritableSource.put`."""
 
         def put() -> None:
             blob = self._ready_blob(key)

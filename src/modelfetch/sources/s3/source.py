@@ -198,7 +198,7 @@ class S3Source(Source):
         return error_for_status(status, f"s3://{self.uri.bucket}/{obj.key}")
 
     def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
-        """See `Store.upload`."""
+        """See `WritableSource.upload`."""
         from modelfetch.sources.s3.upload import upload_file  # noqa: PLC0415  a pull does without boto3
 
         self._ready_client()
@@ -207,7 +207,7 @@ class S3Source(Source):
         return self._stat_object(key, path.name)
 
     def put(self, key: str, data: bytes) -> None:
-        """See `Store.put`."""
+        """See `WritableSource.put`."""
 
         def put() -> None:
             client = self._ready_client()
