@@ -165,7 +165,7 @@ MUTANTS = (
         "pull/fetch.py",
         "_Fetch._check_signed",
         DropCall("check_signed_files"),
-        ("modelfetch/provenance/test_signature_check.py::test_what_was_changed_after_it_was_signed_is_refused",),
+        ("modelfetch/provenance/test_signature_check.py::test_model_changed_after_signing_is_refused",),
     ),
 )
 

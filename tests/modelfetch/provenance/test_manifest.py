@@ -1,4 +1,4 @@
-"""Manifests are written as documented, read strictly, and compared path by path."""
+"""Manifests: written as documented, parsed strictly, compared path by path."""
 
 import json
 from typing import Any
@@ -17,32 +17,32 @@ ENTRIES = tuple(FileEntry(name, len(data), sha256_hex(data)) for name, data in F
 GOOD: dict[str, Any] = json.loads(manifest_json(FILES))
 
 
-def changed(**fields: object) -> bytes:
-    """A good manifest with these fields in place of its own."""
+def make_manifest(**fields: object) -> bytes:
+    """Return a valid manifest with some fields replaced."""
     return json.dumps({**GOOD, **fields}).encode()
 
 
-def with_file(**fields: object) -> bytes:
-    """A good manifest of a single file, with these fields of it changed; its digest is right."""
-    one = json.loads(manifest_json({"m": b"x"}, directory=False))
-    one["files"][0] |= fields
-    one["digest"] = f"sha256:{one['files'][0]['sha256']}"
-    return json.dumps(one).encode()
+def make_file_manifest(**fields: object) -> bytes:
+    """Return a valid manifest of a single file with fields of its entry replaced and the digest recomputed."""
+    single = json.loads(manifest_json({"m": b"x"}, directory=False))
+    single["files"][0] |= fields
+    single["digest"] = f"sha256:{single['files'][0]['sha256']}"
+    return json.dumps(single).encode()
 
 
-def without(name: str) -> bytes:
-    """A good manifest that lacks a field."""
+def drop_field(name: str) -> bytes:
+    """Return a valid manifest without a field."""
     return json.dumps({key: value for key, value in GOOD.items() if key != name}).encode()
 
 
-def test_a_manifest_says_what_was_pushed() -> None:
-    """Schema 1, as the documentation has it."""
+def test_directory_manifest_has_the_documented_fields() -> None:
+    """The JSON of a directory's manifest has the fields of schema 1, on one line."""
     text = Manifest(ENTRIES).to_json(directory=True)
-    said = json.loads(text)
+    fields = json.loads(text)
 
     assert (text.count("\n"), text[-1]) == (1, "\n")
-    assert said.pop("created")
-    assert said == {
+    assert fields.pop("created")
+    assert fields == {
         "schema": 1,
         "tool": f"modelfetch/{__version__}",
         "complete": True,
@@ -51,15 +51,15 @@ def test_a_manifest_says_what_was_pushed() -> None:
     }
 
 
-def test_a_single_object_has_its_version_and_its_own_sha256() -> None:
-    """A pull that is pinned to a version can tell that this is of another one."""
-    said = json.loads(Manifest(ENTRIES[:1], version="v7").to_json(directory=False))
+def test_single_object_manifest_has_version_and_file_sha256() -> None:
+    """For a single object, the manifest holds the store's version, and the digest is the file's sha256."""
+    fields = json.loads(Manifest(ENTRIES[:1], version="v7").to_json(directory=False))
 
-    assert (said["version"], said["digest"]) == ("v7", f"sha256:{ENTRIES[0].sha256}")
+    assert (fields["version"], fields["digest"]) == ("v7", f"sha256:{ENTRIES[0].sha256}")
 
 
-def test_a_manifest_is_read_as_it_was_written() -> None:
-    """Of a directory, of a single object, and of a push that is under way."""
+def test_parsed_manifest_equals_the_written_manifest() -> None:
+    """Writing and parsing keep a directory's, a single object's and an incomplete manifest unchanged."""
     whole, single = Manifest(ENTRIES), Manifest(ENTRIES[1:], version="v7")
 
     assert parse_manifest(whole.to_json(directory=True).encode(), "m", directory=True) == whole
@@ -67,9 +67,9 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
     assert parse_manifest(UNDER_WAY.to_json(directory=True).encode(), "m", directory=True) == UNDER_WAY
 
 
-def test_fields_of_later_versions_are_no_obstacle() -> None:
-    """What the schema's number does not rule out may be added to it."""
-    assert parse_manifest(changed(licence="MIT"), "m", directory=True).files == ENTRIES
+def test_unknown_fields_are_ignored() -> None:
+    """A manifest of schema 1 with an additional field is accepted."""
+    assert parse_manifest(make_manifest(licence="MIT"), "m", directory=True).files == ENTRIES
 
 
 HOSTILE: dict[str, bytes] = {
@@ -84,22 +84,22 @@ HOSTILE: dict[str, bytes] = {
     "a number of 10,000 digits": b'{"schema": 1' + b"0" * 10_000 + b"}",
     "a list": b"[]",
     "null": b"null",
-    "another schema": changed(schema=2),
-    "a schema that is text": changed(schema="1"),
-    "a schema that is true": changed(schema=True),
-    "a schema that is a tree": changed(schema={"a": [1]}),
-    **{f"no {name}": without(name) for name in GOOD},
-    "complete is text": changed(complete="true"),
-    "complete is 1": changed(complete=1),
-    "a version that is a number": changed(version=1),
-    "files is an object": changed(files={"a": 1}),
-    "no files": changed(files=[]),
-    "a file that is text": changed(files=["a"]),
-    "a file that is null": changed(files=[None]),
-    "a file without a size": changed(files=[{"path": "a", "sha256": "0" * 64}]),
-    "a digest of other files": changed(digest=directory_digest({"a": b""})),
-    "a digest that is null": changed(digest=None),
-    "a file twice": changed(files=GOOD["files"] + GOOD["files"][:1]),
+    "another schema": make_manifest(schema=2),
+    "a schema that is text": make_manifest(schema="1"),
+    "a schema that is true": make_manifest(schema=True),
+    "a schema that is a tree": make_manifest(schema={"a": [1]}),
+    **{f"no {name}": drop_field(name) for name in GOOD},
+    "complete is text": make_manifest(complete="true"),
+    "complete is 1": make_manifest(complete=1),
+    "a version that is a number": make_manifest(version=1),
+    "files is an object": make_manifest(files={"a": 1}),
+    "no files": make_manifest(files=[]),
+    "a file that is text": make_manifest(files=["a"]),
+    "a file that is null": make_manifest(files=[None]),
+    "a file without a size": make_manifest(files=[{"path": "a", "sha256": "0" * 64}]),
+    "a digest of other files": make_manifest(digest=directory_digest({"a": b""})),
+    "a digest that is null": make_manifest(digest=None),
+    "a file twice": make_manifest(files=GOOD["files"] + GOOD["files"][:1]),
     "a file and its directory": manifest_json({"a": b"1", "a/b": b"2"}),
     "a path out of it": manifest_json({"../a": b"1"}),
     "an absolute path": manifest_json({"/etc/passwd": b"1"}),
@@ -108,8 +108,8 @@ HOSTILE: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
-def test_what_is_no_manifest_is_refused(data: bytes) -> None:
-    """65 with its address, whatever it is; never a traceback."""
+def test_invalid_manifest_is_refused_with_its_address(data: bytes) -> None:
+    """Invalid bytes raise WrongBytesError with address, short message and hint, never a traceback."""
     with pytest.raises(WrongBytesError, match=r"The manifest s3://b/m cannot be read: .") as caught:
         parse_manifest(data, "s3://b/m", directory=True)
 
@@ -136,34 +136,34 @@ ODD: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("fields", ODD.values(), ids=ODD.keys())
-def test_a_file_that_is_not_described_rightly_is_refused(fields: dict[str, object]) -> None:
-    """Each field has one type and one form."""
-    parse_manifest(with_file(), "m", directory=False)
+def test_file_entry_with_an_invalid_field_is_refused(fields: dict[str, object]) -> None:
+    """Each field of a file entry accepts a single type and form."""
+    parse_manifest(make_file_manifest(), "m", directory=False)
 
     with pytest.raises(WrongBytesError, match="cannot be read"):
-        parse_manifest(with_file(**fields), "m", directory=False)
+        parse_manifest(make_file_manifest(**fields), "m", directory=False)
 
 
-def test_a_single_objects_manifest_speaks_of_one_file() -> None:
-    """Two would leave open which one it is."""
+def test_single_object_manifest_with_two_files_is_refused() -> None:
+    """Two entries in a single object's manifest are ambiguous, and refused."""
     with pytest.raises(WrongBytesError, match="2 files"):
-        parse_manifest(changed(), "m", directory=False)
+        parse_manifest(make_manifest(), "m", directory=False)
 
 
-def test_differences_are_told_path_by_path() -> None:
-    """Missing, too many, another size; a size that is not known is no difference."""
+def test_differences_are_described_by_path() -> None:
+    """Missing files, additional files and other sizes are described; an unknown size matches."""
     stated = {"a": 1, "b": 2, "c": 3, "d": 4}
-    there = {"a": 1, "b": None, "c": 30, "e": 5}
+    stored = {"a": 1, "b": None, "c": 30, "e": 5}
 
-    assert manifest.describe_differences(stated, there) == [
+    assert manifest.describe_differences(stated, stored) == [
         "'c' has 30 bytes, not 3",
         "'d' is missing",
         "'e' is not in the manifest",
     ]
 
 
-def test_a_mismatch_lists_twenty_differences() -> None:
-    """What comes after them is counted; a terminal is no place for a million lines."""
+def test_mismatch_error_lists_twenty_differences() -> None:
+    """The message lists twenty differences and counts the others, short enough for a terminal."""
     twenty, more = (manifest.mismatch_error("m", [f"<{number}>" for number in range(count)]) for count in (20, 25))
 
     assert "<19>." in twenty.message

@@ -1,4 +1,4 @@
-"""What a pull asks of manifests before the first byte; on local files, for the rules are the same everywhere."""
+"""Check of a plan against manifests, before the first byte; on local files, with the same rules as other stores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,180 +16,182 @@ from testkit.file_tree import MANIFEST_NAME, manifest_json, sha256_hex, write_fi
 MODEL = {"config.json": b"{}", "w/1.bin": b"weights"}
 
 
-def declared(
+def check_model(
     path: Path, *, required: bool = False, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> tuple[Plan, dict[str, str]]:
-    """The plan of a pull, and the sha256 that is stated of each path."""
+    """Return the checked plan of a path, and the stated sha256 by path."""
     source = FileSource(parse_uri(str(path)), SourceOptions())
     limits = plan.PlanLimits(include=include, exclude=exclude, max_files=100)
-    wanted = plan.make_plan(source.resolve(), source.uri, limits)
-    told = check_manifest(source, wanted, limits.selects, required=required)
-    return told, {o.path: told.manifest_sha256[o.key] for o in told.objects if o.key in told.manifest_sha256}
+    planned = plan.make_plan(source.resolve(), source.uri, limits)
+    checked = check_manifest(source, planned, limits.selects, required=required)
+    return checked, {
+        o.path: checked.manifest_sha256[o.key] for o in checked.objects if o.key in checked.manifest_sha256
+    }
 
 
-def sums(files: dict[str, bytes]) -> dict[str, str]:
-    """The sha256 of each."""
+def sha256_by_path(files: dict[str, bytes]) -> dict[str, str]:
+    """Return the sha256 of each file by path."""
     return {name: sha256_hex(data) for name, data in files.items()}
 
 
-def test_a_manifest_states_what_every_file_must_be(tmp_path: Path) -> None:
-    """It is no part of the model itself."""
+def test_manifest_states_the_sha256_of_every_file(tmp_path: Path) -> None:
+    """The plan gets the sha256 of each file; the manifest is not part of the model."""
     write_files(tmp_path, MODEL | {MANIFEST_NAME: manifest_json(MODEL)})
 
-    wanted, stated = declared(tmp_path, required=True)
+    planned, stated = check_model(tmp_path, required=True)
 
-    assert stated == sums(MODEL)
-    assert wanted.fully_declared
-    assert [o.path for o in wanted.objects] == sorted(MODEL)
+    assert stated == sha256_by_path(MODEL)
+    assert planned.fully_declared
+    assert [o.path for o in planned.objects] == sorted(MODEL)
 
 
-def test_without_a_manifest_nothing_is_stated(tmp_path: Path) -> None:
-    """As before there were any."""
+def test_model_without_manifest_has_no_stated_sha256(tmp_path: Path) -> None:
+    """Without a manifest, the plan has no stated sha256 and no error is raised."""
     write_files(tmp_path, MODEL)
 
-    wanted, stated = declared(tmp_path)
+    planned, stated = check_model(tmp_path)
 
-    assert (stated, wanted.fully_declared) == ({}, False)
+    assert (stated, planned.fully_declared) == ({}, False)
 
 
 @pytest.mark.parametrize("path", ["", "config.json"])
-def test_a_manifest_that_is_required_must_be_there(tmp_path: Path, path: str) -> None:
-    """65, and how to get one."""
+def test_missing_required_manifest_is_refused_with_a_hint(tmp_path: Path, path: str) -> None:
+    """A required but missing manifest raises WrongBytesError; the hint names `modelfetch push`."""
     write_files(tmp_path, MODEL)
 
     with pytest.raises(WrongBytesError, match="no manifest") as caught:
-        declared(tmp_path / path, required=True)
+        check_model(tmp_path / path, required=True)
 
     assert "modelfetch push" in caught.value.hint
 
 
-def test_what_is_missing_too_much_or_of_another_size_is_told_at_once(tmp_path: Path) -> None:
-    """All of it in one error."""
+def test_all_differences_are_in_one_message(tmp_path: Path) -> None:
+    """Missing files, additional files and other sizes appear in one error."""
     write_files(
         tmp_path, {"a": b"12", "c": b"3", "d": b"4", MANIFEST_NAME: manifest_json({"a": b"1", "b": b"2", "d": b"4"})}
     )
 
     with pytest.raises(MismatchError) as caught:
-        declared(tmp_path)
+        check_model(tmp_path)
 
     assert "'a' has 2 bytes, not 1; 'b' is missing; 'c' is not in the manifest." in caught.value.message
     assert "--exclude" in caught.value.hint
 
 
 @pytest.mark.parametrize(("include", "exclude"), [(["w/*"], []), ([], ["config.json", "extra"])])
-def test_only_what_is_chosen_is_compared(tmp_path: Path, include: list[str], exclude: list[str]) -> None:
-    """A file that is left out may be missing, too many, or another."""
+def test_only_selected_files_are_compared(tmp_path: Path, include: list[str], exclude: list[str]) -> None:
+    """A file outside the globs may be missing, additional or altered."""
     write_files(tmp_path, {"config.json": b"another", "extra": b"1", "w/1.bin": MODEL["w/1.bin"]})
     write_files(tmp_path, {MANIFEST_NAME: manifest_json(MODEL | {"config.json": b"{}"})})
 
-    _, stated = declared(tmp_path, required=True, include=include, exclude=exclude)
+    _, stated = check_model(tmp_path, required=True, include=include, exclude=exclude)
 
-    assert stated == sums({"w/1.bin": MODEL["w/1.bin"]})
+    assert stated == sha256_by_path({"w/1.bin": MODEL["w/1.bin"]})
 
 
-def test_a_pattern_that_matches_the_manifest_does_not_switch_it_off(tmp_path: Path) -> None:
-    """It is no file of the model: `--exclude '*.json'` is about those."""
+def test_glob_matching_the_manifest_does_not_disable_the_check(tmp_path: Path) -> None:
+    """`--exclude '*.json'` selects files of the model; the manifest is still compared."""
     write_files(tmp_path, MODEL | {MANIFEST_NAME: manifest_json({**MODEL, "w/1.bin": b"longer weights"})})
 
     with pytest.raises(MismatchError, match=r"w/1\.bin"):
-        declared(tmp_path, exclude=["*.json"])
+        check_model(tmp_path, exclude=["*.json"])
 
 
 @pytest.mark.parametrize("files", [{}, MODEL])
-def test_a_push_that_is_under_way_is_transient(tmp_path: Path, files: dict[str, bytes]) -> None:
-    """Also if none of its files is there yet: it heals by itself, or by another push."""
+def test_incomplete_manifest_is_a_transient_error(tmp_path: Path, files: dict[str, bytes]) -> None:
+    """A push under way is transient, with or without files uploaded already; the hint suggests another push."""
     write_files(tmp_path, files | {MANIFEST_NAME: manifest_json({}, complete=False)})
 
     with pytest.raises(TransientError, match="push is under way") as caught:
-        declared(tmp_path)
+        check_model(tmp_path)
 
     assert "push the model again" in caught.value.hint
 
 
-def test_a_single_files_manifest_stands_beside_it(tmp_path: Path) -> None:
-    """It holds whatever the file is called now: a copy may have another name."""
+def test_sidecar_manifest_applies_to_a_renamed_file(tmp_path: Path) -> None:
+    """A single file's sidecar manifest applies under any file name, also a copy's."""
     write_files(tmp_path, {"copy": b"1", "copy" + MANIFEST_NAME: manifest_json({"m": b"1"}, directory=False)})
 
-    _, stated = declared(tmp_path / "copy", required=True)
+    _, stated = check_model(tmp_path / "copy", required=True)
 
-    assert stated == sums({"copy": b"1"})
+    assert stated == sha256_by_path({"copy": b"1"})
 
 
-def test_a_single_file_of_another_size_is_refused(tmp_path: Path) -> None:
-    """As between a push's object and its manifest."""
+def test_single_file_with_another_size_is_refused(tmp_path: Path) -> None:
+    """Another size, as between a push's object and its manifest, raises MismatchError with a hint."""
     write_files(tmp_path, {"m": b"12", "m" + MANIFEST_NAME: manifest_json({"m": b"1"}, directory=False)})
 
     with pytest.raises(MismatchError, match="'m' has 2 bytes, not 1") as caught:
-        declared(tmp_path / "m")
+        check_model(tmp_path / "m")
 
     assert "a push is about to end" in caught.value.hint
 
 
-def test_the_manifests_of_several_models_below_one_directory_all_count(tmp_path: Path) -> None:
-    """A repository of models, each pushed for itself: directories and files."""
-    one, two = {"a": b"1", "d/b": b"2"}, {"m": b"3"}
-    write_files(tmp_path / "one", one | {MANIFEST_NAME: manifest_json(one)})
-    write_files(tmp_path, two | {"m" + MANIFEST_NAME: manifest_json(two, directory=False)})
+def test_manifests_of_all_models_below_a_directory_are_combined(tmp_path: Path) -> None:
+    """In a repository of separately pushed models, manifests of directories and of single files add up."""
+    first, second = {"a": b"1", "d/b": b"2"}, {"m": b"3"}
+    write_files(tmp_path / "one", first | {MANIFEST_NAME: manifest_json(first)})
+    write_files(tmp_path, second | {"m" + MANIFEST_NAME: manifest_json(second, directory=False)})
 
-    wanted, stated = declared(tmp_path, required=True)
+    planned, stated = check_model(tmp_path, required=True)
 
-    assert stated == sums({"one/a": b"1", "one/d/b": b"2", "m": b"3"})
-    assert len(wanted.objects) == 3
+    assert stated == sha256_by_path({"one/a": b"1", "one/d/b": b"2", "m": b"3"})
+    assert len(planned.objects) == 3
 
 
-def test_one_model_that_is_half_pushed_keeps_the_whole_from_being_pulled(tmp_path: Path) -> None:
-    """Unless it is left out."""
+def test_incomplete_manifest_of_a_part_blocks_the_pull_unless_excluded(tmp_path: Path) -> None:
+    """A push under way in a subdirectory is an error, unless the globs exclude the subdirectory."""
     write_files(tmp_path, {"a/m": b"1", "b/m": b"2", "b/" + MANIFEST_NAME: manifest_json({}, complete=False)})
 
     with pytest.raises(TransientError, match="b/ is not all there"):
-        declared(tmp_path)
+        check_model(tmp_path)
 
-    assert declared(tmp_path, exclude=["b/*"])[1] == {}
+    assert check_model(tmp_path, exclude=["b/*"])[1] == {}
 
 
-def test_each_file_needs_a_manifest_if_one_is_required(tmp_path: Path) -> None:
-    """One that speaks of a part is not enough."""
+def test_required_manifest_must_list_every_file(tmp_path: Path) -> None:
+    """A required manifest of only a part of the files is refused with the number of missing files."""
     write_files(tmp_path, {"a/m": b"1", "a/" + MANIFEST_NAME: manifest_json({"m": b"1"}), "b": b"2"})
 
     with pytest.raises(WrongBytesError, match="no manifest of 1 of the 2 files"):
-        declared(tmp_path, required=True)
+        check_model(tmp_path, required=True)
 
 
-def test_two_manifests_may_not_contradict_each_other(tmp_path: Path) -> None:
-    """The directory's and that of a part of it, pushed anew with the same sizes."""
+def test_contradicting_manifests_are_refused(tmp_path: Path) -> None:
+    """A subdirectory pushed again with equal sizes contradicts the directory's manifest, and is refused."""
     write_files(
         tmp_path,
         {"d/m": b"1", "d/" + MANIFEST_NAME: manifest_json({"m": b"1"}), MANIFEST_NAME: manifest_json({"d/m": b"2"})},
     )
 
     with pytest.raises(MismatchError, match="another file in another manifest"):
-        declared(tmp_path)
+        check_model(tmp_path)
 
 
-def test_a_manifest_that_is_too_large_is_not_read(tmp_path: Path) -> None:
-    """It would not fit into a small container's memory; nothing of it is fetched."""
+def test_too_large_manifest_is_refused_unread(tmp_path: Path) -> None:
+    """A manifest over 64 MiB, too large for a small container's memory, is refused before any byte is fetched."""
     write_files(tmp_path, MODEL)
     with (tmp_path / MANIFEST_NAME).open("wb") as file:
         file.truncate(64 * 1024**2 + 1)
 
     with pytest.raises(WrongBytesError, match="too many to be read"):
-        declared(tmp_path)
+        check_model(tmp_path)
 
 
-class Forbidding(FileSource):
-    """A store that denies what is not there, as S3 does to who may not list."""
+class ForbiddingSource(FileSource):
+    """Store that denies missing objects, like S3 without the right to list."""
 
     def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
-        """See `Source.sidecar`."""
+        """Deny the request; see `Source.sidecar`."""
         raise RefusedError(f"{obj.key}{suffix} may not be asked for.", hint="Ask.")
 
 
-def test_a_manifest_that_may_not_be_asked_for_counts_as_none(tmp_path: Path) -> None:
-    """Unless it is required: then the refusal is the reason."""
+def test_forbidden_manifest_counts_as_missing_unless_required(tmp_path: Path) -> None:
+    """A refused request means no manifest; with a required manifest, the refusal is raised."""
     write_files(tmp_path, MODEL)
-    source = Forbidding(parse_uri(str(tmp_path / "config.json")), SourceOptions())
-    wanted = plan.make_plan(source.resolve(), source.uri, plan.PlanLimits(max_files=1))
+    source = ForbiddingSource(parse_uri(str(tmp_path / "config.json")), SourceOptions())
+    planned = plan.make_plan(source.resolve(), source.uri, plan.PlanLimits(max_files=1))
 
-    assert check_manifest(source, wanted, lambda _: True, required=False).manifest_sha256 == {}
+    assert check_manifest(source, planned, lambda _: True, required=False).manifest_sha256 == {}
     with pytest.raises(RefusedError, match="may not be asked for"):
-        check_manifest(source, wanted, lambda _: True, required=True)
+        check_manifest(source, planned, lambda _: True, required=True)

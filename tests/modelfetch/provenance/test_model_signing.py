@@ -1,4 +1,4 @@
-"""What those who are believed have signed is listed, and nothing that anybody else says; others read what is made."""
+"""Model signatures: only a trusted signer's list is returned; the format is interoperable with other tools."""
 
 import base64
 import json
@@ -24,34 +24,34 @@ DIGESTS = {path: sha256_hex(data) for path, data in FILES.items()}
 
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
-    """A key on P-256, as most people make them."""
+    """Return a key on the common curve P-256."""
     return make_key_pair(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A directory of a few files."""
+    """Return a directory with a few files."""
     return write_files(tmp_path / "model", FILES)
 
 
-def altered(bundle: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """The bundle with something in it changed."""
+def alter_bundle(bundle: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Change the content of a bundle file in place; return the path."""
     content = json.loads(bundle.read_text(encoding="utf-8"))
     change(content)
     bundle.write_text(json.dumps(content), encoding="utf-8")
     return bundle
 
 
-def payload(bundle: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> None:
-    """Change what is signed."""
+def change_payload(bundle: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the signed payload of a bundle."""
     content = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
     change(content)
     bundle["dsseEnvelope"]["payload"] = base64.b64encode(json.dumps(content).encode()).decode()
 
 
 @pytest.mark.parametrize("kind", ["p256", "p384", "p521"])
-def test_what_a_key_signed_is_listed_by_its_public_one(tmp_path: Path, kind: str) -> None:
-    """Every path with its sha256, on each curve of the format."""
+def test_signed_list_is_verified_with_the_public_key(tmp_path: Path, kind: str) -> None:
+    """Verification returns every path with its sha256, on each curve of the format."""
     own = make_key_pair(tmp_path, kind=kind)
 
     (tmp_path / "model.sig").write_bytes(ModelSigner(SigningKey(own.private, "")).sign_files("model", DIGESTS))
@@ -59,8 +59,8 @@ def test_what_a_key_signed_is_listed_by_its_public_one(tmp_path: Path, kind: str
     assert SignatureVerifier(TrustPolicy(public_key=own.public)).verify_bundle(tmp_path / "model.sig", "it") == DIGESTS
 
 
-def test_a_locked_key_signs_with_its_password(tmp_path: Path) -> None:
-    """As `openssl` locks them."""
+def test_encrypted_key_signs_with_its_password(tmp_path: Path) -> None:
+    """A private key encrypted by `openssl` signs with the right password."""
     own = make_key_pair(tmp_path, password="s3cret")
 
     (tmp_path / "a.sig").write_bytes(
@@ -73,8 +73,8 @@ def test_a_locked_key_signs_with_its_password(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_others_verify_what_is_signed_here(tmp_path: Path, key: KeyPair, model: Path) -> None:
-    """The library's command takes a directory with what a pull leaves beside the model, and a single file."""
+def test_signature_made_here_is_verified_by_model_signing_command(tmp_path: Path, key: KeyPair, model: Path) -> None:
+    """The library's command verifies a single file, and a directory with the files that a pull leaves there."""
     signer = ModelSigner(SigningKey(key.private, ""))
     (model / "model.sig").write_bytes(signer.sign_files("model", DIGESTS))
     write_files(model, {".modelfetch.json": b"{}", ".modelfetch-manifest.json": b"{}", ".modelfetch/lock": b""})
@@ -87,20 +87,20 @@ def test_others_verify_what_is_signed_here(tmp_path: Path, key: KeyPair, model: 
 
 
 @pytest.mark.process
-def test_what_others_sign_is_listed_here(tmp_path: Path, key: KeyPair, model: Path) -> None:
-    """The library's command signs a directory and a single file; git's files are none of its business."""
+def test_signature_of_model_signing_command_is_verified_here(tmp_path: Path, key: KeyPair, model: Path) -> None:
+    """The library's signatures of a directory and a single file are verified; git's files are not listed."""
     (model / ".gitattributes").write_bytes(b"*")
-    judge = SignatureVerifier(TrustPolicy(public_key=key.public))
+    verifier = SignatureVerifier(TrustPolicy(public_key=key.public))
 
     run_model_signing("sign", "key", "--private_key", key.private, "--signature", model / "model.sig", model)
     sign_model(model / "model.bin", key, tmp_path / "model.bin.sig")
 
-    assert judge.verify_bundle(model / "model.sig", "it") == DIGESTS
-    assert judge.verify_bundle(tmp_path / "model.bin.sig", "it") == {SINGLE_FILE: DIGESTS["model.bin"]}
+    assert verifier.verify_bundle(model / "model.sig", "it") == DIGESTS
+    assert verifier.verify_bundle(tmp_path / "model.bin.sig", "it") == {SINGLE_FILE: DIGESTS["model.bin"]}
 
 
-def test_files_that_the_signer_ignored_are_not_signed(tmp_path: Path, key: KeyPair, model: Path) -> None:
-    """The library lets them pass whatever they are; they are not on the list."""
+def test_files_ignored_by_the_signer_are_not_listed(tmp_path: Path, key: KeyPair, model: Path) -> None:
+    """Ignored files, never compared by the library, are missing from the signed list."""
     signature = sign_model(model, key, tmp_path / "model.sig", ignored=("sub",))
 
     signed = SignatureVerifier(TrustPolicy(public_key=key.public)).verify_bundle(signature, "it")
@@ -108,32 +108,32 @@ def test_files_that_the_signer_ignored_are_not_signed(tmp_path: Path, key: KeyPa
     assert signed == {path: sha256 for path, sha256 in DIGESTS.items() if path != "sub/config.json"}
 
 
-def test_a_certificate_must_lead_to_the_root_that_is_believed(tmp_path: Path, model: Path) -> None:
-    """By way of an authority that the signature brings along, or that is given; not to another root."""
-    signer, stranger = make_certified_key(tmp_path), make_certified_key(tmp_path, "stranger")
+def test_certificate_must_chain_to_the_trusted_root(tmp_path: Path, model: Path) -> None:
+    """An intermediate in the bundle or the chain leads to the root; another root is refused."""
+    signer, foreign = make_certified_key(tmp_path), make_certified_key(tmp_path, "stranger")
     signature = sign_model(model, signer, tmp_path / "model.sig")
 
     for chain in ((signer.root,), (signer.intermediate, signer.root)):
         assert SignatureVerifier(TrustPolicy(certificate_chain=chain)).verify_bundle(signature, "it") == DIGESTS
-    for chain in ((stranger.root,), (signer.intermediate,)):
+    for chain in ((foreign.root,), (signer.intermediate,)):
         with pytest.raises(SignatureError, match="certificate"):
             SignatureVerifier(TrustPolicy(certificate_chain=chain)).verify_bundle(signature, "it")
 
 
-def test_several_certificates_may_be_in_one_file(tmp_path: Path, model: Path) -> None:
-    """As `fullchain.pem` has them."""
+def test_one_file_may_hold_several_certificates(tmp_path: Path, model: Path) -> None:
+    """A PEM file like `fullchain.pem` may hold intermediate and root certificate."""
     signer = make_certified_key(tmp_path)
     both = tmp_path / "both.pem"
     both.write_bytes(signer.intermediate.read_bytes() + signer.root.read_bytes())
 
-    judge = SignatureVerifier(TrustPolicy(certificate_chain=(both,)))
+    verifier = SignatureVerifier(TrustPolicy(certificate_chain=(both,)))
 
-    assert judge.verify_bundle(sign_model(model, signer, tmp_path / "model.sig"), "it") == DIGESTS
+    assert verifier.verify_bundle(sign_model(model, signer, tmp_path / "model.sig"), "it") == DIGESTS
 
 
 @pytest.mark.parametrize("kind", ["p256", "p384"])
-def test_another_key_is_not_believed(tmp_path: Path, key: KeyPair, model: Path, kind: str) -> None:
-    """And the message says whose signature was looked for."""
+def test_signature_by_another_key_is_refused(tmp_path: Path, key: KeyPair, model: Path, kind: str) -> None:
+    """A signature by another key is refused; the message names the expected signer."""
     other = make_key_pair(tmp_path, "other", kind)
     signature = sign_model(model, key, tmp_path / "model.sig")
 
@@ -141,8 +141,8 @@ def test_another_key_is_not_believed(tmp_path: Path, key: KeyPair, model: Path, 
         SignatureVerifier(TrustPolicy(public_key=other.public)).verify_bundle(signature, "it")
 
 
-def test_a_key_does_not_pass_for_a_certificate_nor_the_reverse(tmp_path: Path, key: KeyPair, model: Path) -> None:
-    """Each way of signing is verified as what it is."""
+def test_key_and_certificate_signatures_are_not_interchangeable(tmp_path: Path, key: KeyPair, model: Path) -> None:
+    """A key's signature fails under a certificate policy, and a certificate's under a key policy."""
     signer = make_certified_key(tmp_path)
     by_key = sign_model(model, key, tmp_path / "by-key.sig")
     by_certificate = sign_model(model, signer, tmp_path / "by-certificate.sig")
@@ -154,11 +154,15 @@ def test_a_key_does_not_pass_for_a_certificate_nor_the_reverse(tmp_path: Path, k
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
-    "a digest": lambda b: payload(b, lambda p: p["predicate"]["resources"][0].update(digest="00" * 32)),
-    "a file more": lambda b: payload(b, lambda p: p["predicate"]["resources"].append(p["predicate"]["resources"][0])),
-    "a file less": lambda b: payload(b, lambda p: p["predicate"]["resources"].pop()),
-    "what is ignored": lambda b: payload(b, lambda p: p["predicate"]["serialization"].update(ignore_paths=["."])),
-    "the algorithm": lambda b: payload(b, lambda p: p["predicate"]["serialization"].update(hash_type="md5")),
+    "a digest": lambda b: change_payload(b, lambda p: p["predicate"]["resources"][0].update(digest="00" * 32)),
+    "a file more": lambda b: change_payload(
+        b, lambda p: p["predicate"]["resources"].append(p["predicate"]["resources"][0])
+    ),
+    "a file less": lambda b: change_payload(b, lambda p: p["predicate"]["resources"].pop()),
+    "what is ignored": lambda b: change_payload(
+        b, lambda p: p["predicate"]["serialization"].update(ignore_paths=["."])
+    ),
+    "the algorithm": lambda b: change_payload(b, lambda p: p["predicate"]["serialization"].update(hash_type="md5")),
     "the type": lambda b: b["dsseEnvelope"].update(payloadType="text/plain"),
     "no signature": lambda b: b["dsseEnvelope"].update(signatures=[]),
     "an empty signature": lambda b: b["dsseEnvelope"]["signatures"][0].update(sig=""),
@@ -169,11 +173,11 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_signature_that_was_altered_is_none(
+def test_altered_signature_is_refused(
     tmp_path: Path, key: KeyPair, model: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
-    """Whatever of it is changed: nothing is believed before it is verified."""
-    signature = altered(sign_model(model, key, tmp_path / "model.sig"), change)
+    """Any change to a bundle makes the signature invalid."""
+    signature = alter_bundle(sign_model(model, key, tmp_path / "model.sig"), change)
 
     with pytest.raises(SignatureError, match="not valid"):
         SignatureVerifier(TrustPolicy(public_key=key.public)).verify_bundle(signature, "it")
@@ -182,19 +186,19 @@ def test_a_signature_that_was_altered_is_none(
 @pytest.mark.parametrize(
     "content", [b"", b"{}", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"dsseEnvelope": 1}', b"-----BEGIN"]
 )
-def test_what_is_no_signature_is_said_to_be_none(tmp_path: Path, key: KeyPair, content: bytes) -> None:
-    """Whatever somebody put there."""
+def test_malformed_signature_file_is_refused(tmp_path: Path, key: KeyPair, content: bytes) -> None:
+    """A file with any other content raises SignatureError, not a traceback."""
     (tmp_path / "model.sig").write_bytes(content)
 
     with pytest.raises(SignatureError, match="not valid"):
         SignatureVerifier(TrustPolicy(public_key=key.public)).verify_bundle(tmp_path / "model.sig", "it")
 
 
-def test_a_hint_about_the_key_is_not_needed_and_not_believed(
+def test_key_hint_is_neither_required_nor_trusted(
     tmp_path: Path, key: KeyPair, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Older signatures have none: the library then prints advice, which must not get among the data."""
-    signature = altered(
+    """A bundle without a key hint is verified by the key alone; the library's advice does not reach stdout."""
+    signature = alter_bundle(
         sign_model(model, key, tmp_path / "model.sig"),
         lambda b: b["verificationMaterial"]["publicKey"].update(hint=""),
     )
@@ -214,10 +218,10 @@ def test_a_hint_about_the_key_is_not_needed_and_not_believed(
     ],
     ids=["shards", "blake3"],
 )
-def test_signatures_of_other_digests_are_refused_by_name(
+def test_signature_with_other_digests_is_refused_by_name(
     tmp_path: Path, key: KeyPair, model: Path, hashing: model_signing.hashing.Config
 ) -> None:
-    """The library can make them, its command cannot; shards leave empty files out."""
+    """Shards and BLAKE3, made by the library but not its command, are refused by name; shards omit empty files."""
     signer = model_signing.signing.Config().use_elliptic_key_signer(private_key=key.private)
     signer.set_hashing_config(hashing).sign(model, tmp_path / "model.sig")
 
@@ -226,8 +230,8 @@ def test_signatures_of_other_digests_are_refused_by_name(
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ed25519", "k256"])
-def test_keys_of_another_kind_are_refused_at_once(tmp_path: Path, kind: str) -> None:
-    """The format has three curves."""
+def test_key_of_another_kind_is_refused_when_loaded(tmp_path: Path, kind: str) -> None:
+    """Keys outside the format's three curves are refused before any signature is read."""
     other = make_key_pair(tmp_path, kind=kind)
 
     with pytest.raises(ConfigError, match=r"key.pub is not a public key \(PEM, on the elliptic curve P-256"):
@@ -237,12 +241,12 @@ def test_keys_of_another_kind_are_refused_at_once(tmp_path: Path, kind: str) -> 
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"])
-def test_files_that_are_no_keys_are_refused_at_once(tmp_path: Path, content: bytes) -> None:
-    """Each by its name, with what it should be."""
+def test_file_without_a_key_is_refused_when_loaded(tmp_path: Path, content: bytes) -> None:
+    """An invalid key, certificate or trust file is refused with its name and the expected content."""
     file = tmp_path / "file.pem"
     file.write_bytes(content)
 
-    for trust, wanted in (
+    for trust, expected in (
         (TrustPolicy(public_key=file), "a public key"),
         (TrustPolicy(certificate_chain=(file,)), "a chain of certificates"),
         (
@@ -250,14 +254,14 @@ def test_files_that_are_no_keys_are_refused_at_once(tmp_path: Path, content: byt
             "a client trust configuration",
         ),
     ):
-        with pytest.raises(ConfigError, match=f"file.pem is not {wanted}"):
+        with pytest.raises(ConfigError, match=f"file.pem is not {expected}"):
             SignatureVerifier(trust)
     with pytest.raises(ConfigError, match=r"file.pem is not a private key"):
         ModelSigner(SigningKey(file, ""))
 
 
-def test_a_private_key_is_no_public_one(tmp_path: Path, key: KeyPair) -> None:
-    """It must not lie about where models are pulled; the hint says how to get the public one."""
+def test_private_key_is_refused_as_public_key(tmp_path: Path, key: KeyPair) -> None:
+    """A private key must not be deployed for verification; the hint shows how to write the public key."""
     with pytest.raises(ConfigError, match="is not a public key") as caught:
         SignatureVerifier(TrustPolicy(public_key=key.private))
 
@@ -265,8 +269,8 @@ def test_a_private_key_is_no_public_one(tmp_path: Path, key: KeyPair) -> None:
 
 
 @pytest.mark.parametrize(("locked", "given"), [("s3cret", ""), ("s3cret", "wr0ng"), ("", "s3cret")])
-def test_a_wrong_password_is_a_config_error_without_it(tmp_path: Path, locked: str, given: str) -> None:
-    """None, another, or one too many; the message does not repeat it."""
+def test_wrong_password_is_a_config_error_without_the_password(tmp_path: Path, locked: str, given: str) -> None:
+    """A missing, wrong or needless password is a ConfigError; the message does not repeat the password."""
     own = make_key_pair(tmp_path, password=locked)
 
     with pytest.raises(ConfigError, match="assword") as caught:
@@ -277,8 +281,8 @@ def test_a_wrong_password_is_a_config_error_without_it(tmp_path: Path, locked: s
 
 
 @pytest.mark.parametrize("name", ["nowhere.pem", "."])
-def test_files_that_cannot_be_read_are_config_errors(tmp_path: Path, name: str) -> None:
-    """Not there, or a directory."""
+def test_unreadable_file_is_a_config_error(tmp_path: Path, name: str) -> None:
+    """A missing file, or a directory in place of a file, is a ConfigError."""
     file = tmp_path / name
 
     for trust in (
@@ -292,8 +296,8 @@ def test_files_that_cannot_be_read_are_config_errors(tmp_path: Path, name: str) 
         ModelSigner(SigningKey(file, ""))
 
 
-def test_the_receipt_tells_signers_apart(tmp_path: Path, key: KeyPair) -> None:
-    """By the content of the files, not by their names; an identity by itself."""
+def test_signer_name_depends_on_file_content_only(tmp_path: Path, key: KeyPair) -> None:
+    """Signers differ by the content of their files, not by file names; an identity appears as text."""
     other = make_key_pair(tmp_path, "other")
     copy = tmp_path / "copy.pub"
     copy.write_bytes(key.public.read_bytes())
@@ -305,36 +309,34 @@ def test_the_receipt_tells_signers_apart(tmp_path: Path, key: KeyPair) -> None:
     assert TrustPolicy(certificate_chain=(copy, other.public)).signer != TrustPolicy(certificate_chain=(copy,)).signer
 
 
-def test_an_identity_is_believed_if_its_provider_vouches_for_it(tmp_path: Path, key: KeyPair, model: Path) -> None:
-    """By the certificates and logs of a Sigstore instance whose trust configuration is given: nothing is fetched."""
+def test_identity_is_verified_with_a_sigstore_trust_configuration(tmp_path: Path, key: KeyPair, model: Path) -> None:
+    """With the trust configuration of a Sigstore instance, identity and provider are verified offline."""
     sigstore = LocalSigstore()
     signature = sigstore.sign_bundle(
         sign_model(model, key, tmp_path / "model.sig"), "me@example.org", "https://login.example.org"
     )
-    ours, other = (
-        sigstore.write_trust_config(tmp_path / "ours.json"),
+    trusted, other = (
+        sigstore.write_trust_config(tmp_path / "trusted.json"),
         LocalSigstore().write_trust_config(tmp_path / "other.json"),
     )
 
-    def signed(identity: str, provider: str, trust_config: Path) -> dict[str, str]:
+    def verify_as(identity: str, provider: str, trust_config: Path) -> dict[str, str]:
         trust = TrustPolicy(identity=identity, identity_provider=provider, trust_config=trust_config)
         return SignatureVerifier(trust).verify_bundle(signature, "it")
 
-    assert signed("me@example.org", "https://login.example.org", ours) == DIGESTS
+    assert verify_as("me@example.org", "https://login.example.org", trusted) == DIGESTS
     for identity, provider, trust_config in (
-        ("you@example.org", "https://login.example.org", ours),
-        ("me@example.org", "https://evil.example.org", ours),
+        ("you@example.org", "https://login.example.org", trusted),
+        ("me@example.org", "https://evil.example.org", trusted),
         ("me@example.org", "https://login.example.org", other),
     ):
         with pytest.raises(SignatureError, match=f"not valid for {identity} by {provider}"):
-            signed(identity, provider, trust_config)
+            verify_as(identity, provider, trust_config)
 
 
 @pytest.mark.parametrize("change", [*CHANGES][:6])
-def test_what_an_identity_signed_cannot_be_altered_either(
-    tmp_path: Path, key: KeyPair, model: Path, change: str
-) -> None:
-    """The log has it too."""
+def test_altered_signature_of_an_identity_is_refused(tmp_path: Path, key: KeyPair, model: Path, change: str) -> None:
+    """Certificate and transparency log do not make an altered bundle valid."""
     sigstore = LocalSigstore()
     signature = sigstore.sign_bundle(
         sign_model(model, key, tmp_path / "model.sig"), "me@example.org", "https://login.example.org"
@@ -346,28 +348,28 @@ def test_what_an_identity_signed_cannot_be_altered_either(
     )
 
     with pytest.raises(SignatureError, match="not valid"):
-        SignatureVerifier(trust).verify_bundle(altered(signature, CHANGES[change]), "it")
+        SignatureVerifier(trust).verify_bundle(alter_bundle(signature, CHANGES[change]), "it")
 
 
-def test_a_trust_root_that_cannot_be_fetched_may_be_there_later(
+def test_unreachable_trust_root_is_a_transient_error(
     tmp_path: Path, key: KeyPair, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sigstore's is asked for only when there is a signature to verify; the message names what cannot be reached."""
+    """Sigstore's trust root is fetched only to verify a signature; the message names the unreachable host."""
     signature = sign_model(model, key, tmp_path / "model.sig")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    judge = SignatureVerifier(TrustPolicy(identity="a@b.c", identity_provider="https://d.e"))
+    verifier = SignatureVerifier(TrustPolicy(identity="a@b.c", identity_provider="https://d.e"))
 
     with pytest.raises(TransientError, match=r"cannot be fetched: .*sigstore\.dev") as caught:
-        judge.verify_bundle(signature, "it")
+        verifier.verify_bundle(signature, "it")
 
     assert "--trust-config" in caught.value.hint
 
 
-def test_a_trust_root_that_cannot_be_kept_is_a_config_error(
+def test_unwritable_trust_root_cache_is_a_config_error(
     tmp_path: Path, key: KeyPair, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A read-only root file system has no room for it."""
+    """On a read-only root file system, the cached trust root cannot be written."""
     signature = sign_model(model, key, tmp_path / "model.sig")
     monkeypatch.setenv("XDG_CACHE_HOME", str(signature))
     monkeypatch.setenv("XDG_DATA_HOME", str(signature))
@@ -379,8 +381,8 @@ def test_a_trust_root_that_cannot_be_kept_is_a_config_error(
 
 
 @pytest.mark.process
-def test_without_the_extra_the_error_says_what_to_install(tmp_path: Path, key: KeyPair) -> None:
-    """In an interpreter that has the fetcher's dependencies only; and nothing of it is loaded until it is needed."""
+def test_missing_model_signing_package_is_a_config_error_with_install_hint(tmp_path: Path, key: KeyPair) -> None:
+    """Without the `sign` extra, modules load, and a verifier raises ConfigError with the package to install."""
     script = (
         "import sys; sys.modules['model_signing'] = None\n"
         "from modelfetch.errors import ConfigError\n"

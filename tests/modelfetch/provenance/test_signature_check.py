@@ -1,4 +1,4 @@
-"""A pull that verifies publishes what was signed, all of it and nothing else; on local files, for all sources alike."""
+"""Pull with signature verification: publishes exactly the signed files; on local files, with the same rules for all."""
 
 import gzip
 import json
@@ -26,70 +26,70 @@ OLD = {"old.bin": b"the model of before"}
 
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
-    """The key that is believed."""
+    """Return the key pair of the trusted signer."""
     return make_key_pair(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
-def judge(key: KeyPair) -> SignatureVerifier:
-    """Whoever believes it."""
+def verifier(key: KeyPair) -> SignatureVerifier:
+    """Return a verifier that trusts the key."""
     return SignatureVerifier(TrustPolicy(public_key=key.public))
 
 
 @pytest.fixture
 def model(tmp_path: Path, key: KeyPair) -> Path:
-    """A signed directory."""
+    """Return a signed model directory with four files."""
     sign_model(write_files(tmp_path / "model", FILES), key, tmp_path / "model/model.sig")
     return tmp_path / "model"
 
 
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:
-    """Where the model goes: another one is there already."""
-    pulled(write_files(tmp_path / "old", OLD), tmp_path / "dest")
+    """Return a destination with an earlier model."""
+    pull_model(write_files(tmp_path / "old", OLD), tmp_path / "dest")
     return tmp_path / "dest"
 
 
-def pulled(source: Path, dest: Path, judge: SignatureVerifier | None = None, **options: Any) -> Receipt:
-    """Pull in this process."""
+def pull_model(source: Path, dest: Path, verifier: SignatureVerifier | None = None, **options: Any) -> Receipt:
+    """Pull a model in this process."""
     return pull(
         parse_uri(str(source)),
         str(dest),
         SourceOptions(),
-        PullOptions(retries=1, verifier=judge, **options),
+        PullOptions(retries=1, verifier=verifier, **options),
         SilentProgress(),
     )
 
 
-def every(_: str) -> bool:
-    """Each file must be there."""
+def select_every_path(_: str) -> bool:
+    """Select every path: each signed file must exist."""
     return True
 
 
-def forms(digests: dict[str, str]) -> dict[str, list[str]]:
-    """What came, each file in one form; none where it is not known yet."""
+def list_forms(digests: dict[str, str]) -> dict[str, list[str]]:
+    """Return each file's sha256 as the only form received; none for an unknown sha256."""
     return {path: [sha256] if sha256 else [] for path, sha256 in digests.items()}
 
 
-def signed_archive(tmp_path: Path, key: KeyPair, content: bytes, name: str = "model.tar") -> Path:
-    """An archive with its signature beside it."""
+def make_signed_archive(tmp_path: Path, key: KeyPair, content: bytes, name: str = "model.tar") -> Path:
+    """Write an archive with its sidecar signature; return the archive's path."""
     archive = write_files(tmp_path / "packed", {name: content}) / name
     sign_model(archive, key, archive.with_name(f"{name}.sig"))
     return archive
 
 
-def refused(error: pytest.ExceptionInfo[SignatureError], dest: Path) -> str:
-    """Nothing of it was published; what the error says."""
+def check_refusal(error: pytest.ExceptionInfo[SignatureError], dest: Path) -> str:
+    """Check that the destination still holds the earlier model; return the error's message."""
     assert read_files(dest) == OLD
     assert error.value.code == 65
     return error.value.message
 
 
-def test_what_was_signed_is_published_with_its_signature(
-    model: Path, dest: Path, judge: SignatureVerifier, key: KeyPair
+def test_signed_model_is_published_with_its_signature(
+    model: Path, dest: Path, verifier: SignatureVerifier, key: KeyPair
 ) -> None:
-    """The receipt says that it was verified, and by whose key; others can verify it again where it is now."""
-    receipt = pulled(model, dest, judge)
+    """The receipt records the check and the signer; the published signature can be verified again."""
+    receipt = pull_model(model, dest, verifier)
 
     assert read_files(dest) == FILES | {"model.sig": (model / "model.sig").read_bytes()}
     assert "signature" in receipt.checks
@@ -97,9 +97,9 @@ def test_what_was_signed_is_published_with_its_signature(
     assert json.loads((dest / RECEIPT_NAME).read_text())["signer"] == receipt.signer
 
 
-def test_without_a_judge_a_signature_is_a_file_like_any_other(model: Path, dest: Path) -> None:
-    """And the receipt does not mention it."""
-    receipt = pulled(model, dest)
+def test_signature_is_an_ordinary_file_without_a_verifier(model: Path, dest: Path) -> None:
+    """Without verification, the receipt mentions no signature and no signer."""
+    receipt = pull_model(model, dest)
 
     assert "model.sig" in read_files(dest)
     assert "signature" not in receipt.checks
@@ -124,42 +124,42 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "said"), CHANGES.values(), ids=CHANGES)
-def test_what_was_changed_after_it_was_signed_is_refused(
-    model: Path, dest: Path, judge: SignatureVerifier, change: Callable[[Path], object], said: str
+@pytest.mark.parametrize(("change", "expected"), CHANGES.values(), ids=CHANGES)
+def test_model_changed_after_signing_is_refused(
+    model: Path, dest: Path, verifier: SignatureVerifier, change: Callable[[Path], object], expected: str
 ) -> None:
-    """By name; the old model stays."""
+    """The message names the changed file; the earlier model stays."""
     change(model)
 
     with pytest.raises(SignatureError) as caught:
-        pulled(model, dest, judge)
+        pull_model(model, dest, verifier)
 
-    assert said in refused(caught, dest)
+    assert expected in check_refusal(caught, dest)
 
 
-def test_all_that_was_altered_is_named(model: Path, dest: Path, judge: SignatureVerifier) -> None:
-    """Not the first of it only."""
+def test_every_altered_file_is_named(model: Path, dest: Path, verifier: SignatureVerifier) -> None:
+    """The message names every altered file, and no other file."""
     for name in ("config.json", "w/1.bin"):
         (model / name).write_bytes(b"?")
 
     with pytest.raises(SignatureError) as caught:
-        pulled(model, dest, judge)
+        pull_model(model, dest, verifier)
 
-    said = refused(caught, dest)
-    assert all(name in said for name in ("config.json", "w/1.bin"))
-    assert "w/2.bin" not in said
+    message = check_refusal(caught, dest)
+    assert all(name in message for name in ("config.json", "w/1.bin"))
+    assert "w/2.bin" not in message
 
 
-def test_damage_that_only_the_signature_tells_does_not_stay_in_the_staging_area(
-    model: Path, dest: Path, judge: SignatureVerifier
+def test_damage_found_by_the_signature_is_removed_from_the_staging_area(
+    model: Path, dest: Path, verifier: SignatureVerifier
 ) -> None:
-    """A source without checksums may have sent it: the next pull fetches all of it anew."""
+    """After damage from a source without checksums, the next pull fetches every byte again."""
     (model / "w/1.bin").write_bytes(b"?")
     with pytest.raises(SignatureError):
-        pulled(model, dest, judge)
+        pull_model(model, dest, verifier)
 
     (model / "w/1.bin").write_bytes(FILES["w/1.bin"])
-    receipt = pulled(model, dest, judge)
+    receipt = pull_model(model, dest, verifier)
 
     assert (receipt.resumed_bytes, read_files(dest).items() >= FILES.items()) == (0, True)
     assert not (dest.parent / STAGING_NAME).exists()
@@ -181,35 +181,35 @@ SIGNATURES: dict[str, tuple[Callable[[Path, KeyPair], object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "said"), SIGNATURES.values(), ids=SIGNATURES)
-def test_without_the_right_signature_nothing_is_fetched(
+@pytest.mark.parametrize(("change", "expected"), SIGNATURES.values(), ids=SIGNATURES)
+def test_model_without_a_valid_signature_is_not_fetched(
     model: Path,
     dest: Path,
     key: KeyPair,
-    judge: SignatureVerifier,
+    verifier: SignatureVerifier,
     change: Callable[[Path, KeyPair], object],
-    said: str,
+    expected: str,
 ) -> None:
-    """It is read first: what is wrong with it is known before the first byte of the model."""
+    """The signature is checked first: an invalid signature stops the pull before the model's first byte."""
     sign_model(model / "config.json", key, model.parent / "single.sig")
     sign_model(write_files(model.parent / "other", OLD), key, model.parent / "other.sig")
-    change(model, make_key_pair(model.parent, "stranger"))
+    change(model, make_key_pair(model.parent, "foreign"))
 
     with pytest.raises(SignatureError) as caught:
-        pulled(model, dest, judge, max_bytes=1_000_000)
+        pull_model(model, dest, verifier, max_bytes=1_000_000)
 
-    assert said in refused(caught, dest)
+    assert expected in check_refusal(caught, dest)
     assert not (dest.parent / STAGING_NAME).exists()
 
 
-def test_a_signature_that_is_too_large_is_not_read(
-    model: Path, dest: Path, judge: SignatureVerifier, monkeypatch: pytest.MonkeyPatch
+def test_too_large_signature_is_refused_unread(
+    model: Path, dest: Path, verifier: SignatureVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever can write there cannot fill the memory."""
+    """A signature over the limit is refused before any byte fills the memory."""
     monkeypatch.setattr("modelfetch.provenance.signature_check.MAX_SIGNATURE_BYTES", 100)
 
     with pytest.raises(WrongBytesError, match="more than 100 bytes"):
-        pulled(model, dest, judge)
+        pull_model(model, dest, verifier)
 
     assert read_files(dest) == OLD
 
@@ -222,79 +222,85 @@ def test_a_signature_that_is_too_large_is_not_read(
         ({"exclude": ("model.sig", "empty")}, {"config.json", "w/1.bin", "w/2.bin"}),
     ],
 )
-def test_a_part_of_a_signed_model_is_verified_as_well(
-    model: Path, dest: Path, judge: SignatureVerifier, options: dict[str, Any], left: set[str]
+def test_selected_part_of_a_signed_model_is_verified(
+    model: Path, dest: Path, verifier: SignatureVerifier, options: dict[str, Any], left: set[str]
 ) -> None:
-    """The signature is read whether the patterns leave it or not; each file that comes must be signed."""
-    receipt = pulled(model, dest, judge, **options)
+    """The signature is read, selected by the globs or not; each selected file must be signed."""
+    receipt = pull_model(model, dest, verifier, **options)
     assert {f.path for f in receipt.files} == left
     assert "signature" in receipt.checks
 
     (model / next(iter(left & set(FILES)))).write_bytes(b"?")
     with pytest.raises(SignatureError, match="is not what was signed"):
-        pulled(model, dest, judge, **options)
+        pull_model(model, dest, verifier, **options)
 
 
-def test_what_is_not_signed_can_be_left_out(model: Path, dest: Path, judge: SignatureVerifier) -> None:
-    """Such as what git needs: signers leave it out as a rule."""
+def test_unsigned_files_can_be_excluded(model: Path, dest: Path, verifier: SignatureVerifier) -> None:
+    """Unsigned files, such as git's, are accepted at the source if the globs exclude them."""
     write_files(model, {".gitattributes": b"*", ".git/config": b""})
 
-    receipt = pulled(model, dest, judge, exclude=(".git*",))
+    receipt = pull_model(model, dest, verifier, exclude=(".git*",))
 
     assert {f.path for f in receipt.files} == {*FILES, "model.sig"}
 
 
-def test_what_the_signer_ignored_must_be_left_out_too(
-    model: Path, dest: Path, key: KeyPair, judge: SignatureVerifier
+def test_files_ignored_by_the_signer_must_be_excluded(
+    model: Path, dest: Path, key: KeyPair, verifier: SignatureVerifier
 ) -> None:
-    """An ignored directory is where a stranger's files would go."""
+    """An ignored directory could hold foreign files: the pull is refused unless the globs exclude the directory."""
     sign_model(model, key, model / "model.sig", ignored=("w",))
 
     with pytest.raises(SignatureError) as caught:
-        pulled(model, dest, judge)
-    assert "'w/1.bin' is not signed; 'w/2.bin' is not signed." in refused(caught, dest)
+        pull_model(model, dest, verifier)
+    assert "'w/1.bin' is not signed; 'w/2.bin' is not signed." in check_refusal(caught, dest)
 
-    assert {f.path for f in pulled(model, dest, judge, exclude=("w/*",)).files} == {"config.json", "empty", "model.sig"}
+    assert {f.path for f in pull_model(model, dest, verifier, exclude=("w/*",)).files} == {
+        "config.json",
+        "empty",
+        "model.sig",
+    }
 
 
-def test_a_directory_that_was_signed_where_it_was_pulled_can_be_pulled_on(
-    model: Path, tmp_path: Path, dest: Path, key: KeyPair, judge: SignatureVerifier
+def test_directory_signed_after_a_pull_can_be_pulled(
+    model: Path, tmp_path: Path, dest: Path, key: KeyPair, verifier: SignatureVerifier
 ) -> None:
-    """Its receipt was signed along, and is no part of the model."""
-    pulled(model, tmp_path / "between")
+    """The earlier pull's receipt is in the signed list, and is not part of the model."""
+    pull_model(model, tmp_path / "between")
     sign_model(tmp_path / "between", key, tmp_path / "between/model.sig")
 
-    assert "signature" in pulled(tmp_path / "between", dest, judge).checks
+    assert "signature" in pull_model(tmp_path / "between", dest, verifier).checks
 
 
-def test_a_single_files_signature_stands_beside_it(
-    model: Path, tmp_path: Path, key: KeyPair, judge: SignatureVerifier
+def test_single_file_is_verified_by_its_sidecar_signature(
+    model: Path, tmp_path: Path, key: KeyPair, verifier: SignatureVerifier
 ) -> None:
-    """It is verified whatever the file is called there and here; none, or a directory's, is refused."""
+    """Verification ignores file names; a missing signature, or a directory's, is refused."""
     file = model / "w/1.bin"
     with pytest.raises(SignatureError, match=r"is not signed: there is no .*/w/1\.bin\.sig"):
-        pulled(file, tmp_path / "a.bin", judge)
+        pull_model(file, tmp_path / "a.bin", verifier)
 
     file.with_name("1.bin.sig").write_bytes((model / "model.sig").read_bytes())
     with pytest.raises(SignatureError, match=r"1\.bin\.sig is of a directory, not of one file"):
-        pulled(file, tmp_path / "a.bin", judge)
+        pull_model(file, tmp_path / "a.bin", verifier)
 
     sign_model(file, key, file.with_name("1.bin.sig"))
-    receipt = pulled(file, tmp_path / "a.bin", judge)
+    receipt = pull_model(file, tmp_path / "a.bin", verifier)
     assert (tmp_path / "a.bin").read_bytes() == FILES["w/1.bin"]
-    assert (receipt.checks[-1], receipt.signer) == ("signature", judge.signer)
+    assert (receipt.checks[-1], receipt.signer) == ("signature", verifier.signer)
 
     file.write_bytes(b"?")
     with pytest.raises(SignatureError, match="is not what was signed"):
-        pulled(file, tmp_path / "a.bin", judge)
+        pull_model(file, tmp_path / "a.bin", verifier)
     assert (tmp_path / "a.bin").read_bytes() == FILES["w/1.bin"]
 
 
-def test_a_signed_archive_is_unpacked(tmp_path: Path, dest: Path, key: KeyPair, judge: SignatureVerifier) -> None:
-    """After it was verified as a file; what is in it needs no signature of its own."""
-    archive = signed_archive(tmp_path, key, pack_tar(FILES))
+def test_signed_archive_is_extracted_after_verification(
+    tmp_path: Path, dest: Path, key: KeyPair, verifier: SignatureVerifier
+) -> None:
+    """The archive is verified as a file; its members need no signature."""
+    archive = make_signed_archive(tmp_path, key, pack_tar(FILES))
 
-    receipt = pulled(archive, dest, judge)
+    receipt = pull_model(archive, dest, verifier)
 
     assert read_files(dest) == FILES
     assert "signature" in receipt.checks
@@ -302,101 +308,103 @@ def test_a_signed_archive_is_unpacked(tmp_path: Path, dest: Path, key: KeyPair, 
     assert not (dest.parent / STAGING_NAME).exists()
 
 
-def test_an_archive_that_is_kept_is_verified_like_any_file(
-    tmp_path: Path, key: KeyPair, judge: SignatureVerifier
-) -> None:
-    """With --no-extract."""
-    archive = signed_archive(tmp_path, key, pack_tar(FILES))
+def test_archive_is_verified_without_extraction(tmp_path: Path, key: KeyPair, verifier: SignatureVerifier) -> None:
+    """With `--no-extract`, the archive is verified and published as a file."""
+    archive = make_signed_archive(tmp_path, key, pack_tar(FILES))
 
-    assert "signature" in pulled(archive, tmp_path / "kept.tar", judge, extract=False).checks
+    assert "signature" in pull_model(archive, tmp_path / "kept.tar", verifier, extract=False).checks
     assert (tmp_path / "kept.tar").read_bytes() == archive.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["model.tar", "model.tar.gz"])
-def test_nothing_of_an_unsigned_archive_is_unpacked(
-    tmp_path: Path, dest: Path, key: KeyPair, judge: SignatureVerifier, name: str
+def test_archive_changed_after_signing_is_not_extracted(
+    tmp_path: Path, dest: Path, key: KeyPair, verifier: SignatureVerifier, name: str
 ) -> None:
-    """What would make the unpacking fail is not even looked at."""
-    archive = signed_archive(tmp_path, key, pack_tar(FILES), name)
+    """Members that would make extraction fail are never read: the signature is compared first."""
+    archive = make_signed_archive(tmp_path, key, pack_tar(FILES), name)
     bomb = pack_tar({"../evil": b"", "big": bytes(10_000_000)})
     archive.write_bytes(gzip.compress(bomb) if name.endswith("gz") else bomb)
 
     with pytest.raises(SignatureError) as caught:
-        pulled(archive, dest, judge, max_bytes=50_000_000)
+        pull_model(archive, dest, verifier, max_bytes=50_000_000)
 
-    assert "signed was sha256" in refused(caught, dest)
+    assert "signed was sha256" in check_refusal(caught, dest)
     assert not (dest.parent / "evil").exists()
 
 
-def test_a_signed_archive_is_not_believed_to_be_harmless(
-    tmp_path: Path, dest: Path, key: KeyPair, judge: SignatureVerifier
+def test_signed_archive_is_vetted_like_any_archive(
+    tmp_path: Path, dest: Path, key: KeyPair, verifier: SignatureVerifier
 ) -> None:
-    """Its members are vetted, and counted, as any others."""
-    hostile = signed_archive(tmp_path, key, pack_tar({"../evil": b""}))
+    """Names and sizes of the members are checked as in an unsigned archive."""
+    hostile = make_signed_archive(tmp_path, key, pack_tar({"../evil": b""}))
     with pytest.raises(WrongBytesError, match=r"\.\."):
-        pulled(hostile, dest, judge)
+        pull_model(hostile, dest, verifier)
 
-    bomb = signed_archive(tmp_path, key, gzip.compress(pack_tar({"big": bytes(10_000_000)})), "b.tar.gz")
+    bomb = make_signed_archive(tmp_path, key, gzip.compress(pack_tar({"big": bytes(10_000_000)})), "b.tar.gz")
     with pytest.raises(BudgetError):
-        pulled(bomb, dest, judge, max_bytes=1_000_000)
+        pull_model(bomb, dest, verifier, max_bytes=1_000_000)
     assert read_files(dest) == OLD
 
 
-def test_an_unverified_model_is_pulled_again_to_verify_it(model: Path, dest: Path, judge: SignatureVerifier) -> None:
-    """What lies there may be another's; once it is verified it is done."""
-    first = pulled(model, dest)
-    second = pulled(model, dest, judge)
-    third = pulled(model, dest, judge)
+def test_unverified_model_is_pulled_again_for_verification(
+    model: Path, dest: Path, verifier: SignatureVerifier
+) -> None:
+    """An unverified model at the destination is pulled again; a verified model is up to date."""
+    first = pull_model(model, dest)
+    second = pull_model(model, dest, verifier)
+    third = pull_model(model, dest, verifier)
 
     assert [("signature" in one.checks) for one in (first, second, third)] == [False, True, True]
     assert third == second
-    assert pulled(model, dest) == second
+    assert pull_model(model, dest) == second
 
 
-def test_what_another_signer_vouched_for_is_not_done(
-    model: Path, dest: Path, judge: SignatureVerifier, tmp_path: Path
+def test_model_of_another_signer_is_verified_again(
+    model: Path, dest: Path, verifier: SignatureVerifier, tmp_path: Path
 ) -> None:
-    """With another key the same version is verified anew, and refused if it is not that key's."""
-    there = pulled(model, dest, judge)
+    """With another trusted key, the same version is verified again, and refused if that key did not sign."""
+    first = pull_model(model, dest, verifier)
     other = SignatureVerifier(TrustPolicy(public_key=make_key_pair(tmp_path, "other").public))
 
     with pytest.raises(SignatureError, match="not valid"):
-        pulled(model, dest, other)
+        pull_model(model, dest, other)
 
-    assert json.loads((dest / RECEIPT_NAME).read_text())["signer"] == there.signer
+    assert json.loads((dest / RECEIPT_NAME).read_text())["signer"] == first.signer
 
 
-def test_what_was_verified_and_then_altered_is_pulled_again(model: Path, dest: Path, judge: SignatureVerifier) -> None:
-    """As without a signature: by size and time, or by --recheck."""
-    receipt = pulled(model, dest, judge)
+def test_verified_model_altered_at_the_destination_is_pulled_again(
+    model: Path, dest: Path, verifier: SignatureVerifier
+) -> None:
+    """A changed size or time, or `--recheck`, leads to a new pull, as without a signature."""
+    receipt = pull_model(model, dest, verifier)
     (dest / "config.json").write_bytes(b"[]")
 
-    again = pulled(model, dest, judge)
+    again = pull_model(model, dest, verifier)
 
     assert (dest / "config.json").read_bytes() == FILES["config.json"]
     assert again.digest == receipt.digest
 
 
-def test_a_pin_and_a_signature_may_both_be_asked_for(
-    model: Path, tmp_path: Path, key: KeyPair, judge: SignatureVerifier
+def test_pin_and_signature_are_both_checked(
+    model: Path, tmp_path: Path, key: KeyPair, verifier: SignatureVerifier
 ) -> None:
-    """Both must fit."""
+    """A file must match the pin and the signature."""
     file = model / "w/1.bin"
     sign_model(file, key, file.with_name("1.bin.sig"))
 
-    receipt = pulled(file, tmp_path / "a.bin", judge, sha256=sha256_hex(FILES["w/1.bin"]))
+    receipt = pull_model(file, tmp_path / "a.bin", verifier, sha256=sha256_hex(FILES["w/1.bin"]))
 
     assert {"pin", "signature"} <= {*receipt.checks}
     with pytest.raises(WrongBytesError, match="not the pinned model"):
-        pulled(file, tmp_path / "b.bin", judge, sha256="00" * 32)
+        pull_model(file, tmp_path / "b.bin", verifier, sha256="00" * 32)
 
 
 def test_every_difference_is_named() -> None:
-    """What is altered, missing and too much, in one message; what is not known yet is not compared."""
-    here = {"w/1.bin": "00" * 32, "empty": "", "w/2.bin": SUMS["w/2.bin"], "evil.py": "ab" * 32}
+    """One message names altered, missing and unsigned files; files with an unknown sha256 are not compared."""
+    received = {"w/1.bin": "00" * 32, "empty": "", "w/2.bin": SUMS["w/2.bin"], "evil.py": "ab" * 32}
 
     with pytest.raises(SignatureError) as caught:
-        check_signed_files("s3://b/m/", SUMS, forms(here), every)
+        check_signed_files("s3://b/m/", SUMS, list_forms(received), select_every_path)
 
     assert caught.value.message == (
         "s3://b/m/ is not what was signed: 'evil.py' is not signed; 'config.json' is missing;"
@@ -404,25 +412,25 @@ def test_every_difference_is_named() -> None:
     )
 
 
-def test_many_differences_make_a_message_that_can_be_read() -> None:
-    """The first twenty, and how many more."""
+def test_signature_error_lists_twenty_differences() -> None:
+    """The message lists the first twenty differences and counts the others."""
     with pytest.raises(SignatureError, match=r"^it is .*; 'f029' is not signed and 80 more\.$"):
-        check_signed_files("it", {}, {f"f{n:03}": [] for n in range(10, 110)}, every)
+        check_signed_files("it", {}, {f"f{n:03}": [] for n in range(10, 110)}, select_every_path)
 
 
-def test_what_the_user_leaves_out_may_be_missing() -> None:
-    """But nothing that is there may be unsigned."""
-    here = {"w/1.bin": [SUMS["w/1.bin"]]}
+def test_unselected_signed_file_may_be_missing() -> None:
+    """A signed file outside the globs may be missing; an existing file must be signed."""
+    received = {"w/1.bin": [SUMS["w/1.bin"]]}
 
-    check_signed_files("it", SUMS, here, lambda path: path == "w/1.bin")
+    check_signed_files("it", SUMS, received, lambda path: path == "w/1.bin")
 
     with pytest.raises(SignatureError, match="'b' is not signed"):
-        check_signed_files("it", SUMS, {**here, "b": []}, lambda _: False)
+        check_signed_files("it", SUMS, {**received, "b": []}, lambda _: False)
 
 
-def test_what_is_stored_encoded_may_be_signed_in_either_form() -> None:
-    """Before or after whoever uploaded it compressed it."""
-    check_signed_files("it", {"a": "ab" * 32}, {"a": ["cd" * 32, "ab" * 32]}, every)
+def test_gzip_encoded_object_may_be_signed_in_either_form() -> None:
+    """The signed sha256 may be of the compressed or of the decompressed bytes."""
+    check_signed_files("it", {"a": "ab" * 32}, {"a": ["cd" * 32, "ab" * 32]}, select_every_path)
 
     with pytest.raises(SignatureError, match=f"got {'cd' * 32} or {'ef' * 32}"):
-        check_signed_files("it", {"a": "ab" * 32}, {"a": ["cd" * 32, "ef" * 32]}, every)
+        check_signed_files("it", {"a": "ab" * 32}, {"a": ["cd" * 32, "ef" * 32]}, select_every_path)

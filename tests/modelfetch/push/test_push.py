@@ -1,4 +1,4 @@
-"""`modelfetch push`: what is uploaded is what was here, and what is printed pulls it; or an error says why not."""
+"""`modelfetch push`: uploads are byte-exact, the printed address and sha256 pull the model, failures are explained."""
 
 import json
 import os
@@ -24,47 +24,49 @@ Proxied = Callable[[str], FaultProxy]
 MODEL = {"config.json": b"{}", "empty": b"", "a #1?b+c%20 é/0.bin": random_bytes(70_000, 1), "w/deep/1.bin": b"x"}
 
 
-def printed(run: Run) -> tuple[str, str]:
-    """The URI and the sha256 of the two lines on stdout."""
+def read_output(run: Run) -> tuple[str, str]:
+    """Return the URI and the sha256 from the two lines on stdout."""
     uri, second = run.stdout.splitlines()
     word, digest = second.split()
     assert word == "sha256"
     return uri, digest
 
 
-def failed(run: Run, code: int, reason: str, *said: str) -> None:
-    """It ended with this code, told why and what to do, and printed nothing to pull."""
+def check_failure(run: Run, code: int, reason: str, *expected: str) -> None:
+    """Check exit code, reason and message of a failed push; stdout is empty."""
     assert (run.code, run.error["reason"], run.stdout) == (code, reason, ""), run.stderr
     assert run.error["hint"]
-    assert [word for word in said if word not in run.error["message"] + run.error["hint"]] == []
+    assert [word for word in expected if word not in run.error["message"] + run.error["hint"]] == []
 
 
-def uploads(bucket: Bucket) -> dict[str, str]:
-    """What tells uploads from all other requests, for `FaultProxy.add` and `came`."""
+def match_uploads(bucket: Bucket) -> dict[str, str]:
+    """Return the fields that match upload requests, for `FaultProxy.add_rule` and `matching_requests`."""
     return {"method": "POST", "path": "^/upload/"} if bucket.scheme == "gs" else {"method": "PUT"}
 
 
-# --- what is pushed can be pulled ------------------------------------------------------------------------------------
+# --- round trips: push, then pull ------------------------------------------------------------------------------------
 
 
-def test_a_pushed_file_is_pulled_by_what_was_printed(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
-    """The URI names the object, the sha256 is that of the file."""
+def test_printed_uri_and_sha256_pull_the_pushed_file(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
+    """The printed URI names the object, the printed sha256 is the file's."""
     data = random_bytes(100_000)
     (tmp_path / "model.joblib").write_bytes(data)
 
-    uri, digest = printed(modelfetch.ok("push", tmp_path / "model.joblib", store.uri("churn/m.joblib"), env=store.env))
+    uri, digest = read_output(
+        modelfetch.ok("push", tmp_path / "model.joblib", store.uri("churn/m.joblib"), env=store.env)
+    )
     modelfetch.ok("pull", uri, tmp_path / "m", "--sha256", digest, env=store.env)
 
     assert digest == sha256_hex(data)
     assert store.get("churn/m.joblib") == (tmp_path / "m").read_bytes() == data
 
 
-def test_a_pushed_directory_is_pulled_by_what_was_printed(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
-    """Odd names, empty files and empty folders included; what an earlier pull left there stays behind."""
+def test_printed_uri_and_sha256_pull_the_pushed_directory(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
+    """Unusual names, empty files and empty folders are pushed; files left by an earlier pull are not."""
     here = write_files(tmp_path / "here", {**MODEL, ".modelfetch.json": b"{}", ".modelfetch/x.lock": b""})
     (here / "logs" / "old").mkdir(parents=True)
 
-    uri, digest = printed(modelfetch.ok("push", here, store.uri("churn/v1"), env=store.env))
+    uri, digest = read_output(modelfetch.ok("push", here, store.uri("churn/v1"), env=store.env))
     pulled = modelfetch.ok("pull", uri, tmp_path / "there", "--sha256", digest, "-o", "json", env=store.env)
 
     assert uri == store.uri("churn/v1/")
@@ -73,22 +75,24 @@ def test_a_pushed_directory_is_pulled_by_what_was_printed(modelfetch: CliRunner,
     assert pulled.receipt["digest"] == f"sha256:{digest}" == directory_digest(MODEL)
 
 
-def test_moto_takes_files_directories_and_parts(modelfetch: CliRunner, moto_bucket: S3Bucket, tmp_path: Path) -> None:
-    """The store of `make demo`, which states no checksum of small files but their md5."""
+def test_moto_accepts_files_directories_and_parts(modelfetch: CliRunner, moto_bucket: S3Bucket, tmp_path: Path) -> None:
+    """The store of `make demo` states only md5 for small files; pushed bytes are pulled back."""
     large = random_bytes(65 * 1024**2)
     here = write_files(tmp_path / "here", {"small": b"x", "d/empty": b"", "large": large})
 
-    uri, digest = printed(modelfetch.ok("push", here, moto_bucket.uri("m"), env=moto_bucket.env))
+    uri, digest = read_output(modelfetch.ok("push", here, moto_bucket.uri("m"), env=moto_bucket.env))
     modelfetch.ok("pull", uri, tmp_path / "there", "--sha256", digest, env=moto_bucket.env)
 
     assert read_files(tmp_path / "there") == {"small": b"x", "d/empty": b"", "large": large}
 
 
-def test_a_large_file_goes_in_parts_and_is_checked_whole(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
-    """What the pull then checks is a checksum of the whole object that the store computed itself."""
+def test_large_file_is_uploaded_in_parts_and_checked_as_a_whole(
+    modelfetch: CliRunner, store: Bucket, tmp_path: Path
+) -> None:
+    """A later pull checks the whole object's checksum, computed by the store."""
     (tmp_path / "m").write_bytes(random_bytes(80_000_000))
 
-    uri, digest = printed(modelfetch.ok("push", tmp_path / "m", store.uri("m"), env=store.env))
+    uri, digest = read_output(modelfetch.ok("push", tmp_path / "m", store.uri("m"), env=store.env))
     seen = modelfetch.ok("inspect", uri, "-o", "json", env=store.env).receipt
     pulled = modelfetch.ok("pull", uri, tmp_path / "p", "--sha256", digest, "-o", "json", env=store.env).receipt
 
@@ -97,10 +101,10 @@ def test_a_large_file_goes_in_parts_and_is_checked_whole(modelfetch: CliRunner, 
 
 
 @pytest.mark.parametrize(("target", "file"), [("d/", "d/m.joblib"), ("", "m.joblib"), ("d", "d")])
-def test_a_file_keeps_its_name_under_a_slash(
+def test_target_with_a_trailing_slash_keeps_the_file_name(
     modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path, target: str, file: str
 ) -> None:
-    """As `cp` has it; the bare bucket is a directory."""
+    """Like `cp`, a trailing slash keeps the file's name; a bare bucket is a directory."""
     (tmp_path / "m.joblib").write_bytes(b"x")
 
     modelfetch.ok("push", tmp_path / "m.joblib", s3_bucket.uri(target), env=s3_bucket.env)
@@ -108,22 +112,22 @@ def test_a_file_keeps_its_name_under_a_slash(
     assert s3_bucket.list_keys() == [file, file + MANIFEST_NAME]
 
 
-def test_a_directory_can_be_a_whole_bucket(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """With or without the slash after its name."""
+def test_directory_is_pushed_to_a_bucket_root(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """A bucket without key or trailing slash is a valid target."""
     here = write_files(tmp_path / "here", {"a": b"1", "d/b": b"2"})
 
-    uri, _ = printed(modelfetch.ok("push", here, f"s3://{s3_bucket.bucket}", env=s3_bucket.env))
+    uri, _ = read_output(modelfetch.ok("push", here, f"s3://{s3_bucket.bucket}", env=s3_bucket.env))
 
     assert (uri, s3_bucket.list_keys()) == (s3_bucket.uri(), [MANIFEST_NAME, "a", "d/b"])
 
 
-def test_each_version_has_a_uri_of_its_own(modelfetch: CliRunner, versioned_store: Bucket, tmp_path: Path) -> None:
-    """The older one is still there after the newer one was pushed to the same name."""
+def test_each_pushed_version_has_its_own_uri(modelfetch: CliRunner, versioned_store: Bucket, tmp_path: Path) -> None:
+    """After a second push to the same name, the first printed URI still pulls the first content."""
     bucket, model = versioned_store, tmp_path / "m"
     uris = []
     for content in (b"old", b"new"):
         model.write_bytes(content)
-        uris.append(printed(modelfetch.ok("push", model, bucket.uri("m"), env=bucket.env))[0])
+        uris.append(read_output(modelfetch.ok("push", model, bucket.uri("m"), env=bucket.env))[0])
     for number, uri in enumerate(uris):
         modelfetch.ok("pull", uri, tmp_path / str(number), env=bucket.env)
 
@@ -131,70 +135,72 @@ def test_each_version_has_a_uri_of_its_own(modelfetch: CliRunner, versioned_stor
     assert [(tmp_path / name).read_bytes() for name in "01"] == [b"old", b"new"]
 
 
-def test_a_bucket_without_versions_gives_a_plain_uri(
-    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path
-) -> None:
-    """An ETag is no version that could be asked for."""
+def test_bucket_without_versions_prints_a_plain_uri(modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """Without versioning, the printed URI holds no version; an ETag cannot be requested."""
     (tmp_path / "m").write_bytes(b"x")
 
-    assert printed(modelfetch.ok("push", tmp_path / "m", s3_bucket.uri("m"), env=s3_bucket.env))[0] == s3_bucket.uri(
-        "m"
-    )
+    uri, _ = read_output(modelfetch.ok("push", tmp_path / "m", s3_bucket.uri("m"), env=s3_bucket.env))
+
+    assert uri == s3_bucket.uri("m")
 
 
 @pytest.mark.parametrize("path", ["m/config.json", "m"])
-def test_json_tells_what_a_receipt_will_have(modelfetch: CliRunner, store: Bucket, tmp_path: Path, path: str) -> None:
-    """Version, bytes and files are those of a pull."""
+def test_json_output_equals_the_receipt_of_a_pull(
+    modelfetch: CliRunner, store: Bucket, tmp_path: Path, path: str
+) -> None:
+    """Version, digest, bytes and files equal the values in a pull's receipt."""
     write_files(tmp_path / "m", MODEL)
 
-    told = modelfetch.ok("push", tmp_path / path, store.uri("p"), "--output", "json", env=store.env).receipt
-    pulled = modelfetch.ok("pull", told["uri"], tmp_path / "there", "-o", "json", env=store.env).receipt
+    summary = modelfetch.ok("push", tmp_path / path, store.uri("p"), "--output", "json", env=store.env).receipt
+    pulled = modelfetch.ok("pull", summary["uri"], tmp_path / "there", "-o", "json", env=store.env).receipt
 
-    assert set(told) == {"uri", "sha256", "version", "bytes", "files"}
-    assert told["version"] == pulled["version"]
-    assert f"sha256:{told['sha256']}" == pulled["digest"]
-    assert (told["bytes"], told["files"]) == (sum(f["size"] for f in pulled["files"]), len(pulled["files"]))
+    assert set(summary) == {"uri", "sha256", "version", "bytes", "files"}
+    assert summary["version"] == pulled["version"]
+    assert f"sha256:{summary['sha256']}" == pulled["digest"]
+    assert (summary["bytes"], summary["files"]) == (sum(f["size"] for f in pulled["files"]), len(pulled["files"]))
 
 
-def test_links_are_followed(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
-    """To files and to directories, as a Hugging Face cache has them."""
+def test_links_are_pushed_as_their_targets(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
+    """Links to files and directories, as in a Hugging Face cache, are pushed with their targets' content."""
     write_files(tmp_path, {"blobs/1": b"weights", "real/a": b"1", "m/own": b"2"})
     (tmp_path / "m" / "link.bin").symlink_to("../blobs/1")
     (tmp_path / "m" / "dir").symlink_to("../real")
 
-    uri, digest = printed(modelfetch.ok("push", tmp_path / "m", store.uri("m"), env=store.env))
+    uri, digest = read_output(modelfetch.ok("push", tmp_path / "m", store.uri("m"), env=store.env))
     modelfetch.ok("pull", uri, tmp_path / "there", "--sha256", digest, env=store.env)
 
     assert read_files(tmp_path / "there") == {"own": b"2", "link.bin": b"weights", "dir/a": b"1"}
 
 
-# --- what else is there ----------------------------------------------------------------------------------------------
+# --- other objects at the target -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stale", ["m/old.bin", "m/w/old/", "m/config.json/x"])
-def test_a_prefix_that_holds_something_else_is_refused(
+def test_prefix_with_foreign_objects_is_refused(
     modelfetch: CliRunner, store: Bucket, tmp_path: Path, stale: str
 ) -> None:
-    """It would become part of the model; nothing is uploaded."""
+    """Foreign objects would become part of the model: exit 73, nothing uploaded."""
     store.put(stale, b"" if stale.endswith("/") else b"x")
     for name in ("m/empty", "m2/sibling"):
         store.put(name, b"")
     here = write_files(tmp_path / "here", MODEL)
 
-    failed(modelfetch("push", here, store.uri("m"), env=store.env), 73, "destination", "1 other", stale[2:].rstrip("/"))
+    check_failure(
+        modelfetch("push", here, store.uri("m"), env=store.env), 73, "destination", "1 other", stale[2:].rstrip("/")
+    )
 
     assert store.list_keys() == sorted([stale, "m/empty", "m2/sibling"])
 
 
-def test_the_same_files_may_be_pushed_again(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
-    """With new content; the old receipt and the markers of folders are no strangers."""
+def test_second_push_replaces_the_files_of_the_first(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
+    """Old receipts and folder markers are not foreign; new content replaces the old."""
     here = write_files(tmp_path / "here", MODEL)
     for name in ("m/.modelfetch.json", "m/", "m/w/"):
         store.put(name, b"")
     modelfetch.ok("push", here, store.uri("m"), env=store.env)
     (here / "config.json").write_bytes(b"[]")
 
-    uri, digest = printed(modelfetch.ok("push", here, store.uri("m/"), env=store.env))
+    uri, digest = read_output(modelfetch.ok("push", here, store.uri("m/"), env=store.env))
     modelfetch.ok("pull", uri, tmp_path / "there", "--sha256", digest, env=store.env)
 
     assert read_files(tmp_path / "there") == {**MODEL, "config.json": b"[]"}
@@ -204,10 +210,10 @@ def test_the_same_files_may_be_pushed_again(modelfetch: CliRunner, store: Bucket
 
 
 @pytest.mark.parametrize("size", [1000, 65 * 1024**2])
-def test_s3_stores_nothing_if_other_bytes_arrive(
+def test_s3_stores_nothing_if_the_checksum_differs(
     s3_bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """The checksum of the whole file goes along, in one piece or in parts; MinIO compares."""
+    """With a wrong checksum of the whole file, in one request or in parts, MinIO stores nothing."""
     if s3_bucket.server.kind == "moto":
         pytest.skip("moto compares no checksums")
     (tmp_path / "m").write_bytes(bytes(size))
@@ -222,37 +228,37 @@ def test_s3_stores_nothing_if_other_bytes_arrive(
     assert s3_bucket.list_keys() == []
 
 
-def test_a_bad_object_on_s3_is_told_with_both_values(
+def test_s3_checksum_mismatch_names_both_values(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """A store that keeps what it should have refused: its own statement is compared too."""
+    """If the store keeps damaged bytes, its stated checksum differs: exit 65 with both values."""
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(method="HEAD", headers={"x-amz-checksum-crc32": "AAAAAQ=="})
     (tmp_path / "m").write_bytes(b"123456789")
 
     run = modelfetch("push", tmp_path / "m", s3_bucket.uri("m"), env=s3_bucket.env_at(proxy.url))
 
-    failed(run, 65, "mismatch", s3_bucket.uri("m"), "cbf43926", "00000001")
+    check_failure(run, 65, "mismatch", s3_bucket.uri("m"), "cbf43926", "00000001")
 
 
-def test_a_bad_object_on_gcs_is_told_with_both_values(
+def test_gcs_checksum_mismatch_names_both_values(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """As above."""
+    """The crc32c in the upload's response differs: exit 65 with both values."""
     stored = {"name": "m", "bucket": gcs_bucket.bucket, "size": "9", "generation": "1", "crc32c": "AAAAAQ=="}
     proxy = fault_proxy(gcs_bucket.endpoint)
-    proxy.add_rule(**uploads(gcs_bucket), status=200, body=json.dumps(stored).encode())
+    proxy.add_rule(**match_uploads(gcs_bucket), status=200, body=json.dumps(stored).encode())
     (tmp_path / "m").write_bytes(b"123456789")
 
     run = modelfetch("push", tmp_path / "m", gcs_bucket.uri("m"), env=gcs_bucket.env_at(proxy.url))
 
-    failed(run, 65, "mismatch", gcs_bucket.uri("m"), "e3069283", "00000001")
+    check_failure(run, 65, "mismatch", gcs_bucket.uri("m"), "e3069283", "00000001")
 
 
-def test_a_store_that_refuses_checksums_gets_none(
+def test_checksum_calculation_when_required_sends_no_checksum(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """The SDK's own variable says so; what the store states by itself is compared all the same."""
+    """With the SDK's variable set, no checksum is sent; the store's stated checksum is still compared."""
     proxy = fault_proxy(s3_bucket.endpoint)
     (tmp_path / "m").write_bytes(b"123456789")
     env = {**s3_bucket.env_at(proxy.url), "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required"}
@@ -264,10 +270,10 @@ def test_a_store_that_refuses_checksums_gets_none(
     assert "checksum" not in run.stderr
 
 
-def test_a_store_without_checksums_is_taken_with_a_warning(
+def test_store_without_checksums_is_accepted_with_a_warning(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """Old servers state none of an object in parts; the size is all that can be compared."""
+    """Old servers state no checksum for objects in parts: only sizes are compared, with a warning."""
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(method="HEAD", headers={"ETag": '"0123-2"'}, drop=("x-amz-checksum-crc32", "x-amz-checksum-type"))
     (tmp_path / "m").write_bytes(b"123456789")
@@ -277,23 +283,23 @@ def test_a_store_without_checksums_is_taken_with_a_warning(
     assert ["1 of 1" in line["message"] for line in run.log if line["level"] == "warning"] == [True]
 
 
-def test_a_file_that_changes_meanwhile_is_noticed(
+def test_file_changed_during_the_push_exits_75(
     modelfetch: CliRunner, store: Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """75: neither the old file nor the new one was pushed."""
+    """A file changed during the upload is neither the old nor the new content."""
     model = tmp_path / "m"
     model.write_bytes(b"old")
     proxy = fault_proxy(store.endpoint)
-    proxy.add_rule(**uploads(store), before=lambda: model.write_bytes(b"new"))
+    proxy.add_rule(**match_uploads(store), before=lambda: model.write_bytes(b"new"))
 
-    failed(modelfetch("push", model, store.uri("m"), env=store.env_at(proxy.url)), 75, "changed", str(model))
-
-
-# --- when it fails ---------------------------------------------------------------------------------------------------
+    check_failure(modelfetch("push", model, store.uri("m"), env=store.env_at(proxy.url)), 75, "changed", str(model))
 
 
-def refused(path: Path, target: str) -> ModelfetchError:
-    """What a push ends with before it asks any server; none listens where this one would."""
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+def push_error(path: Path, target: str) -> ModelfetchError:
+    """Return the error of a push before any request; no server listens at this endpoint."""
     with pytest.raises(ModelfetchError) as caught:
         push(path, parse_uri(target), GCSOptions(emulator="http://127.0.0.1:9", write=True), SilentProgress())
     assert caught.value.hint
@@ -301,7 +307,7 @@ def refused(path: Path, target: str) -> ModelfetchError:
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "expected"),
     [
         ("https://host/m", "s3://bucket/path"),
         ("file:///tmp/m", "s3://bucket/path"),
@@ -310,81 +316,81 @@ def refused(path: Path, target: str) -> ModelfetchError:
         ("s3://b/m?versionId=abc", "abc"),
     ],
 )
-def test_a_target_that_cannot_be_one_is_a_usage_error(tmp_path: Path, target: str, said: str) -> None:
-    """2, and what is possible; the path is not looked at."""
-    error = refused(tmp_path / "m", target)
+def test_invalid_target_is_a_usage_error(tmp_path: Path, target: str, expected: str) -> None:
+    """An invalid target exits 2 with the valid forms, before the path is read."""
+    error = push_error(tmp_path / "m", target)
 
-    assert (error.code, said in error.message + error.hint) == (2, True)
+    assert (error.code, expected in error.message + error.hint) == (2, True)
 
 
-def _not_there(_: Path) -> None:
+def _make_nothing(_: Path) -> None:
     pass
 
 
-def _empty_file(path: Path) -> None:
+def _make_empty_file(path: Path) -> None:
     path.touch()
 
 
-def _empty_directory(path: Path) -> None:
+def _make_empty_directory(path: Path) -> None:
     (path / "d").mkdir(parents=True)
 
 
-def _only_a_receipt(path: Path) -> None:
+def _make_receipt_only(path: Path) -> None:
     write_files(path, {".modelfetch.json": b"{}"})
 
 
-def _link_to_nothing(path: Path) -> None:
+def _make_broken_link(path: Path) -> None:
     write_files(path, {"a": b"1"})
     (path / "b").symlink_to("nothing")
 
 
-def _link_to_itself(path: Path) -> None:
+def _make_link_loop(path: Path) -> None:
     write_files(path, {"a": b"1"})
     (path / "b").symlink_to(".")
 
 
-def _pipe(path: Path) -> None:
+def _make_pipe(path: Path) -> None:
     write_files(path, {"a": b"1"})
     os.mkfifo(path / "pipe")
 
 
-def _backslash(path: Path) -> None:
+def _make_backslash_name(path: Path) -> None:
     write_files(path, {"a\\b": b"1"})
 
 
-def _line_break_in_a_folder(path: Path) -> None:
+def _make_folder_with_line_break(path: Path) -> None:
     write_files(path, {"a": b"1"})
     (path / "b\nc").mkdir()
 
 
 @pytest.mark.parametrize(
-    ("make", "code", "reason", "said"),
+    ("make", "code", "reason", "expected"),
     [
-        (_not_there, 66, "not_found", "m"),
-        (_empty_file, 65, "wrong_bytes", "0 bytes"),
-        (_empty_directory, 66, "not_found", "no file"),
-        (_only_a_receipt, 66, "not_found", "no file"),
-        (_link_to_nothing, 66, "not_found", "m"),
-        (_link_to_itself, 69, "refused", "b"),
-        (_pipe, 69, "refused", "pipe"),
-        (_backslash, 65, "unsafe_name", "backslash"),
-        (_line_break_in_a_folder, 65, "unsafe_name", "control character"),
+        (_make_nothing, 66, "not_found", "m"),
+        (_make_empty_file, 65, "wrong_bytes", "0 bytes"),
+        (_make_empty_directory, 66, "not_found", "no file"),
+        (_make_receipt_only, 66, "not_found", "no file"),
+        (_make_broken_link, 66, "not_found", "m"),
+        (_make_link_loop, 69, "refused", "b"),
+        (_make_pipe, 69, "refused", "pipe"),
+        (_make_backslash_name, 65, "unsafe_name", "backslash"),
+        (_make_folder_with_line_break, 65, "unsafe_name", "control character"),
     ],
 )
-def test_a_path_that_could_not_be_pulled_is_not_pushed(
-    tmp_path: Path, make: Callable[[Path], None], code: int, reason: str, said: str
+def test_path_that_cannot_be_pulled_is_refused_before_upload(
+    tmp_path: Path, make: Callable[[Path], None], code: int, reason: str, expected: str
 ) -> None:
-    """It is told before anything is uploaded."""
+    """Missing or empty paths, special files and unsafe names are refused before any upload."""
     make(tmp_path / "m")
 
-    error = refused(tmp_path / "m", "gs://b/m")
+    error = push_error(tmp_path / "m", "gs://b/m")
 
-    assert (error.code, error.reason, said in error.message) == (code, reason, True)
+    assert (error.code, error.reason, expected in error.message) == (code, reason, True)
 
 
 @pytest.fixture
 def unreadable() -> Iterator[Path]:
-    """A file that this process cannot read."""
+    """Yield a file without read permission for this process."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         path = Path(directory, "m")
@@ -400,79 +406,86 @@ def unreadable() -> Iterator[Path]:
             os.seteuid(0)
 
 
-def test_a_file_that_may_not_be_read_is_named(unreadable: Path) -> None:
-    """77, with what to look at."""
-    error = refused(unreadable, "gs://b/m")
+def test_unreadable_file_exits_77_with_its_path(unreadable: Path) -> None:
+    """A permission error names the file; the hint names owner and mode."""
+    error = push_error(unreadable, "gs://b/m")
 
     assert (error.code, error.hint) == (77, "Check its owner and mode.")
     assert str(unreadable) in error.message
 
 
 @pytest.mark.parametrize("path", ["m", "m/config.json"])
-def test_a_bucket_that_is_not_there_is_named(modelfetch: CliRunner, store: Bucket, tmp_path: Path, path: str) -> None:
-    """66; no bucket is made."""
+def test_missing_bucket_exits_66_with_its_name(modelfetch: CliRunner, store: Bucket, tmp_path: Path, path: str) -> None:
+    """A missing bucket is named, and not created."""
     write_files(tmp_path / "m", MODEL)
 
     run = modelfetch("push", tmp_path / path, f"{store.scheme}://no-such-bucket-here/m", env=store.env)
 
-    failed(run, 66, "not_found", "no-such-bucket-here")
+    check_failure(run, 66, "not_found", "no-such-bucket-here")
 
 
 @pytest.mark.parametrize(
-    ("change", "reason", "said"),
+    ("change", "reason", "expected"),
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, "credentials", "AWS_SECRET_ACCESS_KEY"),
         ({"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "no_credentials", "AWS_ACCESS_KEY_ID"),
         ({"MODELFETCH_ANONYMOUS": "true"}, "credentials", "s3:PutObject"),
     ],
 )
-def test_credentials_that_may_not_write_to_s3(
-    modelfetch: CliRunner, s3_bucket: S3Bucket, tmp_path: Path, change: dict[str, str | None], reason: str, said: str
+def test_s3_credentials_without_write_access_exit_77(
+    modelfetch: CliRunner,
+    s3_bucket: S3Bucket,
+    tmp_path: Path,
+    change: dict[str, str | None],
+    reason: str,
+    expected: str,
 ) -> None:
-    """77, and what to allow."""
+    """Wrong, missing or anonymous credentials exit 77; the message names the variable or permission."""
     if s3_bucket.server.kind == "moto":
         pytest.skip("moto checks no credentials")
     (tmp_path / "m").write_bytes(b"x")
 
     run = modelfetch("push", tmp_path / "m", s3_bucket.uri("m"), env={**s3_bucket.env, **change})
 
-    failed(run, 77, reason, said)
+    check_failure(run, 77, reason, expected)
 
 
-def test_credentials_that_may_not_write_to_gcs(
+def test_gcs_credentials_without_write_access_exit_77(
     modelfetch: CliRunner, gcs_bucket: GCSBucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """77, and which role to give."""
+    """A 403 from GCS exits 77 with the server's message and the role to grant."""
     proxy = fault_proxy(gcs_bucket.endpoint)
-    proxy.add_rule(**uploads(gcs_bucket), status=403, body=b'{"error": {"code": 403, "message": "no create for you"}}')
+    proxy.add_rule(
+        **match_uploads(gcs_bucket), status=403, body=b'{"error": {"code": 403, "message": "no create for you"}}'
+    )
     (tmp_path / "m").write_bytes(b"x")
 
     run = modelfetch("push", tmp_path / "m", gcs_bucket.uri("m"), env=gcs_bucket.env_at(proxy.url))
 
-    failed(run, 77, "credentials", "no create for you", "Storage Object User")
+    check_failure(run, 77, "credentials", "no create for you", "Storage Object User")
 
 
 @pytest.mark.parametrize("size", [9, 9_000_000])
-def test_a_busy_store_is_asked_again(
+def test_failed_upload_is_retried(
     modelfetch: CliRunner, store: Bucket, fault_proxy: Proxied, tmp_path: Path, size: int
 ) -> None:
-    """Twice in vain, whether the file goes in one request or more."""
+    """After a 503 and a reset, the third request succeeds, for uploads in one or several requests."""
     data = random_bytes(size)
     (tmp_path / "m").write_bytes(data)
     proxy = fault_proxy(store.endpoint)
-    proxy.add_rule(**uploads(store), status=503)
-    proxy.add_rule(**uploads(store), reset=True)
+    proxy.add_rule(**match_uploads(store), status=503)
+    proxy.add_rule(**match_uploads(store), reset=True)
 
     modelfetch.ok("push", tmp_path / "m", store.uri("m"), env=store.env_at(proxy.url))
 
     assert store.get("m") == data
-    assert len(proxy.matching_requests(**uploads(store))) == 3 + 1  # the manifest
+    assert len(proxy.matching_requests(**match_uploads(store))) == 3 + 1  # the manifest
 
 
-def test_only_the_part_that_broke_is_sent_again(
+def test_failed_part_alone_is_sent_again(
     modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """One of five parts of a large file."""
+    """After a failure in one of five parts, only this part is uploaded again."""
     (tmp_path / "m").write_bytes(random_bytes(65 * 1024**2))
     proxy = fault_proxy(s3_bucket.endpoint)
     proxy.add_rule(method="PUT", query="partNumber=2", status=500)
@@ -482,29 +495,29 @@ def test_only_the_part_that_broke_is_sent_again(
     assert len(proxy.matching_requests("PUT", query="partNumber=")) == 6
 
 
-def test_a_store_that_stays_busy_is_a_transient_failure(
-    modelfetch: CliRunner, store: Bucket, fault_proxy: Proxied, tmp_path: Path
-) -> None:
-    """75, once the retries are spent; the other files of the directory are not waited for."""
+def test_persistent_503_exits_75(modelfetch: CliRunner, store: Bucket, fault_proxy: Proxied, tmp_path: Path) -> None:
+    """After the last retry, the push exits 75 without waiting for the other files."""
     here = write_files(tmp_path / "m", {"a": b"1", "b": b"2", "c/d": b"3"})
     proxy = fault_proxy(store.endpoint)
-    proxy.add_rule(**uploads(store), status=503, times=None)
+    proxy.add_rule(**match_uploads(store), status=503, times=None)
 
-    failed(modelfetch("push", here, store.uri("m"), env=store.env_at(proxy.url)), 75, "transient", "503", "again later")
+    check_failure(
+        modelfetch("push", here, store.uri("m"), env=store.env_at(proxy.url)), 75, "transient", "503", "again later"
+    )
 
 
-def test_a_signal_ends_it_while_the_store_says_nothing(
+def test_sigterm_ends_a_push_to_a_silent_store(
     modelfetch: CliRunner, store: Bucket, fault_proxy: Proxied, tmp_path: Path
 ) -> None:
-    """143, long before the connection would count as dead."""
+    """SIGTERM ends the push with 143 long before the stall timeout."""
     (tmp_path / "m").write_bytes(b"x")
     proxy = fault_proxy(store.endpoint)
-    proxy.add_rule(**uploads(store), silent=True)
+    proxy.add_rule(**match_uploads(store), silent=True)
 
     running = modelfetch.start(
         "push", tmp_path / "m", store.uri("m"), "--stall-timeout", "10m", env=store.env_at(proxy.url)
     )
-    proxy.wait_for(lambda: proxy.matching_requests(**uploads(store)))
+    proxy.wait_for(lambda: proxy.matching_requests(**match_uploads(store)))
     run = running.send_signal(signal.SIGTERM)
 
     assert (run.code, run.error["reason"]) == (143, "interrupted")
