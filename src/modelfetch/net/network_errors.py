@@ -44,7 +44,7 @@ def explain_network_error(error: BaseException, host: str, stall_timeout: float)
     Args:
         error: the exception of urllib3, http.client, requests, ssl or socket, with its causes.
         host: name of the server for the message; requested URLs are left out because of their signatures.
-        stall_timeout: seconds without a byte before the connection was closed.
+        stall_timeout: seconds without a byte before the connection was abandoned.
     """
     causes = _collect_causes(error)
     untrusted = next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None)

@@ -115,7 +115,7 @@ class SignatureVerifier:
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # stdout is data; the library prints advice for signers
                 self._config.verify(Path(), bundle)
-        except Exception as error:  # the library documents no errors for malformed bundles
+        except Exception as error:  # an untrusted bundle may be malformed in any way
             reason = _error_reason(error) or "the bytes were not signed with this key"
             raise SignatureError(
                 f"The signature of {address} is not valid for {self.signer}: {reason}.",

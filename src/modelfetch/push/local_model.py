@@ -102,7 +102,7 @@ def _parent_folders(paths: Iterable[str]) -> set[str]:
 
 
 def fingerprint_file(path: Path, expected: Mapping[str, str]) -> Fingerprint:
-    """Return a file's size, sha256, and the best of the expected checksums.
+    """Return a file's size, sha256 and CRC, with md5 or sha1 if the store states no stronger checksum.
 
     Raises:
         ModelfetchError: the file cannot be read.
