@@ -184,14 +184,14 @@ class WritableSource(Protocol):
         """See `Source.resolve`."""
         ...
 
-    def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
+    def upload(self, path: Path, key: str, crc: str, on_sent: Callable[[int], None]) -> RemoteObject:
         """Store a file; repeat broken requests, in parts if the file is large.
 
         Args:
             path: local file.
             key: object key.
             crc: CRC of the file, in hexadecimal.
-            advance: called with the number of bytes sent; negative when bytes have to be sent again.
+            on_sent: called with the number of bytes sent; negative when bytes have to be sent again.
 
         Returns:
             The stored object, with its checksums.

@@ -195,13 +195,13 @@ class GCSSource(Source):
             return error
         return error_for_status(status, what)
 
-    def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
+    def upload(self, path: Path, key: str, crc: str, on_sent: Callable[[int], None]) -> RemoteObject:
         """See `WritableSource.upload`."""
         from modelfetch.sources.gcs import upload as gcs_upload
 
         blob = self._ready_blob(key)
         with self._explain_sdk_errors(key, write=True):
-            gcs_upload.upload_file(blob, path, crc, advance, self._timeout)
+            gcs_upload.upload_file(blob, path, crc, on_sent, self._timeout)
         with self._refuse_malformed_responses():
             return self._with_pinned_uri(_make_object(gcs_upload.blob_resource(blob), path.name))
 

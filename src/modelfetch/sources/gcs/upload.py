@@ -46,14 +46,14 @@ def create_client(options: GCSOptions, credentials: Any, timeout: float, host: s
     return sdk_client
 
 
-def upload_file(blob: Any, path: Path, crc: str, advance: Callable[[int], None], timeout: tuple[float, float]) -> None:  # noqa: ANN401
+def upload_file(blob: Any, path: Path, crc: str, on_sent: Callable[[int], None], timeout: tuple[float, float]) -> None:  # noqa: ANN401
     """Send a file; the stated crc32c makes the store refuse other bytes.
 
     Args:
         blob: the SDK's; it knows afterwards what is stored.
         path: the file.
         crc: its CRC32C, in hexadecimal.
-        advance: told of bytes as they are sent.
+        on_sent: called with the number of bytes sent.
         timeout: seconds to connect, and without a byte.
 
     Raises:
@@ -64,7 +64,7 @@ def upload_file(blob: Any, path: Path, crc: str, advance: Callable[[int], None],
     blob.crc32c = base64.b64encode(bytes.fromhex(crc)).decode()
     with path.open("rb") as file:
         blob.upload_from_file(
-            _ProgressReader(file, advance),
+            _ProgressReader(file, on_sent),
             size=path.stat().st_size,
             content_type="application/octet-stream",
             checksum=None,  # it would be computed a second time
@@ -99,13 +99,13 @@ _RETRY = Retry(predicate=_is_retryable, initial=0.25, maximum=4.0, timeout=10.0)
 class _ProgressReader:
     """A file that tells of how far it was read: all that the SDK asks of a stream."""
 
-    def __init__(self, file: BinaryIO, advance: Callable[[int], None]) -> None:
+    def __init__(self, file: BinaryIO, on_sent: Callable[[int], None]) -> None:
         self._file = file
-        self._advance = advance
+        self._on_sent = on_sent
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
-        self._advance(len(data))
+        self._on_sent(len(data))
         return data
 
     def tell(self) -> int:

@@ -1,4 +1,4 @@
-"""What S3, its SDK and whoever issues its credentials say when something goes wrong, as errors of ours."""
+"""Map S3 error codes, botocore exceptions and credential provider failures to `ModelfetchError`s."""
 
 from http.client import HTTPException
 from json import JSONDecodeError
@@ -22,7 +22,7 @@ from modelfetch.errors import (
 from modelfetch.net.network_errors import error_text, explain_network_error, host_of
 from modelfetch.sources.base import error_for_status, parse_retry_after
 
-# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and MinIO's and Ceph's own
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and the codes of MinIO and Ceph
 _NOT_FOUND_CODES = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NoSuchAccessPoint", "NotFound", "404"}
 _TRANSIENT_CODES = {
     "SlowDown", "SlowDownRead", "SlowDownWrite", "ServerBusy", "ServiceUnavailable", "InternalError",
@@ -58,7 +58,7 @@ _NETWORK_ERRORS = (
 _NAME_ERRORS = (
     sdk.ParamValidationError, sdk.InvalidDNSNameError, sdk.UnsupportedS3ArnError, sdk.UnsupportedOutpostResourceError,
 )  # fmt: skip
-# What a request may fail with, beside a reply that the SDK understood.
+# Failures of a request other than `ClientError`, the SDK's exception for a parsed error response.
 SDK_FAILURES = (sdk.BotoCoreError, ResponseParserError, HTTPError, HTTPException, ValueError)
 
 _HINT_READ = (
@@ -97,7 +97,7 @@ _HINTS = {
 
 
 class ServiceReply(NamedTuple):
-    """A reply that the SDK understood: S3's code and words, the status, the headers, and what was asked."""
+    """An error response parsed by the SDK: S3 code and message, HTTP status, headers, region and operation."""
 
     code: str
     detail: str
@@ -126,12 +126,12 @@ def _parse_reply(error: sdk.ClientError) -> ServiceReply:
 
 
 def explain_response(error: sdk.ClientError, address: str, version: str | None) -> ModelfetchError:
-    """The error for a reply that the SDK understood: by S3's own word, else by the status.
+    """Return the error for a response parsed by the SDK: by S3 error code, else by HTTP status.
 
     Args:
-        error: as the SDK raises it.
+        error: exception raised by the SDK.
         address: address of the object.
-        version: the version that was asked for.
+        version: requested version id; None for the newest.
     """
     reply = _parse_reply(error)
     return (
@@ -171,7 +171,7 @@ def _explain_denied(reply: ServiceReply, address: str) -> ModelfetchError | None
 
 
 def _explain_permanent(reply: ServiceReply, address: str) -> ModelfetchError | None:
-    """What neither time nor other credentials will change."""
+    """Return the error for a response that neither a retry nor other credentials will change, else None."""
     if reply.code in _NAME_CODES:
         return UsageError(f"S3 does not take this name: {address} ({reply.reported}).", hint="Check bucket and path.")
     if reply.code in _MISMATCH_CODES:
@@ -200,7 +200,7 @@ def _explain_transient(reply: ServiceReply, address: str) -> ModelfetchError | N
 
 
 def explain_sdk_failure(error: Exception, host: str, stall_timeout: float) -> ModelfetchError:
-    """The error for a request that the SDK could not make, or whose answer it did not understand."""
+    """Return the error for a request that the SDK could not send, or a response that the SDK could not parse."""
     text = _sdk_error_text(error)
     match error:
         case _ if isinstance(error, _CREDENTIALS_ERRORS):
@@ -221,15 +221,15 @@ def explain_sdk_failure(error: Exception, host: str, stall_timeout: float) -> Mo
 
 
 def unexpected_answer_error(host: str) -> ModelfetchError:
-    """The error for an answer that S3 would not give."""
+    """Return the error for a response that violates the S3 protocol."""
     return RefusedError(f"{host} does not answer as S3 does.", hint="Check the endpoint (AWS_ENDPOINT_URL_S3).")
 
 
 def explain_credentials_failure(error: Exception, stall_timeout: float, *, had_credentials: bool) -> ModelfetchError:
-    """The error for credentials that could not be had from a program, a file or a server, whatever was raised.
+    """Return the error for any exception raised while credentials are read from a program, a file or a server.
 
-    The SDK parses what these give without much care. What may heal is transient once there were credentials (`had`):
-    a long pull outlives a moment without their issuer.
+    The SDK parses credentials without validation, hence any exception type. Recoverable failures are transient once
+    credentials were available (`had_credentials`): a long pull survives a short outage of the issuer.
     """
     may_recover = not isinstance(error, _LOGIN_ERRORS)
     if isinstance(error, sdk.ClientError):
@@ -260,7 +260,7 @@ def explain_credentials_failure(error: Exception, stall_timeout: float, *, had_c
 
 
 def _sdk_error_text(error: Exception) -> str:
-    """What an error says, in one line."""
+    """Return the message of an exception in one line."""
     if isinstance(error, JSONDecodeError):
         return "what gives them does not answer in JSON"
     if isinstance(error, EOFError):

@@ -1,4 +1,4 @@
-"""Bounds what botocore reads of a reply: it has no setting for it."""
+"""Size limit of the responses that botocore reads; botocore has no setting for the limit."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,26 +13,27 @@ if TYPE_CHECKING:
 
 
 def bound_responses(client: "S3Client") -> None:
-    """Keep a client's replies, but for streamed objects, from filling the memory."""
+    """Limit the size of a client's responses, streamed objects excepted, to protect the memory."""
     endpoint = client._endpoint  # type: ignore[attr-defined]  # noqa: SLF001  the stubs have no private attributes
     endpoint.http_session = _BoundedSession(endpoint.http_session, host_of(client.meta.endpoint_url))
 
 
 class _BoundedSession:
-    """The session that botocore sends requests by, with bounded replies."""
+    """Wrapper of botocore's HTTP session that limits the size of responses."""
 
     def __init__(self, session: Any, host: str) -> None:  # noqa: ANN401  botocore ships no types
         self._session = session
         self._host = host
 
     def send(self, request: Any) -> Any:  # noqa: ANN401
-        """Send a request, and read the reply unless it is to be streamed.
+        """Send a request; read the response unless the request streams.
 
         Raises:
-            HTTPClientError: it broke off, as the session's own errors are.
-            RefusedError: it has no end.
+            HTTPClientError: the response broke off; the same type as the session's own errors.
+            RefusedError: the response exceeds the size limit.
         """
-        stream_output, request.stream_output = request.stream_output, True  # else it would have been read by now
+        # With `stream_output` unset, the session itself reads the whole response, without a limit.
+        stream_output, request.stream_output = request.stream_output, True
         response = self._session.send(request)
         response.raw = BoundedResponse(response.raw, self._host)
         try:

@@ -1,7 +1,7 @@
-"""Signed requests for one bucket's objects: the SDK shows where to and by what scope, the signature is made here.
+"""Signed GET requests (SigV4) for one bucket's objects: endpoint and scope from the SDK, signatures computed here.
 
-The SDK finds the endpoint anew for each request, which costs as much as fetching a small object.
-The rules: https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+The SDK resolves the endpoint again for each request, at the cost of fetching a small object.
+Algorithm: https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 """
 
 import hashlib
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _NO_BODY = hashlib.sha256(b"").hexdigest()
 _CHECKSUM_HEADERS = {"x-amz-checksum-mode": "ENABLED"}
-_URL_LIFETIME = 900  # that a URL of the SDK's is good for; each request gets a fresh one
-_MODEL_KEY = "k"  # of the object whose URL is taken as a model
+_URL_LIFETIME = 900  # seconds, validity of a URL presigned by the SDK; each request gets a fresh URL
+_MODEL_KEY = "k"  # sample key, whose presigned URL shows endpoint and scope
 
 
 class RequestSigner:
-    """Makes requests for objects, each good for any range: `Range` is not signed."""
+    """Signer of GET requests for objects, each valid for any range: `Range` is not signed."""
 
     def __init__(self, client: "S3Client", bucket: str) -> None:
-        """Have the SDK make a URL, and see where it leads and what it was signed for.
+        """Read endpoint and credential scope from a URL presigned by the SDK.
 
         Raises:
-            BotoCoreError: it cannot make one.
+            BotoCoreError: the SDK cannot presign a URL.
         """
         self.client = client
         self._bucket = bucket
@@ -40,15 +40,15 @@ class RequestSigner:
         self._host = host_header(self._origin)
         signed = dict(parse_qsl(url.query))
         self._scope = signed.get("X-Amz-Credential", "").split("/")[-3:]  # region, service, aws4_request
-        self._uses_session_token = "X-Amz-S3session-Token" in signed  # directory buckets have credentials of their own
+        self._uses_session_token = "X-Amz-S3session-Token" in signed  # directory buckets have session credentials
 
     def sign_get(self, key: str, version: str | None, credentials: Any) -> SignedRequest:  # noqa: ANN401  botocore's tuple
-        """A request for an object.
+        """Return a signed GET request for an object.
 
         Args:
-            key: the object's.
-            version: its version id, if it is to be this one.
-            credentials: those to sign with; None for nobody's.
+            key: object key.
+            version: version id; None for the newest.
+            credentials: frozen credentials of botocore; None for an anonymous request.
         """
         if self._uses_session_token:
             return SignedRequest(self._presign_url(key, version), _CHECKSUM_HEADERS)
@@ -81,7 +81,7 @@ class RequestSigner:
 
 @lru_cache(maxsize=4)
 def _derive_signing_key(secret: str, scope: str) -> bytes:
-    """The key for one day, region and service."""
+    """Derive the signing key for one day, region and service."""
     key = f"AWS4{secret}".encode()
     for part in scope.split("/"):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()

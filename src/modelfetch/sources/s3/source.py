@@ -1,4 +1,4 @@
-"""Models on S3 and what speaks its protocol. botocore finds, states and signs, boto3 uploads; they fetch no bytes."""
+"""Models on S3-compatible stores: botocore lists, stats and finds credentials, boto3 uploads; neither downloads."""
 
 import base64
 import contextlib
@@ -41,31 +41,31 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectTypeDef
 
-_PART_TRIES = 9  # botocore begins at 50 ms: some 6 s of trouble, near what retry.py bears
+_PART_TRIES = 9  # botocore's backoff begins at 50 ms: about 6 s in all, near the limit of retry.py
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
+_EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 
-T = TypeVar("T")
+_Result = TypeVar("_Result")
 
 
 class S3Source(Source):
-    """An object or a prefix in a bucket."""
+    """An object or a prefix in an S3 bucket."""
 
     max_key_bytes: int | None = MAX_KEY_BYTES
-    crc = "crc32"  # the one of S3's CRCs of a full object that botocore computes for parts without awscrt
+    crc = "crc32"  # of S3's full-object CRCs, the only one that botocore computes for parts without awscrt
 
     def __init__(self, uri: ModelURI, options: S3Options) -> None:
-        """Find credentials and the endpoint in the SDK's usual places; no request is made yet.
+        """Find credentials and endpoint in the SDK's usual places; sends no request to the store.
 
         Raises:
             ConfigError: the SDK's configuration makes no sense.
-            NoCredentialsError: there are none, and access is not to be anonymous.
+            NoCredentialsError: no credentials were found, and access is not anonymous.
         """
         super().__init__(uri, options.network)
         self._options = options
         self._lock = threading.Lock()
-        self._had_credentials = False  # whether there were credentials
-        self._region = ""  # the bucket's, once a reply has named another than ours
+        self._had_credentials = False  # whether credentials were read before
+        self._region = ""  # region of the bucket, once a response names a region other than the client's
         self._signer: RequestSigner | None = None
         with self._explain_sdk_errors():
             session = self._make_session()
@@ -75,7 +75,7 @@ class S3Source(Source):
             check_endpoint(options.network, self._client.meta.endpoint_url)
 
     def resolve(self) -> Listing:
-        """See `Source.resolve`."""
+        """See `Source.resolve`; asks with a HEAD, else lists by ListObjectsV2."""
         if {".", ".."} & {*self.uri.key.split("/")}:
             raise UnsafeNameError(
                 f"The key {quote_path(self.uri.key)} has a '.' or '..' segment: another object would be asked for.",
@@ -88,13 +88,13 @@ class S3Source(Source):
             except NotFoundError as error:
                 if self.uri.version:
                     raise
-                missing = error  # it may say that the object was deleted
+                missing = error  # the message may state that the object was deleted
         return retry_request(lambda: self._with_renewal(lambda client: self._list_prefix(client, missing)))
 
     def _stat_object(
         self, key: str, path: str, version: str | None = None, pins: Mapping[str, str] = NOTHING
     ) -> RemoteObject:
-        """Request size, version and checksums; retry transient failures, and refused credentials once renewed."""
+        """Request size, version and checksums; retry transient failures, and once after a renewal of credentials."""
         return retry_request(
             lambda: self._with_renewal(lambda client: self._head_object(client, key, path, version, pins))
         )
@@ -113,31 +113,32 @@ class S3Source(Source):
             except sdk.ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 412):
                     raise
-                # A HEAD has no body, so no code: the same question as a GET says why, or finds the bucket's region.
+                # A HEAD response has no body, hence no error code: the same request as a GET returns the reason, or
+                # lets the SDK find the bucket's region.
                 client.get_object(**params, Range="bytes=0-0")["Body"].close()
                 reply = client.head_object(**params, ChecksumMode="ENABLED")
             headers = reply["ResponseMetadata"]["HTTPHeaders"]
-            found = _make_object(
+            obj = _make_object(
                 key, path, reply["ContentLength"], reply["ETag"], reply.get("VersionId"), self.checksums(headers)
             )
-            version_id = found.pins.get("x-amz-version-id")
+            version_id = obj.pins.get("x-amz-version-id")
             address = ModelURI("s3", self.uri.bucket, key)
-            return found._replace(pinned_uri=pin_s3_uri(address, version_id)) if version_id else found
+            return obj._replace(pinned_uri=pin_s3_uri(address, version_id)) if version_id else obj
 
     def _list_prefix(self, client: "S3Client", missing: NotFoundError) -> Listing:
         prefix = self.uri.key if self.uri.is_directory else f"{self.uri.key}/"
-        listing = ListingBuilder(prefix, self._options.max_listed)
+        builder = ListingBuilder(prefix, self._options.max_listed)
         with self._explain_sdk_errors(prefix), self._refuse_malformed_responses():
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.uri.bucket, Prefix=prefix):
                 for item in page.get("Contents", ()):
-                    listing.add_entry(item["Key"], item["Size"], partial(_object_from_listing, item))
-                # The SDK takes a page that does not say how to go on for the last one.
+                    builder.add_entry(item["Key"], item["Size"], partial(_object_from_listing, item))
+                # The SDK takes a page without IsTruncated for the last: insist on the field if no object is listed.
                 more = page.get("IsTruncated", False) if page.get("Contents") else page["IsTruncated"]
-                listing.end_page(page.get("NextContinuationToken"), more=more)
-        found = listing.build_listing()
-        if found is None:
+                builder.end_page(page.get("NextContinuationToken"), more=more)
+        listing = builder.build_listing()
+        if listing is None:
             raise missing
-        return found
+        return listing
 
     def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
         """See `Source.sidecar`; asks with a HEAD."""
@@ -148,13 +149,13 @@ class S3Source(Source):
 
     def with_checksums(self, obj: RemoteObject) -> RemoteObject:
         """See `Source.with_checksums`; asks with a HEAD."""
-        now = self._stat_object(obj.key, obj.path, pins=obj.pins)
-        if now.size != obj.size:
+        current = self._stat_object(obj.key, obj.path, pins=obj.pins)
+        if current.size != obj.size:
             raise changed_error(f"s3://{self.uri.bucket}/{obj.key}")
-        return now
+        return current
 
     def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:
-        """See `Source.sign`: signed with the credentials of the moment; one is good for every range."""
+        """See `Source.sign`; signs with the current credentials, for every range."""
         if renew:
             self._renew_credentials(self._client)
         client = self._ready_client()
@@ -167,25 +168,25 @@ class S3Source(Source):
         return SignedRequest(signed.url, {**signed.headers, "Accept-Encoding": "identity", **pin})
 
     def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """See `Source.checksums`: the full object's additional checksums, and a plain upload's ETag, which is its md5.
+        """See `Source.checksums`: full-object checksums, and the ETag of a single-part upload, equal to the md5.
 
         https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
         """
-        found = {}
+        checksums = {}
         if headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT":
             for name in ("crc32", "crc32c", "crc64nvme", "sha1", "sha256"):
                 value = headers.get(f"x-amz-checksum-{name}", "")
                 if value and "-" not in value:
                     with self._refuse_malformed_responses():
-                        found[name] = base64.b64decode(value, validate=True).hex()
+                        checksums[name] = base64.b64decode(value, validate=True).hex()
         etag = headers.get("etag", "").strip('"')
-        keyed = "x-amz-server-side-encryption-customer-algorithm" in headers
-        if _MD5.fullmatch(etag) and not keyed and "kms" not in headers.get("x-amz-server-side-encryption", ""):
-            found["md5"] = etag
-        return found
+        customer_key = "x-amz-server-side-encryption-customer-algorithm" in headers
+        if _MD5.fullmatch(etag) and not customer_key and "kms" not in headers.get("x-amz-server-side-encryption", ""):
+            checksums["md5"] = etag
+        return checksums
 
     def explain_refusal(self, obj: RemoteObject, status: int) -> ModelfetchError:
-        """See `Source.explain_refusal`: the same request through the SDK."""
+        """See `Source.explain_refusal`; repeats the request through the SDK."""
         params: dict[str, Any] = {"Bucket": self.uri.bucket, "Key": obj.key}
         if version := obj.pins.get("x-amz-version-id"):
             params["VersionId"] = version
@@ -197,17 +198,17 @@ class S3Source(Source):
             return error
         return error_for_status(status, f"s3://{self.uri.bucket}/{obj.key}")
 
-    def upload(self, path: Path, key: str, crc: str, advance: Callable[[int], None]) -> RemoteObject:
-        """See `WritableSource.upload`."""
-        from modelfetch.sources.s3.upload import upload_file  # noqa: PLC0415  a pull does without boto3
+    def upload(self, path: Path, key: str, crc: str, on_sent: Callable[[int], None]) -> RemoteObject:
+        """See `WritableSource.upload`; boto3 sends large files in parts."""
+        from modelfetch.sources.s3.upload import upload_file  # noqa: PLC0415  a pull needs no boto3
 
         self._ready_client()
         with self._explain_sdk_errors(key):
-            upload_file(self._uploader, path, self.uri.bucket, key, crc, advance)
+            upload_file(self._uploader, path, self.uri.bucket, key, crc, on_sent)
         return self._stat_object(key, path.name)
 
     def put(self, key: str, data: bytes) -> None:
-        """See `WritableSource.put`."""
+        """See `WritableSource.put`; sends one PutObject request."""
 
         def put() -> None:
             client = self._ready_client()
@@ -217,9 +218,9 @@ class S3Source(Source):
         retry_request(put)
 
     def _make_session(self) -> Session:
-        """What finds credentials; whoever issues them is trusted as the store is."""
+        """Make the session that finds credentials; credential servers are verified with the store's CA bundle."""
         session = get_session()
-        # Times of objects are not used; to parse them takes the SDK two thirds of the time of a listing.
+        # Objects' times are not used; the SDK would spend two thirds of a listing's time on parsing the times.
         session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
         for name, value in (("ca_bundle", self.network.ca_bundle), ("region", self._options.region)):
             if value:
@@ -227,19 +228,20 @@ class S3Source(Source):
         return session
 
     def _use_session(self, session: Session) -> None:
-        """Use a session from now on."""
+        """Replace the session, with its client and uploader."""
         self._client = _create_client(session, self._options)
         self._client.meta.events.register("before-sign.s3", self._note_region)
-        # Only the SDK can send a single part again.
+        # Only the SDK can retry a single part of an upload.
         self._uploader = (
             _create_client(session, self._options, tries=_PART_TRIES) if self._options.write else self._client
         )
         self._session = session
 
     def _ready_client(self) -> "S3Client":
-        """The client, with credentials that are good for a while.
+        """Return the client, with credentials valid for some time.
 
-        The SDK would look for them in the midst of a request, where what their source says looks like the store's word.
+        Otherwise the SDK would read credentials during a request, and an error of the credentials' issuer would look
+        like an error of the store.
         """
         if self._region not in ("", self._options.region):
             with self._lock, self._explain_sdk_errors():
@@ -250,16 +252,16 @@ class S3Source(Source):
         return self._client
 
     def _note_region(self, request: Any, **_: object) -> None:  # noqa: ANN401  botocore ships no types of requests
-        """Learn where the SDK was redirected to: it signs its own requests for there, but no URLs of ours."""
+        """Note the region of a redirect: the SDK signs its own later requests for the region, but no presigned URL."""
         region = request.context.get("signing", {}).get("region", "")
-        ours = self._client.meta.region_name.replace("aws-global", "us-east-1")
-        if region not in ("", "*", ours) and not self.uri.bucket.startswith("arn:"):
+        client_region = self._client.meta.region_name.replace("aws-global", "us-east-1")
+        if region not in ("", "*", client_region) and not self.uri.bucket.startswith("arn:"):
             self._region = region
 
-    def _read_credentials(self, session: Session) -> Any:  # noqa: ANN401  a named tuple that its stubs do not have
+    def _read_credentials(self, session: Session) -> Any:  # noqa: ANN401  a named tuple missing in the stubs
         try:
-            found = session.get_credentials()
-            frozen = found.get_frozen_credentials() if found is not None else None
+            credentials = session.get_credentials()
+            frozen = credentials.get_frozen_credentials() if credentials is not None else None
         except Exception as error:
             raise s3_errors.explain_credentials_failure(
                 error, self.network.stall_timeout, had_credentials=self._had_credentials
@@ -272,12 +274,12 @@ class S3Source(Source):
         self._had_credentials = True
         return frozen
 
-    def _renew_credentials(self, used: "S3Client") -> bool:
-        """Look for credentials anew, for what they come from may have changed; whether they are others now."""
+    def _renew_credentials(self, used_client: "S3Client") -> bool:
+        """Read credentials again, for files or variables may have changed; return whether the credentials changed."""
         if self._options.anonymous:
             return False
         with self._lock:
-            if self._client is not used:
+            if self._client is not used_client:
                 return True  # another thread was first
             session = self._make_session()
             if self._read_credentials(session) == self._read_credentials(self._session):
@@ -286,7 +288,7 @@ class S3Source(Source):
                 self._use_session(session)
             return True
 
-    def _with_renewal(self, call: Callable[["S3Client"], T]) -> T:
+    def _with_renewal(self, call: Callable[["S3Client"], _Result]) -> _Result:
         """Call with the client; repeat once with renewed credentials after a refusal, if the credentials changed."""
         client = self._ready_client()
         try:
@@ -307,10 +309,10 @@ class S3Source(Source):
 
     @contextlib.contextmanager
     def _refuse_malformed_responses(self) -> Iterator[None]:
-        """A reply that lacks what S3's have, or has something else in its place, is no reply of S3's."""
+        """Refuse a response with missing or invalid fields, for the server does not speak the S3 protocol."""
         try:
             yield
-        except sdk.BotoCoreError:  # some of these are ValueErrors too
+        except sdk.BotoCoreError:  # some are ValueErrors too
             raise
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise s3_errors.unexpected_answer_error(self._host_name()) from error
@@ -323,33 +325,33 @@ class S3Source(Source):
 def _create_client(session: Session, options: S3Options, tries: int = 1) -> "S3Client":
     stall = options.network.stall_timeout
     config = Config(
-        signature_version=UNSIGNED if options.anonymous else "s3v4",  # the default would presign in the version before
+        signature_version=UNSIGNED if options.anonymous else "s3v4",  # the default would presign with SigV2
         connect_timeout=min(CONNECT_TIMEOUT, stall),
         read_timeout=stall,
-        retries={"total_max_attempts": tries, "mode": "standard"},  # one: retry.py decides
+        retries={"total_max_attempts": tries, "mode": "standard"},  # 1 disables the SDK's retries: retry.py decides
         s3={"addressing_style": "virtual"} if options.virtual_host else {},
         max_pool_connections=options.network.connections,
-        # Some servers state the whole object's checksum on a range; botocore takes it for the range's (boto3 4512).
+        # Some servers send the whole object's checksum with a range; botocore compares the range with it (boto3 4512).
         response_checksum_validation="when_required",
     )
     verify: bool | str | None = options.network.ca_bundle if options.network.verify else False
     untyped_client = session.create_client("s3", config=config, verify=verify, endpoint_url=options.endpoint)
-    client = cast("S3Client", untyped_client)  # botocore's stubs know no service
+    client = cast("S3Client", untyped_client)  # botocore's stubs have no service types
     client.meta.events.register("before-call.s3.HeadBucket", _suppress_request)
     bound_responses(client)
     return client
 
 
 def _suppress_request(**_: object) -> None:
-    """Keep the SDK from asking for a region that a redirect did not name: each answer would make it ask again."""
-    nothing: Any = {"ResponseMetadata": {"HTTPHeaders": {}}}  # all that the SDK looks at
-    raise sdk.ClientError(nothing, "HeadBucket")
+    """Suppress HeadBucket, sent by the SDK after a redirect without a region: each response would cause another."""
+    no_region: Any = {"ResponseMetadata": {"HTTPHeaders": {}}}  # the only fields that the SDK reads
+    raise sdk.ClientError(no_region, "HeadBucket")
 
 
 def _object_from_listing(item: "ObjectTypeDef", path: str) -> RemoteObject:
-    """The object that an entry of a listing stands for; it has no checksum but an empty object's."""
+    """Make an object of a listing's entry; only an empty object has a checksum."""
     etag = item.get("ETag")
-    checksums = {"md5": _MD5_OF_NOTHING} if item["Size"] == 0 and (etag or "").strip('"') == _MD5_OF_NOTHING else {}
+    checksums = {"md5": _EMPTY_MD5} if item["Size"] == 0 and (etag or "").strip('"') == _EMPTY_MD5 else {}
     return _make_object(item["Key"], path, item["Size"], etag, None, checksums)
 
 

@@ -1,4 +1,4 @@
-"""Uploads to S3 by boto3's transfer manager. Only a push imports this: a pull does without boto3."""
+"""Uploads to S3 by boto3's transfer manager; imported by a push only, for a pull needs no boto3."""
 
 import base64
 import os
@@ -11,29 +11,27 @@ from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_tr
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_MULTIPART_THRESHOLD, _PART_BYTES = (
-    64 * 1024**2,
-    16 * 1024**2,
-)  # bytes; four parts at once, read from the disk as they are sent
+_MULTIPART_THRESHOLD = 64 * 1024**2  # bytes
+_PART_BYTES = 16 * 1024**2  # four parts at once, each read from the disk while being sent
 
 
 def upload_file(
-    client: "S3Client", path: Path, bucket: str, key: str, crc: str, advance: Callable[[int], None]
+    client: "S3Client", path: Path, bucket: str, key: str, crc: str, on_sent: Callable[[int], None]
 ) -> None:
-    """Send a file, in parts if it is large; S3 stores nothing if its own CRC of the whole object is another.
+    """Upload a file, in parts if large; S3 refuses the object if the CRC of the received bytes differs.
 
-    AWS_REQUEST_CHECKSUM_CALCULATION=when_required sends none, for servers that refuse them.
+    AWS_REQUEST_CHECKSUM_CALCULATION=when_required omits the CRC, for servers that refuse checksums.
 
     Args:
-        client: tries each part again by itself, for only the SDK can.
-        path: the file.
-        bucket: whereto.
-        key: the object's.
-        crc: the file's CRC32, in hexadecimal.
-        advance: told of bytes as they are sent; of a negative number when some have to be sent again.
+        client: client with retries of its own: only the SDK can retry a single part.
+        path: local file.
+        bucket: destination bucket.
+        key: object key.
+        crc: CRC32 of the file, in hexadecimal.
+        on_sent: called with the number of bytes sent; negative when bytes have to be sent again.
 
     Raises:
-        ClientError: as the SDK raises it; whatever else it raises as well.
+        ClientError: the store refuses the upload; other exceptions of the SDK pass through as well.
         OSError: the file cannot be read.
     """
     checksum = {"ChecksumCRC32": base64.b64encode(bytes.fromhex(crc)).decode()}
@@ -52,5 +50,5 @@ def upload_file(
             bucket,
             key,
             extra_args={} if omit_checksum else checksum,
-            subscribers=[ProgressCallbackInvoker(advance)],
+            subscribers=[ProgressCallbackInvoker(on_sent)],
         ).result()
