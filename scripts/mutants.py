@@ -189,6 +189,13 @@ MUTANTS = (
         ("modelfetch/cli/test_standard_streams.py::test_closed_standard_descriptors_are_occupied",),
     ),
     Mutant(
+        "https kept over redirects",
+        "net/redirects.py",
+        "_loses_protection",
+        ReplaceBody("return False"),
+        ("modelfetch/cli/test_network.py::test_redirect_of_an_https_source_to_http_exits_69_and_sends_no_token",),
+    ),
+    Mutant(
         "secret in place of a path",
         "safe_paths.py",
         "is_path_like",

@@ -337,9 +337,7 @@ class _OfflinePool(ConnectionPool):
         self.urllib3_requests = 0
         self._data = data
 
-    def _request_urllib3(
-        self, method: str, url: str, headers: Mapping[str, str], *, redirect: bool
-    ) -> urllib3.BaseHTTPResponse:
+    def _request_urllib3(self, method: str, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         self.urllib3_requests += 1
         return urllib3.HTTPResponse(io.BytesIO(), preload_content=False)
 

@@ -213,22 +213,22 @@ def _source_options(
 ) -> SourceOptions:
     if uri.scheme == "http":
         context.console.warn(f"{uri} is fetched without encryption: anyone on the way can read and alter it.")
-    if not environment.verify and uri.scheme != "file":
-        context.console.warn(
-            "S3_VERIFY_SSL is off: no certificate is checked, anyone on the way can read and alter the model."
-        )
     common = SourceOptions(
         network=NetworkOptions(
             stall_timeout=settings.stall_timeout,
             ca_bundle=environment.ca_bundle,
-            verify=environment.verify,
             connections=settings.connections or DEFAULT_CONNECTIONS,
         ),
         anonymous=settings.anonymous,
         write=write,
         max_listed=max(settings.max_files, SourceOptions.max_listed),
     )
-    return find_spec(uri).options_from_env(os.environ, common)
+    options = find_spec(uri).options_from_env(os.environ, common)
+    if not options.network.verify:
+        context.console.warn(
+            "S3_VERIFY_SSL is off: no certificate is checked, anyone on the way can read and alter the model."
+        )
+    return options
 
 
 def _make_verifier(settings: Settings, flags: dict[str, Any]) -> SignatureVerifier | None:

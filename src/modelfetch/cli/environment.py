@@ -10,7 +10,6 @@ from typing import NamedTuple
 from modelfetch.cli.settings import PREFIX, Settings, is_secret, list_variables
 from modelfetch.errors import ConfigError
 from modelfetch.safe_paths import is_path_like
-from modelfetch.sources.base import is_truthy
 
 TERMINATION_LOG = Path("/dev/termination-log")
 SECRET_VARIABLES = (
@@ -47,13 +46,11 @@ class Environment(NamedTuple):
     Attributes:
         pairs: bucket and path by scheme; None for an unset variable.
         in_cluster: whether the process runs in a pod.
-        verify: False if KServe's S3_VERIFY_SSL is off.
         ca_bundle: file of trusted certificates, unless a source has its own.
     """
 
     pairs: Mapping[str, tuple[str | None, str | None]]
     in_cluster: bool
-    verify: bool
     ca_bundle: str | None
 
 
@@ -66,7 +63,6 @@ def read_environment() -> Environment:
             "s3": (read_variable("S3_BUCKET"), read_variable("S3_MODEL_PATH")),
         },
         in_cluster=read_variable("KUBERNETES_SERVICE_HOST") is not None,
-        verify=is_truthy(read_variable("S3_VERIFY_SSL"), default=True),
         ca_bundle=common,
     )
 

@@ -3,9 +3,9 @@
 import os
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -28,9 +28,11 @@ from modelfetch.net.tls import make_tls_context
 
 CONNECT_TIMEOUT = 10.0  # seconds
 DEFAULT_CONNECTIONS = 32  # kept open to one host, unless the options say another number
-_REDIRECTS = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=MAX_REDIRECTS)
+_NO_RETRIES = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=0)
 _BASE_HEADERS = {"User-Agent": f"modelfetch/{__version__}"}
 _GET_HEADERS = {**_BASE_HEADERS, "Accept-Encoding": "identity"}
+
+_Sent = TypeVar("_Sent")
 
 
 class NetworkOptions(NamedTuple):
@@ -123,28 +125,32 @@ class ConnectionPool:
         """Send a request through urllib3 and follow at most five redirects; the body is left unread and undecoded.
 
         Raises:
-            ModelfetchError: the server was not reached, or did not begin to answer in time.
+            ModelfetchError: the server was not reached, did not begin to answer in time, or redirects without end.
         """
-        return self._request_urllib3(method, url, headers, redirect=True)
 
-    def _request_urllib3(
-        self, method: str, url: str, headers: Mapping[str, str], *, redirect: bool
-    ) -> urllib3.BaseHTTPResponse:
+        def send_once(url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+            return self._request_urllib3(method, url, headers)
+
+        return _follow_redirects(send_once, url, headers)
+
+    def _request_urllib3(self, method: str, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        """Send one request through urllib3; a redirect raises RedirectedResponse."""
         arguments: dict[str, Any] = {
             "headers": {**_BASE_HEADERS, **headers},
             "preload_content": False,
             "decode_content": False,
-            "retries": _REDIRECTS,
+            "retries": _NO_RETRIES,
             "timeout": self._timeout,
-            "redirect": redirect,
+            "redirect": False,
         }
         try:
-            return self._manager_for(url).request(method, url, **arguments)
+            response = self._manager_for(url).request(method, url, **arguments)
         except NETWORK_ERRORS as error:
-            if isinstance(error, urllib3.exceptions.LocationValueError) and _has_host(url):
-                message = f"{host_of(url)} redirects to what is no web address."
-                raise RefusedError(message, hint="Check the endpoint and the address.") from error
             raise explain_network_error(error, host_of(url), self._options.stall_timeout) from error
+        if response.status in REDIRECT_STATUSES and (location := response.headers.get("location")):
+            response.drain_conn()
+            raise RedirectedResponse(location)
+        return response
 
     def get(self, url: str, headers: Mapping[str, str]) -> Response:
         """Send a GET over a keep-alive connection, or through urllib3; follow at most five redirects.
@@ -154,14 +160,7 @@ class ConnectionPool:
         Raises:
             ModelfetchError: the server was not reached, did not begin to answer in time, or redirects without end.
         """
-        for _ in range(MAX_REDIRECTS + 1):
-            try:
-                return self._get_once(url, headers)
-            except RedirectedResponse as redirect:
-                url, headers = follow_redirect(url, headers, redirect.location)
-        raise RefusedError(
-            f"{host_of(url)} redirects in a loop, or too often.", hint="Check the endpoint and the address."
-        )
+        return _follow_redirects(self._get_once, url, headers)
 
     def _get_once(self, url: str, headers: Mapping[str, str]) -> Response:
         """Send one GET; a redirect raises RedirectedResponse."""
@@ -178,11 +177,7 @@ class ConnectionPool:
             self._kept[origin] = None  # the same server's next response would need urllib3 too
         except NETWORK_ERRORS as error:
             raise explain_network_error(error, host_of(url), self._options.stall_timeout) from error
-        fallback = self._request_urllib3("GET", url, headers, redirect=False)
-        if fallback.status in REDIRECT_STATUSES and (location := fallback.headers.get("location")):
-            fallback.drain_conn()
-            raise RedirectedResponse(location)
-        return _Urllib3Response(fallback, url, headers)
+        return _Urllib3Response(self._request_urllib3("GET", url, headers), url, headers)
 
     @property
     def has_idle(self) -> bool:
@@ -280,8 +275,13 @@ def check_endpoint(options: NetworkOptions, url: str) -> None:
         raise ConfigError(f"There are no certificates at {options.ca_bundle}.", hint=CERTIFICATES_HINT)
 
 
-def _has_host(url: str) -> bool:
-    try:
-        return bool(urllib3.util.parse_url(url).host)
-    except urllib3.exceptions.LocationParseError:
-        return False
+def _follow_redirects(
+    send_once: Callable[[str, Mapping[str, str]], _Sent], url: str, headers: Mapping[str, str]
+) -> _Sent:
+    """Send a request by `send_once`, and again wherever a RedirectedResponse leads, at most five times."""
+    for _ in range(MAX_REDIRECTS + 1):
+        try:
+            return send_once(url, headers)
+        except RedirectedResponse as redirect:
+            url, headers = follow_redirect(url, headers, redirect.location)
+    raise RefusedError(f"{host_of(url)} redirects in a loop, or too often.", hint="Check the endpoint and the address.")

@@ -26,16 +26,27 @@ def follow_redirect(url: str, headers: Mapping[str, str], location: str) -> tupl
         The next URL, and the headers: only harmless ones if scheme, host or port differ.
 
     Raises:
-        RefusedError: the location is not an http(s) URL.
+        RefusedError: the location is not an http(s) URL, or leaves https for http: anyone on the way could read the
+            headers and alter the model.
     """
     target = _join_url(url, location)
     if target is None:
         raise RefusedError(
             f"{host_of(url)} redirects to what is no web address.", hint="Check the endpoint and the address."
         )
+    if _loses_protection(url, target):
+        raise RefusedError(
+            f"{host_of(url)} redirects from https to http: anyone on the way could alter the model.",
+            hint="Have the server redirect to https; only an address with http:// itself is fetched unprotected.",
+        )
     if _origin(target) == _origin(url):
         return target, headers
     return target, {name: value for name, value in headers.items() if name.lower() in _HARMLESS}
+
+
+def _loses_protection(url: str, target: str) -> bool:
+    """Return whether a redirect leaves https for http."""
+    return urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http"
 
 
 def _join_url(url: str, location: str) -> str | None:

@@ -65,16 +65,14 @@ def test_no_model_half_a_pair_or_two_models_are_a_config_error(
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({"S3_VERIFY_SSL": "0"}, {"verify": False}),
-        ({"S3_VERIFY_SSL": ""}, {"verify": True}),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, {"in_cluster": True}),
-        ({}, {"verify": True, "in_cluster": False}),
+        ({}, {"in_cluster": False}),
     ],
 )
-def test_cluster_and_certificate_check_are_read(
+def test_cluster_is_recognised(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: dict[str, Any]
 ) -> None:
-    """KUBERNETES_SERVICE_HOST marks a pod; S3_VERIFY_SSL=0 switches the certificate check off."""
+    """KUBERNETES_SERVICE_HOST marks a pod."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 

@@ -70,13 +70,13 @@ def test_bearer_token_authorises_a_url(modelfetch: CliRunner, https_server: Http
 def test_bearer_token_is_not_sent_after_a_redirect_to_another_host(
     modelfetch: CliRunner,
     https_server: HttpsServer,
-    fault_proxy: Callable[[str], FaultProxy],
+    fault_proxy: Callable[..., FaultProxy],
     gcs_bucket: GCSBucket,
     tmp_path: Path,
 ) -> None:
     """The redirected request has no Authorization header."""
     gcs_bucket.put("m", b"model")
-    other_host = fault_proxy(gcs_bucket.endpoint)
+    other_host = fault_proxy(gcs_bucket.endpoint, https_server.tls)
     path = f"/storage/v1/b/{gcs_bucket.bucket}/o/m?alt=media"
     https_server.redirects["/m"] = other_host.url.replace("127.0.0.1", "localhost") + path
 

@@ -8,6 +8,7 @@ from google.auth.transport.requests import Request
 from requests.adapters import HTTPAdapter
 
 from modelfetch.net.connection_pool import NetworkOptions
+from modelfetch.net.redirects import follow_redirect
 
 _SCOPES = {
     False: ["https://www.googleapis.com/auth/devstorage.read_only"],
@@ -20,7 +21,7 @@ def make_token_transport(network: NetworkOptions) -> Request:
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(max_retries=3))  # google-auth does not try again what did not connect
-    set_trusted_certificates(session, network)
+    secure_session(session, network)
     request_class: Any = Request  # google-auth's constructors are partly typed
     request: Request = request_class(session)
     return request
@@ -36,9 +37,18 @@ def find_credentials(transport: Request, *, write: bool) -> tuple[Any, str]:
     return credentials, credentials.universe_domain
 
 
-def set_trusted_certificates(session: requests.Session, network: NetworkOptions) -> None:
-    """Give a session the certificates to trust."""
-    if not network.verify:
-        session.verify = False
-    elif network.ca_bundle:
+def secure_session(session: requests.Session, network: NetworkOptions) -> None:
+    """Give a session the trusted certificates; let no redirect lead from https to http."""
+    if network.ca_bundle:
         session.verify = network.ca_bundle
+    session.hooks["response"].append(_check_redirect)
+
+
+def _check_redirect(response: requests.Response, **_: object) -> None:
+    """Refuse the redirects that `follow_redirect` refuses; requests calls this before a redirect is followed.
+
+    Raises:
+        RefusedError: the redirect leads from https to http, or to no web address.
+    """
+    if response.is_redirect:
+        follow_redirect(response.url, {}, response.headers["location"])

@@ -253,6 +253,8 @@ class GCSSource(Source):
         """Explain what goes wrong with credentials; the SDK reads files and answers without much care."""
         try:
             yield
+        except ModelfetchError:  # a redirect that is refused
+            raise
         except Exception as error:
             from modelfetch.sources.gcs import errors as gcs_errors
 

@@ -12,7 +12,7 @@ from google.auth.transport.requests import AuthorizedSession
 from google.cloud import storage
 from google.cloud.storage.exceptions import InvalidResponse
 
-from modelfetch.sources.gcs.credentials import make_token_transport, set_trusted_certificates
+from modelfetch.sources.gcs.credentials import make_token_transport, secure_session
 from modelfetch.sources.gcs.spec import GCSOptions
 from modelfetch.sources.response_limit import BoundedResponse
 
@@ -33,7 +33,7 @@ def create_client(options: GCSOptions, credentials: Any, timeout: float, host: s
     effective = anonymous() if credentials is None else credentials
     session = authorized_session(effective, auth_request=make_token_transport(options.network), refresh_timeout=timeout)
     session.configure_mtls_channel()
-    set_trusted_certificates(session, options.network)
+    secure_session(session, options.network)
 
     def bounded(reply: requests.Response, **_: object) -> None:
         reply.raw = BoundedResponse(reply.raw, host)

@@ -57,6 +57,8 @@ def read_s3_options(environ: Mapping[str, str], common: SourceOptions) -> S3Opti
     options = S3Options.of(common)
     if bundle := environ.get("AWS_CA_BUNDLE"):
         options = replace(options, network=options.network._replace(ca_bundle=bundle))
+    if not is_truthy(environ.get("S3_VERIFY_SSL"), default=True):
+        options = replace(options, network=options.network._replace(verify=False))
     return replace(
         options,
         endpoint=_read_kserve_endpoint(environ),
