@@ -95,6 +95,13 @@ MUTANTS = (
         (_RECEIPT_LAST, _CRASHES),
     ),
     Mutant(
+        "fallocate(2) itself",
+        "volume/filesystem.py",
+        "reserve_space",
+        ReplaceBody("os.posix_fallocate(fd, 0, size)"),
+        ("modelfetch/volume/test_filesystem.py::test_reserved_space_is_a_file_size_alone_where_fallocate_is_refused",),
+    ),
+    Mutant(
         "lock",
         "volume/staging.py",
         "_wait_for_lock",

@@ -1,5 +1,6 @@
 """Thread pool that grows while throughput grows, and shrinks when Python's global lock is the bottleneck."""
 
+import contextlib
 import os
 import threading
 import time
@@ -93,7 +94,9 @@ class ConcurrencyController:
 
 def _usable_cpus() -> int:
     """Return the number of processors that the process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, AttributeError):  # a seccomp filter refuses; macOS and Windows lack the call
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def run_tasks(

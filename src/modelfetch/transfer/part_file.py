@@ -1,6 +1,5 @@
 """Staged file that arrives in parts: written by several threads, checksummed on the way, resumable."""
 
-import errno
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -177,22 +176,9 @@ def _open_part_file(path: Path, obj: RemoteObject, *, again: bool) -> int:
             hint="Leave one of them out with --exclude, or pull onto a file system that tells them apart.",
         ) from None
     try:
-        _reserve_space(fd, obj)
+        if (obj.size or 0) > _LITTLE:  # the write of a small file fails as soon
+            filesystem.reserve_space(fd, obj.size or 0)
     except OSError:
         os.close(fd)
         raise
     return fd
-
-
-def _reserve_space(fd: int, obj: RemoteObject) -> None:
-    """Reserve the disk space, so that a full disk shows before the first byte, and writes need no new blocks.
-
-    A small file needs no reservation: the write itself fails as soon.
-    """
-    if obj.size is None or obj.size <= _LITTLE or not hasattr(os, "posix_fallocate"):  # not on macOS and Windows
-        return
-    try:
-        os.posix_fallocate(fd, 0, obj.size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # some file systems cannot
-            raise

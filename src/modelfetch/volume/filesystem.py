@@ -14,6 +14,8 @@ from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError
 
 _MAX_SINGLE_FSYNCS = 32  # files; above, one syncfs is cheaper than an fsync each
 _FLUSH_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # from some file systems, for a directory
+_CALL_UNSUPPORTED = (errno.ENOSYS, errno.EPERM)  # from kernels and seccomp filters that lack the call
+_RESERVE_UNSUPPORTED = (*_CALL_UNSUPPORTED, errno.EOPNOTSUPP, errno.EINVAL)
 _OWNER_HINT = "Check the owner and mode of the destination; in Kubernetes set fsGroup or runAsUser."
 _HINTS = {
     errno.ENOSPC: "Free some space, or give the volume a larger size (emptyDir.sizeLimit).",
@@ -198,6 +200,25 @@ def flush_paths(paths: Sequence[Path], volume: Path) -> None:
         fsync_path(path)
 
 
+def reserve_space(fd: int, size: int) -> None:
+    """Reserve disk space with fallocate(2), so that a full disk shows early; where unsupported, set the size alone.
+
+    posix_fallocate(3) would write into every block of a file system without fallocate(2), uninterruptibly.
+
+    Raises:
+        OSError: no room.
+    """
+    fallocate = getattr(_load_libc(), "fallocate64", None)  # of glibc; musl and other systems do without
+    while fallocate is not None:
+        if fallocate(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size)) == 0:
+            return
+        if ctypes.get_errno() in _RESERVE_UNSUPPORTED:
+            break
+        if ctypes.get_errno() != errno.EINTR:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    os.ftruncate(fd, size)
+
+
 def start_writeback(fd: int, offset: int, length: int) -> None:
     """Start the writeback of bytes that will be flushed later, so that the flush finds little left to write.
 
@@ -224,7 +245,7 @@ def _sync_file_system(path: Path) -> bool:
     try:
         if syncfs(fd) == 0:
             return True
-        if ctypes.get_errno() == errno.ENOSYS:  # in some sandboxes
+        if ctypes.get_errno() in _CALL_UNSUPPORTED:
             return False
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
     finally:
