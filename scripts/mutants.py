@@ -102,6 +102,20 @@ MUTANTS = (
         ("modelfetch/volume/test_filesystem.py::test_reserved_space_is_a_file_size_alone_where_fallocate_is_refused",),
     ),
     Mutant(
+        "plan after the wait",
+        "pull/pull.py",
+        "pull_plan",
+        Decide("waited", value=False),
+        ("modelfetch/pull/test_pull_turns.py::test_pull_that_waited_publishes_the_version_stored_meanwhile",),
+    ),
+    Mutant(
+        "receipt unchanged since the plan",
+        "pull/pull.py",
+        "_require_same_receipt",
+        ReplaceBody("pass"),
+        ("modelfetch/pull/test_pull_turns.py::test_pull_begins_again_when_another_published_meanwhile",),
+    ),
+    Mutant(
         "lock",
         "volume/staging.py",
         "_wait_for_lock",
