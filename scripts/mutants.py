@@ -116,6 +116,30 @@ MUTANTS = (
         ("modelfetch/pull/test_pull_turns.py::test_pull_begins_again_when_another_published_meanwhile",),
     ),
     Mutant(
+        "directories opened without following symlinks",
+        "volume/staged_tree.py",
+        "_open_below",
+        ReplaceBody("return os.open(path, os.O_RDONLY, dir_fd=root_fd)"),
+        (
+            "modelfetch/volume/test_staged_tree.py::test_no_file_is_created_below_a_directory_swapped_for_a_symlink",
+            "modelfetch/pull/test_fetch.py::test_staged_directory_swapped_for_a_symlink_writes_nothing_outside",
+        ),
+    ),
+    Mutant(
+        "inodes of staged files",
+        "volume/staged_tree.py",
+        "StagedTree.check_written",
+        ReplaceBody("pass"),
+        ("modelfetch/volume/test_staged_tree.py::test_replaced_file_is_noticed_before_publishing",),
+    ),
+    Mutant(
+        "objects below an archive's symlink",
+        "pull/fetch.py",
+        "_refuse_linked_paths",
+        ReplaceBody("pass"),
+        ("modelfetch/pull/test_fetch.py::test_object_below_a_symlink_of_an_archive_is_refused",),
+    ),
+    Mutant(
         "lock",
         "volume/staging.py",
         "_wait_for_lock",

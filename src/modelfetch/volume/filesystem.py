@@ -186,8 +186,10 @@ def _find_device(path: Path, stat: os.stat_result, mounts: Sequence[_Mount]) -> 
 
 
 def write_and_flush(path: Path, text: str) -> None:
-    """Write a small file with mode 0644 and flush the content to disk."""
-    path.write_text(text, encoding="utf-8")
+    """Write a small new file with mode 0644 and flush the content to disk; whatever has the name is replaced."""
+    path.unlink(missing_ok=True)  # another writer's symlink is not followed
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
     path.chmod(0o644)
     fsync_path(path)
 
@@ -228,6 +230,12 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
     sync_file_range = getattr(_load_libc(), "sync_file_range", None)
     if sync_file_range is not None:
         sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), 2)
+
+
+def call_libc(name: str, *args: object) -> tuple[int, int]:
+    """Call a function of the C library; return its result and errno, -1 and ENOSYS if absent."""
+    function = getattr(_load_libc(), name, None)
+    return (-1, errno.ENOSYS) if function is None else (function(*args), ctypes.get_errno())
 
 
 @cache
