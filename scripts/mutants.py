@@ -140,6 +140,13 @@ MUTANTS = (
         ("modelfetch/pull/test_fetch.py::test_object_below_a_symlink_of_an_archive_is_refused",),
     ),
     Mutant(
+        "lock file of the sweep",
+        "volume/staging.py",
+        "_sweep_area",
+        Decide("samestat", value=False),
+        ("modelfetch/volume/test_staging.py::test_sweep_spares_the_area_of_a_pull_whose_lock_file_was_replaced",),
+    ),
+    Mutant(
         "lock",
         "volume/staging.py",
         "_wait_for_lock",

@@ -308,6 +308,8 @@ def _sweep_area(root: Path, area_id: str) -> None:
         try:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(lock), (root / f"{area_id}.lock").stat()):
+                return  # replaced meanwhile: another pull holds the new lock file
             _remove_path(root / area_id)
             (root / f"{area_id}.lock").unlink()
         finally:
