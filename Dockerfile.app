@@ -33,4 +33,5 @@ ENV PATH=/opt/venv/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 MODELSERVE_HOST
 # A numeric id: Kubernetes' runAsNonRoot cannot check a name.
 USER 65532:65532
 EXPOSE 8000
-ENTRYPOINT ["modelserve"]
+# A SIGTERM before Python's handlers stand would be lost on PID 1; env keeps the signal pending until they do.
+ENTRYPOINT ["env", "--block-signal=TERM,INT", "modelserve"]

@@ -219,6 +219,34 @@ MUTANTS = (
         DropCall("check_signed_files"),
         ("modelfetch/provenance/test_signature_check.py::test_model_changed_after_signing_is_refused",),
     ),
+    Mutant(
+        "pending signals unblocked",
+        "signals.py",
+        "SignalGuard.__enter__",
+        DropCall("pthread_sigmask"),
+        ("modelfetch/test_main.py::test_signal_before_the_handlers_is_heard_when_the_entry_point_blocks_signals",),
+    ),
+    Mutant(
+        "wait for a stuck stderr",
+        "cli/standard_streams.py",
+        "StderrStream._wait_writable",
+        ReplaceBody("return True"),
+        ("modelfetch/cli/test_standard_streams.py::test_deadline_ends_a_pull_whose_stderr_is_a_full_pipe",),
+    ),
+    Mutant(
+        "closed descriptors occupied",
+        "cli/standard_streams.py",
+        "_occupy_closed_descriptors",
+        ReplaceBody("return set()"),
+        ("modelfetch/cli/test_standard_streams.py::test_closed_standard_descriptors_are_occupied",),
+    ),
+    Mutant(
+        "secret in place of a path",
+        "safe_paths.py",
+        "is_path_like",
+        ReplaceBody("return True"),
+        ("modelfetch/cli/test_secrets.py::test_secret_in_place_of_its_path_is_exit_78_and_never_shown",),
+    ),
 )
 
 

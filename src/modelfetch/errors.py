@@ -11,8 +11,10 @@
     ├── NotFoundError                     66  not_found
     ├── RefusedError                      69  refused         the server refused for good
     ├── DestinationError                  73  destination     disk full, not writable, conflict
+    │   └── OutputError                   73  output          stdout cannot be written
     ├── TransientError                    75  transient       may succeed later: retried
     │   ├── ChangedError                  75  changed         object replaced during the read
+    │   ├── ResourceError                 75  resources       no thread or no memory left
     │   └── DeadlineError                 75  deadline        deadline passed: not retried
     ├── CredentialsError                  77  credentials     refused
     │   └── NoCredentialsError            77  no_credentials  none found, or the issuer did not answer
@@ -116,6 +118,12 @@ class DestinationError(ModelfetchError):
     code, reason = 73, "destination"
 
 
+class OutputError(DestinationError):
+    """The output on stdout was lost: closed, full, or without a reader."""
+
+    reason = "output"
+
+
 class TransientError(ModelfetchError):
     """A temporary failure lasted longer than the retries."""
 
@@ -131,6 +139,12 @@ class ChangedError(TransientError):
     """The object was replaced while it was being read; a new attempt reads the new version."""
 
     reason = "changed"
+
+
+class ResourceError(TransientError):
+    """The system grants no thread or no memory: a limit of processes or of memory is reached."""
+
+    reason = "resources"
 
 
 class DeadlineError(TransientError):

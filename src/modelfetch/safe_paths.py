@@ -4,6 +4,7 @@ A name must name its path literally. Names that a file system, a shell or a read
 refused, never repaired: a repaired name can land on a file that another name owns.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
@@ -21,6 +22,9 @@ _ARCHIVE_SUFFIXES = (
     ".zip",
 )
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
+_MAX_PLAUSIBLE_SEGMENT = 100  # characters; a token is longer than the segments of a usual path
+_USUAL_PATH = re.compile(r"[\w.~ @%,:()/-]+")
+_FILE_NAME = re.compile(r"[\w ~-]{1,64}\.[A-Za-z][A-Za-z0-9]{1,7}")  # a word without a slash names a file if it ends so
 _RESERVED_PREFIX = ".modelfetch"
 _HINTS = {
     "key": "Leave it out with --exclude, or give the object another name.",
@@ -82,6 +86,14 @@ def is_manifest_path(path: str) -> bool:
 def is_archive_name(name: str) -> bool:
     """Return whether a file's name has an archive suffix."""
     return PurePosixPath(name).name.lower().endswith(_ARCHIVE_SUFFIXES)
+
+
+def is_path_like(value: str) -> bool:
+    """Return whether a text is the path of a file, and not a key or token put where a path belongs."""
+    path = value.rstrip("\n")
+    if not _USUAL_PATH.fullmatch(path) or max(map(len, path.split("/"))) > _MAX_PLAUSIBLE_SEGMENT:
+        return False
+    return path[0] in "/.~" or _FILE_NAME.fullmatch(path.rpartition("/")[2]) is not None or os.path.exists(path)  # noqa: PTH110  the text may be no path
 
 
 def parent_paths(path: str) -> Iterable[str]:

@@ -23,8 +23,10 @@ _current: ContextVar["SignalGuard | None"] = ContextVar("current signal guard", 
 class SignalGuard:
     """Signal handlers of one command: each signal raises `Interrupted` in the main thread.
 
-    PID 1 of a container has no default handlers. The context manager installs the handlers, and on exit restores the
-    earlier handlers and timer. Outside the main thread, where Python runs no handlers, nothing is installed.
+    PID 1 of a container has no default handlers: the init image starts modelfetch with SIGTERM and SIGINT blocked, so
+    that an early signal waits for the handlers. The context manager installs the handlers and unblocks the signals;
+    on exit it restores the earlier handlers and timer. Outside the main thread, where Python runs no handlers, nothing
+    is installed.
     """
 
     def __init__(self, *, held: bool = False) -> None:
@@ -34,7 +36,7 @@ class SignalGuard:
             held: whether signals wait for `release`, because no code can report them yet.
         """
         self._held = held
-        self._receive_signald: list[int] = []
+        self._received_signals: list[int] = []
         self._done = False  # the interrupt was raised, or signals are ignored
         self._handlers: dict[int, Any] = {}  # before this guard, by signal
         self._unraisable_hook: Callable[[sys.UnraisableHookArgs], object] = sys.unraisablehook
@@ -48,6 +50,8 @@ class SignalGuard:
             self._unraisable_hook, sys.unraisablehook = sys.unraisablehook, self._retry_unraisable
             for number in _SIGNALS:
                 self._handlers[number] = signal.signal(number, self._receive_signal)
+            if hasattr(signal, "pthread_sigmask"):  # an entry point may block signals that come before the handlers
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         return self
 
     def __exit__(
@@ -97,14 +101,14 @@ class SignalGuard:
             self.release()
 
     def _receive_signal(self, signum: int, _: FrameType | None) -> None:
-        self._receive_signald.append(signum)
+        self._received_signals.append(signum)
         if not self._held:
             self._raise_interrupt()
 
     def _raise_interrupt(self) -> None:
-        if self._receive_signald and not self._done:
+        if self._received_signals and not self._done:
             self._done = True
-            raise Interrupted(self._receive_signald[0])
+            raise Interrupted(self._received_signals[0])
 
     def _retry_unraisable(self, unraisable: "sys.UnraisableHookArgs") -> None:
         """Raise `Interrupted` again after a destructor or callback has swallowed the first."""

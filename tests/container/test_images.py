@@ -35,7 +35,7 @@ def test_init_image_has_the_pull_command_as_entry_point(images: Any, image_confi
     """KServe appends pairs to the entry point; runAsNonRoot needs a numeric user."""
     init = image_config(images.init)
 
-    assert init["Entrypoint"] == ["modelfetch", "pull"]
+    assert init["Entrypoint"] == ["env", "--block-signal=TERM,INT", "modelfetch", "pull"]
     assert not init.get("Cmd")
     assert init["User"] == "65532:65532"
 
@@ -44,7 +44,7 @@ def test_app_image_serves_port_8000_on_all_addresses(images: Any, image_config: 
     """The entry point is modelserve, under the same numeric user."""
     app = image_config(images.app)
 
-    assert app["Entrypoint"] == ["modelserve"]
+    assert app["Entrypoint"] == ["env", "--block-signal=TERM,INT", "modelserve"]
     assert not app.get("Cmd")
     assert app["User"] == "65532:65532"
     assert list(app["ExposedPorts"]) == ["8000/tcp"]

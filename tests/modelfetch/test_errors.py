@@ -33,7 +33,7 @@ def test_every_failure_has_a_message_and_a_hint(kind: type[ModelfetchError]) -> 
     error = kind("what", hint="next")
 
     assert (str(error), error.message, error.hint) == ("what", "what", "next")
-    assert kind.retryable == (kind in (errors.TransientError, errors.ChangedError))
+    assert kind.retryable == (kind in (errors.TransientError, errors.ChangedError, errors.ResourceError))
 
 
 def test_a_signal_is_not_caught_by_what_catches_errors() -> None:

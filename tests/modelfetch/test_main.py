@@ -1,18 +1,36 @@
 """Start of the process: no time for garbage collection and unused libraries before a model is asked for."""
 
+import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.process
 
+DOCKERFILE = Path(__file__).parents[2] / "Dockerfile.init"
+(ENTRY_POINT,) = (
+    json.loads(line.removeprefix("ENTRYPOINT "))
+    for line in DOCKERFILE.read_text().splitlines()
+    if line.startswith("ENTRYPOINT ")
+)
 COUNTED = """
 import gc
 from modelfetch.__main__ import main
 gc.set_debug(gc.DEBUG_STATS)
 main()
+"""
+BLOCKED_IN_CHILD = """
+import subprocess
+import sys
+from modelfetch.signals import SignalGuard
+child = "import signal; print(len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
+with SignalGuard():
+    subprocess.run([sys.executable, "-c", child], check=True)
 """
 STARTED = """
 import gc
@@ -76,3 +94,51 @@ def test_reading_from_gcs_anonymously_does_not_import_googles_libraries() -> Non
     )
 
     assert done.stdout.split() == ["True", "False", "False"], done.stderr
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signal_before_the_handlers_is_heard_when_the_entry_point_blocks_signals(
+    tmp_path: Path, signum: signal.Signals
+) -> None:
+    """The init image's entry point keeps an early signal pending until the pull can report the signal."""
+    log = tmp_path / "termination-log"
+    env = {**os.environ, "MODELFETCH_TERMINATION_LOG": str(log)}
+    command = [
+        *ENTRY_POINT[:2],
+        sys.executable,
+        "-m",
+        "modelfetch",
+        "pull",
+        "http://127.0.0.1:9/m",
+        str(tmp_path / "m"),
+    ]
+
+    with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process:
+        wait_for_program(process.pid, Path(sys.executable).resolve().name)
+        process.send_signal(signum)  # Python has just been executed: no handler stands yet
+        code = process.wait(30)
+
+    assert code == 128 + signum
+    assert json.loads(log.read_text())["reason"] == "interrupted"
+
+
+def test_child_of_a_pull_has_no_blocked_signals(tmp_path: Path) -> None:
+    """A program that issues credentials must still end by a signal."""
+    done = subprocess.run(
+        [*ENTRY_POINT[:2], sys.executable, "-c", BLOCKED_IN_CHILD],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    assert done.stdout == "0\n"
+
+
+def wait_for_program(pid: int, name: str) -> None:
+    """Wait until the process has executed a program."""
+    for _ in range(1000):
+        if Path(f"/proc/{pid}/exe").resolve().name == name:
+            return
+        time.sleep(0.001)
+    raise TimeoutError(f"process {pid} does not run {name}")

@@ -7,7 +7,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -22,7 +21,17 @@ from modelfetch.cli.options import INSPECT_FLAGS, OUTPUT_FLAGS, PULL_FLAGS, PUSH
 from modelfetch.cli.redaction import escape_invisible
 from modelfetch.cli.settings import Settings, load_settings
 from modelfetch.cli.signing_options import make_signing_key, make_trust_policy
-from modelfetch.errors import BUG_CODE, ConfigError, DeadlineError, Interrupted, ModelfetchError, UsageError
+from modelfetch.cli.standard_streams import install_streams, write_document
+from modelfetch.errors import (
+    BUG_CODE,
+    ConfigError,
+    DeadlineError,
+    Interrupted,
+    ModelfetchError,
+    OutputError,
+    ResourceError,
+    UsageError,
+)
 from modelfetch.net import dns
 from modelfetch.net.connection_pool import DEFAULT_CONNECTIONS, NetworkOptions
 from modelfetch.provenance.model_signing import ModelSigner, SignatureVerifier
@@ -32,6 +41,8 @@ from modelfetch.uri import ModelURI
 
 if TYPE_CHECKING:
     from modelfetch.pull.options import PullOptions
+
+_READER_PATIENCE = 30.0  # seconds for a reader of stdout that takes no byte, once the work is done
 
 app = typer.Typer(
     name="modelfetch",
@@ -86,7 +97,7 @@ def pull(
         receipt = pull_model(uri, dest, _source_options(uri, settings, environment, context), options, context.progress)
         context.console.end()
         if output == "json":
-            _print_output(receipt.to_json())
+            _print_result(receipt.to_json(), context, f"{uri} is published")
 
 
 @app.command()
@@ -111,7 +122,8 @@ def push(
         path, uri, _source_options(uri, settings, environment, context, write=True), context.progress, signer
     )
     context.console.end()
-    _print_output(json.dumps(pushed.as_dict()) if output == "json" else f"{pushed.uri}\nsha256 {pushed.sha256}")
+    text = json.dumps(pushed.as_dict()) if output == "json" else f"{pushed.uri}\nsha256 {pushed.sha256}"
+    _print_result(text, context, f"{uri} is pushed")
 
 
 @app.command()
@@ -157,11 +169,8 @@ def verify(
     context.source = str(path)
     receipt = verify_model(path)
     files = len(receipt.files)
-    _print_output(
-        receipt.to_json()
-        if output == "json"
-        else f"{path}: {files} file{'s'[: files != 1]} as published, {receipt.digest}"
-    )
+    text = f"{path}: {files} file{'s'[: files != 1]} as published, {receipt.digest}"
+    _print_result(receipt.to_json() if output == "json" else text, context, f"{path} is as published")
 
 
 @app.command()
@@ -175,8 +184,16 @@ def config(ctx: typer.Context, *, output: Output = "text", debug: Debug = False,
 
 
 def _print_output(text: str) -> None:
-    sys.stdout.write(escape_invisible(text) + "\n")
-    sys.stdout.flush()
+    write_document(escape_invisible(text) + "\n")
+
+
+def _print_result(text: str, context: CommandContext, outcome: str) -> None:
+    """Print the document of a command whose work is done; a lost document is a warning, for the work stands."""
+    try:
+        write_document(escape_invisible(text) + "\n", _READER_PATIENCE)
+    except (OutputError, BrokenPipeError) as error:
+        reason = error.message if isinstance(error, OutputError) else "The reader of stdout has gone."
+        context.console.warn(f"{outcome}, but the output is lost: {reason}")
 
 
 def _pair_arguments(arguments: Sequence[str], settings: Settings, environment: Environment) -> list[tuple[str, str]]:
@@ -296,6 +313,13 @@ def _run_command(args: Sequence[str] | None, context: CommandContext) -> int:
     except BrokenPipeError:  # the reader of stdout has gone
         return 128 + signal.SIGPIPE
     except Exception as error:  # noqa: BLE001  the last resort: every error is reported
+        if isinstance(error, MemoryError) or "can't start new thread" in str(error):
+            lacking = ResourceError(
+                "The system grants no further memory or thread.",
+                hint="Raise the memory limit or the limit of processes (pids), or lower MODELFETCH_MEMORY.",
+            )
+            context.report_failure(report_error(lacking, context.source), error)
+            return lacking.code
         hint = "This is a bug: please report it, with the output of --debug."
         message = f"{type(error).__name__}: {error}"
         context.report_failure(make_report(BUG_CODE, "bug", message, hint, context.source), error)
@@ -323,8 +347,6 @@ def main(guard: SignalGuard | None = None, on_ready: Callable[[], None] = lambda
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     dns.install_lookup()
+    install_streams()
     code = run(guard=guard, on_ready=on_ready)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
     os._exit(code)  # a thread may still wait for a server that hangs; no work is left to wait for

@@ -197,7 +197,10 @@ class _TextRenderer:
         if self._with_bar:
             self._bar = _make_bar(self._console)
             self._task = self._bar.add_task(_shorten_title(self._clean_text(title)), total=total)
-            self._bar.start()
+            try:
+                self._bar.start()
+            except (RuntimeError, MemoryError):  # no thread for the bar: the transfer goes on without
+                self._bar = None
 
     def add_bytes(self, count: int) -> None:
         if self._meter:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from modelfetch.cli.settings import PREFIX, Settings, is_secret, list_variables
 from modelfetch.errors import ConfigError
+from modelfetch.safe_paths import is_path_like
 from modelfetch.sources.base import is_truthy
 
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -17,6 +18,22 @@ SECRET_VARIABLES = (
     "AWS_SESSION_TOKEN",
     "AWS_SECURITY_TOKEN",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+)
+# Variables whose value names a file with a secret, or a file beside one; the secret itself is put there by mistake.
+SECRET_FILE_VARIABLES = (
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CONFIG_FILE",
+    "BOTO_CONFIG",
+    "CLOUDSDK_CONFIG",
+    "AWS_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    f"{PREFIX}PRIVATE_KEY",
+    f"{PREFIX}PUBLIC_KEY",
 )
 
 _PASSWORD = re.compile(r"^(?:\w+://)?[^/?#@]*?:([^/?#]+)@")  # in the address of a proxy or an endpoint
@@ -123,4 +140,5 @@ def list_secrets() -> list[str]:
     """Return the secrets in the environment, for removal from every output."""
     settings = [name for field in Settings.model_fields if is_secret(field) for name in list_variables(field)]
     secrets = [value for name in (*SECRET_VARIABLES, *settings) if (value := read_variable(name))]
+    secrets += [value for name in SECRET_FILE_VARIABLES if (value := read_variable(name)) and not is_path_like(value)]
     return secrets + [match[1] for value in os.environ.values() if (match := _PASSWORD.match(value))]

@@ -1,10 +1,11 @@
 """Failure reports: the last JSON line, the termination message of the pod, the traceback of `--debug`."""
 
+import os
 import sys
 import traceback
 from pathlib import Path
 
-from modelfetch.cli.redaction import Redactor
+from modelfetch.cli.redaction import Redactor, escape_invisible
 from modelfetch.errors import ModelfetchError
 
 TERMINATION_LIMIT = 4096  # bytes that Kubernetes keeps of a termination message
@@ -25,7 +26,7 @@ def write_termination_message(path: Path, report: dict[str, object], redactor: R
     """Write the report where `kubectl describe pod` shows the reason: one line of JSON, 4 KiB at most.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or is a FIFO without a reader.
     """
     text = redactor.dump_json(report)
     while len(_encode_utf8(text)) > TERMINATION_LIMIT:
@@ -33,7 +34,13 @@ def write_termination_message(path: Path, report: dict[str, object], redactor: R
         value = str(report[longest])
         report = {**report, longest: value[: len(value) * 3 // 4] + "…"}
         text = redactor.dump_json(report)
-    path.write_bytes(_encode_utf8(text))
+    with open(path, "wb", buffering=0, opener=_open_nonblocking) as file:
+        file.write(_encode_utf8(text))
+
+
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Open a file without waiting for the reader of a FIFO: a failure report must not hang."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o644)
 
 
 def _encode_utf8(text: str) -> bytes:
@@ -43,4 +50,4 @@ def _encode_utf8(text: str) -> bytes:
 
 def print_traceback(error: BaseException, redactor: Redactor) -> None:
     """Print the traceback of an error on stderr, secrets removed."""
-    sys.stderr.write(redactor.redact("".join(traceback.format_exception(error))))
+    sys.stderr.write(escape_invisible(redactor.redact("".join(traceback.format_exception(error)))))

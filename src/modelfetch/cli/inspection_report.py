@@ -37,4 +37,4 @@ def inspection_as_text(inspection: Inspection) -> str:
     for obj in plan.objects:
         checksums = "  ".join(f"{name}:{value}" for name, value in sorted(obj.remote.checksums.items()))
         lines.append(f"{'?' if obj.size is None else obj.size:>14}  {obj.path}  {checksums}".rstrip())
-    return "\n".join(lines)
+    return "\n".join(" ".join(line.splitlines()) for line in lines)  # a server's text adds no line

@@ -5,22 +5,25 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
-# Text that looks like a secret: in a query, in a header, in JSON or its repr, in XML, in an address, in a key file.
+# Text that looks like a secret: in a query, in a header, in JSON or its repr, in XML, in an address, in a key file. Any
+# query of an http address may hold one: a redirect names its parameters as it likes. A backslash ends no secret.
 _SECRETS = re.compile(
     r"""(?ix)
     ((?:X-(?:Amz|Goog)-[a-z-]+|AWSAccessKeyId|Signature|sig|token|client_secret|assertion|password|upload_id)=)
-    [^&\s'"\\]+
-    | ((?:Bearer|Basic)\s+) [^\s'"\\]+
-    | ((?:token|secret(?:_?access)?(?:_?key)?|private_?key|password|assertion)[\\'"]+\s*:\s*[\\'"]+) [^'"\\]+
+    (?:[^&\s'"\\] | \\(?!['"]))+
+    | ((?:Bearer|Basic)\s+) (?:[^\s'"\\] | \\(?!['"]))+
+    | ((?:token|secret(?:_?access)?(?:_?key)?|private_?key|password|assertion)[\\'"]+\s*:\s*(?P<quote>\\*['"]))
+      (?: (?!(?P=quote)) (?:\\. | [^\\]) )+
+    | ( (?: https?:/ | (?<![:/\w]) ) /[^\s?'"<>\\]* \? ) (?:[^\s'"<>)\\] | \\(?!['"]))+
     | (<(?:SecretAccessKey|SessionToken|WebIdentityToken)>) [^<]+
-    | (://) [^\s/?\#'"\\@]+ (?=@)
+    | (://) (?:[^\s/?\#'"\\@] | \\(?!['"]))+ (?=@)
     | (-----BEGIN\ [A-Z\ ]*PRIVATE\ KEY-----) [\s\S]*? (?:-----END\ [A-Z\ ]*-----|\Z)
     """
 )
 _MIN_LENGTH = 6  # characters of a known secret: a shorter text occurs by chance
 # Characters that JSON need not escape, but a terminal obeys, hides or reorders: Unicode TR36, 2.6 and 2.8.
 _INVISIBLE = re.compile(
-    "[\x7f-\x9f\u00ad\u061c\u115f\u1160\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb"
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb"
     "\U000e0000-\U000e007f]"
 )
 _USER_INFO = re.compile(r"//[^/]*@")
@@ -56,7 +59,7 @@ class Redactor:
 
 
 def escape_invisible(text: str) -> str:
-    """Return the text with JSON escapes for characters a terminal hides, reorders or obeys."""
+    """Return the text with JSON escapes for characters a terminal hides, reorders or obeys; line ends stay."""
     return _INVISIBLE.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 

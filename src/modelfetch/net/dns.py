@@ -36,7 +36,10 @@ def run_in_thread(call: Callable[P, T]) -> Callable[P, T]:
             except Exception as error:  # noqa: BLE001  every error is raised again in the main thread
                 result.set_exception(error)
 
-        Thread(target=set_result, name="lookup", daemon=True).start()
+        try:
+            Thread(target=set_result, name="lookup", daemon=True).start()
+        except (RuntimeError, MemoryError):  # no further thread is granted: a late signal is better than no lookup
+            return call(*args, **options)
         return result.result()
 
     return call_in_thread

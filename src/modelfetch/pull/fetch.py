@@ -16,6 +16,7 @@ from modelfetch.errors import (
     DestinationError,
     MismatchError,
     ModelfetchError,
+    ResourceError,
     SignatureError,
     WrongBytesError,
 )
@@ -178,7 +179,12 @@ class _Fetch:
         streamed = not (archive.gzip or archive.size is None or not archive.ranges or self._plan.signed_sha256)
         into = self._staging.tree if first else self._staging.layer
         extract = self._extract_streamed if streamed else self._extract_stored
-        staged = extract(archive, into, first=first)
+        try:
+            staged = extract(archive, into, first=first)
+        except ResourceError:
+            if not streamed:
+                raise
+            staged = self._extract_stored(archive, into, first=first)  # works without a second thread
         if not first:
             _merge_layer(self._staging)
         return staged

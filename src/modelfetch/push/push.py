@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from modelfetch.push import local_model
 from modelfetch.push.local_model import LocalModel
 from modelfetch.push.pack import is_packable_name, pack_directory
 from modelfetch.sources import RemoteObject, SourceOptions, WritableSource, find_spec, open_source
+from modelfetch.transfer.adaptive_pool import WorkerLimits, run_tasks
 from modelfetch.uri import ModelURI
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.filesystem import disk_errors
@@ -232,19 +233,19 @@ def _upload_files(
 ) -> list[UploadedFile]:
     """Upload each file to its key, a few at once; stop at the first failure."""
     progress.begin(f"Pushing to {store.uri}", model.size)
-    executor = ThreadPoolExecutor(_CONCURRENT_FILES, thread_name_prefix="push")
-    try:
-        futures = [executor.submit(_upload_file, model, obj, store, key_of(obj), progress) for obj in model.files]
-        wait(futures, return_when=FIRST_EXCEPTION)
-        uploaded = [future.result() for future in futures if future.done()]
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+    uploaded: dict[int, UploadedFile] = {}
+
+    def upload_file(number: int, obj: RemoteObject) -> None:
+        uploaded[number] = _upload_file(model, obj, store, key_of(obj), progress)
+
+    tasks = (partial(upload_file, number, obj) for number, obj in enumerate(model.files))
+    run_tasks(tasks, WorkerLimits(_CONCURRENT_FILES, _CONCURRENT_FILES), lambda: 0, lambda: None)
     progress.end()
-    if unchecked := sum(not file.compared for file in uploaded):
+    if unchecked := sum(not file.compared for file in uploaded.values()):
         progress.warn(
             f"The store states no checksum of {unchecked} of {len(uploaded)} files: only sizes were compared."
         )
-    return uploaded
+    return [uploaded[number] for number in range(len(uploaded))]
 
 
 def _upload_file(

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from modelfetch.errors import (
     ChangedError,
+    ConfigError,
     CredentialsError,
     ModelfetchError,
     NotFoundError,
@@ -16,6 +17,7 @@ from modelfetch.errors import (
     TransientError,
 )
 from modelfetch.net.connection_pool import ConnectionPool, NetworkOptions, Response
+from modelfetch.safe_paths import is_path_like
 from modelfetch.uri import ModelURI
 
 NOTHING: Mapping[str, str] = MappingProxyType({})  # a default
@@ -226,6 +228,22 @@ class SourceSpec(NamedTuple):
     open: Callable[[ModelURI, SourceOptions], Source]
     writable: bool = False
     secret_query: bool = False
+
+
+def refuse_secret_in_path(environ: Mapping[str, str], *names: str) -> None:
+    """Refuse variables that hold a key or token itself where the path of its file belongs.
+
+    The libraries would take the value for a path, and quote all of it in their errors.
+
+    Raises:
+        ConfigError: a variable holds no path.
+    """
+    for name in names:
+        if (value := environ.get(name)) and not is_path_like(value):
+            raise ConfigError(
+                f"{name} holds no path: the key or token itself stands where the path of its file belongs.",
+                hint=f"Mount the secret as a file, and set {name} to the file's path.",
+            )
 
 
 def is_truthy(value: str | None, *, default: bool) -> bool:

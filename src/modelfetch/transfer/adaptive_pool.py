@@ -4,10 +4,13 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
+from modelfetch.errors import ResourceError
 from modelfetch.transfer.range_reader import TransferStopped
 
 _SAMPLE = 0.25  # seconds; the first sample after a change is skipped: new connections start slowly
@@ -99,6 +102,31 @@ def _usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def start_thread(call: Callable[[], None], name: str) -> "Future[None]":
+    """Run a call in a new thread; the returned future holds the error of the call, if any.
+
+    Raises:
+        ResourceError: the system grants no further thread.
+    """
+    future: Future[None] = Future()
+
+    def run_call() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001  the future's owner raises the error
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    try:
+        threading.Thread(target=run_call, name=name, daemon=True).start()
+    except (RuntimeError, MemoryError) as error:  # RuntimeError: pthread_create(3) failed
+        raise ResourceError(
+            "The system grants no further thread.", hint="Raise the limit of processes (pids) or the memory limit."
+        ) from error
+    return future
+
+
 def run_tasks(
     tasks: Iterator[Callable[[], None]],
     limits: WorkerLimits,
@@ -107,6 +135,8 @@ def run_tasks(
 ) -> None:
     """Run tasks in the order of the iterator; the first failure stops all tasks and is raised.
 
+    Fewer threads than the limits say do the work if the system grants no more; without any, the calling thread works.
+
     Args:
         tasks: iterator of tasks; advanced by one thread at a time.
         limits: numbers of threads.
@@ -114,27 +144,39 @@ def run_tasks(
         stop: ends running tasks.
     """
     tasks_lock = threading.Lock()
+    stopped = threading.Event()
     controller = ConcurrencyController(limits, _usable_cpus())
 
     def run_worker(number: int) -> None:
-        while number < controller.count:
+        while number < controller.count and not stopped.is_set():
             with tasks_lock:
                 task = next(tasks, None)
             if task is None:
                 return
             task()
 
-    executor = ThreadPoolExecutor(limits.maximum, thread_name_prefix="transfer")
-    workers = [executor.submit(run_worker, number) for number in range(limits.initial)]
+    def start_worker(number: int) -> "Future[None]":
+        return start_thread(partial(run_worker, number), f"transfer-{number}")
+
     try:
-        _supervise_workers(
-            workers, controller, limits, bytes_received, lambda number: executor.submit(run_worker, number)
-        )
+        workers = _start_workers(start_worker, range(limits.initial))
+        if not workers:
+            run_worker(0)
+            return
+        _supervise_workers(workers, controller, limits, bytes_received, start_worker)
     except BaseException:  # a failure or a signal: leave without waiting for the threads
+        stopped.set()
         stop()
-        executor.shutdown(wait=False, cancel_futures=True)
         raise
-    executor.shutdown()
+
+
+def _start_workers(start: "Callable[[int], Future[None]]", numbers: Iterable[int]) -> "list[Future[None]]":
+    """Start workers until the system grants no further thread."""
+    workers: list[Future[None]] = []
+    with suppress(ResourceError):
+        for number in numbers:
+            workers.append(start(number))  # noqa: PERF401  the workers before a failure count
+    return workers
 
 
 def _supervise_workers(
@@ -142,7 +184,7 @@ def _supervise_workers(
     controller: ConcurrencyController,
     limits: WorkerLimits,
     bytes_received: Callable[[], int],
-    spawn: "Callable[[int], Future[None]]",
+    start: "Callable[[int], Future[None]]",
 ) -> None:
     """Wait for all workers and start more while throughput grows; raise the first failure."""
     grows = limits.initial < limits.maximum
@@ -160,5 +202,5 @@ def _supervise_workers(
         count = controller.adjust((received - earlier_received) / elapsed, (cpu_time - earlier_cpu_time) / elapsed)
         for number, worker in enumerate(workers[:count]):
             if worker.done():  # the worker left when the number fell, or no task is left
-                workers[number] = spawn(number)
-        workers += [spawn(number) for number in range(len(workers), count)]
+                workers[number : number + 1] = _start_workers(start, [number]) or [worker]
+        workers += _start_workers(start, range(len(workers), count))

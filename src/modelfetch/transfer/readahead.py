@@ -7,7 +7,7 @@ from functools import partial
 from modelfetch import checksums
 from modelfetch.checksums import Fingerprint, InOrderDigests
 from modelfetch.sources.base import RemoteObject
-from modelfetch.transfer.adaptive_pool import LARGE_OBJECTS, TransferLimits, WorkerLimits, run_tasks
+from modelfetch.transfer.adaptive_pool import LARGE_OBJECTS, TransferLimits, WorkerLimits, run_tasks, start_thread
 from modelfetch.transfer.range_reader import CHUNK, MemorySink, RangeReader, TransferStopped
 
 _PART_SIZE = 4 * 1024**2  # bytes of one request; smaller than for files, to keep several parts in memory
@@ -17,7 +17,11 @@ class ReadAhead:
     """Forward reader of an object, for the extraction of archives: parts are fetched in parallel and hashed ahead."""
 
     def __init__(self, reader: RangeReader, obj: RemoteObject, limits: TransferLimits) -> None:
-        """Start to fetch; the object's size must be known, and the server must serve ranges."""
+        """Start to fetch; the object's size must be known, and the server must serve ranges.
+
+        Raises:
+            ResourceError: the system grants no further thread.
+        """
         assert obj.size is not None
         self.obj = obj
         self._reader = reader
@@ -37,7 +41,7 @@ class ReadAhead:
         self._part = memoryview(b"")
         self._parts_read = 0
         workers = limits.worker_limits(LARGE_OBJECTS)
-        threading.Thread(target=self._fetch_all, args=[workers], name="read-ahead", daemon=True).start()
+        start_thread(partial(self._fetch_all, workers), "read-ahead")
 
     def _fetch_all(self, workers: WorkerLimits) -> None:
         try:

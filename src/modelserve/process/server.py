@@ -9,6 +9,8 @@ import logging
 import signal
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NamedTuple
 
@@ -86,6 +88,14 @@ class Server(uvicorn.Server):
             self._stop_at = time.monotonic() + self._grace
             grace = 0 if self.should_exit else self._grace
             log.info("stopping", extra={"signal": signal.Signals(sig).name, "grace": grace})
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Install the handlers, then unblock the signals that the image's entry point keeps pending."""
+        with super().capture_signals():
+            if hasattr(signal, "pthread_sigmask"):
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+            yield
 
     async def on_tick(self, counter: int) -> bool:
         """Check, ten times a second, for the end of the grace period or a failed load."""

@@ -10,6 +10,7 @@ import pytest
 from modelfetch.cli.settings import Settings
 from testkit.cli_runner import CliRunner
 from testkit.file_tree import RECEIPT_NAME, random_bytes, sha256_hex, write_files
+from testkit.scripted_server import ScriptedServer, ServerResponse
 from testkit.stores import S3Bucket
 
 COLOUR = re.compile(r"\x1b\[(?:[0-9]+;)*(?:[349][0-7]|10[0-7]|[34]8;[0-9;]+)m")  # bold is no colour
@@ -163,3 +164,26 @@ def test_help_shows_the_variable_of_every_setting(modelfetch: CliRunner) -> None
 
     fields = set(Settings.model_fields) - {"bearer_token", "private_key_password"}
     assert [name for name in fields if f"MODELFETCH_{name.upper()}" not in text] == []
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\x08\x0b"
+
+
+@pytest.mark.parametrize(
+    "command", [["inspect"], ["inspect", "-o", "json"], ["pull", "--debug"], ["pull", "-o", "json"]]
+)
+def test_no_escape_sequence_of_a_server_reaches_the_output(
+    modelfetch: CliRunner, scripted_server: ScriptedServer, tmp_path: Path, command: list[str]
+) -> None:
+    """Control characters in an ETag, a status line and a name are shown as escapes, on a terminal and in a log."""
+    headers = (("ETag", f'"{HOSTILE}"'), ("Content-Length", "5"))
+    scripted_server.respond_with(
+        lambda request: ServerResponse(200, headers, b"" if request.method == "HEAD" else b"model")
+    )
+    args = [*command, f"{scripted_server.url}/m", *([tmp_path / "m"] if command[0] == "pull" else [])]
+
+    run = modelfetch(*args)
+    shown = modelfetch.run_on_terminal(*args, env={"TERM": "dumb", "NO_COLOR": "1"})
+
+    for text in (run.stdout, run.stderr, shown.stdout):
+        assert not set(HOSTILE) & set(text) - set("]0;title[2J31m")

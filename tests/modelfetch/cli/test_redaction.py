@@ -74,3 +74,42 @@ def test_user_names_and_queries_of_addresses_are_masked() -> None:
     assert mask_credentials("me:pw@proxy:3128", proxy=True) == "***@proxy:3128"
     assert mask_credentials("https://h/m?sig=1") == "https://h/m?***"
     assert mask_credentials("gs://b/a@b?c") == "gs://b/a@b?c"
+
+
+KEY = "-----BEGIN PRIVATE KEY-----\ns3cr3t\\s3cr3t\n-----END PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"private_key": KEY, "type": "x"}),
+        repr(json.dumps({"private_key": KEY})),
+        json.dumps(json.dumps({"private_key": KEY})),
+        json.dumps({"client_secret": "abc\\s3cr3t"}),
+        "token=abc\\s3cr3t&x=1",
+        "Bearer abc\\s3cr3t",
+    ],
+)
+def test_backslash_does_not_end_a_secret(text: str) -> None:
+    """A key in JSON, in its repr or in JSON within JSON is masked to its end."""
+    assert "s3cr3t" not in Redactor().redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://h/m?Policy=s3cr3t&Key-Pair-Id=s3cr3t",
+        "redirected to 'https://h/m?anything=s3cr3t'",
+        "Max retries exceeded with url: /b/k?anything=s3cr3t (Caused by x)",
+    ],
+)
+def test_query_of_an_address_is_masked_whatever_its_names(text: str) -> None:
+    """A redirect names the parameters of its signature as it likes."""
+    assert "s3cr3t" not in Redactor().redact(text)
+
+
+def test_pinned_addresses_stay_readable() -> None:
+    """The version id of an S3 address is no secret, but the pin to put into a ConfigMap."""
+    text = "s3://b/k?versionId=3sL4kqtJlcpXroDTDmJ and gs://b/o#17"
+
+    assert Redactor().redact(text) == text

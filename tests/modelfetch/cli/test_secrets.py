@@ -302,6 +302,90 @@ def test_broken_private_key_is_not_shown(modelfetch: CliRunner, search: SecretSe
     search.assert_absent(run)
 
 
+# --- secrets where a path belongs -----------------------------------------------------------------------------------
+
+KEY_TEXT = (
+    f'{{"type": "service_account", "private_key": "-----BEGIN PRIVATE KEY-----\\n{QUERY}\\n-----END PRIVATE KEY-----"}}'
+)
+SECRET_FORMS = [
+    pytest.param(KEY_TEXT, id="JSON"),
+    pytest.param(KEY_TEXT.replace(", ", ",\n  "), id="JSON in lines"),
+    pytest.param(base64.b64encode(KEY_TEXT.encode()).decode(), id="base64 of JSON"),
+    pytest.param(f"eyJhbGciOiJSUzI1NiJ9.{QUERY * 8}.{TOKEN * 8}", id="JWT"),
+    pytest.param(f"opaque{TOKEN.replace('-', '')}", id="opaque token"),
+]
+
+
+@pytest.mark.parametrize("value", SECRET_FORMS)
+@pytest.mark.parametrize(
+    ("variable", "source", "beside"),
+    [
+        ("GOOGLE_APPLICATION_CREDENTIALS", "gs://b/m", {}),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "s3://b/m", {"AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/r"}),
+        (
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+            "s3://b/m",
+            {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/c"},
+        ),
+    ],
+)
+def test_secret_in_place_of_its_path_is_exit_78_and_never_shown(
+    modelfetch: CliRunner,
+    search: SecretSearch,
+    tmp_path: Path,
+    variable: str,
+    source: str,
+    beside: dict[str, str],
+    value: str,
+) -> None:
+    """The message names the variable; `config` masks the value; no part of the value is printed."""
+    env = {"AWS_REGION": "us-east-1", "MODELFETCH_RETRIES": "1", **beside, variable: value}
+    search.secrets |= {value, value[:24], value[-24:]}
+
+    pulled = modelfetch("pull", source, tmp_path / "m", *LOUD, env=env)
+    inspected = modelfetch("inspect", source, *LOUD, env=env)
+    shown = modelfetch.ok("config", env=env)
+
+    assert (pulled.code, inspected.code) == (78, 78)
+    assert f"{variable} holds no path" in pulled.termination
+    for run in (pulled, inspected, shown):
+        search.assert_absent(run)
+
+
+@pytest.mark.parametrize(
+    "variable", ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE", "SSL_CERT_FILE"]
+)
+@pytest.mark.parametrize("value", SECRET_FORMS)
+def test_secret_in_place_of_another_path_is_never_shown(
+    modelfetch: CliRunner, search: SecretSearch, tmp_path: Path, variable: str, value: str
+) -> None:
+    """Whatever the library makes of the value, no part of the value is printed."""
+    env = {"AWS_REGION": "us-east-1", "MODELFETCH_RETRIES": "1", **KEYS, variable: value}
+    env["AWS_ENDPOINT_URL_S3"] = "https://127.0.0.1:9"
+    search.secrets |= {value, value[:24], value[-24:]}
+
+    run = modelfetch("pull", "s3://b/m", tmp_path / "m", *LOUD, env=env)
+    shown = modelfetch.ok("config", env=env)
+
+    assert run.code in {75, 77, 78}
+    for each in (run, shown):
+        search.assert_absent(each)
+
+
+@pytest.mark.parametrize(
+    "value", ["/var/run/secrets/no such/key.json", "key.json", "keys/gcp.json", "./token", "~/key"]
+)
+def test_missing_path_of_a_key_file_is_shown(modelfetch: CliRunner, tmp_path: Path, value: str) -> None:
+    """A path is no secret: the message names the file that is missing, and `config` shows the path."""
+    env = {"GOOGLE_APPLICATION_CREDENTIALS": value}
+
+    run = modelfetch("pull", "gs://b/m", tmp_path / "m", env=env)
+
+    assert run.code == 77
+    assert value in run.error["message"]
+    assert value in modelfetch.ok("config", env=env).stdout
+
+
 # --- URLs -----------------------------------------------------------------------------------------------------------
 
 
@@ -311,17 +395,23 @@ def test_query_of_a_signed_url_is_never_shown(
     """Found, missing, or redirected to a closed port; the receipt names the URL without the query."""
     https_server.files["/m"] = b"model"
     closed_port = f"https://127.0.0.1:{servers.free_port()}/m?{SIGNED}"
-    https_server.redirects |= {"/away": closed_port, "/loop": f"/loop?{SIGNED}"}
+    unknown = f"Policy={QUERY}&Key-Pair-Id={TOKEN}&by-a-name-that-nobody-knows={QUERY}"
+    https_server.redirects |= {
+        "/away": closed_port,
+        "/loop": f"/loop?{SIGNED}",
+        "/else": f"https://127.0.0.1:{servers.free_port()}/m?{unknown}",
+        "/round": f"/round?{unknown}",
+    }
     env = {**https_server.env, "MODELFETCH_RETRIES": "1"}
 
     found = modelfetch("pull", f"{https_server.url}/m?{SIGNED}", tmp_path / "m", "-o", "json", *LOUD, env=env)
     failed = [
         modelfetch("pull", f"{https_server.url}/{path}?{SIGNED}", tmp_path / path, *LOUD, env=env)
-        for path in ("none", "loop", "away")
+        for path in ("none", "loop", "away", "else", "round")
     ]
 
     assert (found.code, found.receipt["source"]) == (0, f"{https_server.url}/m")
-    assert [run.code for run in failed] == [66, 69, 75]
+    assert [run.code for run in failed] == [66, 69, 75, 75, 69]
     for run in (found, *failed):
         search.assert_absent(run)
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from modelfetch.sources.base import Source, SourceOptions, SourceSpec
+from modelfetch.sources.base import Source, SourceOptions, SourceSpec, refuse_secret_in_path
 from modelfetch.sources.bucket_uri import make_bucket_uri, split_version
 from modelfetch.uri import ModelURI, split_scheme
 
@@ -39,8 +39,14 @@ def pin_gcs_uri(uri: ModelURI, generation: str) -> str:
 
 
 def read_gcs_options(environ: Mapping[str, str], common: SourceOptions) -> GCSOptions:
-    """Read STORAGE_EMULATOR_HOST; a host without a scheme speaks http, as the SDK has it."""
+    """Read STORAGE_EMULATOR_HOST; a host without a scheme speaks http, as the SDK has it.
+
+    Raises:
+        ConfigError: GOOGLE_APPLICATION_CREDENTIALS holds a key instead of a path.
+    """
     emulator = environ.get("STORAGE_EMULATOR_HOST")
+    if not (emulator or common.anonymous):
+        refuse_secret_in_path(environ, "GOOGLE_APPLICATION_CREDENTIALS")
     if emulator and "://" not in emulator:
         emulator = f"http://{emulator}"
     return replace(GCSOptions.of(common), emulator=emulator.rstrip("/") if emulator else None)

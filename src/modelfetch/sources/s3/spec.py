@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from modelfetch.sources.base import Source, SourceOptions, SourceSpec, is_truthy
+from modelfetch.sources.base import Source, SourceOptions, SourceSpec, is_truthy, refuse_secret_in_path
 from modelfetch.sources.bucket_uri import make_bucket_uri, split_version
 from modelfetch.uri import ModelURI, split_scheme
 
@@ -47,7 +47,13 @@ def pin_s3_uri(uri: ModelURI, version: str) -> str:
 
 
 def read_s3_options(environ: Mapping[str, str], common: SourceOptions) -> S3Options:
-    """Read KServe's S3_* variables and AWS_CA_BUNDLE; AWS_ENDPOINT_URL(_S3) wins over S3_ENDPOINT."""
+    """Read KServe's S3_* variables and AWS_CA_BUNDLE; AWS_ENDPOINT_URL(_S3) wins over S3_ENDPOINT.
+
+    Raises:
+        ConfigError: a variable holds a token instead of the path of the token's file.
+    """
+    if not common.anonymous:
+        refuse_secret_in_path(environ, "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
     options = S3Options.of(common)
     if bundle := environ.get("AWS_CA_BUNDLE"):
         options = replace(options, network=options.network._replace(ca_bundle=bundle))
