@@ -1,8 +1,11 @@
 """What a crash left in the staging area does not disturb the next run; and what comes has its bounds."""
 
+import ctypes
 import gzip
 import io
+import os
 import tarfile
+import threading
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -245,13 +248,18 @@ def test_staged_directory_swapped_for_a_symlink_writes_nothing_outside(tmp_path:
         (store / "m" / path).write_bytes(data)
 
     swapped: list[Path] = []
+    swap = threading.Lock()
+    link = tmp_path / "link"
+    link.symlink_to(outside)
 
     class Swapping(FileSource):
         def open_range(self, request: SignedRequest, headers: Mapping[str, str]) -> Response:
-            for directory in (tmp_path / "volume" / ".modelfetch").rglob("tree/d"):
-                if not swapped:
-                    swapped.append(directory.rename(tmp_path / "gone"))
-                    directory.symlink_to(outside)
+            with swap:  # once, although several threads fetch
+                for directory in (tmp_path / "volume" / ".modelfetch").rglob("tree/d"):
+                    if not swapped:
+                        swapped.append(directory)
+                        names = (-100, os.fsencode(link), -100, os.fsencode(directory))
+                        assert ctypes.CDLL(None).renameat2(*names, 2) == 0  # RENAME_EXCHANGE: the name never is free
             return super().open_range(request, headers)
 
     source = Swapping(parse_uri(f"{store}/m/"), SourceOptions())
