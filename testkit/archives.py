@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from modelfetch.archive import Budget, Member, extract_archive
+from modelfetch.volume.staged_tree import StagedTree
 
 zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
@@ -220,7 +221,8 @@ class GuardedExtractor:
         stream = io.BytesIO(archive) if isinstance(archive, bytes) else archive
         budget = Budget(**{"max_bytes": 2**30, "max_files": 1000, "max_ratio": 1000, **limits})  # type: ignore[arg-type]  # numbers all
         try:
-            members = extract_archive(stream, name, into, scratch=place / "scratch", budget=budget)
+            with StagedTree(into) as tree:
+                members = extract_archive(stream, name, tree, scratch=place / "scratch", budget=budget)
         finally:
             assert {each.name for each in place.iterdir()} <= {"into"}
         assert stream.read() == b"", "the stream was not read to its end"

@@ -30,6 +30,7 @@ def stage_files(place: Destination, files: Files, folders: tuple[str, ...] = ())
         stage.clear()
         stage.tree.mkdir()
         write_files(stage.tree, files)
+        stage.written.update({path: (stage.tree / path).lstat().st_ino for path in files})
         for folder in folders:
             (stage.tree / folder).mkdir(parents=True, exist_ok=True)
         yield stage

@@ -32,7 +32,9 @@ ERRORS = {
     "unlink": ("EIO", "EROFS"),
     "unlinkat": ("EIO", "EROFS"),
     "rmdir": ("EIO", "EROFS"),
+    "mkdirat": ("ENOSPC", "EDQUOT", "EROFS", "EACCES"),
     "chmod": ("EPERM", "EROFS"),
+    "fchmod": ("EPERM", "EROFS"),
     "fchmodat": ("EPERM", "EROFS"),
     "utimensat": ("EPERM", "EROFS", "EIO"),
     "flock": ("ENOLCK", "EOPNOTSUPP"),
@@ -76,10 +78,13 @@ ALWAYS = tuple(
 # Calls missing in old kernels and some file systems: a fallback exists.
 UNSUPPORTED = (
     *(FailingCall("renameat2", error, occurrence="1+", codes=(0,)) for error in ("EINVAL", "ENOSYS", "EXDEV")),
-    *(FailingCall("fallocate", error, occurrence="1+", codes=(0,)) for error in ("EOPNOTSUPP", "ENOSYS", "EINVAL")),
+    *(
+        FailingCall("fallocate", error, occurrence="1+", codes=(0,))
+        for error in ("EOPNOTSUPP", "ENOSYS", "EINVAL", "EPERM")
+    ),
     *(FailingCall("linkat", error, occurrence="1+", codes=(0,)) for error in ("EPERM", "EOPNOTSUPP", "EMLINK")),
     *(FailingCall("link", error, occurrence="1+", codes=(0,)) for error in ("EPERM", "EOPNOTSUPP", "EMLINK")),
-    FailingCall("syncfs", "ENOSYS", occurrence="1+", codes=(0,)),
+    *(FailingCall("syncfs", error, occurrence="1+", codes=(0,)) for error in ("ENOSYS", "EPERM")),
 )
 
 

@@ -134,6 +134,31 @@ def test_two_pulls_to_one_destination_leave_one_whole_model(
         report_runs(ledger, "two models to one destination", runs, wrong)
 
 
+def test_pull_that_waited_publishes_the_version_put_meanwhile(
+    modelfetch: CliRunner,
+    s3_bucket: S3Bucket,
+    fault_proxy: Callable[[str], FaultProxy],
+    tmp_path: Path,
+    ledger: Ledger,
+) -> None:
+    """The first pull is held in its body; the second plans the old version, waits, and publishes the new one."""
+    s3_bucket.put("w", b"old")
+    proxy, go = fault_proxy(s3_bucket.endpoint), threading.Event()
+    proxy.add_rule(**s3_bucket.download_filter(), before=lambda: go.wait(RUN_SECONDS), times=1)
+    dest = tmp_path / "w"
+
+    first = modelfetch.start("pull", s3_bucket.uri("w"), str(dest), env=s3_bucket.env_at(proxy.url))
+    first.wait_for(partial(_has_logged, first), RUN_SECONDS)
+    second = modelfetch.start("pull", s3_bucket.uri("w"), str(dest), env=s3_bucket.env_at(s3_bucket.endpoint))
+    second.wait_for(lambda: "Waiting" in "".join(map(str, second.log)), RUN_SECONDS)
+    s3_bucket.put("w", b"new")
+    go.set()
+    runs = [first.finish(RUN_SECONDS), second.finish(RUN_SECONDS)]
+
+    wrong = [] if dest.read_bytes() == b"new" else [f"found {dest.read_bytes()!r}"]
+    report_runs(ledger, "a new version while a pull waits", runs, find_flaws(tmp_path, runs) + wrong)
+
+
 @pytest.mark.parametrize("old", [False, True], ids=["into nothing", "over an old model"])
 def test_pulls_of_a_directory_and_of_files_into_it_lose_no_file(
     pull_together: PullTogether,

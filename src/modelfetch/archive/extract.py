@@ -7,13 +7,14 @@ from modelfetch.archive.decompress import CompressedInput, ForwardBuffer, decomp
 from modelfetch.archive.extraction_dir import ExtractionDir
 from modelfetch.archive.formats import HEAD_BYTES, describe_content, is_tar_header, recognise_format
 from modelfetch.errors import ArchiveError, BudgetError, UnsafeNameError
+from modelfetch.volume.staged_tree import StagedTree
 
 _HINT = "Check how the archive was made, or keep it as it is with --no-extract."
 _NO_ARCHIVE_HINT = "Use --no-extract to keep it as it is, or upload it under a fitting name."
 
 
 def extract_archive(
-    stream: ForwardReader, name: str, target_dir: Path, *, scratch: Path, budget: Budget
+    stream: ForwardReader, name: str, target: StagedTree, *, scratch: Path, budget: Budget
 ) -> list[Member]:
     """Extract an archive while the stream arrives.
 
@@ -25,7 +26,7 @@ def extract_archive(
     Args:
         stream: the archive from the first byte; read to the end.
         name: the archive's name, for messages.
-        target_dir: an empty directory; after an error, the content must be discarded.
+        target: an empty directory; after an error, the content must be discarded.
         scratch: file that holds a zip until the central directory at the end has arrived; removed afterwards.
         budget: limits for bytes, members and compression ratio.
 
@@ -41,15 +42,15 @@ def extract_archive(
     """
     source = CompressedInput(stream)
     try:
-        return _extract_members(source, target_dir, scratch, budget)
+        return _extract_members(source, target, scratch, budget)
     except (ArchiveError, UnsafeNameError, BudgetError) as error:
         if error is source.stream_error:
             raise
         raise type(error)(f"{name}: {error.message}", hint=error.hint or _HINT) from error
 
 
-def _extract_members(source: CompressedInput, target_dir: Path, scratch: Path, budget: Budget) -> list[Member]:
-    extraction_dir = ExtractionDir(target_dir, budget)
+def _extract_members(source: CompressedInput, target: StagedTree, scratch: Path, budget: Budget) -> list[Member]:
+    extraction_dir = ExtractionDir(target, budget)
     buffer = ForwardBuffer(iter(source))
     head = buffer.peek_bytes(HEAD_BYTES)
     format_name = recognise_format(head)

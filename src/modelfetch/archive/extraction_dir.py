@@ -10,7 +10,7 @@ import hashlib
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from modelfetch.archive.base import Budget, Member
 from modelfetch.archive.decompress import PIECE_BYTES
@@ -18,20 +18,20 @@ from modelfetch.archive.symlinks import resolve_symlinks
 from modelfetch.errors import ArchiveError, BudgetError, ModelfetchError, UnsafeNameError
 from modelfetch.safe_paths import MAX_PATH_BYTES, check_path, parent_paths, quote_path
 from modelfetch.volume import filesystem
+from modelfetch.volume.staged_tree import StagedTree
 
 MAX_NAME_CHARS = 64 * 1024**2  # characters of all names together: names are kept in memory
 
 _WRITEBACK_BYTES = 8 * 1024**2  # bytes per request to the kernel to start writing back
-_CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _HARD_LINK_UNSUPPORTED = (errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class ExtractionDir:
     """Members written so far, and the budget for further members."""
 
-    def __init__(self, root: Path, budget: Budget) -> None:
+    def __init__(self, tree: StagedTree, budget: Budget) -> None:
         self.budget = budget
-        self._root = root
+        self._tree = tree
         self._files: dict[str, Member] = {}
         self._links: dict[str, str] = {}
         self._directories: set[str] = set()
@@ -88,8 +88,7 @@ class ExtractionDir:
             self._directories.add(directory)
             self._count_name(directory)
             with self._explain_errors(directory):
-                (self._root / directory).mkdir()
-                (self._root / directory).chmod(0o755)
+                self._tree.make_directory(directory)
 
     def write_file(self, path: str, size: int, pieces: Iterable[memoryview], *, executable: bool) -> None:
         """Write a file of `size` bytes with mode 0755 if executable, else 0644.
@@ -103,7 +102,7 @@ class ExtractionDir:
         digest = hashlib.sha256()
         written = flushing = 0
         with self._explain_errors(path):
-            fd = os.open(self._root / path, _CREATE_FLAGS, 0o600)
+            fd = self._tree.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             for piece in pieces:
                 digest.update(piece)
@@ -114,11 +113,12 @@ class ExtractionDir:
                     aligned = written - written % _WRITEBACK_BYTES
                     filesystem.start_writeback(fd, flushing, aligned - flushing)
                     flushing = aligned
+            with self._explain_errors(path):
+                if hasattr(os, "fchmod"):  # not on Windows
+                    os.fchmod(fd, 0o755 if executable else 0o644)  # whatever the umask
         finally:
             with self._explain_errors(path):
                 os.close(fd)
-        with self._explain_errors(path):
-            (self._root / path).chmod(0o755 if executable else 0o644)  # whatever the umask
         self._files[path] = Member(path, size, digest.hexdigest())
 
     def add_hard_link(self, path: str, target: str) -> None:
@@ -131,11 +131,11 @@ class ExtractionDir:
             )
         self._claim_path(path)
         try:
-            (self._root / path).hardlink_to(self._root / target)
+            self._tree.link_file(path, target)
         except OSError as error:
             if error.errno not in _HARD_LINK_UNSUPPORTED:
                 raise self._explain_error(error, path) from error
-            executable = bool((self._root / target).stat().st_mode & 0o111)
+            executable = self._tree.is_executable(target)
             self.write_file(path, original.size, self._read_pieces(target), executable=executable)
         self._files[path] = Member(path, original.size, original.sha256)
 
@@ -162,7 +162,7 @@ class ExtractionDir:
         for path, end in resolved.items():
             target = PurePosixPath(self._links[path])  # drops redundant dots and slashes
             with self._explain_errors(path):
-                (self._root / path).symlink_to(target)
+                self._tree.make_symlink(path, str(target))
             file = self._files.get(end, Member(end, 0, ""))
             members[path] = Member(path, file.size, file.sha256, target.as_posix())
         return [members[path] for path in sorted(members)]
@@ -184,7 +184,7 @@ class ExtractionDir:
             raise BudgetError("The names in the archive take more than 64 MiB.")
 
     def _read_pieces(self, path: str) -> Iterator[memoryview]:
-        with self._explain_errors(path), (self._root / path).open("rb") as file:
+        with self._explain_errors(path), self._tree.open_reader(path) as file:
             while piece := file.read(PIECE_BYTES):
                 yield memoryview(piece)
 
@@ -201,7 +201,7 @@ class ExtractionDir:
                 f"The member {quote_path(path)} has a name too long for the destination's file system."
             )
         if error.errno != errno.EEXIST:
-            return filesystem.explain_os_error(OSError(error.errno, error.strerror), self._root / path)
+            return filesystem.explain_os_error(OSError(error.errno, error.strerror), self._tree.root / path)
         others = (*self._files, *self._directories, *self._links)
         folded = _fold_name(path)
         other = next((name for name in others if name != path and _fold_name(name) == folded), "what is there")

@@ -48,7 +48,7 @@ def extract_zip(buffer: ForwardBuffer, scratch: Path, extraction_dir: Extraction
             type is refused.
         BudgetError: the central directory announces more than the budget allows; nothing has been extracted.
     """
-    with disk_errors(scratch), scratch.open("w+b") as file:
+    with disk_errors(scratch), scratch.open("x+b") as file:
         try:
             for piece in buffer.read_rest():
                 file.write(piece)

@@ -42,8 +42,8 @@ def check_signature(
     data = read_object(source, signature, MAX_SIGNATURE_BYTES)
     bundle = staging.work_directory / "signature"
     try:
-        with disk_errors(bundle):
-            bundle.write_bytes(data)
+        with disk_errors(bundle), bundle.open("xb") as file:  # a symlink of another writer is not followed
+            file.write(data)
         files = verifier.verify_bundle(bundle, address)
     finally:
         with disk_errors(bundle):

@@ -32,6 +32,7 @@ from modelfetch.volume import filesystem
 from modelfetch.volume.filesystem import disk_errors
 from modelfetch.volume.ownership import passes_symlink
 from modelfetch.volume.receipt import ArchiveEntry, FileEntry
+from modelfetch.volume.staged_tree import StagedTree
 from modelfetch.volume.staging import StagingArea
 
 
@@ -127,6 +128,8 @@ class _Fetch:
             archives = [obj.remote for obj in self._plan.objects if obj.action is Action.EXTRACT]
             others = [obj for obj in self._plan.objects if obj.action is not Action.EXTRACT]
             staged = [self._extract(archive, first=archive is archives[0]) for archive in archives]
+            if archives:
+                _refuse_linked_paths(self._plan, self._staging.tree)
             _make_folders(self._plan, self._staging)  # the first archive begins with an empty tree
             if others:
                 staged.append(self._copy(others))
@@ -143,6 +146,10 @@ class _Fetch:
 
     def _copy(self, objects: Sequence[PlannedObject]) -> StagedModel:
         """Download objects as files, decoding gzip-encoded ones."""
+        with self._staging.open_tree() as tree:
+            return self._copy_into(tree, objects)
+
+    def _copy_into(self, tree: StagedTree, objects: Sequence[PlannedObject]) -> StagedModel:
         collected = _CopiedFiles()
         actions = {obj.key: obj.action for obj in objects}
 
@@ -151,7 +158,7 @@ class _Fetch:
             if actions[obj.key] is Action.GUNZIP:
                 # Compared before decoding: damaged bytes may not be decodable.
                 checksums.compare_checksums(obj.key, received, size=obj.size, expected=obj.checksums)
-                decoded = [self._decode(obj)]
+                decoded = [self._decode(tree, obj)]
             passed = self._verify(obj, received, [entry.sha256 for entry in decoded])
             (entry,) = decoded or [FileEntry(obj.path, received.size, received.sha256)]
             published = collected.add(obj.key, entry, received, passed, resumed)
@@ -160,7 +167,7 @@ class _Fetch:
         download(
             self._new_reader(),
             [obj.remote for obj in objects],
-            self._staging.tree,
+            tree,
             self._journal,
             self._limits,
             on_file,
@@ -179,7 +186,7 @@ class _Fetch:
                 raise
             staged = self._extract_stored(archive, into, first=first)  # works without a second thread
         if not first:
-            _merge_layer(into, self._staging.tree)
+            _merge_layer(self._staging)
         return staged
 
     def _extract_streamed(self, archive: RemoteObject, into: Path, *, first: bool) -> StagedModel:
@@ -212,14 +219,15 @@ class _Fetch:
     def _extract_stored(self, archive: RemoteObject, into: Path, *, first: bool) -> StagedModel:
         """Download the archive as a file first, verify, then extract: no unsigned member reaches the disk."""
         arrivals: list[Fingerprint] = []
-        download(
-            self._new_reader(),
-            [archive],
-            self._staging.tree,
-            self._journal,
-            self._limits,
-            lambda _, received, __: arrivals.append(received),
-        )
+        with self._staging.open_tree() as tree:
+            download(
+                self._new_reader(),
+                [archive],
+                tree,
+                self._journal,
+                self._limits,
+                lambda _, received, __: arrivals.append(received),
+            )
         (received,) = arrivals
         checksums.compare_checksums(archive.key, received, size=archive.size, expected=archive.checksums)
         file = self._staging.work_directory / "archive"
@@ -238,9 +246,10 @@ class _Fetch:
         return _describe_extracted(files, archive, received, passed)
 
     def _extract_members(self, stream: ForwardReader, archive: RemoteObject, into: Path) -> tuple[FileEntry, ...]:
-        members = extract_archive(
-            stream, archive.path, into, scratch=self._staging.scratch, budget=self._within_free_space()
-        )
+        with self._staging.open_tree(into) as tree:
+            members = extract_archive(
+                stream, archive.path, tree, scratch=self._staging.scratch, budget=self._within_free_space()
+            )
         return tuple(FileEntry(m.path, m.size, m.sha256, m.symlink_target) for m in members)
 
     def _clear_target(self, into: Path, *, first: bool) -> None:
@@ -250,20 +259,23 @@ class _Fetch:
         with disk_errors(into):
             into.mkdir()
 
-    def _decode(self, obj: RemoteObject) -> FileEntry:
+    def _decode(self, tree: StagedTree, obj: RemoteObject) -> FileEntry:
         """Replace a gzip-encoded file by its decoded content."""
-        path = self._staging.tree / obj.path
-        plain = path.with_name(f".modelfetch-{threading.get_ident()}")
-        member = gunzip_file(path, plain, self._within_free_space())
-        with disk_errors(path):
-            plain.replace(path)
+        above, _, name = obj.path.rpartition("/")
+        plain = f"{above}/.modelfetch-{threading.get_ident()}".lstrip("/")
+        with disk_errors(tree.root / obj.path):
+            with tree.open_reader(obj.path) as stored, tree.create_file(plain) as decoded:
+                member = gunzip_file(name, stored, decoded, self._within_free_space())
+            tree.replace_file(plain, obj.path)
         return FileEntry(obj.path, member.size, member.sha256)
 
     def _decode_archive(self, file: Path) -> str:
         """Replace a gzip-encoded archive by its decoded content; return the sha256 of that."""
-        sha256 = gunzip_file(file, self._staging.scratch, self._within_free_space()).sha256
+        scratch = self._staging.scratch
         with disk_errors(file):
-            self._staging.scratch.replace(file)
+            with file.open("rb") as stored, scratch.open("xb") as decoded:
+                sha256 = gunzip_file(file.name, stored, decoded, self._within_free_space()).sha256
+            scratch.replace(file)
         return sha256
 
     def _verify(self, obj: RemoteObject, received: Fingerprint, decoded: Sequence[str] = ()) -> tuple[str, ...]:
@@ -371,25 +383,38 @@ def _merge_staged(parts: Sequence[StagedModel]) -> StagedModel:
     )
 
 
-def _merge_layer(layer: Path, tree: Path) -> None:
+def _merge_layer(staging: StagingArea) -> None:
     """Move the members of a further archive into the tree.
 
     Raises:
         ArchiveError: two archives hold a member of one name, or one leads through a link of the other.
     """
-    with disk_errors(tree):
+    layer, tree = staging.layer, staging.tree
+    with disk_errors(tree), staging.open_tree() as into, staging.open_tree(layer) as members:
         for folder, subfolders, files in filesystem.walk_tree(layer):
+            above = folder.relative_to(layer).as_posix()
             links = [name for name in subfolders if (folder / name).is_symlink()]
             for name in (*files, *links):
-                path = (folder / name).relative_to(layer).as_posix()
+                path = name if above == "." else f"{above}/{name}"
                 if os.path.lexists(tree / path) or passes_symlink(tree, path):
                     shown = safe_paths.quote_path(path)
                     raise ArchiveError(f"The member {shown} is in two archives.", hint="Pull the archives one by one.")
-                (tree / path).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).replace(tree / path)
+                into.take_file(members, path)
             for name in set(subfolders) - set(links):
-                (tree / (folder / name).relative_to(layer)).mkdir(parents=True, exist_ok=True)
+                into.make_directories(name if above == "." else f"{above}/{name}")
         shutil.rmtree(layer)
+
+
+def _refuse_linked_paths(plan: Plan, tree: Path) -> None:
+    """Refuse objects and folders below a symlink of an extracted archive.
+
+    Raises:
+        ArchiveError: a path of the plan leads through a symlink.
+    """
+    for path in (*plan.folders, *(obj.path for obj in plan.objects if obj.action is not Action.EXTRACT)):
+        if passes_symlink(tree, path):
+            shown = safe_paths.quote_path(path)
+            raise ArchiveError(f"{shown} leads through a link of an archive.", hint="Pull the archive by itself.")
 
 
 def _describe_extracted(
@@ -422,9 +447,10 @@ def _require_room(plan: Plan, staging: StagingArea) -> None:
 
 
 def _make_folders(plan: Plan, staging: StagingArea) -> None:
-    for folder in plan.folders:
-        with disk_errors(folder):
-            (staging.tree / folder).mkdir(parents=True, exist_ok=True)
+    with staging.open_tree() as tree:
+        for folder in plan.folders:
+            with disk_errors(folder):
+                tree.make_directories(folder)
 
 
 def _meter_bytes(plan: Plan, budget: Budget, advance: Callable[[int], None]) -> Callable[[int], None]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from modelfetch.archive import Budget
 from modelfetch.checksums import check_pin
-from modelfetch.errors import CredentialsError, ModelfetchError
+from modelfetch.errors import ChangedError, CredentialsError, ModelfetchError
 from modelfetch.net import retry
 from modelfetch.plan import Plan, make_plan
 from modelfetch.progress import Progress
@@ -20,7 +20,7 @@ from modelfetch.pull.up_to_date import find_up_to_date
 from modelfetch.sources import Source, SourceOptions, open_source
 from modelfetch.uri import ModelURI
 from modelfetch.volume import receipt as receipts
-from modelfetch.volume.destination import Destination, locate_destination
+from modelfetch.volume.destination import Destination, locate_destination, read_published
 from modelfetch.volume.ownership import check_conflicts, restage_moved_files
 from modelfetch.volume.publish import publish
 from modelfetch.volume.receipt import Receipt
@@ -111,13 +111,21 @@ def pull_plan(
         ModelfetchError: reason why no new model was published; the destination holds the old model, or none.
     """
     clock = clock or PullClock(time.monotonic())
-    place = locate_destination(dest, plan.objects[0].path, directory=plan.directory, archive=plan.archive)
+    place = _locate(dest, plan)
+    published = read_published(place)
     if (receipt := find_up_to_date(place, plan, options)) and not has_leftovers(place.staging_parents, place.name):
         return _note_up_to_date(receipt, plan, place, progress)
-    busy = f"Waiting: another pull to {place.path} is at work."
-    with lock_staging_area(
-        place.staging_parent, place.name, lambda: progress.note(busy), place.staging_parents
-    ) as staging:
+    waited = False
+
+    def note_wait() -> None:
+        nonlocal waited
+        waited = True
+        progress.note(f"Waiting: another pull to {place.path} is at work.")
+
+    with lock_staging_area(place.staging_parent, place.name, note_wait, place.staging_parents) as staging:
+        if waited:  # the other pull may have published a newer version than this plan's
+            published = read_published(place)
+            plan = _plan_anew(source, dest, place, options)
         if receipt := find_up_to_date(place, plan, options):
             return _note_up_to_date(receipt, plan, place, progress)
         plan = check_manifest(source, plan, options.plan_limits.selects, required=options.require_manifest)
@@ -128,11 +136,38 @@ def pull_plan(
         receipt = _make_receipt(plan, staged, place, options, started, clock)
         if plan.directory and options.sha256:
             check_pin(str(plan.uri), options.sha256, [receipt.digest.removeprefix("sha256:")])
+        _require_same_receipt(place, published)
         publish(staging, place, receipt)
     progress.note(
         f"Published {place.path}.", digest=receipt.digest, checks=list(receipt.checks), seconds=receipt.seconds
     )
     return receipt
+
+
+def _locate(dest: str, plan: Plan) -> Destination:
+    return locate_destination(dest, plan.objects[0].path, directory=plan.directory, archive=plan.archive)
+
+
+def _plan_anew(source: Source, dest: str, place: Destination, options: PullOptions) -> Plan:
+    """Plan the newest version for a destination that is locked already.
+
+    Raises:
+        ChangedError: the new model belongs to another path, whose lock this pull does not hold.
+    """
+    plan = resolve(source, options)
+    if _locate(dest, plan) != place:
+        raise ChangedError(f"{plan.uri} became another kind of model while this pull waited.", hint="Pull again.")
+    return plan
+
+
+def _require_same_receipt(place: Destination, expected: Receipt | None) -> None:
+    """Refuse to publish over a model that another pull published meanwhile: that model may be newer than the plan.
+
+    Raises:
+        ChangedError: the receipt is another; the next try plans anew.
+    """
+    if read_published(place) != expected:
+        raise ChangedError(f"Another pull published {place.path} meanwhile.", hint="Pull again.")
 
 
 def _note_up_to_date(receipt: Receipt, plan: Plan, place: Destination, progress: Progress) -> Receipt:

@@ -1,5 +1,6 @@
 """Thread pool that grows while throughput grows, and shrinks when Python's global lock is the bottleneck."""
 
+import contextlib
 import os
 import threading
 import time
@@ -96,7 +97,9 @@ class ConcurrencyController:
 
 def _usable_cpus() -> int:
     """Return the number of processors that the process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, AttributeError):  # a seccomp filter refuses; macOS and Windows lack the call
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def start_thread(call: Callable[[], None], name: str) -> "Future[None]":

@@ -4,7 +4,6 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from modelfetch import checksums
 from modelfetch.checksums import Fingerprint
@@ -14,6 +13,7 @@ from modelfetch.transfer.adaptive_pool import LARGE_OBJECTS, SMALL_OBJECTS, Tran
 from modelfetch.transfer.part_file import PART_SIZE, PartFile
 from modelfetch.transfer.range_reader import MemorySink, RangeReader, TransferStopped
 from modelfetch.volume.resume_journal import ResumeJournal
+from modelfetch.volume.staged_tree import StagedTree
 
 _AHEAD = 16  # requests sent ahead, at most
 _MAX_AHEAD = 1024**2  # bytes of one request sent ahead: the connection's buffers take the response, no server waits
@@ -22,7 +22,7 @@ _MAX_AHEAD = 1024**2  # bytes of one request sent ahead: the connection's buffer
 def download(
     reader: RangeReader,
     objects: Sequence[RemoteObject],
-    into: Path,
+    into: StagedTree,
     journal: ResumeJournal,
     limits: TransferLimits,
     on_file: Callable[[RemoteObject, Fingerprint, int], None],
@@ -32,7 +32,7 @@ def download(
     Args:
         reader: range reader of the source.
         objects: objects to fetch, each to its `path`.
-        into: an existing directory.
+        into: directory of the files.
         journal: blocks of earlier runs; new blocks are recorded.
         limits: memory and parallel requests.
         on_file: called once per object with the object (with known checksums), the fingerprint, and the number
@@ -65,7 +65,7 @@ def download(
 def _part_tasks(
     reader: RangeReader,
     objects: Sequence[RemoteObject],
-    into: Path,
+    into: StagedTree,
     journal: ResumeJournal,
     open_files: list[PartFile],
     barrier: "_WriteBarrier",
@@ -78,7 +78,7 @@ def _part_tasks(
         if reader.closed:
             return
         with barrier:
-            part_file = PartFile(known, into / obj.path, journal)
+            part_file = PartFile(known, into, journal)
             open_files.append(part_file)
         reader.advance(part_file.resumed_bytes)
         task = _FileDownload(reader, part_file, open_files, barrier, on_file)

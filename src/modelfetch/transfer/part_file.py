@@ -1,10 +1,8 @@
 """Staged file that arrives in parts: written by several threads, checksummed on the way, resumable."""
 
-import errno
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from modelfetch import checksums
 from modelfetch.checksums import Fingerprint, InOrderDigests
@@ -14,6 +12,7 @@ from modelfetch.transfer.inorder_hasher import InOrderHasher
 from modelfetch.volume import filesystem
 from modelfetch.volume.filesystem import disk_errors
 from modelfetch.volume.resume_journal import ResumeJournal
+from modelfetch.volume.staged_tree import StagedTree
 
 PART_SIZE = 16 * 1024**2  # bytes of one request
 BLOCK_SIZE = 4 * 1024**2  # bytes per journal entry: the loss of a crash, per connection
@@ -24,7 +23,7 @@ _LITTLE = 1024**2  # bytes up to which no space is reserved
 class PartFile:
     """One object's file in the staging area."""
 
-    def __init__(self, obj: RemoteObject, path: Path, journal: ResumeJournal) -> None:
+    def __init__(self, obj: RemoteObject, tree: StagedTree, journal: ResumeJournal) -> None:
         """Create the file at its full size, or resume the file of an interrupted run.
 
         Raises:
@@ -34,15 +33,15 @@ class PartFile:
         stated = None if obj.checksums else journal.stated_checksums.get(obj.path)
         self.obj = obj._replace(checksums=stated) if stated else obj
         self.blocks = _block_ranges(obj)
-        self._path = path
+        self._path = tree.root / obj.path
         self._journal = journal
         self._crcs: dict[int, int] = {}
         self._lock = threading.Lock()
         self._next = 0  # first missing block
         self._choose_algorithms(self.obj.checksums)
         again = obj.path in journal.files
-        with disk_errors(path):
-            self._fd = _open_part_file(path, obj, again=again)
+        with disk_errors(self._path):
+            self._fd = _open_part_file(tree, obj, again=again)
             self.resumed_bytes = self._load_resumable_blocks() if again else 0
             if again and self.missing_blocks:
                 os.ftruncate(self._fd, obj.size or 0)  # the file of an interrupted run may be longer
@@ -163,36 +162,23 @@ def _block_ranges(obj: RemoteObject) -> list[tuple[int, int | None]]:
     return [(start, min(start + BLOCK_SIZE, obj.size)) for start in range(0, obj.size, BLOCK_SIZE)]
 
 
-def _open_part_file(path: Path, obj: RemoteObject, *, again: bool) -> int:
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+def _open_part_file(tree: StagedTree, obj: RemoteObject, *, again: bool) -> int:
+    flags = os.O_RDWR | os.O_CREAT | (0 if again else os.O_EXCL)
     try:
         try:
-            fd = os.open(path, flags | (0 if again else os.O_EXCL), 0o644)
+            fd = tree.open_file(obj.path, flags)
         except FileNotFoundError:  # first file of the directory
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            fd = os.open(path, flags | (0 if again else os.O_EXCL), 0o644)
+            tree.make_directories(obj.path.rpartition("/")[0])
+            fd = tree.open_file(obj.path, flags)
     except FileExistsError:
         raise UnsafeNameError(
             f"The file system cannot keep {obj.path!r} apart from another name of this model (case or Unicode form).",
             hint="Leave one of them out with --exclude, or pull onto a file system that tells them apart.",
         ) from None
     try:
-        _reserve_space(fd, obj)
+        if (obj.size or 0) > _LITTLE:  # the write of a small file fails as soon
+            filesystem.reserve_space(fd, obj.size or 0)
     except OSError:
         os.close(fd)
         raise
     return fd
-
-
-def _reserve_space(fd: int, obj: RemoteObject) -> None:
-    """Reserve the disk space, so that a full disk shows before the first byte, and writes need no new blocks.
-
-    A small file needs no reservation: the write itself fails as soon.
-    """
-    if obj.size is None or obj.size <= _LITTLE or not hasattr(os, "posix_fallocate"):  # not on macOS and Windows
-        return
-    try:
-        os.posix_fallocate(fd, 0, obj.size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # some file systems cannot
-            raise

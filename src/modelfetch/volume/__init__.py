@@ -4,6 +4,7 @@ Imports no other room: callers stage files and call `publish`; a crash at any st
 
     destination.py       path of a model, and the receipt already published at the path
     staging.py           locked staging area on the same file system; table of its files on disk
+    staged_tree.py       staged files reached by descriptors; inodes compared before publishing
     resume_journal.py    blocks already on disk, for the next run to resume
     ownership.py         owned paths and foreign files; conflicts
     publish.py           staged model into place, receipt last, with rollback

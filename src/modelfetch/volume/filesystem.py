@@ -14,6 +14,8 @@ from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError
 
 _MAX_SINGLE_FSYNCS = 32  # files; above, one syncfs is cheaper than an fsync each
 _FLUSH_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # from some file systems, for a directory
+_CALL_UNSUPPORTED = (errno.ENOSYS, errno.EPERM)  # from kernels and seccomp filters that lack the call
+_RESERVE_UNSUPPORTED = (*_CALL_UNSUPPORTED, errno.EOPNOTSUPP, errno.EINVAL)
 _OWNER_HINT = "Check the owner and mode of the destination; in Kubernetes set fsGroup or runAsUser."
 _HINTS = {
     errno.ENOSPC: "Free some space, or give the volume a larger size (emptyDir.sizeLimit).",
@@ -184,8 +186,10 @@ def _find_device(path: Path, stat: os.stat_result, mounts: Sequence[_Mount]) -> 
 
 
 def write_and_flush(path: Path, text: str) -> None:
-    """Write a small file with mode 0644 and flush the content to disk."""
-    path.write_text(text, encoding="utf-8")
+    """Write a small new file with mode 0644 and flush the content to disk; whatever has the name is replaced."""
+    path.unlink(missing_ok=True)  # another writer's symlink is not followed
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
     path.chmod(0o644)
     fsync_path(path)
 
@@ -198,6 +202,25 @@ def flush_paths(paths: Sequence[Path], volume: Path) -> None:
         fsync_path(path)
 
 
+def reserve_space(fd: int, size: int) -> None:
+    """Reserve disk space with fallocate(2), so that a full disk shows early; where unsupported, set the size alone.
+
+    posix_fallocate(3) would write into every block of a file system without fallocate(2), uninterruptibly.
+
+    Raises:
+        OSError: no room.
+    """
+    fallocate = getattr(_load_libc(), "fallocate64", None)  # of glibc; musl and other systems do without
+    while fallocate is not None:
+        if fallocate(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size)) == 0:
+            return
+        if ctypes.get_errno() in _RESERVE_UNSUPPORTED:
+            break
+        if ctypes.get_errno() != errno.EINTR:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    os.ftruncate(fd, size)
+
+
 def start_writeback(fd: int, offset: int, length: int) -> None:
     """Start the writeback of bytes that will be flushed later, so that the flush finds little left to write.
 
@@ -207,6 +230,12 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
     sync_file_range = getattr(_load_libc(), "sync_file_range", None)
     if sync_file_range is not None:
         sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), 2)
+
+
+def call_libc(name: str, *args: object) -> tuple[int, int]:
+    """Call a function of the C library; return its result and errno, -1 and ENOSYS if absent."""
+    function = getattr(_load_libc(), name, None)
+    return (-1, errno.ENOSYS) if function is None else (function(*args), ctypes.get_errno())
 
 
 @cache
@@ -224,7 +253,7 @@ def _sync_file_system(path: Path) -> bool:
     try:
         if syncfs(fd) == 0:
             return True
-        if ctypes.get_errno() == errno.ENOSYS:  # in some sandboxes
+        if ctypes.get_errno() in _CALL_UNSUPPORTED:
             return False
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
     finally:

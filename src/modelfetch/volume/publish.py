@@ -49,6 +49,7 @@ def publish(staging: StagingArea, dest: Destination, receipt: Receipt) -> None:
     try:
         with disk_errors(dest.path):
             _set_modes_and_flush(staging.tree, receipt)
+            staging.check_written(file.path for file in receipt.files)
             with lock_directory(dest.base), signals.deferred():
                 if not _exchange_directory(staging, dest, receipt):
                     _move_entries(staging, dest, receipt)

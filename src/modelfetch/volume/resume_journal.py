@@ -54,7 +54,9 @@ class ResumeJournal:
     def open(self) -> None:
         """Open the journal for appending; a journal of another plan is overwritten."""
         with disk_errors(self._path):
-            self._file = self._path.open("a" if self.resumable else "w", encoding="utf-8", buffering=1)
+            if not self.resumable:
+                self._path.unlink(missing_ok=True)  # another writer's symlink is not followed
+            self._file = self._path.open("a" if self.resumable else "x", encoding="utf-8", buffering=1)
             # A line torn by a crash must not swallow the next line.
             self._file.write("\n" if self.resumable else json.dumps({"plan": self._plan}) + "\n")
 

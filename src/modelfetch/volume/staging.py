@@ -33,6 +33,7 @@ from typing import NamedTuple
 from modelfetch.errors import DestinationError
 from modelfetch.volume.filesystem import disk_errors, make_directory
 from modelfetch.volume.resume_journal import ResumeJournal
+from modelfetch.volume.staged_tree import StagedTree, open_directory
 
 try:
     import fcntl
@@ -43,9 +44,17 @@ STAGING_ROOT = ".modelfetch"
 
 
 class StagingArea(NamedTuple):
-    """Locked staging area of one destination."""
+    """Locked staging area of one destination.
+
+    Attributes:
+        work_directory: the area.
+        written: inode of every file written to the tree by this pull.
+        descriptor: open descriptor of the area; stays with the area if another writer moves the directory.
+    """
 
     work_directory: Path
+    written: dict[str, int]
+    descriptor: int | None = None
 
     @property
     def tree(self) -> Path:
@@ -72,6 +81,25 @@ class StagingArea(NamedTuple):
         """List of owned paths (ours.json), present while files are moved."""
         return self.work_directory / "ours.json"
 
+    def open_tree(self, directory: Path | None = None) -> StagedTree:
+        """Open the tree, or another directory of the area, to write files there.
+
+        Raises:
+            DestinationError: another writer of the volume swapped the directory for a symlink.
+        """
+        directory = directory or self.tree
+        with disk_errors(directory):
+            return StagedTree(directory, self.written, within=self.descriptor)
+
+    def check_written(self, paths: Iterable[str]) -> None:
+        """Require that the staged files are still the files that this pull wrote, just before publishing.
+
+        Raises:
+            DestinationError: another writer of the volume replaced a file, or a directory above a file.
+        """
+        with disk_errors(self.tree), StagedTree(self.tree, self.written) as tree:
+            tree.check_written(paths)
+
     def open_journal(self, plan: str) -> ResumeJournal:
         """Open the journal of this plan; remove leftovers of another plan, or of a plan without a resume key."""
         if not plan:
@@ -89,9 +117,10 @@ class StagingArea(NamedTuple):
 
     def clear(self) -> None:
         """Remove the journal, the tree and temporary files; the claims stay."""
+        self.written.clear()
         with disk_errors(self.work_directory):
             for path in (self.work_directory / "parts.jsonl", self.scratch, self.layer, self.replaced_files, self.tree):
-                _remove_path(path)
+                _remove_path(path, within=self.descriptor)
 
     def discard(self) -> None:
         """Clear the area, best effort, after a failure that no later run can resume or that filled the disk."""
@@ -136,11 +165,13 @@ def lock_staging_area(
             if choose_parent() == parent:
                 break
         _release_lock(root, area_id, lock)
-    staging = StagingArea(root / area_id)
+    staging = StagingArea(root / area_id, {})
+    descriptor: int | None = None
     try:
         with disk_errors(staging.work_directory):
             _keep_resumable_entries(staging.work_directory)
-        yield staging
+            descriptor = open_directory(staging.work_directory)
+        yield staging._replace(descriptor=descriptor)
     except BaseException:
         if not staging.resumable:
             _remove_if_possible(staging.work_directory)
@@ -152,6 +183,8 @@ def lock_staging_area(
             if other_parent / STAGING_ROOT != root and _has_leftover_area(other_parent, area_id):
                 _sweep_area(other_parent / STAGING_ROOT, area_id)
     finally:
+        if descriptor is not None:
+            os.close(descriptor)
         _release_lock(root, area_id, lock)
 
 
@@ -275,6 +308,8 @@ def _sweep_area(root: Path, area_id: str) -> None:
         try:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(lock), (root / f"{area_id}.lock").stat()):
+                return  # replaced meanwhile: another pull holds the new lock file
             _remove_path(root / area_id)
             (root / f"{area_id}.lock").unlink()
         finally:
@@ -282,12 +317,15 @@ def _sweep_area(root: Path, area_id: str) -> None:
         root.rmdir()
 
 
-def _remove_path(path: Path) -> None:
-    """Remove a file, a symlink or a directory tree."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _remove_path(path: Path, within: int | None = None) -> None:
+    """Remove a file, a symlink or a directory tree, below the descriptor `within` of the parent directory if given."""
+    name = path if within is None else Path(path.name)
+    try:
+        os.unlink(name, dir_fd=within)
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):  # of a directory: EISDIR on Linux, EPERM on macOS
+        shutil.rmtree(name, dir_fd=within)
 
 
 def _remove_if_possible(path: Path) -> None:

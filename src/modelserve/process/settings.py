@@ -4,6 +4,7 @@ An empty variable counts as unset. Kubernetes injects variables for every Servic
 Service called `modelserve` (`MODELSERVE_PORT=tcp://10.0.0.1:80`) resemble settings and are ignored.
 """
 
+import contextlib
 import difflib
 import os
 import re
@@ -54,7 +55,9 @@ def _parse_seconds(value: object) -> object:
 
 def _count_cpus() -> int:
     """Return the number of CPUs available to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, AttributeError):  # a seccomp filter refuses; macOS and Windows lack the call
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 Size = Annotated[int, BeforeValidator(_parse_size), Field(gt=0)]

@@ -13,6 +13,7 @@ import pytest
 from modelfetch.archive import Budget, extract_archive
 from modelfetch.errors import ArchiveError, BudgetError, TransientError, WrongBytesError
 from modelfetch.safe_paths import is_archive_name
+from modelfetch.volume.staged_tree import StagedTree
 
 FILES = {
     "model/weights.bin": random.Random(1).randbytes(70_000),
@@ -72,7 +73,7 @@ def test_members_returned_match_sha256sum_of_the_files(build: Any, tmp_path: Pat
     archive, into = io.BytesIO(build.packed(FILES, archive_format)), tmp_path / "into"
     into.mkdir()
 
-    members = extract_archive(archive, "m.tar", into, scratch=tmp_path / "s", budget=Budget(10**6, 9, 1000))
+    members = extract_archive(archive, "m.tar", StagedTree(into), scratch=tmp_path / "s", budget=Budget(10**6, 9, 1000))
 
     names = sorted(FILES)
     printed = subprocess.run(["sha256sum", *names], cwd=into, capture_output=True, check=True, text=True).stdout
@@ -333,11 +334,12 @@ def test_xz_stream_with_a_512_mib_dictionary_is_refused(build: Any, extract: Any
 MEASURE_SCRIPT = """
 import sys
 from pathlib import Path
+from modelfetch.volume.staged_tree import StagedTree
 from modelfetch.archive import Budget, extract_archive
 
 place = Path(sys.argv[1])
 with (place / "archive").open("rb") as stream:
-    extract_archive(stream, "m.tar", place / "into", scratch=place / "s", budget=Budget(2**30, 9, 10**9))
+    extract_archive(stream, "m.tar", StagedTree(place / "into"), scratch=place / "s", budget=Budget(2**30, 9, 10**9))
 status = Path("/proc/self/status").read_text()
 print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
 """

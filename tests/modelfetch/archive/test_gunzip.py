@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from modelfetch.archive import Budget, gunzip_file
+from modelfetch.archive import gunzip_file
+from modelfetch.archive.base import Budget, Member
 from modelfetch.errors import ArchiveError, BudgetError
 
 PLAIN = bytes(range(256)) * 4096
@@ -20,14 +21,20 @@ def write_stored(tmp_path: Path, data: bytes) -> Path:
     return path
 
 
+def gunzip(stored: Path, plain: Path, budget: Budget) -> Member:
+    """Decompress a stored object into a new file."""
+    with stored.open("rb") as source, plain.open("xb") as target:
+        return gunzip_file("m.gz", source, target, budget)
+
+
 def test_gunzip_returns_size_and_sha256_of_the_decompressed_file(tmp_path: Path) -> None:
     """Size and sha256 cover the decompressed bytes of all gzip members; the stored file stays."""
     stored = write_stored(tmp_path, gzip.compress(PLAIN[:1000]) + gzip.compress(PLAIN[1000:]))
 
-    member = gunzip_file(stored, tmp_path / "plain", LARGE_BUDGET)
+    member = gunzip(stored, tmp_path / "plain", LARGE_BUDGET)
 
     assert (tmp_path / "plain").read_bytes() == PLAIN
-    assert (member.path, member.size, member.sha256) == ("plain", len(PLAIN), hashlib.sha256(PLAIN).hexdigest())
+    assert (member.path, member.size, member.sha256) == ("m.gz", len(PLAIN), hashlib.sha256(PLAIN).hexdigest())
     assert stored.exists()
 
 
@@ -43,7 +50,7 @@ def test_damaged_gzip_is_refused(tmp_path: Path, flaw: str) -> None:
     }[flaw]
 
     with pytest.raises(ArchiveError):
-        gunzip_file(write_stored(tmp_path, bad), tmp_path / "plain", LARGE_BUDGET)
+        gunzip(write_stored(tmp_path, bad), tmp_path / "plain", LARGE_BUDGET)
 
 
 @pytest.mark.parametrize("budget", [Budget(1000, 10, 1000), Budget(1 << 30, 10, 2)])
@@ -52,6 +59,6 @@ def test_bomb_is_stopped_by_the_byte_budget_and_by_the_ratio(tmp_path: Path, bud
     stored = write_stored(tmp_path, gzip.compress(bytes(20_000_000)))
 
     with pytest.raises(BudgetError):
-        gunzip_file(stored, tmp_path / "plain", budget)
+        gunzip(stored, tmp_path / "plain", budget)
 
     assert (tmp_path / "plain").stat().st_size < 2_000_000

@@ -1,8 +1,11 @@
 """What a crash left in the staging area does not disturb the next run; and what comes has its bounds."""
 
+import ctypes
 import gzip
 import io
+import os
 import tarfile
+import threading
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -11,13 +14,13 @@ import pytest
 
 from modelfetch import plan
 from modelfetch.archive import Budget
-from modelfetch.errors import ArchiveError, BudgetError, RefusedError
+from modelfetch.errors import ArchiveError, BudgetError, DestinationError, RefusedError
 from modelfetch.net.connection_pool import Response
 from modelfetch.plan import Action, Plan, PlannedObject
 from modelfetch.progress import SilentProgress
 from modelfetch.pull.fetch import fetch_model
 from modelfetch.pull.options import PullOptions
-from modelfetch.pull.pull import pull
+from modelfetch.pull.pull import pull, pull_plan
 from modelfetch.sources import Listing, SignedRequest, SourceOptions, parse_uri
 from modelfetch.sources.file import FileSource
 from modelfetch.sources.gcs.spec import GCSOptions
@@ -211,3 +214,58 @@ def test_fetch_succeeds_when_the_second_archive_is_damaged_once(tmp_path: Path, 
     assert read_tree(stage.tree) == {"a": b"a", "c": b"good", "config.json": b"{}"}
     assert staged.retries == 1
     assert not stage.layer.exists()
+
+
+@pytest.mark.parametrize("folder", ["", "link/empty"])
+def test_object_below_a_symlink_of_an_archive_is_refused(tmp_path: Path, stage: StagingArea, folder: str) -> None:
+    """Neither a copied object nor an empty folder is written through a link that an archive left."""
+    store = tmp_path / "store"
+    (store / "link").mkdir(parents=True)
+    (store / "link" / "b").write_bytes(b"copied" if not folder else b"")
+    with tarfile.open(store / "a.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("real/x"))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "real"
+        archive.addfile(link)
+    source = FileSource(parse_uri(f"{store}/"), SourceOptions())
+    mixed = make_mixed_plan(source)
+    mixed = mixed._replace(
+        folders=(folder,) if folder else (),
+        objects=tuple(obj for obj in mixed.objects if not folder or obj.action is Action.EXTRACT),
+    )
+
+    with pytest.raises(ArchiveError, match="through a link"):
+        fetch_model(source, mixed, stage, ROOMY, None, TransferLimits(), SilentProgress())
+
+
+def test_staged_directory_swapped_for_a_symlink_writes_nothing_outside(tmp_path: Path) -> None:
+    """Another writer of the volume swaps `tree/d` while the model arrives: exit 73, and the target stays empty."""
+    store, outside, dest = tmp_path / "store", tmp_path / "outside", tmp_path / "volume" / "dest"
+    outside.mkdir()
+    members = {f"d/{number}": b"x" * 1000 for number in range(40)}
+    (store / "m" / "d").mkdir(parents=True)
+    for path, data in members.items():
+        (store / "m" / path).write_bytes(data)
+
+    swapped: list[Path] = []
+    swap = threading.Lock()
+    link = tmp_path / "link"
+    link.symlink_to(outside)
+
+    class Swapping(FileSource):
+        def open_range(self, request: SignedRequest, headers: Mapping[str, str]) -> Response:
+            with swap:  # once, although several threads fetch
+                for directory in (tmp_path / "volume" / ".modelfetch").rglob("tree/d"):
+                    if not swapped:
+                        swapped.append(directory)
+                        names = (-100, os.fsencode(link), -100, os.fsencode(directory))
+                        assert ctypes.CDLL(None).renameat2(*names, 2) == 0  # RENAME_EXCHANGE: the name never is free
+            return super().open_range(request, headers)
+
+    source = Swapping(parse_uri(f"{store}/m/"), SourceOptions())
+    wanted = plan.make_plan(source.resolve(), source.uri, plan.PlanLimits(max_files=100))
+    with pytest.raises(DestinationError):
+        pull_plan(source, wanted, str(dest), PullOptions(retries=1), SilentProgress())
+    assert swapped
+    assert list(outside.iterdir()) == []
+    assert not dest.exists()

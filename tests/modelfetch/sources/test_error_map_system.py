@@ -36,6 +36,7 @@ from modelfetch.net.network_errors import explain_network_error
 from modelfetch.push import local_model
 from modelfetch.sources import file as file_source
 from modelfetch.volume import filesystem
+from modelfetch.volume.staged_tree import StagedTree
 from testkit.error_assertions import assert_error_contract, translate_error, translate_read_error
 from testkit.library_errors import CONNECTION, find_exceptions, max_retry_error
 
@@ -176,6 +177,6 @@ def test_every_error_of_a_zips_directory_is_a_damaged_archive(
         raise kind("utf-8", b"x", 0, 1, "x") if kind is UnicodeDecodeError else kind("x")
 
     monkeypatch.setattr(zipfile, "ZipFile", fail)
-    tree = ExtractionDir(tmp_path / "tree", Budget(1000, 10, 10))
+    tree = ExtractionDir(StagedTree(tmp_path), Budget(1000, 10, 10))
     with pytest.raises(ArchiveError):
         zipped.extract_zip(ForwardBuffer(iter([path.read_bytes()])), tmp_path / "scratch", tree)

@@ -1,13 +1,17 @@
 """How many threads move bytes, and what happens when one fails."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from modelfetch.errors import RefusedError
 from modelfetch.transfer.adaptive_pool import ConcurrencyController, WorkerLimits, run_tasks
 from modelfetch.transfer.range_reader import TransferStopped
+from testkit import strace
 
 
 def grown(crew: WorkerLimits, brings: Callable[[int], float], samples: int = 40) -> list[int]:
@@ -111,3 +115,21 @@ def test_a_failure_to_make_a_task_is_one_of_the_whole() -> None:
 
     with pytest.raises(RefusedError):
         run_tasks(tasks(), WorkerLimits(2, 8), lambda: 0, stop=lambda: None)
+
+
+@pytest.mark.process
+def test_pool_starts_where_sched_getaffinity_is_refused(tmp_path: Path) -> None:
+    """A seccomp filter may refuse to name the processors of this process."""
+    if strace.unavailable_reason():
+        pytest.skip(strace.unavailable_reason())
+    program = (
+        "from modelfetch.transfer.adaptive_pool import _usable_cpus as fetcher\n"
+        "from modelserve.process.settings import _count_cpus as app\n"
+        "assert fetcher() >= 1\n"
+        "assert app() >= 1\n"
+    )
+    trace = ["strace", "-f", "-qq", "-o", str(tmp_path / "log"), "-e", "trace=sched_getaffinity"]
+
+    subprocess.run(
+        [*trace, "-e", "inject=sched_getaffinity:error=EPERM", sys.executable, "-c", program], check=True, timeout=60
+    )

@@ -16,6 +16,7 @@ from modelfetch.transfer.adaptive_pool import TransferLimits
 from modelfetch.transfer.download import download
 from modelfetch.transfer.range_reader import RangeReader
 from modelfetch.volume.resume_journal import ResumeJournal
+from modelfetch.volume.staged_tree import StagedTree
 from testkit.file_tree import random_bytes, write_files
 from testkit.options import anonymous_options
 from testkit.scripted_server import ListedObject, ScriptedServer, gcs_store, s3_store
@@ -32,7 +33,7 @@ def fetch(model: Path, into: Path, wires: list[RangeReader], arrived: Arrived) -
     journal = ResumeJournal(into.with_suffix(".jsonl"), "plan")
     journal.open()
     with closing(journal), closing(wire):
-        download(wire, source.resolve().objects, into, journal, TransferLimits(connections=2), arrived)
+        download(wire, source.resolve().objects, StagedTree(into), journal, TransferLimits(connections=2), arrived)
 
 
 def test_after_a_failure_nobody_works_on_the_disk_any_more(tmp_path: Path) -> None:
@@ -80,7 +81,14 @@ def test_small_objects_are_asked_for_ahead(
     journal = ResumeJournal(tmp_path / "j", "plan")
     journal.open()
     with closing(journal), closing(wire := Noted(source, lambda _: None)):
-        download(wire, source.resolve().objects, tmp_path, journal, TransferLimits(connections=2), lambda *_: None)
+        download(
+            wire,
+            source.resolve().objects,
+            StagedTree(tmp_path),
+            journal,
+            TransferLimits(connections=2),
+            lambda *_: None,
+        )
 
     assert any(asked) == (size == 1000)
     assert {f"m/{number}": (tmp_path / str(number)).read_bytes() for number in range(6)} == files
@@ -102,4 +110,4 @@ def test_an_object_of_another_size_than_listed_is_noticed(
     journal.open()
 
     with closing(journal), closing(RangeReader(source, lambda _: None)) as wire, pytest.raises(ChangedError):
-        download(wire, source.resolve().objects, tmp_path, journal, TransferLimits(), lambda *_: None)
+        download(wire, source.resolve().objects, StagedTree(tmp_path), journal, TransferLimits(), lambda *_: None)

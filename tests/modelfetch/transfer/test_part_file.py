@@ -15,6 +15,7 @@ from modelfetch.errors import DestinationError, UnsafeNameError
 from modelfetch.sources import RemoteObject
 from modelfetch.transfer.part_file import BLOCK_SIZE, PART_SIZE, PartFile
 from modelfetch.volume.resume_journal import ResumeJournal
+from modelfetch.volume.staged_tree import StagedTree
 from testkit.file_tree import random_bytes, sha256_hex
 
 SIZE = 2 * BLOCK_SIZE + 5
@@ -32,7 +33,8 @@ def begin() -> Iterator[Begin]:
         def make(root: Path, obj: RemoteObject | None = None) -> PartFile:
             journal = stack.enter_context(closing(ResumeJournal(root / "journal", "p")))
             journal.open()
-            return stack.enter_context(closing(PartFile(obj or RemoteObject("k", "m", SIZE, "v"), root / "m", journal)))
+            tree = stack.enter_context(StagedTree(root))
+            return stack.enter_context(closing(PartFile(obj or RemoteObject("k", "m", SIZE, "v"), tree, journal)))
 
         yield make
 

@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from modelfetch.errors import DestinationError, UnsafeNameError
 from modelfetch.volume import filesystem
-from testkit import mounts
+from testkit import mounts, strace
 from testkit.file_tree import write_files
 
 
@@ -141,3 +143,55 @@ def test_unsupported_flush_is_ignored_for_directories_only(
         return
     with pytest.raises(OSError, match="Invalid argument"):
         filesystem.fsync_path(tmp_path / "file")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("error", ["EOPNOTSUPP", "ENOSYS", "EINVAL", "EPERM"])
+def test_reserved_space_is_a_file_size_alone_where_fallocate_is_refused(tmp_path: Path, error: str) -> None:
+    """Without fallocate(2), as on NFS before 4.2 and under seccomp filters, not one byte is written beforehand."""
+    if strace.unavailable_reason():
+        pytest.skip(strace.unavailable_reason())
+    log, file = tmp_path / "log", tmp_path / "file"
+    program = (
+        "import os, sys\n"
+        "from modelfetch.volume.filesystem import reserve_space\n"
+        "reserve_space(os.open(sys.argv[1], os.O_RDWR | os.O_CREAT), 64 << 20)\n"
+    )
+
+    subprocess.run(
+        [*strace.strace_command(log, f"fallocate:error={error}"), sys.executable, "-c", program, str(file)],
+        check=True,
+        timeout=60,
+    )
+
+    assert file.stat().st_size == 64 << 20
+    assert file.stat().st_blocks == 0
+    assert "pwrite64(" not in log.read_text()
+
+
+def test_reserved_space_is_allocated_on_tmpfs(tmpfs: Callable[..., Path]) -> None:
+    """A memory file system has fallocate(2)."""
+    file = tmpfs("memory") / "file"
+    with file.open("wb") as opened:
+        filesystem.reserve_space(opened.fileno(), 1 << 20)
+
+    assert file.stat().st_blocks * 512 >= 1 << 20
+
+
+@pytest.mark.process
+def test_many_files_are_flushed_singly_where_syncfs_is_refused(tmp_path: Path) -> None:
+    """A seccomp filter answers EPERM where an old kernel answers ENOSYS."""
+    if strace.unavailable_reason():
+        pytest.skip(strace.unavailable_reason())
+    log = tmp_path / "log"
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from modelfetch.volume.filesystem import flush_paths\n"
+        "flush_paths([Path(sys.argv[1])] * 40, Path(sys.argv[1]))\n"
+    )
+
+    command = [*strace.strace_command(log, "syncfs:error=EPERM"), sys.executable, "-c", program, str(tmp_path)]
+    subprocess.run(command, check=True, timeout=60)
+
+    assert log.read_text().count("fsync(") == 40

@@ -66,7 +66,7 @@ def test_conflict_leaves_foreign_files_and_old_model_unchanged(
 def interrupt_publish(dest: Path, moved: Files, left: Files, plan: str = "plan") -> StagingArea:
     """Create the state after a crash between the moves of two files."""
     write_files(dest, moved)
-    staging = StagingArea(dest / STAGING_NAME / "id")
+    staging = StagingArea(dest / STAGING_NAME / "id", {})
     staging.tree.mkdir(parents=True)
     write_files(staging.tree, left)
     lines = [json.dumps(line) for line in ({"plan": plan}, *([name, 0, 0] for name in {**moved, **left}))]

@@ -5,12 +5,13 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 
 from modelfetch.errors import DestinationError
+from modelfetch.volume import staging as staging_module
 from modelfetch.volume.staging import STAGING_ROOT, StagingArea, has_leftovers, lock_directory, lock_staging_area
 
 
@@ -320,3 +321,29 @@ def test_directory_lock_excludes_a_second_publish(tmp_path: Path) -> None:
     thread.join(30)
 
     assert events == ["first", "second"]
+
+
+def test_sweep_spares_the_area_of_a_pull_whose_lock_file_was_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the sweep's open and flock, the lock file is removed by its holder and made again by a third pull."""
+    open_lock_file = staging_module._open_lock_file
+    with ExitStack() as pulls:
+        pulls.enter_context(lock_area(tmp_path, "sweeper", refuse_wait))
+        other = pulls.enter_context(ExitStack())
+        first = pulls.enter_context(ExitStack())
+        first.enter_context(lock_area(tmp_path, "other", refuse_wait))
+        live: list[StagingArea] = []
+
+        def open_and_replace(path: Path) -> int:
+            fd = open_lock_file(path)
+            monkeypatch.setattr(staging_module, "_open_lock_file", open_lock_file)
+            first.close()
+            live.append(other.enter_context(lock_area(tmp_path, "other", refuse_wait)))
+            live[0].tree.mkdir()
+            return fd
+
+        monkeypatch.setattr(staging_module, "_open_lock_file", open_and_replace)
+        staging_module._sweep_area(tmp_path / STAGING_ROOT, staging_module._make_area_id("other"))
+
+        assert live[0].tree.is_dir()
