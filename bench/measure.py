@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.data import StoredObject
 
 _RUNNER = Path(__file__).with_name("runner.py")
-_RECEIPTS = (".modelfetch.json",)  # suffixes of receipts
+_RECEIPTS = (".modelfetch-receipt",)  # suffixes of receipts
 _CALIBRATION = bytes(32 * 1024**2)
 _TICKS = os.sysconf("SC_CLK_TCK")
 _HOST_BLOCK = 2 * 1024**2  # bytes of a block taken back by a host

@@ -100,7 +100,7 @@ def train_model(path: Path) -> str:
 
 def receipt_path(model: Path) -> Path:
     """Return the path of a model's receipt."""
-    return model.with_name(f"{model.name}.modelfetch.json")
+    return model.with_name(f"{model.name}.modelfetch-receipt")
 
 
 def read_receipt(model: Path) -> dict[str, Any]:

@@ -241,6 +241,32 @@ MUTANTS = (
         ("modelfetch/cli/test_standard_streams.py::test_closed_standard_descriptors_are_occupied",),
     ),
     Mutant(
+        "reserved names at every depth",
+        "safe_paths.py",
+        "is_reserved_path",
+        ReplaceBody("return path.startswith('.modelfetch')"),
+        (
+            "modelfetch/cli/test_reserved_names.py::test_receipt_inside_a_model_gives_no_right_to_a_foreign_file",
+            "modelfetch/cli/test_reserved_names.py::test_push_leaves_out_nested_pulls_and_counts_them_in_one_line",
+        ),
+    ),
+    Mutant(
+        "foreign file at the receipt's place",
+        "volume/receipt.py",
+        "is_receipt_file",
+        ReplaceBody("return os.path.lexists(path)"),
+        (
+            "modelfetch/cli/test_reserved_names.py::test_foreign_file_named_like_a_receipt_is_neither_replaced_nor_deleted",
+        ),
+    ),
+    Mutant(
+        "receipt inside a model",
+        "volume/receipt.py",
+        "_is_part_of_model",
+        ReplaceBody("return False"),
+        ("modelfetch/cli/test_reserved_names.py::test_verify_does_not_believe_a_receipt_that_is_a_file_of_the_model",),
+    ),
+    Mutant(
         "https kept over redirects",
         "net/redirects.py",
         "_loses_protection",

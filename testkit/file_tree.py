@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-RECEIPT_NAME = ".modelfetch.json"
-MANIFEST_NAME = ".modelfetch-manifest.json"
+RECEIPT_NAME = ".modelfetch-receipt"
+MANIFEST_NAME = ".modelfetch-manifest"
 STAGING_NAME = ".modelfetch"
 
 

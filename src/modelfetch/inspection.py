@@ -6,7 +6,7 @@ from modelfetch.plan import Plan
 from modelfetch.provenance.manifest_check import find_sidecar_manifest
 from modelfetch.pull.options import PullOptions
 from modelfetch.pull.pull import resolve
-from modelfetch.safe_paths import MANIFEST_SUFFIX
+from modelfetch.safe_paths import strip_manifest_suffix
 from modelfetch.sources import SourceOptions, open_source
 from modelfetch.uri import ModelURI
 
@@ -32,7 +32,7 @@ def inspect_source(uri: ModelURI, access: SourceOptions, options: PullOptions) -
     source = open_source(uri, access)
     plan = resolve(source, options)
     if plan.directory:
-        return Inspection(plan, any(obj.path == MANIFEST_SUFFIX for obj in plan.manifests))
+        return Inspection(plan, any(not strip_manifest_suffix(obj.path) for obj in plan.manifests))
     if not source.has_sidecars:
         return Inspection(plan)
     return Inspection(plan, bool(find_sidecar_manifest(source, plan, required=False)))

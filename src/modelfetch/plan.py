@@ -13,6 +13,7 @@ from modelfetch.errors import (
     NotFoundError,
     TransientError,
     UnsafeNameError,
+    UsageError,
     WrongBytesError,
 )
 from modelfetch.sources.base import NOTHING, Listing, RemoteObject
@@ -73,8 +74,10 @@ class PlanLimits(NamedTuple):
 
     def selects(self, path: str) -> bool:
         """Return whether a directory's file is part of the model and passes the globs."""
-        if safe_paths.is_reserved_path(path) or safe_paths.is_manifest_path(path):
-            return False
+        return not safe_paths.is_reserved_path(path) and self.passes_globs(path)
+
+    def passes_globs(self, path: str) -> bool:
+        """Return whether the globs select a path; for a reserved path too, which is part of no model."""
         return (not self.include or _matches_glob(path, self.include)) and not _matches_glob(path, self.exclude)
 
     def selects_folder(self, path: str) -> bool:
@@ -93,6 +96,7 @@ class Plan(NamedTuple):
         version: version of the whole plan; empty if the store states none.
         pinned_uri: address of exactly this version, where the store has such addresses, else the plain address.
         manifests: manifests in a directory's listing, of the directory or of parts; not fetched with the model.
+        reserved: number of objects left out of a directory for their reserved names, manifests not counted.
         manifest_sha256: sha256 by key, as stated by manifests.
         signature: signature in a directory's listing, selected or not.
         signed_sha256: sha256 by key, as signed; empty if no signature was to be verified.
@@ -105,6 +109,7 @@ class Plan(NamedTuple):
     version: str
     pinned_uri: str = ""
     manifests: tuple[RemoteObject, ...] = ()
+    reserved: int = 0
     manifest_sha256: Mapping[str, str] = NOTHING
     signature: RemoteObject | None = None
     signed_sha256: Mapping[str, str] = NOTHING
@@ -149,9 +154,12 @@ def make_plan(listing: Listing, uri: ModelURI, limits: PlanLimits) -> Plan:
         UnsafeNameError: a key does not name its path, or two keys clash.
         BudgetError: more files or bytes than allowed.
         WrongBytesError: a single object is empty.
+        UsageError: a single object has a reserved name.
         TransientError: a directory holds only the manifest of a push under way.
     """
     remotes = listing.objects
+    if not listing.directory:
+        _refuse_reserved_object(remotes[0], uri)
     if listing.directory:
         remotes = tuple(sorted((obj for obj in remotes if limits.selects(obj.path)), key=lambda obj: obj.path))
         if not remotes:
@@ -168,10 +176,36 @@ def make_plan(listing: Listing, uri: ModelURI, limits: PlanLimits) -> Plan:
         directory=listing.directory,
         version=_choose_version(listing, remotes, folders),
         pinned_uri=(listing.pinned_uri if listing.directory else remotes[0].pinned_uri) or str(uri),
-        manifests=tuple(obj for obj in listing.objects if listing.directory and safe_paths.is_manifest_path(obj.path)),
+        manifests=_select_manifests(listing),
+        reserved=sum(
+            safe_paths.is_reserved_path(obj.path) and not safe_paths.is_manifest_path(obj.path)
+            for obj in listing.objects
+        ),
         signature=next(
             (obj for obj in listing.objects if listing.directory and obj.path == safe_paths.SIGNATURE_NAME), None
         ),
+    )
+
+
+def _refuse_reserved_object(obj: RemoteObject, uri: ModelURI) -> None:
+    if safe_paths.is_reserved_path(obj.path):
+        raise UsageError(
+            f"{uri} is named like a receipt or manifest of modelfetch, and no model.",
+            hint="Name the model itself; `modelfetch inspect` shows whether the model has a manifest.",
+        )
+
+
+def _select_manifests(listing: Listing) -> tuple[RemoteObject, ...]:
+    """Return a directory's manifests, without an old-named manifest beside a new-named one: the new name wins."""
+    if not listing.directory:
+        return ()
+    manifests = [obj for obj in listing.objects if safe_paths.is_manifest_path(obj.path)]
+    new = {obj.path for obj in manifests}
+    old_suffix, suffix = safe_paths.OLD_MANIFEST_SUFFIX, safe_paths.MANIFEST_SUFFIX
+    return tuple(
+        obj
+        for obj in manifests
+        if not (obj.path.endswith(old_suffix) and obj.path.removesuffix(old_suffix) + suffix in new)
     )
 
 
@@ -198,7 +232,8 @@ def _choose_version(listing: Listing, remotes: Sequence[RemoteObject], folders: 
 
 
 def _none_selected_error(listing: Listing, uri: ModelURI) -> ModelfetchError:
-    if all(obj.path == safe_paths.MANIFEST_SUFFIX for obj in listing.objects):
+    own_manifests = (safe_paths.MANIFEST_SUFFIX, safe_paths.OLD_MANIFEST_SUFFIX)
+    if all(obj.path in own_manifests for obj in listing.objects):
         return push_under_way_error(str(uri))
     return NotFoundError(
         f"None of the {len(listing.objects)} files at {uri} is left to pull.", hint="Check --include and --exclude."

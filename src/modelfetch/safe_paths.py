@@ -13,7 +13,12 @@ from modelfetch.errors import UnsafeNameError
 
 MAX_SEGMENT_BYTES = 255  # NAME_MAX of Linux and of every file system used for volumes
 MAX_PATH_BYTES = 4095  # PATH_MAX of Linux without its NUL; the destination's own path comes on top
-MANIFEST_SUFFIX = ".modelfetch-manifest.json"  # appended to the name of a directory or object
+# Appended to a file's or object's name, or alone inside a directory. No suffix of a model's: KServe's xgboost server
+# takes any `.json` for the model.
+RECEIPT_SUFFIX = ".modelfetch-receipt"
+MANIFEST_SUFFIX = ".modelfetch-manifest"
+OLD_RECEIPT_SUFFIX = ".modelfetch.json"  # read until 0.2.0 is tagged, never written
+OLD_MANIFEST_SUFFIX = ".modelfetch-manifest.json"
 MAX_DEPTH = 512  # reachable by a key of 1,024 bytes; recursive tree walks fail near 1,000
 
 SIGNATURE_NAME = "model.sig"  # a directory's signature, by the convention of model_signing
@@ -26,6 +31,7 @@ _MAX_PLAUSIBLE_SEGMENT = 100  # characters; a token is longer than the segments 
 _USUAL_PATH = re.compile(r"[\w.~ @%,:()/-]+")
 _FILE_NAME = re.compile(r"[\w ~-]{1,64}\.[A-Za-z][A-Za-z0-9]{1,7}")  # a word without a slash names a file if it ends so
 _RESERVED_PREFIX = ".modelfetch"
+_RESERVED_SUFFIXES = (RECEIPT_SUFFIX, MANIFEST_SUFFIX, OLD_RECEIPT_SUFFIX, OLD_MANIFEST_SUFFIX)
 _HINTS = {
     "key": "Leave it out with --exclude, or give the object another name.",
     "member": "Pack the archive again with plain relative names, or keep it as it is with --no-extract.",
@@ -74,13 +80,29 @@ def check_paths(paths: Iterable[str], kind: str = "key") -> None:
 
 
 def is_reserved_path(path: str) -> bool:
-    """Return whether the path is reserved at the top of a directory for a receipt or a staging area."""
-    return path.startswith(_RESERVED_PREFIX)
+    """Return whether a segment of the path is reserved for receipts, manifests or staging areas, in any case.
+
+    Reserved paths are part of no model: a receipt or manifest inside a model would speak for files of another pull.
+    """
+    folded = path.casefold()  # some file systems ignore the case
+    return _RESERVED_PREFIX in folded and any(
+        segment.startswith(_RESERVED_PREFIX) or segment.endswith(_RESERVED_SUFFIXES) for segment in folded.split("/")
+    )
+
+
+def describe_reserved(count: int, where: str) -> str:
+    """Return the log message for files that were left out for their reserved names."""
+    return f"{count} file{'s'[: count != 1]} of {where} with reserved names (.modelfetch…) left out."
 
 
 def is_manifest_path(path: str) -> bool:
-    """Return whether the path is a manifest's; manifests are part of no model."""
-    return path.endswith(MANIFEST_SUFFIX)
+    """Return whether the path is a manifest's, by the present or the old name."""
+    return path.endswith((MANIFEST_SUFFIX, OLD_MANIFEST_SUFFIX))
+
+
+def strip_manifest_suffix(path: str) -> str:
+    """Return the path of what a manifest covers: a file, or a directory with a slash at the end, or empty."""
+    return path.removesuffix(OLD_MANIFEST_SUFFIX).removesuffix(MANIFEST_SUFFIX)
 
 
 def is_archive_name(name: str) -> bool:

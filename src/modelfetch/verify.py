@@ -15,7 +15,10 @@ def verify(path: Path) -> Receipt:
         NotFoundError: no receipt exists for `path`.
         MismatchError: files are missing or differ; the message lists up to 20.
     """
-    receipt = receipts.read_receipt(receipts.receipt_path(path, directory=path.is_dir()))
+    found = receipts.find_receipt(path, directory=path.is_dir())
+    if found is None:
+        raise receipts.missing_receipt_error(receipts.receipt_path(path, directory=path.is_dir()))
+    receipt = receipts.read_receipt(found)
     base = path if path.is_dir() else path.parent
     if differences := find_mismatches(receipt, base):
         raise MismatchError(

@@ -1,6 +1,7 @@
 """Reader of modelfetch receipts, schema 1: published files, source, version and time.
 
-The receipt of a single file is `<file>.modelfetch.json`; the receipt of a directory is `.modelfetch.json` inside.
+The receipt of a single file is `<file>.modelfetch-receipt`; the receipt of a directory is `.modelfetch-receipt` inside.
+Where no receipt of that name stands, the old name `….modelfetch.json` counts.
 """
 
 import json
@@ -12,7 +13,8 @@ from typing import Any
 from modelserve.errors import WrongBytesError
 
 SCHEMA = 1
-SUFFIX = ".modelfetch.json"
+SUFFIX = ".modelfetch-receipt"
+OLD_SUFFIX = ".modelfetch.json"  # read until 0.2.0 is tagged
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,16 @@ class Receipt:
 def find_receipt(file: Path) -> tuple[Receipt, FileEntry] | None:
     """Find the receipt that lists `file`, and the entry in it; None without a receipt.
 
-    Search order: the receipt of the file, of the directory, then of each directory above that lists the file.
+    Search order: the receipt of the file, of the directory, then of each directory above that lists the file. A receipt
+    that the receipt of a directory above lists as a file is part of that model, and speaks for nothing.
 
     Raises:
         WrongBytesError: the receipt is damaged, has an unknown schema, or lies beside the file without listing it.
     """
-    file_receipt = file.with_name(file.name + SUFFIX)
-    for path in (file_receipt, *(parent / SUFFIX for parent in file.parents)):
-        if not _is_readable_file(path):
+    found = [_choose_name(file.parent, file.name), *(_choose_name(parent, "") for parent in file.parents)]
+    paths = [path for path in found if path is not None]
+    for position, path in enumerate(paths):
+        if any(_lists_file(above, path) for above in paths[position + 1 :]):
             continue
         receipt = read_receipt(path)
         if entry := receipt.files.get(file.relative_to(path.parent).as_posix()):
@@ -59,6 +63,23 @@ def find_receipt(file: Path) -> tuple[Receipt, FileEntry] | None:
                 hint="Set MODEL_PATH to a file that the receipt lists, or pull the model again.",
             )
     return None
+
+
+def _choose_name(directory: Path, name: str) -> Path | None:
+    """Return the receipt of a file, or of the directory if `name` is empty, by the new name or else the old."""
+    candidates = (directory / f"{name}{suffix}" for suffix in (SUFFIX, OLD_SUFFIX))
+    return next((path for path in candidates if _is_readable_file(path)), None)
+
+
+def _lists_file(receipt: Path, file: Path) -> bool:
+    """Return whether a receipt lists a file below its directory; a damaged receipt lists none."""
+    try:
+        return (
+            file.is_relative_to(receipt.parent)
+            and file.relative_to(receipt.parent).as_posix() in read_receipt(receipt).files
+        )
+    except WrongBytesError:
+        return False
 
 
 def _is_readable_file(path: Path) -> bool:

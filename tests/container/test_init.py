@@ -33,7 +33,7 @@ def test_pull_from_environment_variables_publishes_model_and_receipt(
     model = volume / "iris/model.joblib"
     assert model.read_bytes() == MODEL
     assert (model.stat().st_uid, stat.S_IMODE(model.stat().st_mode)) == (UID, 0o644)
-    assert json.loads((volume / "iris/model.joblib.modelfetch.json").read_text())["source"] == store.uri(
+    assert json.loads((volume / "iris/model.joblib.modelfetch-receipt").read_text())["source"] == store.uri(
         "iris/v1/model.joblib"
     )
 
@@ -149,4 +149,4 @@ def test_signatures_are_verified_with_sign_and_refused_with_a_hint_without(
     assert "SIGN=1" in json.loads(refused.stderr.splitlines()[-1])["hint"]
     assert verified.returncode == 0, verified.stderr
     assert (volume / "iris/model.joblib").read_bytes() == MODEL
-    assert "signature" in json.loads((volume / "iris/.modelfetch.json").read_text())["checks"]
+    assert "signature" in json.loads((volume / "iris/.modelfetch-receipt").read_text())["checks"]

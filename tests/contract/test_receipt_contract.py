@@ -13,11 +13,13 @@ import joblib
 import pytest
 from sklearn.dummy import DummyClassifier
 
+from modelfetch import safe_paths
 from modelfetch.volume import receipt as written
 from modelserve import receipt as read
 from modelserve.engine.repository import ModelSource, load_model
 from modelserve.errors import WrongBytesError
 from testkit.cli_runner import CliRunner
+from tests.contract import previous_reader
 from tests.contract.tables import README
 
 KINDS = ["file", "directory", "archive"]
@@ -49,7 +51,7 @@ def pulled(modelfetch: CliRunner, tmp_path: Path) -> Callable[[str], Pulled]:
         if kind == "archive":
             shutil.make_archive(str(model), "gztar", model)
         out = modelfetch.home / "out"
-        receipt = out / ("model.joblib.modelfetch.json" if kind == "file" else ".modelfetch.json")
+        receipt = out / ("model.joblib.modelfetch-receipt" if kind == "file" else ".modelfetch-receipt")
         modelfetch.ok("pull", source, dest)
         path = out / "model.joblib" if kind == "file" else out
         return Pulled(path, out / "model.joblib", receipt, json.loads(receipt.read_text(encoding="utf-8")))
@@ -132,7 +134,8 @@ def test_published_files_bear_the_receipts_time(kind: str, pulled: Callable[[str
 
 def test_both_packages_mean_the_same_receipt() -> None:
     """Schema and name agree, although neither package imports the other."""
-    assert (written.SCHEMA, written.RECEIPT_SUFFIX) == (read.SCHEMA, read.SUFFIX)
+    assert written.SCHEMA == read.SCHEMA
+    assert (safe_paths.RECEIPT_SUFFIX, safe_paths.OLD_RECEIPT_SUFFIX) == (read.SUFFIX, read.OLD_SUFFIX)
 
 
 def test_both_packages_ignore_what_they_do_not_know(pulled: Callable[[str], Pulled]) -> None:
@@ -152,3 +155,30 @@ def test_both_packages_refuse_another_schema(pulled: Callable[[str], Pulled]) ->
     for read_receipt in (written.read_receipt, read.read_receipt):
         with pytest.raises(Exception, match=r"schema .*2"):
             read_receipt(published.receipt)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_previous_app_finds_no_receipt_of_the_new_name(kind: str, pulled: Callable[[str], Pulled]) -> None:
+    """Hence the app's image is rolled first: an app that requires a receipt would refuse the new init image's model."""
+    published = pulled(kind)
+
+    assert previous_reader.find_entry(published.file) is None
+    assert read.find_receipt(published.file) is not None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_app_reads_the_receipt_of_the_previous_init_image(kind: str, pulled: Callable[[str], Pulled]) -> None:
+    """The content is the same, under the old name; the new name wins where both stand."""
+    published = pulled(kind)
+    old = published.receipt.with_name(published.receipt.name.replace(read.SUFFIX, read.OLD_SUFFIX))
+    published.receipt.rename(old)
+
+    entry, found = previous_reader.find_entry(published.file), read.find_receipt(published.file)
+
+    assert entry is not None
+    assert found is not None
+    assert (found[0].path, found[1].sha256) == (old, entry["sha256"])
+    published.receipt.write_text(json.dumps(published.content | {"version": "new"}))
+    both = read.find_receipt(published.file)
+    assert both is not None
+    assert (both[0].path, both[0].version) == (published.receipt, "new")

@@ -71,7 +71,7 @@ def make_cases() -> Iterator[HostileCase]:
             yield HostileCase("keys that clash", f"{one!r} and {other!r}", scheme, items, message_part=flaw)
         model = {**GOOD, **{name: name.encode() for name in GOOD_NAMES}}
         items = store(
-            *(ListedObject(f"p/{name}", data) for name, data in model.items()), ListedObject("p/.modelfetch.json")
+            *(ListedObject(f"p/{name}", data) for name, data in model.items()), ListedObject("p/.modelfetch-receipt")
         )
         yield HostileCase("odd names, each of one file", "all at once", scheme, items, (0,), model=model)
         yield from _listing_cases(scheme, store)

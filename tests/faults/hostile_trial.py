@@ -15,7 +15,7 @@ from tests.faults.campaign_report import Row
 
 PEAK_LIMIT_BYTES = 256 * 1024**2  # 64 MiB for buffers, as much for a response, the rest for Python and an SDK
 RUN_SECONDS = 60
-MANIFEST = ".modelfetch-manifest.json"
+MANIFEST = ".modelfetch-manifest"
 
 Files = Mapping[str, bytes]
 
@@ -153,7 +153,7 @@ def _check_disk(case: HostileCase, run: Run, directory: Path) -> list[str]:
     }
     flaws = [
         f"{path} has come to lie beside the model"
-        for path in sorted(unexpected - {"place/m", "place/m.modelfetch.json"})
+        for path in sorted(unexpected - {"place/m", "place/m.modelfetch-receipt"})
     ]
     model, single = directory / "place" / "m", unexpected & {"place/m"}
     if run.code != 0:

@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from modelfetch.errors import BudgetError, ModelfetchError, NotFoundError, UnsafeNameError, WrongBytesError
+from modelfetch.errors import (
+    BudgetError,
+    ModelfetchError,
+    NotFoundError,
+    UnsafeNameError,
+    UsageError,
+    WrongBytesError,
+)
 from modelfetch.plan import Plan, PlanLimits, make_plan
 from modelfetch.sources import Listing, RemoteObject, parse_uri
 
@@ -45,12 +52,31 @@ def test_files_come_in_the_order_of_their_names() -> None:
 
 
 def test_what_an_earlier_pull_left_is_no_part_of_the_model() -> None:
-    """At the top of a directory; further down it is a file like any other."""
-    left = (".modelfetch.json", ".modelfetch/x/tree/a", ".modelfetch/x.lock")
-    plan = make(directory("a", "b/.modelfetch.json", *left, folders=(".modelfetch", ".modelfetch/x", "b")))
+    """Reserved names are left out at every depth, and counted without the manifests."""
+    left = (".modelfetch-receipt", ".modelfetch/x/tree/a", "b/.modelfetch/x.lock", "b/.modelfetch.json")
+    manifests = (".modelfetch-manifest", "b/a.modelfetch-manifest.json")
+    plan = make(directory("a", *left, *manifests, folders=(".modelfetch", "b/.modelfetch/x", "b")))
 
-    assert paths(plan) == ["a", "b/.modelfetch.json"]
+    assert paths(plan) == ["a"]
     assert plan.folders == ("b",)
+    assert plan.reserved == len(left)
+    assert {obj.path for obj in plan.manifests} == set(manifests)
+
+
+def test_manifest_of_the_new_name_wins_over_the_old() -> None:
+    """Each manifest of the old name counts only where no manifest of the new name covers the same files."""
+    new = (".modelfetch-manifest", "m.modelfetch-manifest")
+    old = (".modelfetch-manifest.json", "m.modelfetch-manifest.json", "n.modelfetch-manifest.json")
+    plan = make(directory("m", "n", *new, *old))
+
+    assert {obj.path for obj in plan.manifests} == {*new, "n.modelfetch-manifest.json"}
+
+
+@pytest.mark.parametrize("path", [".modelfetch-receipt", "m.modelfetch.json", "m.modelfetch-manifest"])
+def test_single_object_with_a_reserved_name_is_a_usage_error(path: str) -> None:
+    """A receipt or manifest is no model."""
+    with pytest.raises(UsageError, match="named like a receipt or manifest"):
+        make(single(path))
 
 
 @pytest.mark.parametrize(

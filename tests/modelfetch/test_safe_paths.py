@@ -89,12 +89,15 @@ def test_single_unsafe_name_refuses_the_whole_list() -> None:
 @pytest.mark.parametrize(
     ("path", "reserved"),
     [
-        *((".modelfetch", True), (".modelfetch.json", True), (".modelfetch/lock", True), (".modelfetch-x/a", True)),
-        *(("a/.modelfetch.json", False), ("model.modelfetch.json", False), ("modelfetch", False), ("", False)),
+        *((".modelfetch", True), (".modelfetch-receipt", True), (".modelfetch/lock", True), (".modelfetch-x/a", True)),
+        *(("a/.modelfetch-receipt", True), ("model.modelfetch-receipt", True), ("a/.modelfetch/b", True)),
+        *(("a/m.modelfetch.json", True), ("m.modelfetch-manifest.json", True), ("a.modelfetch-manifest/b", True)),
+        *((".ModelFetch-Receipt", True), ("a/m.MODELFETCH.JSON", True)),
+        *(("modelfetch", False), ("", False), ("my.modelfetch", False), ("a.modelfetch.jsonl", False)),
     ],
 )
-def test_reserved_paths_are_recognised_only_at_the_top(path: str, reserved: bool) -> None:
-    """Below the top, `.modelfetch` is the name of a user's file."""
+def test_reserved_names_are_recognised_at_every_depth_and_in_any_case(path: str, reserved: bool) -> None:
+    """New and old names of receipts and manifests, and staging areas."""
     assert reserved == safe_paths.is_reserved_path(path)
 
 

@@ -74,7 +74,7 @@ def receipt_for() -> Callable[..., Path]:
             "started": "2026-11-21T09:00:00Z",
             "finished": FINISHED,
         }
-        path = target / ".modelfetch.json" if files else target.with_name(target.name + ".modelfetch.json")
+        path = target / ".modelfetch-receipt" if files else target.with_name(target.name + ".modelfetch-receipt")
         path.write_text(json.dumps(receipt | changes), encoding="utf-8")
         return path
 

@@ -96,7 +96,37 @@ def test_an_unknown_schema_is_refused(file: Path, receipt_for: Write) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema": 1}', "[" * 100_000, '{"schema": 1, "files": 3}'])
 def test_a_damaged_receipt_is_refused(file: Path, text: str) -> None:
     """An unreadable receipt is a WrongBytesError, and not treated as absent."""
-    file.with_name("model.joblib.modelfetch.json").write_text(text)
+    file.with_name("model.joblib.modelfetch-receipt").write_text(text)
 
     with pytest.raises(WrongBytesError, match="is damaged"):
         find_receipt(file)
+
+
+@pytest.mark.parametrize("suffix", [".modelfetch-receipt", ".modelfetch.json"])
+def test_a_receipt_that_is_a_file_of_the_model_is_not_believed(
+    file: Path, receipt_for: Write, tmp_path: Path, suffix: str
+) -> None:
+    """The receipt of the published directory counts, not a forged receipt inside the model."""
+    forged = receipt_for(file)
+    forged = forged.rename(file.with_name(f"{file.name}{suffix}"))
+    inside = file.parent / suffix
+    inside.write_bytes(forged.read_bytes())
+    written = receipt_for(tmp_path, file, forged, inside)
+
+    found = find_receipt(file)
+
+    assert found is not None
+    assert found[0].path == written
+
+
+def test_a_damaged_receipt_far_above_does_not_hide_the_receipt_of_the_file(
+    file: Path, receipt_for: Write, tmp_path: Path
+) -> None:
+    """A receipt of another directory is of no concern."""
+    own = receipt_for(file)
+    (tmp_path / ".modelfetch-receipt").write_text("{")
+
+    found = find_receipt(file)
+
+    assert found is not None
+    assert found[0].path == own

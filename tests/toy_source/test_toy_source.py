@@ -63,7 +63,7 @@ def test_pulled_directory_has_the_sets_version_and_checks_per_file(toy: ToyHub, 
         "config.json": ("size", "sha256"),
         "weights/model.bin": ("size", "sha256"),
     }
-    written = json.loads((tmp_path / "m/.modelfetch.json").read_text())
+    written = json.loads((tmp_path / "m/.modelfetch-receipt").read_text())
     assert [file.get("checks") for file in written["files"]] == [None, ["size", "sha256"], ["size", "sha256"]]
 
 

@@ -1,5 +1,6 @@
 """Archive extraction: from a stream of any supported format to files."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from modelfetch.archive.base import Budget, ForwardReader, Member
@@ -14,14 +15,20 @@ _NO_ARCHIVE_HINT = "Use --no-extract to keep it as it is, or upload it under a f
 
 
 def extract_archive(
-    stream: ForwardReader, name: str, target: StagedTree, *, scratch: Path, budget: Budget
+    stream: ForwardReader,
+    name: str,
+    target: StagedTree,
+    *,
+    scratch: Path,
+    budget: Budget,
+    on_reserved: Callable[[int], None] = lambda _: None,
 ) -> list[Member]:
     """Extract an archive while the stream arrives.
 
-    The content decides the format: tar, plain or compressed with gzip, bzip2, xz or zstd, and zip. Top-level members
-    with reserved names (`.modelfetch*`) are skipped: leftovers of an earlier pull in the packed directory. Files become
-    0644, or 0755 if executable, directories 0755; owners, times and other mode bits are dropped. Nothing is flushed to
-    disk.
+    The content decides the format: tar, plain or compressed with gzip, bzip2, xz or zstd, and zip. Members with
+    reserved names are left out: receipts, manifests and staging areas of earlier pulls to the packed directory. Files
+    become 0644, or 0755 if executable, directories 0755; owners, times and other mode bits are dropped. Nothing is
+    flushed to disk.
 
     Args:
         stream: the archive from the first byte; read to the end.
@@ -29,6 +36,7 @@ def extract_archive(
         target: an empty directory; after an error, the content must be discarded.
         scratch: file that holds a zip until the central directory at the end has arrived; removed afterwards.
         budget: limits for bytes, members and compression ratio.
+        on_reserved: called with the number of members left out for their reserved names, if there are any.
 
     Returns:
         The extracted members, sorted by path.
@@ -42,16 +50,20 @@ def extract_archive(
     """
     source = CompressedInput(stream)
     try:
-        return _extract_members(source, target, scratch, budget)
+        extraction_dir = ExtractionDir(target, budget)
+        _extract_members(source, scratch, extraction_dir)
+        members = extraction_dir.finish_extraction()
     except (ArchiveError, UnsafeNameError, BudgetError) as error:
         if error is source.stream_error:
             raise
         raise type(error)(f"{name}: {error.message}", hint=error.hint or _HINT) from error
+    if extraction_dir.reserved:
+        on_reserved(extraction_dir.reserved)
+    return members
 
 
-def _extract_members(source: CompressedInput, target: StagedTree, scratch: Path, budget: Budget) -> list[Member]:
-    extraction_dir = ExtractionDir(target, budget)
-    buffer = ForwardBuffer(iter(source))
+def _extract_members(source: CompressedInput, scratch: Path, extraction_dir: ExtractionDir) -> None:
+    buffer, max_ratio = ForwardBuffer(iter(source)), extraction_dir.budget.max_ratio
     head = buffer.peek_bytes(HEAD_BYTES)
     format_name = recognise_format(head)
     if format_name == "zip":
@@ -59,10 +71,10 @@ def _extract_members(source: CompressedInput, target: StagedTree, scratch: Path,
         from modelfetch.archive.zip import extract_zip  # noqa: PLC0415
 
         extract_zip(buffer, scratch, extraction_dir)
-        return extraction_dir.finish_extraction()
+        return
     if format_name not in ("tar", ""):
         buffer = ForwardBuffer(
-            enforce_ratio(decompress_stream(buffer.read_rest(), load_codec(format_name)), source, budget.max_ratio)
+            enforce_ratio(decompress_stream(buffer.read_rest(), load_codec(format_name)), source, max_ratio)
         )
         head = buffer.peek_bytes(HEAD_BYTES)
     if not is_tar_header(head):
@@ -71,4 +83,3 @@ def _extract_members(source: CompressedInput, target: StagedTree, scratch: Path,
     from modelfetch.archive.tar import extract_tar  # noqa: PLC0415
 
     extract_tar(buffer, extraction_dir)
-    return extraction_dir.finish_extraction()

@@ -16,7 +16,7 @@ from modelfetch.archive.base import Budget, Member
 from modelfetch.archive.decompress import PIECE_BYTES
 from modelfetch.archive.symlinks import resolve_symlinks
 from modelfetch.errors import ArchiveError, BudgetError, ModelfetchError, UnsafeNameError
-from modelfetch.safe_paths import MAX_PATH_BYTES, check_path, parent_paths, quote_path
+from modelfetch.safe_paths import MAX_PATH_BYTES, check_path, is_reserved_path, parent_paths, quote_path
 from modelfetch.volume import filesystem
 from modelfetch.volume.staged_tree import StagedTree
 
@@ -27,7 +27,12 @@ _HARD_LINK_UNSUPPORTED = (errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOT
 
 
 class ExtractionDir:
-    """Members written so far, and the budget for further members."""
+    """Members written so far, and the budget for further members.
+
+    Attributes:
+        budget: limits of the archive.
+        reserved: number of members left out for their reserved names.
+    """
 
     def __init__(self, tree: StagedTree, budget: Budget) -> None:
         self.budget = budget
@@ -35,6 +40,7 @@ class ExtractionDir:
         self._files: dict[str, Member] = {}
         self._links: dict[str, str] = {}
         self._directories: set[str] = set()
+        self.reserved = 0
         self._member_count = 0
         self._content_bytes = 0
         self._name_chars = 0
@@ -73,6 +79,12 @@ class ExtractionDir:
         self._count_name(path)
         check_path(path, "member")
         return path
+
+    def leaves_out(self, path: str) -> bool:
+        """Return whether a member has a reserved name and is left out; count such members."""
+        reserved = is_reserved_path(path)
+        self.reserved += reserved
+        return reserved
 
     def make_directory(self, path: str) -> None:
         """Create a directory and missing parents; existing directories are accepted."""

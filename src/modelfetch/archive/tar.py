@@ -13,7 +13,7 @@ from typing import NamedTuple
 from modelfetch.archive.decompress import ForwardBuffer
 from modelfetch.archive.extraction_dir import ExtractionDir
 from modelfetch.errors import ArchiveError
-from modelfetch.safe_paths import is_reserved_path, quote_path
+from modelfetch.safe_paths import quote_path
 
 MAX_EXTENDED_HEADER_BYTES = 1024**2  # an extended header is read into memory
 
@@ -80,7 +80,7 @@ def _extract_member(header: MemberHeader, buffer: ForwardBuffer, extraction_dir:
     if header.type_flag not in (*_REGULAR_TYPES, tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE):
         unknown = f"of the unknown type {quote_path(header.type_flag.decode('latin-1'))}"
         raise ArchiveError(f"The member {quote_path(name)} is {_REFUSED_TYPES.get(header.type_flag, unknown)}.")
-    if not name or is_reserved_path(name):
+    if not name or extraction_dir.leaves_out(name):
         _skip_bytes(buffer, header.size)
     elif header.type_flag == tarfile.DIRTYPE:
         extraction_dir.make_directory(name)

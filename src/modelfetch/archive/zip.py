@@ -16,7 +16,7 @@ from isal import isal_zlib
 from modelfetch.archive.decompress import PIECE_BYTES, ForwardBuffer, check_ratio, decompress_stream, load_codec
 from modelfetch.archive.extraction_dir import ExtractionDir
 from modelfetch.errors import ArchiveError, BudgetError
-from modelfetch.safe_paths import MAX_PATH_BYTES, is_reserved_path, quote_path
+from modelfetch.safe_paths import MAX_PATH_BYTES, quote_path
 from modelfetch.volume.filesystem import disk_errors
 
 MAX_CENTRAL_DIRECTORY_BYTES = 64 * 1024**2  # the central directory is read into memory
@@ -136,7 +136,7 @@ def _extract_member(info: zipfile.ZipInfo, file: BinaryIO, limit: int, extractio
     )
     file_type = _check_member_type(info, is_directory=ends_with_slash)
     payload_offset = _locate_payload(info, raw_name, file, limit)
-    if not name or is_reserved_path(name):
+    if not name or extraction_dir.leaves_out(name):
         return
     payload = _read_payload(info, payload_offset, file)
     if file_type == stat.S_IFDIR:

@@ -1,8 +1,10 @@
 """Manifest: the JSON object that a push leaves with a model, with size and sha256 of every file.
 
-A directory holds the manifest as `.modelfetch-manifest.json`; a single object has `<key>.modelfetch-manifest.json` as a
-sidecar object. A push to a directory starts with an incomplete manifest, which marks the push as under way, and ends
-with the complete manifest: a complete manifest means a whole model.
+A directory holds the manifest as `.modelfetch-manifest`; a single object has `<key>.modelfetch-manifest` as a sidecar
+object. A manifest of the old name, `….modelfetch-manifest.json`, is read where no manifest of the new name exists.
+
+A push to a directory starts with an incomplete manifest, which marks the push as under way, and ends with the complete
+manifest: a complete manifest means a whole model.
 """
 
 import json

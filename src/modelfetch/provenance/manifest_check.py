@@ -1,10 +1,10 @@
 """Check of a plan against the model's manifests, before the first byte of the model is fetched."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 
 from modelfetch import safe_paths
-from modelfetch.errors import CredentialsError, RefusedError, WrongBytesError
-from modelfetch.plan import Plan, PlannedObject, push_under_way_error
+from modelfetch.errors import CredentialsError, RefusedError, UnsafeNameError, WrongBytesError
+from modelfetch.plan import Plan, PlanLimits, PlannedObject, push_under_way_error
 from modelfetch.provenance import manifest as manifests
 from modelfetch.provenance.manifest import Manifest
 from modelfetch.sources import RemoteObject, Source
@@ -14,7 +14,7 @@ from modelfetch.volume.receipt import FileEntry
 _HINT_NONE = "Push it with `modelfetch push`, or pull it without --require-manifest."
 
 
-def check_manifest(source: Source, plan: Plan, selects: Callable[[str], bool], *, required: bool) -> Plan:
+def check_manifest(source: Source, plan: Plan, limits: PlanLimits, *, required: bool) -> Plan:
     """Read the manifests, compare names and sizes, and add the stated sha256 to the plan.
 
     A directory's listing holds its manifest, and the manifests of models inside it. A single object's manifest is a
@@ -23,7 +23,7 @@ def check_manifest(source: Source, plan: Plan, selects: Callable[[str], bool], *
     Args:
         source: store of the model.
         plan: objects to fetch.
-        selects: whether a directory's path would be fetched.
+        limits: selection of a directory's files.
         required: refuse objects that no manifest lists.
 
     Returns:
@@ -31,6 +31,7 @@ def check_manifest(source: Source, plan: Plan, selects: Callable[[str], bool], *
 
     Raises:
         MismatchError: the stored objects differ from a manifest.
+        UnsafeNameError: a manifest lists a reserved name.
         WrongBytesError: a manifest is damaged, or missing although required.
         TransientError: a push is under way.
         ModelfetchError: a manifest cannot be fetched.
@@ -42,7 +43,7 @@ def check_manifest(source: Source, plan: Plan, selects: Callable[[str], bool], *
         covered = _covered_objects(plan, obj)
         manifest = _read_manifest(source, plan, obj) if covered else None
         if manifest and _is_of_version(manifest, plan, required=required):
-            entries = _selected_entries(manifest, obj, selects)
+            entries = _selected_entries(manifest, obj, limits)
             # A gzip-encoded object may have been encoded by a later copy: only the decoded size counts.
             sizes = {path: None if planned.remote.gzip else planned.size for path, planned in covered.items()}
             wrong += manifests.describe_differences({path: entry.size for path, entry in entries.items()}, sizes)
@@ -66,23 +67,20 @@ def find_sidecar_manifest(source: Source, plan: Plan, *, required: bool) -> list
     (single,) = plan.objects
     if not source.has_sidecars and not required:
         return []
-    if (
-        source.max_key_bytes is not None
-        and len((single.key + safe_paths.MANIFEST_SUFFIX).encode()) > source.max_key_bytes
-    ):
-        return []
     try:
-        found = source.sidecar(single.remote, safe_paths.MANIFEST_SUFFIX)
+        for suffix in (safe_paths.MANIFEST_SUFFIX, safe_paths.OLD_MANIFEST_SUFFIX):
+            has_room = source.max_key_bytes is None or len((single.key + suffix).encode()) <= source.max_key_bytes
+            if has_room and (found := source.sidecar(single.remote, suffix)):
+                return [found]
     except (CredentialsError, RefusedError):  # S3 denies missing objects to callers without the right to list
         if required:
             raise
-        return []
-    return [found] if found else []
+    return []
 
 
 def _split_base(manifest: RemoteObject) -> tuple[str, bool]:
     """Return the path covered by a manifest, and whether the path is a directory."""
-    base = manifest.path.removesuffix(safe_paths.MANIFEST_SUFFIX)
+    base = safe_paths.strip_manifest_suffix(manifest.path)
     return base, not base or base.endswith("/")
 
 
@@ -98,7 +96,7 @@ def _read_manifest(source: Source, plan: Plan, obj: RemoteObject) -> Manifest:
         read_object(source, obj, manifests.MAX_MANIFEST_BYTES), obj.key, directory=directory
     )
     if not manifest.complete:
-        raise push_under_way_error(obj.key.removesuffix(safe_paths.MANIFEST_SUFFIX) if base else str(plan.uri))
+        raise push_under_way_error(safe_paths.strip_manifest_suffix(obj.key) if base else str(plan.uri))
     return manifest
 
 
@@ -115,12 +113,27 @@ def _is_of_version(manifest: Manifest, plan: Plan, *, required: bool) -> bool:
     return False
 
 
-def _selected_entries(manifest: Manifest, obj: RemoteObject, selects: Callable[[str], bool]) -> dict[str, FileEntry]:
+def _selected_entries(manifest: Manifest, obj: RemoteObject, limits: PlanLimits) -> dict[str, FileEntry]:
     """Return the manifest's entries of selected files, by path; a single object may have been renamed since."""
     base, directory = _split_base(obj)
     if not directory:
         return {base: manifest.files[0]}
-    return {base + entry.path: entry for entry in manifest.files if selects(base + entry.path)}
+    refuse_reserved_names((base + entry.path for entry in manifest.files), f"The manifest {obj.key}", limits)
+    return {base + entry.path: entry for entry in manifest.files if limits.selects(base + entry.path)}
+
+
+def refuse_reserved_names(paths: Iterable[str], lister: str, limits: PlanLimits) -> None:
+    """Refuse a list of a model's files that has a reserved name: the file would be left out, and the list broken.
+
+    Raises:
+        UnsafeNameError: a reserved name is listed, and not excluded.
+    """
+    for path in paths:
+        if safe_paths.is_reserved_path(path) and limits.passes_globs(path):
+            raise UnsafeNameError(
+                f"{lister} lists {safe_paths.quote_path(path)}, a name reserved for modelfetch's own files.",
+                hint="Leave it out with --exclude, or push the model again: push leaves such files out.",
+            )
 
 
 def _add_sha256(

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 from modelfetch import safe_paths
 from modelfetch.errors import ConfigError, ModelfetchError, SignatureError, TransientError
-from modelfetch.volume import receipt as receipts
 from modelfetch.volume.filesystem import disk_errors
 
 SIGNATURE_SUFFIX = ".sig"
@@ -27,7 +26,11 @@ SINGLE_FILE = "."  # path of the only file in a single file's signature
 
 _METHOD, _ALGORITHM = "files", "sha256"  # as written by model_signing's command
 # Files that a pull leaves beside the model: ignored in the signature, or other tools would report them as unsigned.
-_IGNORED_NAMES = (safe_paths.SIGNATURE_NAME, receipts.RECEIPT_SUFFIX, safe_paths.MANIFEST_SUFFIX, ".modelfetch")
+_IGNORED_NAMES = (
+    safe_paths.SIGNATURE_NAME,
+    *(safe_paths.RECEIPT_SUFFIX, safe_paths.MANIFEST_SUFFIX, ".modelfetch"),
+    *(safe_paths.OLD_RECEIPT_SUFFIX, safe_paths.OLD_MANIFEST_SUFFIX),
+)
 _KEY_FORMAT = "PEM, on the elliptic curve P-256, P-384 or P-521"
 _PUBLIC_KEY_HINT = "`openssl pkey -in PRIVATE_KEY -pubout` writes the one of a private key."
 _PRIVATE_KEY_HINT = (

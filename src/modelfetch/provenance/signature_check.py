@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from modelfetch import safe_paths
 from modelfetch.errors import SignatureError
-from modelfetch.plan import Plan
+from modelfetch.plan import Plan, PlanLimits
+from modelfetch.provenance.manifest_check import refuse_reserved_names
 from modelfetch.provenance.model_signing import MAX_SIGNATURE_BYTES, SIGNATURE_SUFFIX, SINGLE_FILE, SignatureVerifier
 from modelfetch.sources import RemoteObject, Source
 from modelfetch.transfer.read_object import read_object
@@ -15,7 +16,7 @@ _MAX_SHOWN = 20  # differences in a message
 
 
 def check_signature(
-    source: Source, plan: Plan, verifier: SignatureVerifier, selects: Callable[[str], bool], staging: StagingArea
+    source: Source, plan: Plan, verifier: SignatureVerifier, limits: PlanLimits, staging: StagingArea
 ) -> Plan:
     """Verify the model's signature, compare the names, and add the signed sha256 to the plan.
 
@@ -26,13 +27,14 @@ def check_signature(
         source: store of the model.
         plan: objects to fetch.
         verifier: verifier with the trust policy.
-        selects: whether a directory's path would be fetched.
+        limits: selection of a directory's files.
         staging: staging area, for a temporary copy of the signature.
 
     Returns:
         The plan with `signed_sha256`.
 
     Raises:
+        UnsafeNameError: the signature lists a reserved name.
         SignatureError: the signature is missing, not the trusted signer's, or of other files.
         TransientError: the verifier's trust root cannot be fetched now.
         ModelfetchError: the signature cannot be fetched.
@@ -57,7 +59,8 @@ def check_signature(
         return plan._replace(signed_sha256={single.key: files[SINGLE_FILE]})
     files.pop(safe_paths.SIGNATURE_NAME, None)
     planned = {o.path: o.key for o in plan.objects if o.path != safe_paths.SIGNATURE_NAME}
-    check_signed_files(address, files, dict.fromkeys(planned, ()), selects)
+    refuse_reserved_names(files, f"The signature {signature.key}", limits)
+    check_signed_files(address, files, dict.fromkeys(planned, ()), limits.selects)
     return plan._replace(signed_sha256={key: files[path] for path, key in planned.items()})
 
 

@@ -118,6 +118,7 @@ class _Fetch:
         self._limits = limits
         self._journal = staging.open_journal(plan.resume_key)
         self._source = source
+        self._progress = progress
         self._advance = _meter_bytes(plan, self._within_free_space(), progress.advance)
         self._readers: list[RangeReader] = []
 
@@ -248,7 +249,12 @@ class _Fetch:
     def _extract_members(self, stream: ForwardReader, archive: RemoteObject, into: Path) -> tuple[FileEntry, ...]:
         with self._staging.open_tree(into) as tree:
             members = extract_archive(
-                stream, archive.path, tree, scratch=self._staging.scratch, budget=self._within_free_space()
+                stream,
+                archive.path,
+                tree,
+                scratch=self._staging.scratch,
+                budget=self._within_free_space(),
+                on_reserved=lambda count: self._progress.note(safe_paths.describe_reserved(count, archive.path)),
             )
         return tuple(FileEntry(m.path, m.size, m.sha256, m.symlink_target) for m in members)
 

@@ -17,6 +17,7 @@ from modelfetch.provenance.signature_check import check_signature
 from modelfetch.pull.fetch import StagedModel, fetch_model
 from modelfetch.pull.options import PullOptions
 from modelfetch.pull.up_to_date import find_up_to_date
+from modelfetch.safe_paths import describe_reserved
 from modelfetch.sources import Source, SourceOptions, open_source
 from modelfetch.uri import ModelURI
 from modelfetch.volume import receipt as receipts
@@ -128,9 +129,11 @@ def pull_plan(
             plan = _plan_anew(source, dest, place, options)
         if receipt := find_up_to_date(place, plan, options):
             return _note_up_to_date(receipt, plan, place, progress)
-        plan = check_manifest(source, plan, options.plan_limits.selects, required=options.require_manifest)
+        plan = check_manifest(source, plan, options.plan_limits, required=options.require_manifest)
         if options.verifier:
-            plan = check_signature(source, plan, options.verifier, options.plan_limits.selects, staging)
+            plan = check_signature(source, plan, options.verifier, options.plan_limits, staging)
+        if plan.reserved:
+            progress.note(describe_reserved(plan.reserved, str(plan.uri)))
         started = receipts.utc_now()
         staged = _stage(source, plan, place, staging, options, progress)
         receipt = _make_receipt(plan, staged, place, options, started, clock)

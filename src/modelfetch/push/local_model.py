@@ -13,6 +13,7 @@ from modelfetch.errors import (
     NotFoundError,
     RefusedError,
     UnsafeNameError,
+    UsageError,
     WrongBytesError,
 )
 from modelfetch.sources import RemoteObject, Source, SourceOptions, open_source
@@ -29,12 +30,14 @@ class LocalModel(NamedTuple):
         folders: folders without files or subfolders.
         directory: whether the model is a directory.
         source: reader of the local files.
+        reserved: number of files left out for their reserved names.
     """
 
     files: tuple[RemoteObject, ...]
     folders: tuple[str, ...]
     directory: bool
     source: Source
+    reserved: int = 0
 
     @property
     def size(self) -> int:
@@ -68,16 +71,22 @@ class LocalModel(NamedTuple):
 
 
 def find_local_model(path: Path) -> LocalModel:
-    """Find the files to push at a path, without the receipt and manifest of an earlier pull or push.
+    """Find the files to push at a path, without receipts, manifests and staging areas of earlier pulls, at any depth.
 
     Raises:
+        UsageError: the path itself has a reserved name.
         NotFoundError: the path does not exist, or the directory holds no file.
         WrongBytesError: the file is empty, or a name cannot be pulled.
         ModelfetchError: the path cannot be read.
     """
+    if safe_paths.is_reserved_path(path.absolute().name):
+        raise UsageError(
+            f"{path} is named like a receipt, manifest or staging area of modelfetch, and no model.",
+            hint="Push the model itself.",
+        )
     source = open_source(ModelURI("file", "", path.absolute().as_posix()), SourceOptions())
     listing = source.resolve()
-    files = tuple(o for o in listing.objects if not (listing.directory and _is_excluded(o.path)))
+    files = tuple(o for o in listing.objects if not safe_paths.is_reserved_path(o.path))
     if not files:
         raise NotFoundError(f"There is no file in {path}.", hint="Is it the directory of the model?")
     if not listing.directory and files[0].size == 0:
@@ -89,12 +98,7 @@ def find_local_model(path: Path) -> LocalModel:
         safe_paths.check_paths([*paths, *folders], "path")
     except UnsafeNameError as error:
         raise UnsafeNameError(error.message, hint="Give it another name: this one could not be pulled.") from error
-    return LocalModel(files, folders, listing.directory, source)
-
-
-def _is_excluded(path: str) -> bool:
-    """Return whether a path is a receipt, manifest or staging path and not part of the model."""
-    return safe_paths.is_reserved_path(path) or safe_paths.is_manifest_path(path)
+    return LocalModel(files, folders, listing.directory, source, len(listing.objects) - len(files))
 
 
 def _parent_folders(paths: Iterable[str]) -> set[str]:

@@ -10,7 +10,15 @@ from typing import NamedTuple
 
 from modelfetch import checksums, safe_paths
 from modelfetch.checksums import Fingerprint
-from modelfetch.errors import BudgetError, DestinationError, MismatchError, NotFoundError, UsageError
+from modelfetch.errors import (
+    BudgetError,
+    CredentialsError,
+    DestinationError,
+    MismatchError,
+    NotFoundError,
+    RefusedError,
+    UsageError,
+)
 from modelfetch.plan import PlanLimits, make_plan
 from modelfetch.progress import Progress
 from modelfetch.provenance import manifest as manifests
@@ -61,14 +69,15 @@ def push(
     files; a directory's earlier signature is replaced.
 
     Args:
-        path: file or directory; links are followed, and files left by an earlier pull at the top are not uploaded.
+        path: file or directory; links are followed, and files with reserved names are not uploaded.
         uri: an object, or a prefix; a file keeps its name under a prefix with a trailing slash.
         options: options of the store, with credentials to write, read and list.
         progress: receiver of notes, warnings and the bytes sent.
         signer: signer of the uploaded files; None for a push without a signature.
 
     Raises:
-        UsageError: the target is not in a bucket, names a version, or leaves no name for the manifest.
+        UsageError: the target is not in a bucket, names a version, has a reserved name, or leaves no name for the
+            manifest.
         NotFoundError: nothing exists at `path`, or the bucket does not exist.
         WrongBytesError: the file is empty, a name cannot be pulled again, or the files are too many.
         MismatchError: checksums, sizes or names in the store differ from the local files.
@@ -77,7 +86,10 @@ def push(
         ModelfetchError: the upload failed.
     """
     _check_target(uri)
-    with _prepare_model(local_model.find_local_model(path), uri, progress) as model:
+    local = local_model.find_local_model(path)
+    if local.reserved:
+        progress.note(safe_paths.describe_reserved(local.reserved, str(path)))
+    with _prepare_model(local, uri, progress) as model:
         target = _resolve_target(uri, model)
         store = open_source(target, options)
         assert isinstance(store, WritableSource)
@@ -128,16 +140,28 @@ def _push_file(model: LocalModel, store: WritableSource, progress: Progress, sig
             signer.sign_files(target.name, {model_signing.SINGLE_FILE: sent.sha256}),
         )
     manifest = Manifest((FileEntry(target.name, model.size, sent.sha256),), version=stored.version)
-    store.put(target.key + safe_paths.MANIFEST_SUFFIX, manifest.to_json(directory=False).encode())
+    data = manifest.to_json(directory=False).encode()
+    store.put(target.key + safe_paths.MANIFEST_SUFFIX, data)
+    if store.sidecar(stored, safe_paths.OLD_MANIFEST_SUFFIX):
+        _retire_old_manifest(store, data)
     return PushedModel(stored.pinned_uri or str(target), sent.sha256, stored.version, model.size, 1)
 
 
+def _retire_old_manifest(store: WritableSource, data: bytes) -> None:
+    """Delete the manifest of the old name; without the right to delete, give it the content of the new."""
+    key = store.uri.key + safe_paths.OLD_MANIFEST_SUFFIX
+    try:
+        store.delete(key)
+    except (CredentialsError, RefusedError):
+        store.put(key, data)
+
+
 def _check_target_name(store: WritableSource) -> None:
-    """Refuse an object name without room for the manifest's suffix, or the name of a manifest."""
+    """Refuse an object name without room for the manifest's suffix, or a reserved name."""
     target = store.uri
     shown = safe_paths.quote_path(target.name)
-    if safe_paths.is_manifest_path(target.name):
-        raise UsageError(f"The name {shown} is that of a manifest.", hint="Push to another name.")
+    if safe_paths.is_reserved_path(target.name):
+        raise UsageError(f"The name {shown} is reserved for receipts and manifests.", hint="Push to another name.")
     name, key = (len((text + safe_paths.MANIFEST_SUFFIX).encode()) for text in (target.name, target.key))
     if name > safe_paths.MAX_SEGMENT_BYTES or key > (store.max_key_bytes or key):
         raise UsageError(f"The name {shown} is too long for that of its manifest.", hint="Push to a shorter name.")
@@ -147,7 +171,7 @@ def _push_directory(
     model: LocalModel, store: WritableSource, progress: Progress, signer: ModelSigner | None
 ) -> PushedModel:
     target = store.uri
-    _check_prefix(model, store, {safe_paths.SIGNATURE_NAME} if signer else set())
+    has_old_manifest = _check_prefix(model, store, {safe_paths.SIGNATURE_NAME} if signer else set())
     if signer:
         model = model.without_file(safe_paths.SIGNATURE_NAME)
     _check_manifest_size(model)
@@ -160,7 +184,10 @@ def _push_directory(
         files.append(_sign_directory(files, store, signer))
     digest = receipts.model_digest(files, directory=True).removeprefix("sha256:")
     version = _stored_version(model, files, store)
-    store.put(target.key + safe_paths.MANIFEST_SUFFIX, Manifest(tuple(files)).to_json(directory=True).encode())
+    data = Manifest(tuple(files)).to_json(directory=True).encode()
+    store.put(target.key + safe_paths.MANIFEST_SUFFIX, data)
+    if has_old_manifest:
+        _retire_old_manifest(store, data)
     return PushedModel(str(target), digest, version, sum(f.size for f in files), len(files))
 
 
@@ -182,12 +209,16 @@ def _check_manifest_size(model: LocalModel) -> None:
         )
 
 
-def _check_prefix(model: LocalModel, store: WritableSource, allowed: set[str]) -> None:
-    """Refuse a prefix with foreign objects: a pull would take them for part of the model."""
+def _check_prefix(model: LocalModel, store: WritableSource, allowed: set[str]) -> bool:
+    """Refuse a prefix with foreign objects, which a pull would take for part of the model.
+
+    Returns:
+        Whether the prefix has a manifest of the old name.
+    """
     try:
         existing = store.resolve()
     except NotFoundError:
-        return
+        return False
     files = {o.path for o in model.files} | allowed
     foreign = [o.path for o in existing.objects if o.path not in files] + sorted({*existing.folders} - model.paths)
     # Reserved names are never pulled. A manifest of a part counts as foreign: after this push it would be wrong.
@@ -195,7 +226,7 @@ def _check_prefix(model: LocalModel, store: WritableSource, allowed: set[str]) -
         path
         for path in foreign
         if not safe_paths.is_reserved_path(path)
-        or (safe_paths.is_manifest_path(path) and path != safe_paths.MANIFEST_SUFFIX)
+        or (safe_paths.is_manifest_path(path) and safe_paths.strip_manifest_suffix(path))
     ]
     if foreign:
         raise DestinationError(
@@ -203,6 +234,7 @@ def _check_prefix(model: LocalModel, store: WritableSource, allowed: set[str]) -
             f" model ({safe_paths.quote_path(foreign[0])}{' …' if len(foreign) > 1 else ''}).",
             hint="Push to a prefix of its own, such as one that ends with a version, or delete them first.",
         )
+    return any(o.path == safe_paths.OLD_MANIFEST_SUFFIX for o in existing.objects)
 
 
 def _stored_version(model: LocalModel, files: Iterable[FileEntry], store: WritableSource) -> str:

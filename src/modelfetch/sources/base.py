@@ -209,6 +209,19 @@ class WritableSource(Protocol):
         """Store a small object in one request; an empty object whose key ends with a slash is an empty directory."""
         ...
 
+    def delete(self, key: str) -> None:
+        """Delete an object; a missing object is no error.
+
+        Raises:
+            CredentialsError: the credentials do not allow deletion.
+            ModelfetchError: the object cannot be deleted.
+        """
+        ...
+
+    def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
+        """See `Source.sidecar`."""
+        ...
+
 
 class SourceSpec(NamedTuple):
     """Registration of one kind of source.

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from modelfetch import safe_paths
-from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError
+from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError, UsageError
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.filesystem import disk_errors, is_mount, is_mounted_elsewhere, walk_tree
-from modelfetch.volume.receipt import RECEIPT_SUFFIX, Receipt
+from modelfetch.volume.receipt import Receipt
 from modelfetch.volume.staging import STAGING_ROOT
 
 MOVE_HINT = "Move it away, or choose another destination."
@@ -56,7 +56,8 @@ def locate_destination(dest: str, name: str, *, directory: bool, archive: bool) 
 
     Raises:
         DestinationError: a file stands where a directory must go, or the reverse; or the path cannot be examined.
-        UnsafeNameError: the name is reserved, not UTF-8, or too long for the receipt's name beside the file.
+        UnsafeNameError: the name is not UTF-8, or too long for the receipt's name beside the file.
+        UsageError: the name is reserved.
     """
     with disk_errors(dest):
         return _resolve_destination(dest, name, directory=directory, archive=archive)
@@ -75,12 +76,11 @@ def _resolve_destination(dest: str, name: str, *, directory: bool, archive: bool
     path = path / name if into_directory else path
     if path.is_dir():
         raise DestinationError(f"{path} is a directory where a file must go.", hint=MOVE_HINT)
-    if len(os.fsencode(path.name + RECEIPT_SUFFIX)) > safe_paths.MAX_SEGMENT_BYTES:
+    if len(os.fsencode(path.name + safe_paths.RECEIPT_SUFFIX)) > safe_paths.MAX_SEGMENT_BYTES:
         raise UnsafeNameError(f"The file name {path.name} is too long for its receipt's.", hint="Name a shorter DEST.")
     if path.name != path.name.encode(errors="replace").decode():
         raise UnsafeNameError(f"The file name {path.name!r} is not valid UTF-8.", hint="Name another DEST.")
-    if path.name == STAGING_ROOT or path.name.endswith(RECEIPT_SUFFIX):
-        raise _reserved_name_error(path.name)
+    _refuse_reserved_name(path)
     return Destination(path, directory=False)
 
 
@@ -88,26 +88,28 @@ def _resolve_directory(path: Path) -> Destination:
     """Refuse a path that cannot be the directory of a model with its receipt."""
     if path.exists() and not path.is_dir():
         raise DestinationError(f"{path} is a file where a directory must go.", hint=MOVE_HINT)
-    if path.name == STAGING_ROOT:
-        raise _reserved_name_error(path.name)
-    if len(os.fsencode(path / RECEIPT_SUFFIX)) > safe_paths.MAX_PATH_BYTES:
+    _refuse_reserved_name(path)
+    if len(os.fsencode(path / safe_paths.RECEIPT_SUFFIX)) > safe_paths.MAX_PATH_BYTES:
         shown = safe_paths.quote_path(str(path))
         raise UnsafeNameError(f"The path {shown} is too long for its receipt's.", hint="Name a shorter DEST.")
     return Destination(path, directory=True)
 
 
-def _reserved_name_error(name: str) -> UnsafeNameError:
-    """Return the error for a name reserved by modelfetch."""
-    return UnsafeNameError(
-        f"The name {safe_paths.quote_path(name)} is one of modelfetch's own: a receipt's, or the staging area's.",
-        hint="Name another DEST.",
-    )
+def _refuse_reserved_name(path: Path) -> None:
+    """Refuse a destination named like a receipt or manifest, or a path inside a staging area."""
+    if safe_paths.is_reserved_path(path.name) or STAGING_ROOT in path.parts:
+        raise UsageError(
+            f"The name {safe_paths.quote_path(path.name)} is one of modelfetch's own: a receipt's, a manifest's, or in"
+            " the staging area.",
+            hint="Name another DEST.",
+        )
 
 
 def read_published(dest: Destination) -> Receipt | None:
     """Return the receipt of the model published at the destination, or None without a readable receipt."""
     try:
-        return receipts.read_receipt(dest.receipt_path)
+        found = receipts.find_receipt(dest.path, directory=dest.directory)
+        return receipts.read_receipt(found) if found else None
     except ModelfetchError:
         return None
 
@@ -137,7 +139,7 @@ def has_foreign_files(path: Path) -> bool:
     receipt = read_published(Destination(path, directory=True))
     owned_paths = {f.path for f in receipt.files} if receipt else set()
     for entry in path.iterdir():
-        if entry.name == RECEIPT_SUFFIX and not entry.is_dir():
+        if entry in receipts.receipt_paths(path, directory=True) and receipts.is_receipt_file(entry):
             continue
         if entry.name in owned_paths:
             continue

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from modelfetch import safe_paths
 from modelfetch.errors import DestinationError, UnsafeNameError
+from modelfetch.volume import receipt as receipts
 from modelfetch.volume.destination import MOVE_HINT, Destination, holds_only_owned, read_published
 from modelfetch.volume.filesystem import disk_errors, is_mount
-from modelfetch.volume.receipt import RECEIPT_SUFFIX
+from modelfetch.volume.receipt import is_receipt_file
 from modelfetch.volume.resume_journal import ResumeJournal
 from modelfetch.volume.staging import StagingArea
 
@@ -58,8 +59,10 @@ def check_conflicts(
         if not dest.directory:
             _refuse_part_of_directory(dest)
             _refuse_mount_point(dest)
-        if dest.receipt_path.is_dir() and not dest.receipt_path.is_symlink():
-            raise DestinationError(f"{dest.receipt_path} is a directory where the receipt must go.", hint=MOVE_HINT)
+        if os.path.lexists(dest.receipt_path) and not is_receipt_file(dest.receipt_path):
+            raise DestinationError(
+                f"{dest.receipt_path} is in the way of the receipt, and is none of modelfetch's.", hint=MOVE_HINT
+            )
         owned_paths = _list_owned_paths(staging, dest, new_paths)
         _refuse_foreign_files(dest.base, new_paths, owned_paths, set(folders))
     return owned_paths
@@ -90,7 +93,7 @@ def _list_owned_paths(staging: StagingArea, dest: Destination, new_paths: Iterab
     if receipt is None:  # beside a receipt, claims are stale: the publish had not started to move files, or was done
         paths += _read_claims(staging)
     if dest.directory:
-        paths += [path for path in new_paths if _has_own_receipt(dest.path / path)]
+        paths += [path for path in new_paths if find_own_receipt(dest.path / path)]
     return set(_drop_unsafe_paths(paths))
 
 
@@ -103,12 +106,13 @@ def _read_claims(staging: StagingArea) -> list[str]:
     return [path for path in claims if isinstance(path, str)] if isinstance(claims, list) else []
 
 
-def _has_own_receipt(path: Path) -> bool:
-    """Return whether a file was pulled alone and has a receipt of its own."""
-    if not os.path.lexists(f"{path}{RECEIPT_SUFFIX}"):  # cheap test first: of many files few have a receipt
-        return False
+def find_own_receipt(path: Path) -> Path | None:
+    """Return the receipt of a file that was pulled alone; None if there is none, or if it speaks for another file."""
+    found = receipts.find_receipt(path, directory=False)
+    if found is None:  # cheap test first: of many files few have a receipt
+        return None
     receipt = read_published(Destination(path, directory=False))
-    return receipt is not None and [f.path for f in receipt.files] == [path.name]
+    return found if receipt is not None and [f.path for f in receipt.files] == [path.name] else None
 
 
 def _drop_unsafe_paths(paths: Iterable[str]) -> Iterator[str]:

@@ -28,8 +28,8 @@ from modelfetch.errors import DestinationError
 from modelfetch.volume.destination import Destination, has_foreign_files, is_exchangeable
 from modelfetch.volume.file_transaction import FileTransaction
 from modelfetch.volume.filesystem import disk_errors, flush_paths, fsync_path, walk_tree, write_and_flush
-from modelfetch.volume.ownership import check_conflicts, passes_symlink
-from modelfetch.volume.receipt import RECEIPT_SUFFIX, Receipt
+from modelfetch.volume.ownership import check_conflicts, find_own_receipt, passes_symlink
+from modelfetch.volume.receipt import Receipt, is_receipt_file, receipt_paths
 from modelfetch.volume.staging import StagingArea, lock_directory
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
@@ -80,7 +80,7 @@ def _exchange_directory(staging: StagingArea, dest: Destination, receipt: Receip
     """Exchange the directory for the staged tree; return False, with nothing changed, if a rename is not possible."""
     if not dest.directory or staging.work_directory.parent.parent == dest.path or not is_exchangeable(dest.path):
         return False
-    write_and_flush(staging.tree / RECEIPT_SUFFIX, receipt.to_json() + "\n")
+    write_and_flush(staging.tree / safe_paths.RECEIPT_SUFFIX, receipt.to_json() + "\n")
     fsync_path(staging.tree)
     try:
         _swap_directories(staging.tree, dest.path, staging.scratch)
@@ -177,13 +177,14 @@ def _apply_changes(
 
 def _remove_old_receipts(dest: Destination, transaction: FileTransaction, new_paths: set[str]) -> None:
     """Remove the old receipt, and the receipts of new files that were pulled alone: all would become false."""
-    transaction.remove(dest.receipt_path)
+    own = [find_own_receipt(dest.base / path) for path in sorted(new_paths)] if dest.directory else []
+    for path in receipt_paths(dest.path, directory=dest.directory):
+        if is_receipt_file(path):
+            transaction.remove(path)
     fsync_path(dest.base)
-    for path in sorted(new_paths) if dest.directory else ():
-        file_receipt = dest.base / f"{path}{RECEIPT_SUFFIX}"
-        if f"{path}{RECEIPT_SUFFIX}" not in new_paths and os.path.lexists(file_receipt):
-            transaction.remove(file_receipt)
-            fsync_path(file_receipt.parent)
+    for file_receipt in filter(None, own):
+        transaction.remove(file_receipt)
+        fsync_path(file_receipt.parent)
 
 
 def _list_changed_directories(base: Path, paths: Iterable[str], folders: Iterable[str]) -> list[Path]:

@@ -1,7 +1,8 @@
 """The receipt: the JSON file beside a published model, the only link between the fetcher and readers of the model.
 
-Path: `<file>.modelfetch.json` for a single file, `.modelfetch.json` inside a directory. Written last: a receipt on disk
-means that the model is complete.
+Path: `<file>.modelfetch-receipt` for a single file, `.modelfetch-receipt` inside a directory. Written last: a receipt
+on disk means that the model is complete. A receipt of the old name, `….modelfetch.json`, is read where no receipt of
+the new name exists.
 """
 
 import hashlib
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from modelfetch import __version__
-from modelfetch.errors import NotFoundError, WrongBytesError
+from modelfetch.errors import ModelfetchError, NotFoundError, WrongBytesError
+from modelfetch.safe_paths import OLD_RECEIPT_SUFFIX, RECEIPT_SUFFIX
 
 SCHEMA = 1
 MAX_RECEIPT_BYTES = 512 * 1024**2  # enough for a million files with long names
-RECEIPT_SUFFIX = ".modelfetch.json"
+_RECEIPT_START = b'{"schema": '  # of every receipt, of any schema
 
 
 class FileEntry(NamedTuple):
@@ -102,8 +104,48 @@ def utc_now() -> datetime:
 
 
 def receipt_path(dest: Path, *, directory: bool) -> Path:
-    """Return the path of the receipt of the model at `dest`."""
+    """Return the path for the receipt of the model at `dest`."""
     return dest / RECEIPT_SUFFIX if directory else dest.with_name(dest.name + RECEIPT_SUFFIX)
+
+
+def receipt_paths(dest: Path, *, directory: bool) -> tuple[Path, Path]:
+    """Return the paths where the receipt of the model at `dest` may be, by the new name and by the old."""
+    old = dest / OLD_RECEIPT_SUFFIX if directory else dest.with_name(dest.name + OLD_RECEIPT_SUFFIX)
+    return receipt_path(dest, directory=directory), old
+
+
+def find_receipt(dest: Path, *, directory: bool) -> Path | None:
+    """Return the path of the receipt of the model at `dest`, by the new name or else the old; None without a receipt.
+
+    A receipt that the receipt of a directory above lists as a file is part of that model, and speaks for nothing.
+    """
+    found = next((path for path in receipt_paths(dest, directory=directory) if os.path.lexists(path)), None)
+    return None if found is None or _is_part_of_model(found) else found
+
+
+def _is_part_of_model(receipt: Path) -> bool:
+    """Return whether the receipt of a directory above lists a receipt as a file of its model."""
+    absolute = receipt.absolute()
+    for parent in absolute.parents[1:]:
+        above = next((path for path in receipt_paths(parent, directory=True) if os.path.lexists(path)), None)
+        try:
+            listed = read_receipt(above).files if above else ()
+        except ModelfetchError:  # damaged: of no concern to a model below
+            continue
+        if absolute.relative_to(parent).as_posix() in {f.path for f in listed}:
+            return True
+    return False
+
+
+def is_receipt_file(path: Path) -> bool:
+    """Return whether a file is a receipt of ours, damaged or of another schema too; anything else is foreign."""
+    try:
+        with open(path, "rb", opener=_open_nonblocking) as file:
+            state = os.fstat(file.fileno())
+            head = file.read(len(_RECEIPT_START)) if stat.S_ISREG(state.st_mode) else b"-"
+    except OSError:
+        return False
+    return not path.is_symlink() and _RECEIPT_START.startswith(head)  # a torn write may have left less, or nothing
 
 
 def model_digest(files: Iterable[FileEntry], *, directory: bool) -> str:
@@ -128,15 +170,18 @@ def read_receipt(path: Path) -> Receipt:
     try:
         text = _read_regular_file(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(
-            f"No receipt at {path}.", hint="modelfetch pull writes one; was this model pulled with it?"
-        ) from None
+        raise missing_receipt_error(path) from None
     except (OSError, ValueError) as error:
         raise WrongBytesError(f"The receipt {path} cannot be read: {error}.", hint="Pull the model again.") from error
     try:
         return _decode_receipt(json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise WrongBytesError(f"The receipt {path} is damaged: {error}.", hint="Pull the model again.") from error
+
+
+def missing_receipt_error(path: Path) -> NotFoundError:
+    """Return the error for a model without a receipt at `path`."""
+    return NotFoundError(f"No receipt at {path}.", hint="modelfetch pull writes one; was this model pulled with it?")
 
 
 def _read_regular_file(path: Path) -> str:

@@ -13,12 +13,14 @@ from typing import NamedTuple
 from modelserve import runtimes
 from modelserve.errors import ConfigError, NotFoundError, StartError, WrongBytesError
 from modelserve.metrics import Metrics, ModelInfo
+from modelserve.receipt import OLD_SUFFIX as OLD_RECEIPT_SUFFIX
 from modelserve.receipt import SUFFIX as RECEIPT_SUFFIX
 from modelserve.receipt import FileEntry, Receipt, find_receipt
 from modelserve.runtimes.base import Runtime
 
 log = logging.getLogger(__name__)
-_SIDECAR_SUFFIXES = (RECEIPT_SUFFIX, ".sig")  # files beside a model: receipt and signature
+# Files beside a model: receipt, manifest and signature.
+_SIDECAR_SUFFIXES = (RECEIPT_SUFFIX, OLD_RECEIPT_SUFFIX, ".modelfetch-manifest", ".modelfetch-manifest.json", ".sig")
 
 
 class ModelSource(NamedTuple):

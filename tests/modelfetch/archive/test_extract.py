@@ -284,11 +284,11 @@ def test_nested_archive_stays_a_file(build: Any, extract: Any) -> None:
 
 
 @every_format
-def test_reserved_names_at_the_top_are_skipped(build: Any, extract: Any, archive_format: str) -> None:
+def test_reserved_names_are_left_out_at_every_depth(build: Any, extract: Any, archive_format: str) -> None:
     """The receipt of a packed model would pass for a receipt of this pull."""
-    files = {".modelfetch.json": b"{}", ".modelfetch/part": b"x" * 1000, "m/.modelfetch.json": b"kept", "m/a": b"a"}
-    expected = {"m/.modelfetch.json": b"kept", "m/a": b"a"}
-    assert read_files(extract(build.packed(files, archive_format))) == expected
+    reserved = (".modelfetch-receipt", "m/.modelfetch.json", "m/a.modelfetch-receipt", "m/b.MODELFETCH.json")
+    files = dict.fromkeys(reserved, b"{}") | {"m/d/.modelfetch/part": b"x" * 1000, "m/a": b"a"}
+    assert read_files(extract(build.packed(files, archive_format))) == {"m/a": b"a"}
 
 
 def test_thousands_of_empty_gzip_members_are_extracted(build: Any, extract: Any) -> None:

@@ -120,7 +120,7 @@ def test_every_regular_file_type_is_extracted(build: Any, extract: Any, kind: by
 )
 def test_special_member_is_refused_by_name(build: Any, extract: Any, kind: bytes, what: str) -> None:
     """Devices, FIFOs and unknown types are refused, also under a reserved name."""
-    for name in ("bad", ".modelfetch.json"):
+    for name in ("bad", ".modelfetch-receipt"):
         with pytest.raises(ArchiveError) as caught:
             extract(build.tar(build.member("good", b"x"), build.member(name, kind=kind)))
         assert f"The member '{name}' is {what}." in caught.value.message

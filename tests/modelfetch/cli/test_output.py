@@ -54,7 +54,7 @@ def test_output_json_prints_only_the_receipts(modelfetch: CliRunner, tmp_path: P
 
     first, second = modelfetch.ok(*pairs), modelfetch.ok(*pairs)
 
-    written = [(tmp_path / "x.modelfetch.json").read_text(), (tmp_path / "y" / RECEIPT_NAME).read_text()]
+    written = [(tmp_path / "x.modelfetch-receipt").read_text(), (tmp_path / "y" / RECEIPT_NAME).read_text()]
     assert first.receipts == [json.loads(text) for text in written]
     assert second.receipts == first.receipts
 

@@ -104,12 +104,12 @@ def test_killed_pull_leaves_the_old_model_and_receipt(
     proxy = fault_proxy(s3_bucket.endpoint)
     s3_bucket.put("m", b"old")
     modelfetch.ok("pull", s3_bucket.uri("m"), tmp_path / "m", env=s3_bucket.env)
-    before = (tmp_path / "m.modelfetch.json").read_bytes()
+    before = (tmp_path / "m.modelfetch-receipt").read_bytes()
 
     start_stalled_pull(modelfetch, s3_bucket, proxy, tmp_path / "m").send_signal(signal.SIGKILL)
 
     assert (tmp_path / "m").read_bytes() == b"old"
-    assert (tmp_path / "m.modelfetch.json").read_bytes() == before
+    assert (tmp_path / "m.modelfetch-receipt").read_bytes() == before
 
 
 def test_killed_extraction_publishes_nothing(

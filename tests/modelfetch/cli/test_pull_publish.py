@@ -154,13 +154,13 @@ def test_second_pull_of_an_object_is_one_request(
     store.put("m", DATA)
     proxy = fault_proxy(store.endpoint)
     modelfetch.ok("pull", store.uri("m"), tmp_path / "m", env=store.env)
-    before = (tmp_path / "m").stat(), (tmp_path / "m.modelfetch.json").read_bytes()
+    before = (tmp_path / "m").stat(), (tmp_path / "m.modelfetch-receipt").read_bytes()
 
     run = modelfetch.ok("pull", store.uri("m"), tmp_path / "m", "--output", "json", env=store.env_at(proxy.url))
 
     assert len(proxy.requests) == 1
     assert proxy.matching_requests(**store.download_filter()) == []
-    assert ((tmp_path / "m").stat(), (tmp_path / "m.modelfetch.json").read_bytes()) == before
+    assert ((tmp_path / "m").stat(), (tmp_path / "m.modelfetch-receipt").read_bytes()) == before
     assert run.receipt["digest"] == f"sha256:{sha256_hex(DATA)}"
 
 
@@ -334,7 +334,7 @@ def test_damaged_receipt_is_replaced(modelfetch: CliRunner, folder: ModelFolder,
     folder.put("m", DATA)
     modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
     (tmp_path / "m").unlink()
-    (tmp_path / "m.modelfetch.json").write_text("{")
+    (tmp_path / "m.modelfetch-receipt").write_text("{")
 
     modelfetch.ok("pull", folder.uri("m"), tmp_path / "m")
 

@@ -30,7 +30,7 @@ def test_object_is_pulled_to_a_file_with_a_receipt(modelfetch: CliRunner, store:
 
     modelfetch.ok("pull", store.uri("bankchurn/model.joblib"), tmp_path / "m", env=store.env)
 
-    receipt = json.loads((tmp_path / "m.modelfetch.json").read_text())
+    receipt = json.loads((tmp_path / "m.modelfetch-receipt").read_text())
     assert (tmp_path / "m").read_bytes() == data
     assert receipt["source"] == store.uri("bankchurn/model.joblib")
     assert receipt["version"] == store.version("bankchurn/model.joblib")
@@ -103,7 +103,7 @@ def test_directory_markers_create_directories(modelfetch: CliRunner, store: Stor
 
 def test_reserved_names_in_a_bucket_are_not_pulled(modelfetch: CliRunner, store: Store, tmp_path: Path) -> None:
     """A pulled directory uploaded again contains the old receipt and staging area."""
-    put_files(store, "m/", {"file": b"x", ".modelfetch.json": b"{}", ".modelfetch/lock": b""})
+    put_files(store, "m/", {"file": b"x", ".modelfetch-receipt": b"{}", ".modelfetch/lock": b""})
 
     run = modelfetch.ok("pull", store.uri("m/"), tmp_path / "m", "--output", "json", env=store.env)
 

@@ -23,7 +23,7 @@ def check_model(
     source = FileSource(parse_uri(str(path)), SourceOptions())
     limits = plan.PlanLimits(include=include, exclude=exclude, max_files=100)
     planned = plan.make_plan(source.resolve(), source.uri, limits)
-    checked = check_manifest(source, planned, limits.selects, required=required)
+    checked = check_manifest(source, planned, limits, required=required)
     return checked, {
         o.path: checked.manifest_sha256[o.key] for o in checked.objects if o.key in checked.manifest_sha256
     }
@@ -192,6 +192,6 @@ def test_forbidden_manifest_counts_as_missing_unless_required(tmp_path: Path) ->
     source = ForbiddingSource(parse_uri(str(tmp_path / "config.json")), SourceOptions())
     planned = plan.make_plan(source.resolve(), source.uri, plan.PlanLimits(max_files=1))
 
-    assert check_manifest(source, planned, lambda _: True, required=False).manifest_sha256 == {}
+    assert check_manifest(source, planned, plan.PlanLimits(), required=False).manifest_sha256 == {}
     with pytest.raises(RefusedError, match="may not be asked for"):
-        check_manifest(source, planned, lambda _: True, required=True)
+        check_manifest(source, planned, plan.PlanLimits(), required=True)

@@ -77,7 +77,7 @@ def test_signature_made_here_is_verified_by_model_signing_command(tmp_path: Path
     """The library's command verifies a single file, and a directory with the files that a pull leaves there."""
     signer = ModelSigner(SigningKey(key.private, ""))
     (model / "model.sig").write_bytes(signer.sign_files("model", DIGESTS))
-    write_files(model, {".modelfetch.json": b"{}", ".modelfetch-manifest.json": b"{}", ".modelfetch/lock": b""})
+    write_files(model, {".modelfetch-receipt": b"{}", ".modelfetch-manifest": b"{}", ".modelfetch/lock": b""})
     (tmp_path / "model.bin.sig").write_bytes(signer.sign_files("model.bin", {SINGLE_FILE: DIGESTS["model.bin"]}))
 
     run_model_signing("verify", "key", "--public_key", key.public, "--signature", model / "model.sig", model)

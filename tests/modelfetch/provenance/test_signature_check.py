@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelfetch.errors import BudgetError, SignatureError, WrongBytesError
+from modelfetch.errors import BudgetError, SignatureError, UnsafeNameError, WrongBytesError
 from modelfetch.progress import SilentProgress
 from modelfetch.provenance.model_signing import SignatureVerifier, TrustPolicy
 from modelfetch.provenance.signature_check import check_signed_files
@@ -261,14 +261,18 @@ def test_files_ignored_by_the_signer_must_be_excluded(
     }
 
 
-def test_directory_signed_after_a_pull_can_be_pulled(
+def test_signature_that_lists_a_receipt_is_refused_unless_excluded(
     model: Path, tmp_path: Path, dest: Path, key: KeyPair, verifier: SignatureVerifier
 ) -> None:
-    """The earlier pull's receipt is in the signed list, and is not part of the model."""
+    """A directory signed after a pull: the earlier receipt is in the signed list, and is left out of the model."""
     pull_model(model, tmp_path / "between")
     sign_model(tmp_path / "between", key, tmp_path / "between/model.sig")
 
-    assert "signature" in pull_model(tmp_path / "between", dest, verifier).checks
+    with pytest.raises(UnsafeNameError, match=r"model\.sig lists '\.modelfetch-receipt'") as refused:
+        pull_model(tmp_path / "between", dest, verifier)
+
+    assert "--exclude" in refused.value.hint
+    assert "signature" in pull_model(tmp_path / "between", dest, verifier, exclude=[".modelfetch-*"]).checks
 
 
 def test_single_file_is_verified_by_its_sidecar_signature(

@@ -19,7 +19,7 @@ KINDS = ["m.tar", "m.tar.gz", "m.TGZ", "m.tar.zst", "m.tzst"]
 
 def write_model(root: Path) -> Path:
     """Write a model directory and return the path."""
-    write_files(root, {**MODEL, ".modelfetch.json": b"{}"})
+    write_files(root, {**MODEL, ".modelfetch-receipt": b"{}"})
     (root / "run.sh").chmod(0o700)
     (root / "logs" / "old").mkdir(parents=True)
     return root

@@ -63,7 +63,7 @@ def test_printed_uri_and_sha256_pull_the_pushed_file(modelfetch: CliRunner, stor
 
 def test_printed_uri_and_sha256_pull_the_pushed_directory(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
     """Unusual names, empty files and empty folders are pushed; files left by an earlier pull are not."""
-    here = write_files(tmp_path / "here", {**MODEL, ".modelfetch.json": b"{}", ".modelfetch/x.lock": b""})
+    here = write_files(tmp_path / "here", {**MODEL, ".modelfetch-receipt": b"{}", ".modelfetch/x.lock": b""})
     (here / "logs" / "old").mkdir(parents=True)
 
     uri, digest = read_output(modelfetch.ok("push", here, store.uri("churn/v1"), env=store.env))
@@ -195,7 +195,7 @@ def test_prefix_with_foreign_objects_is_refused(
 def test_second_push_replaces_the_files_of_the_first(modelfetch: CliRunner, store: Bucket, tmp_path: Path) -> None:
     """Old receipts and folder markers are not foreign; new content replaces the old."""
     here = write_files(tmp_path / "here", MODEL)
-    for name in ("m/.modelfetch.json", "m/", "m/w/"):
+    for name in ("m/.modelfetch-receipt", "m/", "m/w/"):
         store.put(name, b"")
     modelfetch.ok("push", here, store.uri("m"), env=store.env)
     (here / "config.json").write_bytes(b"[]")
@@ -336,7 +336,7 @@ def _make_empty_directory(path: Path) -> None:
 
 
 def _make_receipt_only(path: Path) -> None:
-    write_files(path, {".modelfetch.json": b"{}"})
+    write_files(path, {".modelfetch-receipt": b"{}"})
 
 
 def _make_broken_link(path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError
+from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError, UsageError
 from modelfetch.volume.destination import Destination, locate_destination
 
 
@@ -46,16 +46,19 @@ def test_tilde_is_expanded_only_for_a_known_user(tmp_path: Path, monkeypatch: py
         ("file", {"archive": True}, DestinationError, "file where a directory"),
         ("file/", {}, DestinationError, "file where a directory"),
         ("dir/", {"name": "sub"}, DestinationError, "directory where a file"),
-        ("n" * 239, {}, None, ""),
-        ("n" * 240, {}, UnsafeNameError, "receipt"),
+        ("n" * 236, {}, None, ""),
+        ("n" * 237, {}, UnsafeNameError, "receipt"),
         ("n" * 256, {}, UnsafeNameError, "too long"),
         ("n" * 256, {"directory": True}, UnsafeNameError, "too long"),
         ("m\udcff", {}, UnsafeNameError, "UTF-8"),
-        ("dir/", {"name": ".modelfetch.json"}, UnsafeNameError, "one of modelfetch's own"),
-        ("dir/", {"name": ".modelfetch"}, UnsafeNameError, "one of modelfetch's own"),
-        ("m.bin.modelfetch.json", {}, UnsafeNameError, "one of modelfetch's own"),
-        (".modelfetch", {"directory": True}, UnsafeNameError, "one of modelfetch's own"),
-        (".modelfetch/", {"archive": True}, UnsafeNameError, "one of modelfetch's own"),
+        ("dir/", {"name": ".modelfetch-receipt"}, UsageError, "one of modelfetch's own"),
+        ("dir/", {"name": ".modelfetch"}, UsageError, "one of modelfetch's own"),
+        ("m.bin.modelfetch-receipt", {}, UsageError, "one of modelfetch's own"),
+        (".modelfetch", {"directory": True}, UsageError, "one of modelfetch's own"),
+        (".modelfetch/", {"archive": True}, UsageError, "one of modelfetch's own"),
+        ("m.modelfetch-manifest", {}, UsageError, "one of modelfetch's own"),
+        ("m.modelfetch.json", {}, UsageError, "one of modelfetch's own"),
+        (".modelfetch/sub/m", {}, UsageError, "one of modelfetch's own"),
     ],
 )
 def test_impossible_destination_is_refused(

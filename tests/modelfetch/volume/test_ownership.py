@@ -177,7 +177,7 @@ def test_directory_pull_replaces_single_files_and_their_receipts(tmp_path: Path)
 
     publish_files(tmp_path, {"a": b"2"})
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".modelfetch.json", "a", "foreign"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".modelfetch-receipt", "a", "foreign"]
 
 
 def test_unreadable_directory_counts_as_foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

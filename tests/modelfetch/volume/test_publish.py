@@ -188,7 +188,10 @@ def test_single_files_share_a_directory_with_a_receipt_each(tmp_path: Path) -> N
         publish_file(f"{tmp_path}/foreign", b"3")
 
     assert read_files(tmp_path) == {"foreign": b"0", "a": b"2", "b": b"2"}
-    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["a.modelfetch.json", "b.modelfetch.json"]
+    assert sorted(path.name for path in tmp_path.glob("*.modelfetch-receipt")) == [
+        "a.modelfetch-receipt",
+        "b.modelfetch-receipt",
+    ]
 
 
 @pytest.mark.parametrize("foreign", [{}, FOREIGN], ids=["exchanged", "entry by entry"])

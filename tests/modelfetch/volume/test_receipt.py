@@ -53,7 +53,7 @@ def publish_model(root: Path) -> Receipt:
 
 def test_receipt_has_a_signer_only_after_verification(tmp_path: Path) -> None:
     """Without a verified signature the JSON has no field `signer`."""
-    signed, file = make_receipt()._replace(signer="public key sha256:ab"), tmp_path / ".modelfetch.json"
+    signed, file = make_receipt()._replace(signer="public key sha256:ab"), tmp_path / ".modelfetch-receipt"
     file.write_text(signed.to_json())
 
     assert receipts.read_receipt(file) == signed
@@ -100,8 +100,8 @@ def test_written_receipt_is_read_back_equal(tmp_path: Path) -> None:
 
 def test_receipt_path_is_beside_a_file_or_inside_a_directory() -> None:
     """Readers of the model look for receipts at these paths."""
-    assert receipts.receipt_path(Path("/m/a.bin"), directory=False) == Path("/m/a.bin.modelfetch.json")
-    assert receipts.receipt_path(Path("/m"), directory=True) == Path("/m/.modelfetch.json")
+    assert receipts.receipt_path(Path("/m/a.bin"), directory=False) == Path("/m/a.bin.modelfetch-receipt")
+    assert receipts.receipt_path(Path("/m"), directory=True) == Path("/m/.modelfetch-receipt")
 
 
 @pytest.mark.process

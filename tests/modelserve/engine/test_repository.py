@@ -35,8 +35,8 @@ def test_a_path_to_a_file_is_the_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.joblib", "a.pkl", "a.PICKLE", "model.bin", "a.joblib.gz"])
 def test_the_single_candidate_of_a_directory_is_found(tmp_path: Path, name: str) -> None:
     """The candidate is found among receipts, signatures, hidden and unrelated files."""
-    beside = (".modelfetch.json", ".model.pkl", "README.md", "mymodel.txt", "model.sig", "model.joblib.sig")
-    for other in (name, f"{name}.modelfetch.json", *beside):
+    beside = (".modelfetch-receipt", ".model.pkl", "README.md", "mymodel.txt", "model.sig", "model.joblib.sig")
+    for other in (name, f"{name}.modelfetch-receipt", *beside):
         (tmp_path / other).touch()
 
     assert tmp_path / name == find_model_file(tmp_path)

@@ -218,6 +218,17 @@ class GCSSource(Source):
 
         retry_request(put)
 
+    def delete(self, key: str) -> None:
+        """See `WritableSource.delete`."""
+
+        def delete() -> None:
+            blob = self._ready_blob(key)
+            with self._explain_sdk_errors(key, write=True):
+                blob.delete(timeout=self._timeout, retry=None)
+
+        with contextlib.suppress(NotFoundError):
+            retry_request(delete)
+
     def _ready_blob(self, key: str) -> Any:  # noqa: ANN401
         """The SDK's object, and a token at hand: what goes wrong with tokens is not the store's word."""
         self._add_token(self._endpoint, {})

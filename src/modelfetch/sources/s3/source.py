@@ -217,6 +217,16 @@ class S3Source(Source):
 
         retry_request(put)
 
+    def delete(self, key: str) -> None:
+        """See `WritableSource.delete`; S3 reports no missing object."""
+
+        def delete() -> None:
+            client = self._ready_client()
+            with self._explain_sdk_errors(key):
+                client.delete_object(Bucket=self.uri.bucket, Key=key)
+
+        retry_request(delete)
+
     def _make_session(self) -> Session:
         """Make the session that finds credentials; credential servers are verified with the store's CA bundle."""
         session = get_session()
