@@ -246,7 +246,7 @@ MUTANTS = (
         "is_reserved_path",
         ReplaceBody("return path.startswith('.modelfetch')"),
         (
-            "modelfetch/cli/test_reserved_names.py::test_receipt_inside_a_model_gives_no_right_to_a_foreign_file",
+            "modelfetch/cli/test_reserved_names.py::test_reserved_names_are_left_out_of_a_pull_and_counted_in_one_line",
             "modelfetch/cli/test_reserved_names.py::test_push_leaves_out_nested_pulls_and_counts_them_in_one_line",
         ),
     ),
