@@ -8,6 +8,7 @@ from modelfetch.errors import UsageError
 FORMS = "Use s3://bucket/path, gs://bucket/path, https://host/path, file:///path or a plain path."
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_UNEXPANDED = re.compile(r"\$\([A-Za-z_][A-Za-z0-9_.-]*\)|\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 _USER_INFO = re.compile(r"^[^?#]*@", re.DOTALL)
 
 
@@ -60,6 +61,29 @@ def check_text(text: str) -> None:
         raise UsageError("The source holds a NUL character.", hint=FORMS)
     if text != text.encode(errors="replace").decode():
         raise UsageError(f"The source {text!r} is not valid UTF-8.", hint="A receipt could not name it: rename it.")
+
+
+def find_argument_flaw(text: str) -> tuple[str, str] | None:
+    """Find what makes an address or path an accident, as of a variable that was not expanded.
+
+    Returns:
+        The flaw, as the end of a sentence, and a hint; None for a text without a flaw.
+    """
+    if not text.strip():
+        return "is empty", "An unset variable leaves an empty argument: set the variable."
+    if text.endswith(("\n", "\r")):
+        return "ends with a line break", "Remove the line break: `echo` and editors add one, `printf` does not."
+    if unexpanded := _UNEXPANDED.search(text):
+        return (
+            f"holds the variable {unexpanded[0]}, which was not expanded",
+            "Kubernetes expands $(NAME) in args if the container's env or envFrom defines NAME.",
+        )
+    return None
+
+
+def show_address(address: str) -> str:
+    """Return an address or path for a message: quoted if spaces at an end would go unnoticed."""
+    return address if address == address.strip() else repr(address)
 
 
 def mask_uri(text: str, *, secret_query: bool) -> str:

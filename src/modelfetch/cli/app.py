@@ -36,8 +36,8 @@ from modelfetch.net import dns
 from modelfetch.net.connection_pool import DEFAULT_CONNECTIONS, NetworkOptions
 from modelfetch.provenance.model_signing import ModelSigner, SignatureVerifier
 from modelfetch.signals import SignalGuard
-from modelfetch.sources import SourceOptions, find_spec
-from modelfetch.uri import ModelURI
+from modelfetch.sources import SourceOptions, find_spec, mask_address
+from modelfetch.uri import ModelURI, find_argument_flaw
 
 if TYPE_CHECKING:
     from modelfetch.pull.options import PullOptions
@@ -104,7 +104,7 @@ def pull(
 @with_flags(*PUSH_FLAGS)
 def push(
     ctx: typer.Context,
-    path: Annotated[Path, typer.Argument(help="File or directory to push.")],
+    path: Annotated[str, typer.Argument(help="File or directory to push.")],
     target: Annotated[str, typer.Argument(help="s3:// or gs:// address; a trailing slash keeps the file's name.")],
     *,
     output: Output = "text",
@@ -116,10 +116,12 @@ def push(
 
     context: CommandContext = ctx.obj
     settings, environment = context.load_settings(flags, debug=debug)
+    _check_argument(path, "PATH")
+    _check_argument(target, "TARGET")
     uri = context.parse_address(target)
     signer = _make_signer(settings, flags)
     pushed = push_model(
-        path, uri, _source_options(uri, settings, environment, context, write=True), context.progress, signer
+        Path(path), uri, _source_options(uri, settings, environment, context, write=True), context.progress, signer
     )
     context.console.end()
     text = json.dumps(pushed.as_dict()) if output == "json" else f"{pushed.uri}\nsha256 {pushed.sha256}"
@@ -142,6 +144,7 @@ def inspect(
 
     context: CommandContext = ctx.obj
     settings, environment = context.load_settings(flags, debug=debug)
+    _check_argument(source, "SOURCE")
     uri = context.parse_address(source)
     inspection = inspect_source(
         uri, _source_options(uri, settings, environment, context), _pull_options(settings, environment)
@@ -154,7 +157,7 @@ def inspect(
 @with_flags(*OUTPUT_FLAGS)
 def verify(
     ctx: typer.Context,
-    path: Annotated[Path, typer.Argument(help="Pulled file or directory.")],
+    path: Annotated[str, typer.Argument(help="Pulled file or directory.")],
     *,
     output: Output = "text",
     debug: Debug = False,
@@ -166,8 +169,9 @@ def verify(
     context: CommandContext = ctx.obj
     context.load_settings(flags, debug=debug)
     context.mark_ready()
-    context.source = str(path)
-    receipt = verify_model(path)
+    _check_argument(path, "PATH")
+    context.source = path
+    receipt = verify_model(Path(path))
     files = len(receipt.files)
     text = f"{path}: {files} file{'s'[: files != 1]} as published, {receipt.digest}"
     _print_result(receipt.to_json() if output == "json" else text, context, f"{path} is as published")
@@ -205,7 +209,15 @@ def _pair_arguments(arguments: Sequence[str], settings: Settings, environment: E
             f"SOURCE and DEST come in pairs; {count} argument{'s were' if count > 1 else ' was'} given.",
             hint="modelfetch pull SOURCE DEST",
         )
+    for number, argument in enumerate(arguments):
+        _check_argument(argument, ("SOURCE", "DEST")[number % 2])
     return list(zip(arguments[::2], arguments[1::2], strict=True))
+
+
+def _check_argument(text: str, name: str) -> None:
+    """Refuse an empty argument, a line break at the end, and a variable that was not expanded."""
+    if flaw := find_argument_flaw(text):
+        raise UsageError(f"{name} {flaw[0]}: {mask_address(text)!r}.", hint=flaw[1])
 
 
 def _source_options(

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from modelfetch.cli.settings import PREFIX, Settings, is_secret, list_variables
 from modelfetch.errors import ConfigError
 from modelfetch.safe_paths import is_path_like
+from modelfetch.sources import mask_address
+from modelfetch.uri import find_argument_flaw
 
 TERMINATION_LOG = Path("/dev/termination-log")
 SECRET_VARIABLES = (
@@ -35,6 +37,10 @@ SECRET_FILE_VARIABLES = (
     f"{PREFIX}PUBLIC_KEY",
 )
 
+_ADDRESS_VARIABLES = (
+    *(f"{PREFIX}SOURCE", f"{PREFIX}DEST", "LOCAL_MODEL_PATH"),
+    *("GCS_BUCKET", "GCS_MODEL_PATH", "S3_BUCKET", "S3_MODEL_PATH"),
+)
 _PASSWORD = re.compile(r"^(?:\w+://)?[^/?#@]*?:([^/?#]+)@")  # in the address of a proxy or an endpoint
 # Variables that Kubernetes injects for a Service called modelfetch: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _SERVICE_LINK = re.compile(r"(.+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)")
@@ -76,8 +82,12 @@ def source_and_dest(settings: Settings, environment: Environment) -> tuple[str, 
     """Return source and destination from the environment.
 
     Raises:
-        ConfigError: no model, several models, half a pair, or no destination.
+        ConfigError: no model, several models, half a pair, no destination; or a variable is blank, ends with a line
+            break, or holds a variable that was not expanded.
     """
+    for name in _ADDRESS_VARIABLES:
+        if (value := read_variable(name)) and (flaw := find_argument_flaw(value)):
+            raise ConfigError(f"{name} {flaw[0]}: {mask_address(value)!r}.", hint=flaw[1])
     source = settings.source or _cloud_source(environment)
     if not settings.dest:
         raise ConfigError(

@@ -19,7 +19,7 @@ from modelfetch.sources.base import (
     SourceSpec,
     changed_error,
 )
-from modelfetch.uri import FORMS, ModelURI, check_text, split_scheme
+from modelfetch.uri import FORMS, ModelURI, check_text, show_address, split_scheme
 
 _RANGE = re.compile(r"bytes=([0-9]+)-([0-9]*)")
 
@@ -181,7 +181,7 @@ def _walk_up(here: Path, top: Path) -> Iterator[Path]:
 def _explain_error(error: OSError, path: Path) -> ModelfetchError:
     if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ENAMETOOLONG:
         return NotFoundError(
-            f"There is no file or directory {error.filename or path}.",
+            f"There is no file or directory {show_address(str(error.filename or path))}.",
             hint="Check the path; did you mean s3://, gs:// or https://?",
         )
     if isinstance(error, PermissionError):

@@ -20,7 +20,7 @@ from modelfetch.sources.base import (
     parse_number,
     parse_retry_after,
 )
-from modelfetch.uri import ModelURI, split_scheme
+from modelfetch.uri import ModelURI, show_address, split_scheme
 
 _TOTAL = re.compile(r"bytes (?:[0-9]+-[0-9]+|\*)/([0-9]+)\Z")
 _REPR_DIGEST = re.compile(r"(sha-256|sha)=:([A-Za-z0-9+/=]+):")
@@ -132,7 +132,9 @@ class HTTPSource(Source):
 
     def _explain_status(self, status: int, headers: Mapping[str, str]) -> ModelfetchError:
         if status in (404, 410):
-            return NotFoundError(f"There is no {self.uri} (HTTP {status}).", hint="Check the address.")
+            return NotFoundError(
+                f"There is no {show_address(str(self.uri))} (HTTP {status}).", hint="Check the address."
+            )
         error = error_for_status(status, str(self.uri), wait=parse_retry_after(headers.get("retry-after")))
         if status in (401, 403):
             error.hint = "Set MODELFETCH_BEARER_TOKEN, or use a fresh signed URL."

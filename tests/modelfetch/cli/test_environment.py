@@ -191,3 +191,73 @@ def test_public_bucket_is_pulled_anonymously_on_request(
 
     assert (tmp_path / "m").read_bytes() == b"{}"
     assert read_files(tmp_path / "d") == MODEL
+
+
+ACCIDENTS = pytest.mark.parametrize(
+    ("accident", "word"),
+    [
+        ("", "empty"),
+        ("  ", "empty"),
+        ("m\n", "line break"),
+        ("m\r\n", "line break"),
+        ("$(LOCAL_MODEL_PATH)/", "$(LOCAL_MODEL_PATH)"),
+        ("d/${MODEL}/m", "${MODEL}"),
+    ],
+)
+
+
+@ACCIDENTS
+def test_accident_as_an_argument_exits_2_and_changes_nothing(
+    modelfetch: CliRunner, tmp_path: Path, accident: str, word: str
+) -> None:
+    """Of every command; the working directory is neither published into nor pushed."""
+    (modelfetch.home / "work").mkdir()
+    (tmp_path / "model").write_bytes(b"weights")
+    commands = [
+        ("pull", tmp_path / "model", accident),
+        ("pull", accident, tmp_path / "m"),
+        ("push", accident, "s3://b/m"),
+        ("push", tmp_path / "model", accident),
+        ("inspect", accident),
+        ("verify", accident),
+    ]
+
+    runs = [modelfetch(*command, cwd=modelfetch.home / "work") for command in commands]
+
+    assert [run.code for run in runs] == [2] * len(commands)
+    assert all(word in run.error["message"] for run in runs)
+    assert list((modelfetch.home / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize("variable", ["LOCAL_MODEL_PATH", "MODELFETCH_SOURCE", "S3_BUCKET", "S3_MODEL_PATH"])
+@ACCIDENTS
+def test_accident_in_a_variable_exits_78_and_names_the_variable(
+    modelfetch: CliRunner, tmp_path: Path, variable: str, accident: str, word: str
+) -> None:
+    """An empty value is an unset one; blanks, a line break at the end and unexpanded variables are refused."""
+    pair = {"S3_BUCKET": "b", "S3_MODEL_PATH": "m", "LOCAL_MODEL_PATH": str(tmp_path / "m")}
+    source = {"MODELFETCH_SOURCE": str(tmp_path / "model"), "LOCAL_MODEL_PATH": str(tmp_path / "m")}
+    (tmp_path / "model").write_bytes(b"weights")
+
+    run = modelfetch("pull", env={**(pair if variable.startswith("S3") else source), variable: accident})
+
+    assert run.code == 78
+    assert variable in run.error["message"] + run.error["hint"]
+    assert word in run.error["message"] or accident == ""
+    assert not (tmp_path / "m").exists()
+
+
+def test_space_at_the_end_is_looked_up_as_given_and_shown_in_quotes(
+    modelfetch: CliRunner, store: Store, tmp_path: Path
+) -> None:
+    """A name may end with a space; "not found" shows a space that went unnoticed."""
+    store.put("d/m ", b"with a space")
+
+    found = modelfetch("pull", store.uri("d/m "), tmp_path / "m", env=store.env)
+    missing = modelfetch("pull", store.uri("d/n "), tmp_path / "n", env=store.env)
+    local = modelfetch("pull", f"{tmp_path}/n ", tmp_path / "n")
+
+    assert (found.code, (tmp_path / "m").read_bytes()) == (0, b"with a space")
+    assert (missing.code, local.code) == (66, 66)
+    assert f"'{store.uri('d/n ')}'" in missing.error["message"]
+    assert f"'{tmp_path}/n '" in local.error["message"]

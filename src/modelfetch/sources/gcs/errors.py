@@ -25,6 +25,7 @@ from modelfetch.errors import (
 )
 from modelfetch.net.network_errors import error_text, explain_network_error, host_of
 from modelfetch.sources.base import error_for_status, parse_retry_after
+from modelfetch.uri import show_address
 
 RESPONSE_ERRORS = api.GoogleAPICallError  # a reply that the SDK understood
 # What else a request may fail with.
@@ -93,7 +94,7 @@ def explain_response(
         return NotFoundError(f"There is no bucket {address.split('/')[2]}.", hint="Check its name, and the project's.")
     if status == 400 and version:
         return NotFoundError(
-            f"There is no {address} of generation {version} ({detail}).",
+            f"There is no {show_address(address)} of generation {version} ({detail}).",
             hint="`modelfetch inspect` shows the current one.",
         )
     if status in (401, 403):

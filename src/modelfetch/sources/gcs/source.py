@@ -23,7 +23,7 @@ from modelfetch.sources.bucket_uri import MAX_KEY_BYTES
 from modelfetch.sources.gcs.spec import GCSOptions, pin_gcs_uri
 from modelfetch.sources.listing import ListingBuilder
 from modelfetch.sources.response_limit import BoundedResponse
-from modelfetch.uri import ModelURI
+from modelfetch.uri import ModelURI, show_address
 
 _CLOUD = "googleapis.com"
 _FIELDS = "items(name,size,generation,crc32c,md5Hash,contentEncoding),nextPageToken"
@@ -83,7 +83,7 @@ class GCSSource(Source):
 
     def _missing_generation_error(self) -> NotFoundError:
         return NotFoundError(
-            f"There is no {self.uri} of generation {self.uri.version}.",
+            f"There is no {show_address(str(self.uri))} of generation {self.uri.version}.",
             hint="`modelfetch inspect` shows the current one; `gcloud storage restore` brings a soft-deleted one back.",
         )
 
@@ -114,7 +114,8 @@ class GCSSource(Source):
         found = listing.build_listing()
         if found is None:
             raise NotFoundError(
-                f"There is nothing at {self.uri}.", hint="Check the path; `modelfetch inspect` lists what is there."
+                f"There is nothing at {show_address(str(self.uri))}.",
+                hint="Check the path; `modelfetch inspect` lists what is there.",
             )
         return found
 

@@ -21,6 +21,7 @@ from modelfetch.errors import (
 )
 from modelfetch.net.network_errors import error_text, explain_network_error, host_of
 from modelfetch.sources.base import error_for_status, parse_retry_after
+from modelfetch.uri import show_address
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and the codes of MinIO and Ceph
 _NOT_FOUND_CODES = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NoSuchAccessPoint", "NotFound", "404"}
@@ -152,11 +153,14 @@ def _explain_missing(reply: ServiceReply, address: str, version: str | None) -> 
             f"{address} was deleted.", hint="An older version may still be there: pin it by ?versionId=."
         )
     if version and reply.status == 400 and reply.code in {"InvalidArgument", "400", "BadRequest"}:
-        return NotFoundError(f"There is no version {version!r} of {address}.", hint=_HINTS["NoSuchVersion"])
+        return NotFoundError(
+            f"There is no version {version!r} of {show_address(address)}.", hint=_HINTS["NoSuchVersion"]
+        )
     if reply.code == "NoSuchBucket":
         return NotFoundError(f"There is no bucket {address.split('/')[2]}.", hint=hint)
     if reply.code in _NOT_FOUND_CODES:
-        return NotFoundError(f"There is no {address}{f' of version {version}' if version else ''}.", hint=hint)
+        of_version = f" of version {version}" if version else ""
+        return NotFoundError(f"There is no {show_address(address)}{of_version}.", hint=hint)
     return None
 
 

@@ -35,7 +35,7 @@ from modelfetch.sources.s3 import errors as s3_errors
 from modelfetch.sources.s3.response_limit import bound_responses
 from modelfetch.sources.s3.sigv4 import RequestSigner
 from modelfetch.sources.s3.spec import S3Options, pin_s3_uri
-from modelfetch.uri import ModelURI
+from modelfetch.uri import ModelURI, show_address
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -81,7 +81,7 @@ class S3Source(Source):
                 f"The key {quote_path(self.uri.key)} has a '.' or '..' segment: another object would be asked for.",
                 hint="Write the key without it, or give the object another name.",
             )
-        missing = NotFoundError(f"There is nothing at {self.uri}.", hint=s3_errors.HINT_NO_SUCH_KEY)
+        missing = NotFoundError(f"There is nothing at {show_address(str(self.uri))}.", hint=s3_errors.HINT_NO_SUCH_KEY)
         if not self.uri.is_directory:
             try:
                 return Listing((self._stat_object(self.uri.key, self.uri.name, self.uri.version),), directory=False)
