@@ -267,6 +267,36 @@ MUTANTS = (
         ("modelfetch/cli/test_reserved_names.py::test_verify_does_not_believe_a_receipt_that_is_a_file_of_the_model",),
     ),
     Mutant(
+        "version confirmed by the store",
+        "sources/s3/source.py",
+        "S3Source._confirm_version",
+        Decide("answered", value=False),
+        ("modelfetch/cli/test_one_version.py::test_store_that_ignores_the_pin_is_refused[s3]",),
+    ),
+    Mutant(
+        "one stream without validators",
+        "transfer/range_reader.py",
+        "RangeReader.read_range",
+        Decide("pins", value=False),
+        ("modelfetch/cli/test_one_version.py::test_broken_stream_without_validators_begins_again_at_the_first_byte",),
+    ),
+    Mutant(
+        "TLS ended by close_notify",
+        "net/tls.py",
+        "BulkReadSocket.read",
+        ReplaceBody("return super().read(len, buffer)"),
+        (
+            "modelfetch/net/test_tls.py::test_body_without_length_that_ends_without_close_notify_is_an_error[record by record]",
+        ),
+    ),
+    Mutant(
+        "leftover bytes of TLS",
+        "net/connection_pool.py",
+        "LeftoverCheckingConnection.is_connected",
+        ReplaceBody("return super().is_connected"),
+        ("modelfetch/cli/test_one_version.py::test_bytes_behind_a_tls_response_do_not_become_the_next_response",),
+    ),
+    Mutant(
         "https kept over redirects",
         "net/redirects.py",
         "_loses_protection",

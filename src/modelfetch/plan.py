@@ -225,9 +225,14 @@ def _choose_action(obj: RemoteObject, listing: Listing, limits: PlanLimits) -> A
 
 
 def _choose_version(listing: Listing, remotes: Sequence[RemoteObject], folders: Sequence[str]) -> str:
-    """Prefer the set's own version; else a single object's, or a digest of the directory's listing."""
+    """Prefer the set's own version; else a single object's, or a digest of the directory's listing.
+
+    Empty if an object has no version: names and sizes alone identify no bytes.
+    """
     if listing.version:
         return listing.version
+    if not all(obj.version for obj in remotes):
+        return ""
     return _listing_version(remotes, folders) if listing.directory else remotes[0].version
 
 

@@ -139,10 +139,10 @@ def replace_receipt(kind: str, trial: TrialVolume) -> None:
     plant_entry(locate_receipt(trial, trial.path), kind, trial.outside)
 
 
-def replace_receipt_by_directory(trial: TrialVolume) -> None:
-    """Put a directory with foreign files at the receipt's path."""
+def replace_receipt_by_foreign(kind: str, trial: TrialVolume) -> None:
+    """Put a foreign entry at the receipt's path, which must stay."""
     before = trial.prepared
-    trial.replace_template(lambda template: plant_entry(locate_receipt(trial, template), "directory", trial.outside))
+    trial.replace_template(lambda template: plant_entry(locate_receipt(trial, template), kind, trial.outside))
 
     def heal() -> None:
         trial.prepared = before
@@ -196,16 +196,8 @@ def _harmless_case(fault: str, arrange: Callable[[TrialVolume], object], *names:
 AREA_KINDS = ("link", "link to a file", "dangling link", "FIFO", "text")
 WORK_KINDS = ("link", "link to a file", "dangling link", "FIFO", "text", "second name")
 STAGED_NAMES = ("parts.jsonl", "ours.json", "ours.new", "receipt.json", "tree", "scratch", "aside", "archive", "other")
-RECEIPT_KINDS = (
-    "link to a file",
-    "dangling link",
-    "second name",
-    "FIFO",
-    "huge",
-    "text",
-    '{"schema": 2}',
-    "[" * 100_000,
-)
+FOREIGN_RECEIPT_KINDS = ("link to a file", "dangling link", "FIFO", "huge", "text", "[" * 100_000)
+DAMAGED_RECEIPTS = ('{"schema": 2}', '{"schema": 1, "tool"', "")
 CASES = [
     *(
         DiskCase(
@@ -240,14 +232,17 @@ CASES = [
     _harmless_case("staged directories that are links", link_staged_directories, "directory", "file", "tar.gz"),
     _harmless_case("a list of our files that leads outside", list_outside_files, *WITHOUT_OLD_MODEL),
     *(
-        _harmless_case("something in place of the receipt", partial(replace_receipt, what), *WITHOUT_OLD_MODEL)
-        for what in RECEIPT_KINDS
+        _harmless_case("a damaged receipt", partial(replace_receipt, what), *WITHOUT_OLD_MODEL)
+        for what in DAMAGED_RECEIPTS
     ),
-    DiskCase(
-        "a directory in place of the receipt",
-        replace_receipt_by_directory,
-        scenarios=WITHOUT_OLD_MODEL,
-        message_words=("receipt",),
+    *(
+        DiskCase(
+            "a foreign file in place of the receipt",
+            partial(replace_receipt_by_foreign, what),
+            scenarios=WITHOUT_OLD_MODEL,
+            message_words=("receipt",),
+        )
+        for what in ("directory", *FOREIGN_RECEIPT_KINDS)
     ),
     _harmless_case(
         "a receipt that leads outside",

@@ -50,8 +50,10 @@ GOOD_NAMES = [
         "a..",
         "...",
     ),
-    *("x" * 255, f"{DEEP}/e", "C:evil", "sub/.modelfetch-x", "sub/.modelfetch/x", "a#1", "a?b", "*", "con", "$(x)"),
+    *("x" * 255, f"{DEEP}/e", "C:evil", "sub/x.modelfetch", "a#1", "a?b", "*", "con", "$(x)"),
 ]
+
+RESERVED_NAMES = (".modelfetch-receipt", "sub/.modelfetch-x", "sub/.modelfetch/x", "good.modelfetch.json")  # left out
 
 
 def make_cases() -> Iterator[HostileCase]:
@@ -71,7 +73,8 @@ def make_cases() -> Iterator[HostileCase]:
             yield HostileCase("keys that clash", f"{one!r} and {other!r}", scheme, items, message_part=flaw)
         model = {**GOOD, **{name: name.encode() for name in GOOD_NAMES}}
         items = store(
-            *(ListedObject(f"p/{name}", data) for name, data in model.items()), ListedObject("p/.modelfetch-receipt")
+            *(ListedObject(f"p/{name}", data) for name, data in model.items()),
+            *(ListedObject(f"p/{name}") for name in RESERVED_NAMES),
         )
         yield HostileCase("odd names, each of one file", "all at once", scheme, items, (0,), model=model)
         yield from _listing_cases(scheme, store)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from modelfetch import __version__
 from modelfetch.errors import ConfigError, RefusedError
@@ -56,6 +57,25 @@ class NetworkOptions(NamedTuple):
     def timeout(self) -> urllib3.Timeout:
         """Timeouts of one request: seconds to connect, seconds without a byte."""
         return urllib3.Timeout(connect=min(CONNECT_TIMEOUT, self.stall_timeout), read=self.stall_timeout)
+
+
+class LeftoverCheckingConnection(HTTPSConnection):
+    """HTTPS connection that counts as dead while decrypted bytes are left: they would pass for the next response.
+
+    urllib3 asks the kernel for bytes, and does not see those that TLS has read already.
+    """
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection is open, and no byte has arrived that nobody asked for."""
+        return super().is_connected and not (isinstance(self.sock, ssl.SSLSocket) and self.sock.pending())
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = LeftoverCheckingConnection  # type: ignore[mutable-override]  # urllib3's own way
+
+
+_POOL_CLASSES = {"http": HTTPConnectionPool, "https": _HTTPSPool}
 
 
 class Response(Protocol):
@@ -215,7 +235,7 @@ class ConnectionPool:
         address, timeout = urllib3.util.parse_url(origin), self._timeout.connect_timeout
         host = (address.host or "").strip("[]")
         if address.scheme == "https":
-            connection: HTTPConnection = HTTPSConnection(
+            connection: HTTPConnection = LeftoverCheckingConnection(
                 host, address.port, timeout=timeout, ssl_context=self._tls_context()
             )
         else:
@@ -247,7 +267,7 @@ class ConnectionPool:
         if key not in self._managers:
             context = self._tls_context() if url.startswith("https:") or proxy else self._context
             size = self._options.connections
-            self._managers[key] = (
+            manager = (
                 urllib3.ProxyManager(
                     proxy.url,
                     maxsize=size,
@@ -258,6 +278,8 @@ class ConnectionPool:
                 if proxy
                 else urllib3.PoolManager(maxsize=size, ssl_context=context)
             )
+            manager.pool_classes_by_scheme = _POOL_CLASSES
+            self._managers[key] = manager
         return self._managers[key]
 
 

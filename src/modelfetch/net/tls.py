@@ -1,9 +1,8 @@
 """TLS: the trusted certificates, the client certificate, and a socket for reads of many records in one call."""
 
-import contextlib
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelfetch.errors import ConfigError
 from modelfetch.net.network_errors import CERTIFICATES_HINT
@@ -20,23 +19,38 @@ _SSL_OBJECT = "_sslobj"
 class BulkReadSocket(ssl.SSLSocket):
     """TLS socket for reads that fill a large buffer in one call.
 
-    A record holds at most 16 KiB, and ssl.SSLSocket spends three Python frames on each.
+    A record holds at most 16 KiB, and ssl.SSLSocket spends three Python frames on each. An end without TLS's own
+    close_notify is an error (RFC 8446, 6.1): anyone on the way could have cut the body short.
     """
+
+    _late_error: OSError | None = None  # of a read that had received bytes before: raised by the next read
 
     def recv_into(self, buffer: "WriteableBuffer", nbytes: int | None = None, flags: int = 0) -> int:
         """Read into `buffer` until the buffer is full or the connection has ended; return the number of bytes.
 
         A small buffer gets the bytes of a single record at most: readers of a response's head must not wait for more.
         """
+        if self._late_error is not None:
+            error, self._late_error = self._late_error, None
+            raise error
         view = memoryview(buffer).cast("B")[: nbytes or None]
         ssl_object = getattr(self, _SSL_OBJECT, None)
         if len(view) <= _MAX_RECORD or ssl_object is None or flags:
             return super().recv_into(buffer, nbytes, flags)
         received = 0
-        with contextlib.suppress(ssl.SSLEOFError):  # as SSLSocket does: the reader knows the stated length
+        try:
             while received < len(view) and (count := ssl_object.read(len(view) - received, view[received:])):
                 received += count
+        except OSError as error:  # a reset or a stall: the bytes before are good
+            if not received:
+                raise
+            self._late_error = error
         return received
+
+    def read(self, len: int = 1024, buffer: "WriteableBuffer | None" = None) -> Any:  # noqa: A002, ANN401  as ssl has it
+        """See `ssl.SSLSocket.read`; raises SSLEOFError for an end without close_notify."""
+        self.suppress_ragged_eofs = False
+        return super().read(len, buffer)
 
 
 def make_tls_context(*, ca_bundle: str | None, verify: bool, client_cert: str | None) -> ssl.SSLContext:

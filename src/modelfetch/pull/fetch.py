@@ -298,6 +298,11 @@ class _Fetch:
         passed = checksums.compare_checksums(obj.key, received, size=obj.size, expected=obj.checksums)
         if received.size == 0 and obj.size is None:
             raise WrongBytesError(f"{obj.key} is empty: 0 bytes.", hint="Upload the model again.")
+        if obj.size is None and not passed and self._is_open_ended(obj.key):
+            raise WrongBytesError(
+                f"The server stated no length of {obj.key}, and its end may be missing: the connection just ended.",
+                hint="Pin the model with --sha256, or have the server send Content-Length.",
+            )
         if obj.key in self._plan.manifest_sha256:
             checksums.check_manifest_sha256(obj.key, self._plan.manifest_sha256[obj.key], [received.sha256, *decoded])
             passed = (*passed, "manifest")
@@ -305,6 +310,12 @@ class _Fetch:
             return passed
         checksums.check_pin(obj.key, self._pin, [received.sha256, *decoded])
         return (*passed, "pin")
+
+    def _is_open_ended(self, key: str) -> bool:
+        """Return whether only the end of the connection ended an object, and no sha256 of ours will tell its end."""
+        if self._pin or key in self._plan.manifest_sha256 or key in self._plan.signed_sha256:
+            return False
+        return any(key in reader.open_ended for reader in self._readers)
 
     def _check_signed(self, sha256_by_key: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         """Compare objects, in stored or decoded form, with the signed sha256; return the name of the passed check."""

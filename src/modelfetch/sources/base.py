@@ -15,6 +15,7 @@ from modelfetch.errors import (
     NotFoundError,
     RefusedError,
     TransientError,
+    WrongBytesError,
 )
 from modelfetch.net.connection_pool import ConnectionPool, NetworkOptions, Response
 from modelfetch.safe_paths import is_path_like
@@ -38,6 +39,8 @@ class RemoteObject(NamedTuple):  # a listing may hold a million
         gzip: decode the stored bytes after the transfer (contentEncoding gzip on GCS).
         ranges: whether the server is known to serve ranges.
         pinned_uri: address of exactly this version; empty if the store has no such addresses.
+        confirmed_by: header of `pins` that every response must have: the caller asked for one version, and some stores
+            ignore the question. Empty for the newest version.
     """
 
     key: str
@@ -49,6 +52,7 @@ class RemoteObject(NamedTuple):  # a listing may hold a million
     gzip: bool = False
     ranges: bool = True
     pinned_uri: str = ""
+    confirmed_by: str = ""
 
 
 class Listing(NamedTuple):
@@ -296,6 +300,14 @@ def error_for_status(status: int, what: str, detail: str = "", *, wait: float | 
             return TransientError(f"The server is busy or failing: {said}.", hint="Try again later.", retry_after=wait)
         case _:
             return RefusedError(f"The server refuses {said}.", hint="Check the address and the endpoint.")
+
+
+def unconfirmed_version_error(address: str, version: str, answered: str) -> WrongBytesError:
+    """Return the error for a store that ignores a pin, and answers with another version or without any."""
+    return WrongBytesError(
+        f"The store was asked for version {version} of {address}, and answers with {answered or 'none'}.",
+        hint="The store seems to ignore versions: pull without the version, with --sha256 as the pin.",
+    )
 
 
 def changed_error(what: str) -> ChangedError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urlsplit
 
 from modelfetch.errors import ModelfetchError, NotFoundError, RefusedError, UsageError
+from modelfetch.net.connection_pool import Response
 from modelfetch.net.retry import retry_request
 from modelfetch.sources.base import (
     Listing,
@@ -98,16 +99,14 @@ class HTTPSource(Source):
             status, headers = self._send_request("GET", suffix, {"Range": "bytes=0-0"})
         if status not in (200, 206, 416):
             raise self._explain_status(status, headers)
+        self._refuse_encoding(headers)
         total = _TOTAL.match(headers.get("content-range", ""))
         # The length of a part says nothing of the whole.
         size = (
             parse_number(total[1]) if total else parse_number(headers.get("content-length")) if status == 200 else None
         )
-        pins = {
-            name: headers[name]
-            for name in ("etag", "last-modified")
-            if name in headers and not headers[name].startswith("W/")
-        }
+        # A weak ETag says nothing of bytes, but a change of it within one pull tells of another version.
+        pins = {name: headers[name] for name in ("etag", "last-modified") if name in headers}
         return RemoteObject(
             key=self.uri.key + suffix,
             path=unquote(urlsplit(self.uri.url).path, errors="surrogateescape").rpartition("/")[2] + suffix,
@@ -115,7 +114,7 @@ class HTTPSource(Source):
             version=headers.get("etag", headers.get("last-modified", "")).strip('"'),
             pins=pins,
             checksums=self.checksums(headers),
-            ranges=status == 206 or headers.get("accept-ranges", "").lower() == "bytes",
+            ranges=bool(pins) and (status == 206 or headers.get("accept-ranges", "").lower() == "bytes"),
         )
 
     def _sidecar_url(self, suffix: str) -> str:
@@ -144,8 +143,36 @@ class HTTPSource(Source):
 
     def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:  # noqa: ARG002
         """See `Source.sign`: the bearer token, and If-Match with the ETag."""
-        match = {"If-Match": obj.pins["etag"]} if "etag" in obj.pins else {}
+        etag = obj.pins.get("etag", "")
+        match = (
+            {"If-Match": etag} if etag and not etag.startswith("W/") else {}
+        )  # weak ones never match (RFC 9110, 13.1.1)
         return SignedRequest(self._sidecar_url(obj.key.removeprefix(self.uri.key)), {**self._headers, **match})
+
+    def open_range(self, request: SignedRequest, headers: Mapping[str, str]) -> Response:
+        """See `Source.open_range`; refuses a body in an encoding that was not asked for."""
+        response = super().open_range(request, headers)
+        if response.status in (200, 206):
+            try:
+                self._refuse_encoding(response.headers)
+            except RefusedError:
+                response.close()
+                raise
+        return response
+
+    def _refuse_encoding(self, headers: Mapping[str, str]) -> None:
+        """Refuse Content-Encoding: `identity` was asked for. The encoding that a file's name states is the file's own.
+
+        Raises:
+            RefusedError: the body is encoded.
+        """
+        encoding = headers.get("content-encoding", "").strip().lower()
+        own = encoding in ("gzip", "x-gzip") and self.uri.key.lower().endswith((".gz", ".tgz"))
+        if encoding not in ("", "identity") and not own:
+            raise RefusedError(
+                f"{self.uri} arrives encoded ({encoding[:40]}), although the file itself was asked for.",
+                hint="Have the server, or the proxy before it, send the file without Content-Encoding.",
+            )
 
     def checksums(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """See `Source.checksums`: Repr-Digest, and x-goog-hash where Google's store is behind the URL."""

@@ -201,6 +201,7 @@ def _supervise_workers(
         elapsed = now - earlier
         count = controller.adjust((received - earlier_received) / elapsed, (cpu_time - earlier_cpu_time) / elapsed)
         for number, worker in enumerate(workers[:count]):
-            if worker.done():  # the worker left when the number fell, or no task is left
+            # The worker left when the number fell, or no task is left; a failure waits for the next look.
+            if worker.done() and worker.exception() is None:
                 workers[number : number + 1] = _start_workers(start, [number]) or [worker]
         workers += _start_workers(start, range(len(workers), count))

@@ -22,6 +22,7 @@ from modelfetch.sources.base import (
     error_for_status,
     parse_number,
     parse_retry_after,
+    unconfirmed_version_error,
 )
 
 CHUNK = 256 * 1024  # bytes per read: small enough to stay in a core's cache while hashed and written
@@ -46,6 +47,7 @@ class PartJob(NamedTuple):
         length: bytes of the range; None for all bytes up to the object's end.
         pins: headers that a response must repeat if it has them.
         gzip: whether the stored bytes are gzip-encoded, so that a stated length may be of either form.
+        confirmed_by: header of `pins` that a response must have.
     """
 
     url: str
@@ -57,6 +59,7 @@ class PartJob(NamedTuple):
     length: int | None
     pins: Mapping[str, str] = NOTHING
     gzip: bool = False
+    confirmed_by: str = ""
 
     @property
     def end(self) -> int | None:
@@ -76,7 +79,7 @@ def make_job(request: SignedRequest, obj: RemoteObject, start: int, end: int | N
     length = None if end is None else end - start
     # Plain dicts: a mapping proxy cannot be pickled.
     headers, pins = dict(request.headers), dict(obj.pins)
-    return PartJob(request.url, headers, obj.key, obj.path, obj.size, start, length, pins, obj.gzip)
+    return PartJob(request.url, headers, obj.key, obj.path, obj.size, start, length, pins, obj.gzip, obj.confirmed_by)
 
 
 def check_response(job: PartJob, status: int, headers: Mapping[str, str]) -> int:
@@ -95,11 +98,14 @@ def check_response(job: PartJob, status: int, headers: Mapping[str, str]) -> int
 
     Raises:
         ChangedError: the response is of another version.
+        WrongBytesError: the response does not say that its version is the requested one.
         TransientError: the response holds a different range.
     """
     for name, value in job.pins.items():
         if name in headers and _strip_validator(headers[name]) != _strip_validator(value):
             raise changed_error(job.key)
+    if job.confirmed_by and job.confirmed_by not in headers:
+        raise unconfirmed_version_error(job.key, job.pins[job.confirmed_by], "")
     if "content-range" in headers:
         _check_range(job, headers["content-range"])
         return 0
@@ -121,6 +127,14 @@ def _check_range(job: PartJob, stated: str) -> None:
             f"The server sent other bytes of {job.key} than were asked for ({stated[:100]}).",
             hint="A proxy in between may be broken.",
         )
+
+
+def _unpinned_error(obj: RemoteObject) -> ChangedError:
+    """Return the error for a broken transfer of an object without validators: only the whole pull may begin again."""
+    return ChangedError(
+        f"The connection broke, and nothing tells whether the rest of {obj.key} would be of the same version.",
+        hint="Try again; a server that sends an ETag lets a pull resume.",
+    )
 
 
 def _strip_validator(value: str) -> str:
@@ -183,6 +197,7 @@ class RangeReader:
         self._pool = source.pool
         self._stop = threading.Event()
         self._tries = request_attempts(self._stop)
+        self.open_ended: set[str] = set()  # keys of objects whose end nobody stated: the connection just ended
         self._open: set[Response] = set()
         self._pending: dict[tuple[str, int, int | None], tuple[PartJob, PendingResponse]] = {}
         self._resolved: dict[str, SignedRequest] = {}  # by key: where redirects led, for an object's further ranges
@@ -252,6 +267,8 @@ class RangeReader:
                                 self.advance(len(data))
                         done = True
                     except TransientError as error:
+                        if not obj.pins and offset > start:
+                            raise _unpinned_error(obj) from error
                         if isinstance(error, ChangedError) or offset - begun < _PROGRESS:
                             raise
                         self.retries += 1
@@ -286,6 +303,8 @@ class RangeReader:
             if response.status not in (200, 206):
                 raise self._explain_status(response, obj)
             skip = check_response(job, response.status, response.headers)
+            if not {"content-length", "transfer-encoding"} & response.headers.keys():
+                self.open_ended.add(obj.key)
             discarded = memoryview(bytearray(min(CHUNK, skip)))
             while skip:  # a server without ranges starts at the first byte
                 skip -= read(discarded[:skip]) or skip

@@ -56,7 +56,7 @@ def test_request_is_retried_only_after_a_transient_error(clock: Clock, kind: typ
         retry.retry_request(clock.failing(error))
 
     assert caught.value is error
-    assert clock.calls == (retry.REQUEST_TRIES if kind is errors.TransientError else 1)
+    assert clock.calls == (retry.REQUEST_TRIES if kind in (errors.TransientError, errors.ResourceError) else 1)
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), errors.Interrupted(15), KeyboardInterrupt()])
@@ -133,7 +133,9 @@ def test_pull_is_retried_only_after_a_retryable_error(clock: Clock, kind: type[M
     with pytest.raises(kind):
         run_pull(clock.failing(kind("x")), grace=bool(grace), reports=reports)
 
-    retried = kind in (errors.TransientError, errors.ChangedError) or (grace and kind is errors.NoCredentialsError)
+    retried = kind in (errors.TransientError, errors.ChangedError, errors.ResourceError) or (
+        grace and kind is errors.NoCredentialsError
+    )
     assert clock.calls == (3 if retried else 1)
     assert len(reports) == clock.calls - 1
 

@@ -32,8 +32,8 @@ def ssl_object(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @contextmanager
-def serve_records(*records: bytes, ca: Path) -> Iterator[str]:
-    """Serve these records over TLS, without a proper end of the connection; yield the URL and write the CA to `ca`."""
+def serve_records(*records: bytes, ca: Path, close_notify: bool = False) -> Iterator[str]:
+    """Serve these records over TLS, with or without TLS's own end; yield the URL and write the CA to `ca`."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(ca))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -46,6 +46,8 @@ def serve_records(*records: bytes, ca: Path) -> Iterator[str]:
             with suppress(OSError):  # a client that closes early
                 for record in records:
                     connection.sendall(record)
+                if close_notify:
+                    connection.unwrap()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=answer_once)
@@ -95,9 +97,9 @@ def test_certifi_is_used_when_the_system_has_no_certificates(monkeypatch: pytest
 @pytest.mark.parametrize("size", [1000, 16 * 1024, 256 * 1024])
 @pytest.mark.parametrize("has_length", [True, False])
 def test_urllib3_reads_records_of_any_length(tmp_path: Path, ssl_object: str, size: int, *, has_length: bool) -> None:
-    """A body without a stated length ends with the connection, even if TLS is not closed properly."""
+    """A body without a stated length ends with the connection, if TLS is closed properly."""
     head = HEAD if has_length else b"HTTP/1.1 200 OK\r\n\r\n"
-    with serve_records(head, *PIECES, ca=tmp_path / "ca.pem") as url:
+    with serve_records(head, *PIECES, ca=tmp_path / "ca.pem", close_notify=not has_length) as url:
         assert read_by_urllib3(url, tmp_path / "ca.pem", size) == BODY
 
 
@@ -132,6 +134,13 @@ def test_bulk_read_fills_a_buffer_of_many_records_in_one_call(tmp_path: Path, ss
 
 
 @pytest.mark.server
+def test_body_without_length_that_ends_without_close_notify_is_an_error(tmp_path: Path, ssl_object: str) -> None:
+    """Anyone on the way could have cut the body short."""
+    with serve_records(b"HTTP/1.1 200 OK\r\n\r\n", *PIECES, ca=tmp_path / "ca.pem") as url, pytest.raises(u3.HTTPError):
+        read_by_urllib3(url, tmp_path / "ca.pem", 16 * 1024)
+
+
+@pytest.mark.server
 def test_body_over_tls_that_ends_early_is_an_error(tmp_path: Path, ssl_object: str) -> None:
     """Fewer bytes than the stated length are never taken for the whole body."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n"
@@ -142,6 +151,5 @@ def test_body_over_tls_that_ends_early_is_an_error(tmp_path: Path, ssl_object: s
         serve_records(head, *PIECES, ca=ca) as url,
         closing(ConnectionPool(NetworkOptions(ca_bundle=str(ca)))) as pool,
     ):
-        response = pool.get(url, {})
-        with pytest.raises((IncompleteRead, ssl.SSLError)):
+        with closing(pool.get(url, {})) as response, pytest.raises((IncompleteRead, ssl.SSLError)):
             sum(iter(lambda: response.readinto(buffer), 0))

@@ -133,3 +133,23 @@ def test_pool_starts_where_sched_getaffinity_is_refused(tmp_path: Path) -> None:
     subprocess.run(
         [*trace, "-e", "inject=sched_getaffinity:error=EPERM", sys.executable, "-c", program], check=True, timeout=60
     )
+
+
+def test_failure_between_two_looks_at_the_workers_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that fails while the number of threads is adjusted is not replaced by a new one."""
+    adjusting, failed = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        adjusting.wait(10)
+        threading.Timer(0.05, failed.set).start()  # after this thread's end
+        raise ValueError("a part is lost")
+
+    def adjust(*_: object) -> int:
+        adjusting.set()
+        assert failed.wait(10)
+        return 1
+
+    monkeypatch.setattr(ConcurrencyController, "adjust", adjust)
+
+    with pytest.raises(ValueError, match="a part is lost"):
+        run_tasks(iter([fail]), WorkerLimits(1, 2), lambda: 0, lambda: None)

@@ -18,7 +18,15 @@ from modelfetch.errors import ConfigError, ModelfetchError, NotFoundError, Usage
 from modelfetch.net.connection_pool import CONNECT_TIMEOUT, check_endpoint
 from modelfetch.net.network_errors import NETWORK_ERRORS, explain_network_error, host_of
 from modelfetch.net.retry import retry_request
-from modelfetch.sources.base import Listing, RemoteObject, SignedRequest, Source, changed_error, error_for_status
+from modelfetch.sources.base import (
+    Listing,
+    RemoteObject,
+    SignedRequest,
+    Source,
+    changed_error,
+    error_for_status,
+    unconfirmed_version_error,
+)
 from modelfetch.sources.bucket_uri import MAX_KEY_BYTES
 from modelfetch.sources.gcs.spec import GCSOptions, pin_gcs_uri
 from modelfetch.sources.listing import ListingBuilder
@@ -95,7 +103,12 @@ class GCSSource(Source):
             said = self._request_json(self._resource_path(key), params, key)
             if said is None:
                 return None
-            return self._with_pinned_uri(_make_object({**said, "name": key}, path))
+            obj = _make_object({**said, "name": key}, path)
+        if version is not None:
+            if obj.version != str(int(version)):
+                raise unconfirmed_version_error(f"gs://{self.uri.bucket}/{key}", version, obj.version)
+            obj = obj._replace(confirmed_by="x-goog-generation")
+        return self._with_pinned_uri(obj)
 
     def _list_prefix(self) -> Listing:
         prefix = self.uri.key if self.uri.is_directory else f"{self.uri.key}/"

@@ -28,6 +28,7 @@ from modelfetch.sources.base import (
     Source,
     changed_error,
     error_for_status,
+    unconfirmed_version_error,
 )
 from modelfetch.sources.bucket_uri import MAX_KEY_BYTES
 from modelfetch.sources.listing import ListingBuilder
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 _PART_TRIES = 9  # botocore's backoff begins at 50 ms: about 6 s in all, near the limit of retry.py
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_VERSION_HEADER = "x-amz-version-id"
+_NULL_VERSION = "null"  # of objects stored before a bucket had versions, and of stores without versions
 _EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 
 _Result = TypeVar("_Result")
@@ -119,11 +122,23 @@ class S3Source(Source):
                 reply = client.head_object(**params, ChecksumMode="ENABLED")
             headers = reply["ResponseMetadata"]["HTTPHeaders"]
             obj = _make_object(
-                key, path, reply["ContentLength"], reply["ETag"], reply.get("VersionId"), self.checksums(headers)
+                key, path, reply["ContentLength"], reply.get("ETag"), reply.get("VersionId"), self.checksums(headers)
             )
-            version_id = obj.pins.get("x-amz-version-id")
+            if version:
+                obj = self._confirm_version(obj, version, reply.get("VersionId", ""))
+            version_id = obj.pins.get(_VERSION_HEADER)
             address = ModelURI("s3", self.uri.bucket, key)
             return obj._replace(pinned_uri=pin_s3_uri(address, version_id)) if version_id else obj
+
+    def _confirm_version(self, obj: RemoteObject, version: str, answered: str) -> RemoteObject:
+        """Return the object with every response bound to the version; `null` is the version of a store without ids.
+
+        Raises:
+            WrongBytesError: the store answered with another version.
+        """
+        if answered != version and (version != _NULL_VERSION or answered):
+            raise unconfirmed_version_error(f"s3://{self.uri.bucket}/{obj.key}", version, answered)
+        return obj if version == _NULL_VERSION else obj._replace(confirmed_by=_VERSION_HEADER)
 
     def _list_prefix(self, client: "S3Client", missing: NotFoundError) -> Listing:
         prefix = self.uri.key if self.uri.is_directory else f"{self.uri.key}/"
@@ -371,7 +386,7 @@ def _make_object(
     if size < 0:
         raise ValueError(f"{key!r} has {size} bytes")
     pins = {"etag": etag} if etag else {}
-    if version and version != "null":
-        pins["x-amz-version-id"] = version
-    pinned = pins.get("x-amz-version-id") or (etag or "").strip('"')
-    return RemoteObject(key, path, size, pinned, pins, checksums)
+    if version and version != _NULL_VERSION:
+        pins[_VERSION_HEADER] = version
+    pinned = pins.get(_VERSION_HEADER) or (etag or "").strip('"')
+    return RemoteObject(key, path, size, pinned, pins, checksums, ranges=bool(pins))
