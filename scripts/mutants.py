@@ -285,9 +285,7 @@ MUTANTS = (
         "net/tls.py",
         "BulkReadSocket.read",
         ReplaceBody("return super().read(len, buffer)"),
-        (
-            "modelfetch/net/test_tls.py::test_body_without_length_that_ends_without_close_notify_is_an_error[record by record]",
-        ),
+        ("modelfetch/net/test_tls.py::test_open_body_without_close_notify_is_an_error[record by record]",),
     ),
     Mutant(
         "leftover bytes of TLS",
@@ -295,6 +293,34 @@ MUTANTS = (
         "LeftoverCheckingConnection.is_connected",
         ReplaceBody("return super().is_connected"),
         ("modelfetch/cli/test_one_version.py::test_bytes_behind_a_tls_response_do_not_become_the_next_response",),
+    ),
+    Mutant(
+        "empty model",
+        "pull/content_check.py",
+        "_refuse_nothing",
+        ReplaceBody("pass"),
+        ("modelfetch/cli/test_content.py::test_empty_model_is_refused[s3-directory-files0-65]",),
+    ),
+    Mutant(
+        "web page in place of a model",
+        "pull/content_check.py",
+        "_refuse_page",
+        ReplaceBody("pass"),
+        ("modelfetch/cli/test_content.py::test_web_page_in_place_of_a_model_is_refused[comment]",),
+    ),
+    Mutant(
+        "Git LFS pointer",
+        "pull/content_check.py",
+        "_refuse_pointers",
+        ReplaceBody("pass"),
+        ("modelfetch/cli/test_content.py::test_git_lfs_pointer_is_refused_with_the_true_size",),
+    ),
+    Mutant(
+        "form that was vouched for",
+        "pull/fetch.py",
+        "_Fetch._vouched_as_stored",
+        ReplaceBody("return False"),
+        ("modelfetch/cli/test_content.py::test_published_form_of_an_encoded_object_is_the_signed_one[stored]",),
     ),
     Mutant(
         "https kept over redirects",

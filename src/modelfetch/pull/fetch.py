@@ -156,10 +156,11 @@ class _Fetch:
 
         def on_file(obj: RemoteObject, received: Fingerprint, resumed: int) -> None:
             decoded = []
-            if actions[obj.key] is Action.GUNZIP:
+            if actions[obj.key] is Action.GUNZIP and not self._vouched_as_stored(obj.key, received):
                 # Compared before decoding: damaged bytes may not be decodable.
                 checksums.compare_checksums(obj.key, received, size=obj.size, expected=obj.checksums)
                 decoded = [self._decode(tree, obj)]
+                self._refuse_two_forms(obj.key, received.sha256)
             passed = self._verify(obj, received, [entry.sha256 for entry in decoded])
             (entry,) = decoded or [FileEntry(obj.path, received.size, received.sha256)]
             published = collected.add(obj.key, entry, received, passed, resumed)
@@ -236,7 +237,10 @@ class _Fetch:
             (self._staging.tree / archive.path).replace(file)
         self._clear_target(into, first=first)
         try:
-            decoded = [self._decode_archive(file)] if archive.gzip else []
+            decoded = []
+            if archive.gzip and not self._vouched_as_stored(archive.key, received):
+                decoded = [self._decode_archive(file)]
+                self._refuse_two_forms(archive.key, received.sha256)
             passed = self._verify(archive, received, decoded)
             passed += self._check_signed({archive.key: [received.sha256, *decoded]})
             with disk_errors(file), file.open("rb") as stream:
@@ -264,6 +268,32 @@ class _Fetch:
             return
         with disk_errors(into):
             into.mkdir()
+
+    def _list_vouchers(self, key: str) -> dict[str, str]:
+        """Return the sha256 that pin, manifest and signature state of an object, by who states it."""
+        stated = {
+            "the pin": self._pin,
+            "the manifest": self._plan.manifest_sha256.get(key),
+            "the signature": self._plan.signed_sha256.get(key),
+        }
+        return {name: sha256 for name, sha256 in stated.items() if sha256}
+
+    def _vouched_as_stored(self, key: str, received: Fingerprint) -> bool:
+        """Return whether the stored, encoded form is what was vouched for: that form is published, then."""
+        vouchers = self._list_vouchers(key)
+        return bool(vouchers) and all(sha256 == received.sha256 for sha256 in vouchers.values())
+
+    def _refuse_two_forms(self, key: str, stored: str) -> None:
+        """Refuse an object whose decoded form is to be published if somebody vouches for the stored form.
+
+        Raises:
+            WrongBytesError: pin, manifest and signature fit different forms.
+        """
+        if differing := [name for name, sha256 in self._list_vouchers(key).items() if sha256 == stored]:
+            raise WrongBytesError(
+                f"{' and '.join(differing)} of {key} fit the bytes as stored, and others the decoded ones.",
+                hint="Remove contentEncoding from the object, or push the model again.",
+            )
 
     def _decode(self, tree: StagedTree, obj: RemoteObject) -> FileEntry:
         """Replace a gzip-encoded file by its decoded content."""

@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 from modelfetch.archive import Budget
 from modelfetch.checksums import check_pin
-from modelfetch.errors import ChangedError, CredentialsError, ModelfetchError
+from modelfetch.errors import ChangedError, CredentialsError, ModelfetchError, WrongBytesError
 from modelfetch.net import retry
 from modelfetch.plan import Plan, make_plan
 from modelfetch.progress import Progress
 from modelfetch.provenance.manifest_check import check_manifest
 from modelfetch.provenance.signature_check import check_signature
+from modelfetch.pull.content_check import check_content
 from modelfetch.pull.fetch import StagedModel, fetch_model
 from modelfetch.pull.options import PullOptions
 from modelfetch.pull.up_to_date import find_up_to_date
@@ -136,6 +137,11 @@ def pull_plan(
             progress.note(describe_reserved(plan.reserved, str(plan.uri)))
         started = receipts.utc_now()
         staged = _stage(source, plan, place, staging, options, progress)
+        try:
+            check_content(_name_as_published(plan, place), staged.files, staging, options.sha256)
+        except WrongBytesError:
+            staging.discard()
+            raise
         receipt = _make_receipt(plan, staged, place, options, started, clock)
         if plan.directory and options.sha256:
             check_pin(str(plan.uri), options.sha256, [receipt.digest.removeprefix("sha256:")])
@@ -182,7 +188,7 @@ def _stage(
     source: Source, plan: Plan, place: Destination, staging: StagingArea, options: PullOptions, progress: Progress
 ) -> StagedModel:
     """Fetch the planned objects into the staging area, under the names they will have at the destination."""
-    named = plan if place.directory else plan.renamed_to(place.path.name)
+    named = _name_as_published(plan, place)
     if not plan.archive:
         check_conflicts(staging, place, [obj.path for obj in named.objects], named.folders)
     restage_moved_files(staging, place, named.resume_key)
@@ -190,6 +196,11 @@ def _stage(
     staged = fetch_model(source, named, staging, _make_budget(options), options.sha256, options.limits, progress)
     progress.end()
     return staged
+
+
+def _name_as_published(plan: Plan, place: Destination) -> Plan:
+    """Return the plan with the paths of the destination: a single object takes the name of the destination's file."""
+    return plan if place.directory else plan.renamed_to(place.path.name)
 
 
 def _make_budget(options: PullOptions) -> Budget:

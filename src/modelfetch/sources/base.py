@@ -41,6 +41,7 @@ class RemoteObject(NamedTuple):  # a listing may hold a million
         pinned_uri: address of exactly this version; empty if the store has no such addresses.
         confirmed_by: header of `pins` that every response must have: the caller asked for one version, and some stores
             ignore the question. Empty for the newest version.
+        media_type: type that a web server states, in lower case without parameters; empty elsewhere.
     """
 
     key: str
@@ -53,6 +54,7 @@ class RemoteObject(NamedTuple):  # a listing may hold a million
     ranges: bool = True
     pinned_uri: str = ""
     confirmed_by: str = ""
+    media_type: str = ""
 
 
 class Listing(NamedTuple):

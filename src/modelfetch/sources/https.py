@@ -114,6 +114,7 @@ class HTTPSource(Source):
             version=headers.get("etag", headers.get("last-modified", "")).strip('"'),
             pins=pins,
             checksums=self.checksums(headers),
+            media_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
             ranges=bool(pins) and (status == 206 or headers.get("accept-ranges", "").lower() == "bytes"),
         )
 

@@ -134,7 +134,7 @@ def test_bulk_read_fills_a_buffer_of_many_records_in_one_call(tmp_path: Path, ss
 
 
 @pytest.mark.server
-def test_body_without_length_that_ends_without_close_notify_is_an_error(tmp_path: Path, ssl_object: str) -> None:
+def test_open_body_without_close_notify_is_an_error(tmp_path: Path, ssl_object: str) -> None:
     """Anyone on the way could have cut the body short."""
     with serve_records(b"HTTP/1.1 200 OK\r\n\r\n", *PIECES, ca=tmp_path / "ca.pem") as url, pytest.raises(u3.HTTPError):
         read_by_urllib3(url, tmp_path / "ca.pem", 16 * 1024)
@@ -150,6 +150,7 @@ def test_body_over_tls_that_ends_early_is_an_error(tmp_path: Path, ssl_object: s
     with (
         serve_records(head, *PIECES, ca=ca) as url,
         closing(ConnectionPool(NetworkOptions(ca_bundle=str(ca)))) as pool,
+        closing(pool.get(url, {})) as response,
+        pytest.raises((IncompleteRead, ssl.SSLError)),
     ):
-        with closing(pool.get(url, {})) as response, pytest.raises((IncompleteRead, ssl.SSLError)):
-            sum(iter(lambda: response.readinto(buffer), 0))
+        sum(iter(lambda: response.readinto(buffer), 0))
