@@ -14,7 +14,19 @@ from modelfetch.volume.staging import StagingArea
 
 MODEL_NAMES = (
     *("model.*", "*.joblib", "*.pkl", "*.pickle", "*.cloudpickle", "*.dill", "*.skops"),
-    *("*.onnx", "*.safetensors", "*.gguf", "*.pt", "*.pth", "*.ckpt", "*.bin", "*.h5", "*.keras", "*.pb", "*.tflite"),
+    *(
+        "*.onnx",
+        "*.safetensors",
+        "*.gguf",
+        "*.pt",
+        "*.pth",
+        "*.ckpt",
+        "pytorch_model*.bin",
+        "*.h5",
+        "*.keras",
+        "*.pb",
+        "*.tflite",
+    ),
     *("*.bst", "*.ubj", "*.xgb", "*.lgb", "*.cbm", "*.pmml", "*.mlmodel", "*.npz", "*.engine"),
 )
 _PAGE_NAMES = (".html", ".htm", ".xhtml")

@@ -21,6 +21,7 @@ from modelfetch.sources.base import (
 )
 from modelfetch.uri import FORMS, ModelURI, check_text, show_address, split_scheme
 
+_VERSION_HEADER = "x-file-version"
 _RANGE = re.compile(r"bytes=([0-9]+)-([0-9]*)")
 
 
@@ -85,7 +86,7 @@ class FileSource(Source):
         """See `Source.sign`; returns the file's URL.
 
         Raises:
-            ChangedError: size or mtime differ from the resolved file's.
+            ChangedError: size, mtime, ctime or inode differ from the resolved file's.
         """
         try:
             state = Path(obj.key).stat()
@@ -116,20 +117,32 @@ class _FileResponse:
     def __init__(self, path: Path, start: int, end: int | None) -> None:
         self._path = path
         self._file = path.open("rb", buffering=0)
-        size = os.fstat(self._file.fileno()).st_size
+        state = os.fstat(self._file.fileno())
+        self._version, size = _make_version(state), state.st_size
         self.url, self.request_headers = path.as_uri(), NOTHING
         self.status = 206
         last = (size if end is None else end) - 1
         self.headers: Mapping[str, str] = {"content-range": f"bytes {start}-{last}/{size}"}
         if start == 0 and end in (None, size):
             self.status, self.headers = 200, {"content-length": str(size)}
+        self.headers = {**self.headers, _VERSION_HEADER: self._version}
+        self._left = last + 1 - start
         self._file.seek(start)
 
     def readinto(self, buffer: memoryview) -> int:
+        """Read the next bytes.
+
+        Raises:
+            ChangedError: the file was written to since it was opened; noticed with the last byte of the range.
+        """
         try:
-            return self._file.readinto(buffer)
+            count = self._file.readinto(buffer)
+            self._left -= count
+            if self._left <= 0 and _make_version(os.fstat(self._file.fileno())) != self._version:
+                raise changed_error(str(self._path))
         except OSError as error:
             raise _explain_read_error(error, self._path) from error
+        return count
 
     def close(self) -> None:
         self._file.close()
@@ -159,11 +172,13 @@ def _stat_object(path: Path, name: str) -> RemoteObject:
         raise RefusedError(
             f"{path} is neither a file nor a directory.", hint="A model is made of files and directories."
         )
-    return RemoteObject(key=str(path), path=name, size=state.st_size, version=_make_version(state))
+    version = _make_version(state)
+    return RemoteObject(str(path), name, state.st_size, version, pins={_VERSION_HEADER: version})
 
 
 def _make_version(state: os.stat_result) -> str:
-    return f"{state.st_mtime_ns}-{state.st_size}"
+    """Return the version of a file's content: reproducible builds repeat size and mtime, but not ctime and inode."""
+    return f"{state.st_mtime_ns}-{state.st_size}-{state.st_ctime_ns}-{state.st_ino}"
 
 
 def _refuse_loop(here: Path, top: Path) -> None:

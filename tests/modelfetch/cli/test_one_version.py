@@ -2,12 +2,18 @@
 
 import gzip
 import itertools
+import os
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from modelfetch.errors import ChangedError
+from modelfetch.sources import SourceOptions, parse_uri
+from modelfetch.sources.file import FileSource
+from modelfetch.transfer.range_reader import MemorySink, RangeReader
 from testkit.cli_runner import CliRunner
 from testkit.fault_proxy import FaultProxy
 from testkit.file_tree import random_bytes, sha256_hex
@@ -290,3 +296,45 @@ def test_bytes_before_a_tls_reset_are_kept(
     assert run.code == 0, run.stderr
     assert (tmp_path / "m").read_bytes() == OLD[:4_000_000]
     assert proxy.sent_bytes("m$") < 6_000_000
+
+
+# --- paths ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["rewritten", "replaced"])
+def test_file_of_equal_size_and_mtime_is_not_taken_for_unchanged(
+    modelfetch: CliRunner, tmp_path: Path, how: str
+) -> None:
+    """Reproducible image builds give every file one mtime."""
+    source, dest = tmp_path / "model", tmp_path / "dest"
+    source.write_bytes(b"old")
+    os.utime(source, (1, 1))
+    modelfetch.ok("pull", source, dest)
+
+    target = source if how == "rewritten" else tmp_path / "new"
+    target.write_bytes(b"new")
+    os.utime(target, (1, 1))
+    target.replace(source)
+    modelfetch.ok("pull", source, dest)
+
+    assert dest.read_bytes() == b"new"
+    assert modelfetch.ok("pull", source, dest).log[-1]["message"].endswith("unchanged.")
+
+
+def test_file_rewritten_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    """The descriptor is examined after the last byte of a range: a mixture is never taken for one version."""
+    path = tmp_path / "m"
+    path.write_bytes(OLD)
+    os.utime(path, (1, 1))
+    source = FileSource(parse_uri(str(path)), SourceOptions())
+    (obj,) = source.resolve().objects
+    rewritten: list[bytes] = []
+
+    def rewrite_once(_: int) -> None:
+        if not rewritten:
+            rewritten.append(NEW)
+            path.write_bytes(NEW)
+            os.utime(path, (1, 1))
+
+    with closing(RangeReader(source, rewrite_once)) as reader, pytest.raises(ChangedError):
+        reader.read_range(obj, 0, obj.size, MemorySink(bytearray(len(OLD))))

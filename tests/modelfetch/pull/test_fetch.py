@@ -193,7 +193,10 @@ class DamagedOnce(FileSource):
     def open_range(self, request: SignedRequest, headers: Mapping[str, str]) -> Response:
         """Read the damaged file once instead of the archive."""
         if request.url.endswith("2.tar") and self.damaged is not None:
-            request, self.damaged = SignedRequest(self.damaged.as_uri()), None
+            damaged, self.damaged = SignedRequest(self.damaged.as_uri()), None
+            response = super().open_range(damaged, headers)
+            response.headers = {"content-length": response.headers["content-length"]}  # damaged, but of this version
+            return response
         return super().open_range(request, headers)
 
 
