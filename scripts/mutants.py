@@ -323,6 +323,27 @@ MUTANTS = (
         ("modelfetch/cli/test_content.py::test_published_form_of_an_encoded_object_is_the_signed_one[stored]",),
     ),
     Mutant(
+        "volume mounted inside the destination",
+        "volume/filesystem.py",
+        "list_mounts_below",
+        ReplaceBody("return []"),
+        ("modelfetch/cli/test_publish_modes.py::test_volume_mounted_inside_the_destination_stays",),
+    ),
+    Mutant(
+        "attributes of the destination",
+        "volume/publish.py",
+        "_take_over_attributes",
+        ReplaceBody("return True"),
+        ("modelfetch/cli/test_publish_modes.py::test_mode_and_owner_of_the_destination_stay",),
+    ),
+    Mutant(
+        "old model put back",
+        "volume/publish.py",
+        "restore_swapped_directory",
+        ReplaceBody("pass"),
+        ("modelfetch/cli/test_publish_modes.py::test_old_model_is_put_back_after_a_kill_between_two_renames",),
+    ),
+    Mutant(
         "https kept over redirects",
         "net/redirects.py",
         "_loses_protection",

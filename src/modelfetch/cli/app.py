@@ -274,6 +274,7 @@ def _pull_options(
         require_manifest=settings.require_manifest,
         verifier=verifier,
         limits=TransferLimits(settings.memory, settings.connections),
+        publishing=settings.publish,
     )
 
 

@@ -138,6 +138,11 @@ class Settings(BaseSettings):
         validation_alias=_variable_names("exclude", "STORAGE_IGNORE_PATTERNS"),
         description="Skip files that match (globs, for a directory).",
     )
+    publish: Literal["auto", "exchange", "entries"] = Field(
+        "auto",
+        validation_alias=_variable_names("publish"),
+        description="How a directory is replaced: exchange by one rename, entries one by one, or the safe one.",
+    )
     max_bytes: Bytes | None = Field(
         None,
         validation_alias=_variable_names("max_bytes"),

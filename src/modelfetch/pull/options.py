@@ -25,6 +25,7 @@ class PullOptions(NamedTuple):
         require_manifest: refuse objects that no manifest lists.
         verifier: verifies the model's signature; None if no signature is needed.
         limits: memory and connections.
+        publishing: how a directory is replaced; see `Destination`.
     """
 
     retries: int = 3
@@ -41,6 +42,7 @@ class PullOptions(NamedTuple):
     require_manifest: bool = False
     verifier: SignatureVerifier | None = None
     limits: TransferLimits = TransferLimits()
+    publishing: str = "auto"
 
     @property
     def plan_limits(self) -> PlanLimits:

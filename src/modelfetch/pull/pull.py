@@ -22,9 +22,9 @@ from modelfetch.safe_paths import describe_reserved
 from modelfetch.sources import Source, SourceOptions, open_source
 from modelfetch.uri import ModelURI
 from modelfetch.volume import receipt as receipts
-from modelfetch.volume.destination import Destination, locate_destination, read_published
+from modelfetch.volume.destination import Destination, expand_path, locate_destination, read_published
 from modelfetch.volume.ownership import check_conflicts, restage_moved_files
-from modelfetch.volume.publish import publish
+from modelfetch.volume.publish import publish, restore_swapped_directory
 from modelfetch.volume.receipt import Receipt
 from modelfetch.volume.staging import StagingArea, has_leftovers, lock_staging_area
 
@@ -74,6 +74,7 @@ def pull(uri: ModelURI, dest: str, access: SourceOptions, options: PullOptions, 
         source = reuse_source()
         return pull_plan(source, resolve(source, options), dest, options, progress, clock)
 
+    restore_swapped_directory(expand_path(dest))  # before anything can fail
     clock = PullClock(started, lambda: failed_tries)
     attempts = retry.pull_attempts(
         options.retries,
@@ -113,7 +114,8 @@ def pull_plan(
         ModelfetchError: reason why no new model was published; the destination holds the old model, or none.
     """
     clock = clock or PullClock(time.monotonic())
-    place = _locate(dest, plan)
+    place = _locate(dest, plan, options)
+    place.require_exchangeable()
     published = read_published(place)
     if (receipt := find_up_to_date(place, plan, options)) and not has_leftovers(place.staging_parents, place.name):
         return _note_up_to_date(receipt, plan, place, progress)
@@ -153,8 +155,9 @@ def pull_plan(
     return receipt
 
 
-def _locate(dest: str, plan: Plan) -> Destination:
-    return locate_destination(dest, plan.objects[0].path, directory=plan.directory, archive=plan.archive)
+def _locate(dest: str, plan: Plan, options: PullOptions) -> Destination:
+    place = locate_destination(dest, plan.objects[0].path, directory=plan.directory, archive=plan.archive)
+    return place._replace(publishing=options.publishing)
 
 
 def _plan_anew(source: Source, dest: str, place: Destination, options: PullOptions) -> Plan:
@@ -164,7 +167,7 @@ def _plan_anew(source: Source, dest: str, place: Destination, options: PullOptio
         ChangedError: the new model belongs to another path, whose lock this pull does not hold.
     """
     plan = resolve(source, options)
-    if _locate(dest, plan) != place:
+    if _locate(dest, plan, options) != place:
         raise ChangedError(f"{plan.uri} became another kind of model while this pull waited.", hint="Pull again.")
     return plan
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from modelfetch import safe_paths
 from modelfetch.errors import DestinationError, ModelfetchError, UnsafeNameError, UsageError
 from modelfetch.volume import receipt as receipts
-from modelfetch.volume.filesystem import disk_errors, is_mount, is_mounted_elsewhere, walk_tree
+from modelfetch.volume.filesystem import disk_errors, is_mount, is_mounted_elsewhere, list_mounts_below, walk_tree
 from modelfetch.volume.receipt import Receipt
 from modelfetch.volume.staging import STAGING_ROOT
 
@@ -15,10 +15,17 @@ MOVE_HINT = "Move it away, or choose another destination."
 
 
 class Destination(NamedTuple):
-    """Destination of a model: the path of a file, or of a directory that holds the files."""
+    """Destination of a model: the path of a file, or of a directory that holds the files.
+
+    Attributes:
+        path: the file or directory.
+        directory: whether the model is a directory.
+        publishing: `exchange` of the directory by one rename, `entries` one by one, or `auto`.
+    """
 
     path: Path
     directory: bool
+    publishing: str = "auto"
 
     @property
     def base(self) -> Path:
@@ -32,7 +39,25 @@ class Destination(NamedTuple):
 
     def staging_parent(self) -> Path:
         """Return the staging parent: the parent of an exchangeable destination, else the destination itself."""
-        return self.path if self.directory and not is_exchangeable(self.path) else self.path.parent
+        return self.path if self.directory and not self.is_exchangeable else self.path.parent
+
+    @property
+    def is_exchangeable(self) -> bool:
+        """Whether the directory can be, and is to be, replaced by one rename."""
+        return self.directory and self.publishing != "entries" and is_exchangeable(self.path)
+
+    def require_exchangeable(self) -> None:
+        """Refuse a directory that can only be changed entry by entry, if an exchange is required.
+
+        Raises:
+            DestinationError: the directory is or holds a mount, holds foreign files, or has a read-only parent.
+        """
+        if self.directory and self.publishing == "exchange" and not self.is_exchangeable:
+            raise DestinationError(
+                f"{self.path} cannot be exchanged by one rename: it is or holds a mount point, holds files of others,"
+                " or its parent is read-only.",
+                hint="Name a directory below the mount point, or set MODELFETCH_PUBLISH=auto.",
+            )
 
     @property
     def staging_parents(self) -> tuple[Path, ...]:
@@ -63,9 +88,14 @@ def locate_destination(dest: str, name: str, *, directory: bool, archive: bool) 
         return _resolve_destination(dest, name, directory=directory, archive=archive)
 
 
+def expand_path(dest: str) -> Path:
+    """Return the absolute path of a user's DEST, `~` expanded and symlinks followed."""
+    return Path(os.path.realpath(os.path.expanduser(dest)))  # noqa: PTH111  Path's own fails for unknown users
+
+
 def _resolve_destination(dest: str, name: str, *, directory: bool, archive: bool) -> Destination:
     """Apply the rules of `cp` to a path, and refuse names reserved for receipts and staging areas."""
-    path = Path(os.path.realpath(os.path.expanduser(dest)))  # noqa: PTH111  Path's own fails for unknown users
+    path = expand_path(dest)
     into_directory = dest.endswith(("/", os.sep)) or path.is_dir()
     if archive and not into_directory and safe_paths.is_archive_name(path.name):
         path = path.parent
@@ -121,7 +151,7 @@ def is_exchangeable(path: Path) -> bool:
     parent = path.parent
     if not os.access(parent, os.W_OK | os.X_OK) or parent.stat().st_dev != path.stat().st_dev:
         return False
-    if is_mount(path) or is_mounted_elsewhere(path) or _is_working_directory(path):
+    if is_mount(path) or list_mounts_below(path) or is_mounted_elsewhere(path) or _is_working_directory(path):
         return False
     return not has_foreign_files(path)
 

@@ -138,6 +138,12 @@ def is_mount(path: Path) -> bool:
     return path.is_mount() or any(mount.point == str(path) for mount in _read_mounts())
 
 
+def list_mounts_below(path: Path) -> list[str]:
+    """Return the mount points below a directory, relative to it: a rename would carry the mounts along."""
+    prefix = f"{path}/"
+    return [mount.point.removeprefix(prefix) for mount in _read_mounts() if mount.point.startswith(prefix)]
+
+
 def is_mounted_elsewhere(path: Path) -> bool:
     """Return whether a mount shows this directory under another name, where a rename would leave the old content."""
     state, mounts = path.stat(), _read_mounts()

@@ -7,14 +7,14 @@ of single files. All other files are foreign.
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from modelfetch import safe_paths
 from modelfetch.errors import DestinationError, UnsafeNameError
 from modelfetch.volume import receipt as receipts
 from modelfetch.volume.destination import MOVE_HINT, Destination, holds_only_owned, read_published
-from modelfetch.volume.filesystem import disk_errors, is_mount
+from modelfetch.volume.filesystem import disk_errors, is_mount, list_mounts_below
 from modelfetch.volume.receipt import is_receipt_file
 from modelfetch.volume.resume_journal import ResumeJournal
 from modelfetch.volume.staging import StagingArea
@@ -63,9 +63,25 @@ def check_conflicts(
             raise DestinationError(
                 f"{dest.receipt_path} is in the way of the receipt, and is none of modelfetch's.", hint=MOVE_HINT
             )
-        owned_paths = _list_owned_paths(staging, dest, new_paths)
+        mounts = list_mounts_below(dest.base) if dest.directory else []
+        _refuse_mounted_paths(dest.base, new_paths, mounts)
+        owned_paths = {path for path in _list_owned_paths(staging, dest, new_paths) if not _is_mounted(path, mounts)}
         _refuse_foreign_files(dest.base, new_paths, owned_paths, set(folders))
     return owned_paths
+
+
+def _is_mounted(path: str, mounts: Iterable[str]) -> bool:
+    """Return whether a path lies on a volume mounted below the destination: its files are never ours."""
+    return any(path == mount or path.startswith(f"{mount}/") for mount in mounts)
+
+
+def _refuse_mounted_paths(base: Path, new_paths: Iterable[str], mounts: Sequence[str]) -> None:
+    """Refuse a model with files on a volume that is mounted inside the destination."""
+    if mounts and (path := next((path for path in sorted(new_paths) if _is_mounted(path, mounts)), None)):
+        raise DestinationError(
+            f"{base / path} would lie on another volume, which is mounted inside {base}.",
+            hint="Mount that volume elsewhere, or choose another destination.",
+        )
 
 
 def _refuse_part_of_directory(dest: Destination) -> None:

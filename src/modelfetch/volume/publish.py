@@ -25,12 +25,12 @@ from pathlib import Path
 
 from modelfetch import safe_paths, signals
 from modelfetch.errors import DestinationError
-from modelfetch.volume.destination import Destination, has_foreign_files, is_exchangeable
+from modelfetch.volume.destination import Destination, has_foreign_files
 from modelfetch.volume.file_transaction import FileTransaction
 from modelfetch.volume.filesystem import disk_errors, flush_paths, fsync_path, walk_tree, write_and_flush
 from modelfetch.volume.ownership import check_conflicts, find_own_receipt, passes_symlink
 from modelfetch.volume.receipt import Receipt, is_receipt_file, receipt_paths
-from modelfetch.volume.staging import StagingArea, lock_directory
+from modelfetch.volume.staging import StagingArea, lock_directory, lock_idle_area
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
 # Errors of a directory that cannot be moved (in an overlay's lower layer, say) or moved over.
@@ -78,7 +78,10 @@ def _set_modes_and_flush(tree: Path, receipt: Receipt) -> None:
 
 def _exchange_directory(staging: StagingArea, dest: Destination, receipt: Receipt) -> bool:
     """Exchange the directory for the staged tree; return False, with nothing changed, if a rename is not possible."""
-    if not dest.directory or staging.work_directory.parent.parent == dest.path or not is_exchangeable(dest.path):
+    if staging.work_directory.parent.parent == dest.path or not dest.is_exchangeable:
+        dest.require_exchangeable()
+        return False
+    if dest.path.exists() and not _take_over_attributes(dest.path, staging.tree):
         return False
     write_and_flush(staging.tree / safe_paths.RECEIPT_SUFFIX, receipt.to_json() + "\n")
     fsync_path(staging.tree)
@@ -97,6 +100,56 @@ def _exchange_directory(staging: StagingArea, dest: Destination, receipt: Receip
         if not exchanged:
             _swap_directories(staging.tree, dest.path, staging.scratch)
     return exchanged
+
+
+def _take_over_attributes(old: Path, new: Path) -> bool:
+    """Give the new directory owner, mode, ACL and other extended attributes of the old: these are the admin's.
+
+    Returns:
+        Whether all could be copied.
+    """
+    try:
+        _copy_extended_attributes(old, new)
+        state, own = old.stat(), new.stat()
+        if (state.st_uid, state.st_gid) != (own.st_uid, own.st_gid):
+            os.chown(new, state.st_uid, state.st_gid)
+        new.chmod(stat.S_IMODE(state.st_mode))  # last: chown may drop setgid
+        copied = new.stat()
+    except OSError:
+        return False
+    return (copied.st_uid, copied.st_gid, copied.st_mode) == (state.st_uid, state.st_gid, state.st_mode)
+
+
+def _copy_extended_attributes(old: Path, new: Path) -> None:
+    """Make the extended attributes equal, POSIX ACLs included.
+
+    Raises:
+        OSError: an attribute cannot be set or removed.
+    """
+    if not hasattr(os, "listxattr"):  # not on macOS and Windows
+        return
+    attributes, present = ({name: os.getxattr(path, name) for name in os.listxattr(path)} for path in (old, new))
+    for name, value in attributes.items():
+        if present.get(name) != value:
+            os.setxattr(new, name, value)
+    for name in present.keys() - attributes.keys():
+        os.removexattr(new, name)
+
+
+def restore_swapped_directory(dest: Path) -> None:
+    """Put a directory back that a killed pull had moved aside for a swap; best effort, and never over anything.
+
+    Without RENAME_EXCHANGE (NFS, FUSE, gVisor) a swap takes two renames: a kill between them leaves no model at the
+    destination, and the old one in the staging area.
+    """
+    swapped = StagingArea.locate(dest.parent, dest.name).scratch
+    if os.path.lexists(dest) or swapped.is_symlink() or not swapped.is_dir():
+        return
+    with contextlib.suppress(OSError), lock_idle_area(dest.parent, dest.name) as locked:
+        is_model = any(is_receipt_file(path) for path in receipt_paths(swapped, directory=True))
+        if locked and is_model and not os.path.lexists(dest):
+            swapped.rename(dest)
+            fsync_path(dest.parent)
 
 
 def _swap_directories(first: Path, second: Path, spare: Path) -> None:

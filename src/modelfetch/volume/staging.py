@@ -56,6 +56,11 @@ class StagingArea(NamedTuple):
     written: dict[str, int]
     descriptor: int | None = None
 
+    @classmethod
+    def locate(cls, parent: Path, name: str) -> "StagingArea":
+        """Return the area of the destination `name` below a staging parent, present or not."""
+        return cls(parent / STAGING_ROOT / _make_area_id(name), {})
+
     @property
     def tree(self) -> Path:
         """Directory in which the model is assembled."""
@@ -189,6 +194,26 @@ def lock_staging_area(
 
 
 @contextlib.contextmanager
+def lock_idle_area(parent: Path, name: str) -> Iterator[bool]:
+    """Lock an existing staging area without waiting; yield whether the lock was free.
+
+    Raises:
+        OSError: the lock file cannot be opened.
+    """
+    lock = _open_lock_file(parent / STAGING_ROOT / f"{_make_area_id(name)}.lock")
+    try:
+        free = True
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free = False
+        yield free
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
 def lock_directory(directory: Path) -> Iterator[None]:
     """Exclude other pulls that publish into a directory; best effort, because a missing directory cannot be locked."""
     with contextlib.ExitStack() as held:
@@ -294,10 +319,11 @@ def _release_lock(root: Path, area_id: str, lock: int) -> None:
 
 
 def _sweep_other_areas(root: Path, own_id: str) -> None:
-    """Remove areas of crashed pulls to other destinations, except areas in use and areas with claims."""
+    """Remove areas of crashed pulls to other destinations, except areas in use, with claims or with a swapped model."""
     with contextlib.suppress(OSError):
         for area_id in {path.name.removesuffix(".lock") for path in root.iterdir()} - {own_id}:
-            if not (root / area_id / "ours.json").exists():
+            area = StagingArea(root / area_id, {})
+            if not (area.claims.exists() or area.scratch.is_dir()):  # a directory: an old model amid a swap
                 _sweep_area(root, area_id)
 
 
