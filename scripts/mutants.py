@@ -344,6 +344,13 @@ MUTANTS = (
         ("modelfetch/cli/test_publish_modes.py::test_old_model_is_put_back_after_a_kill_between_two_renames",),
     ),
     Mutant(
+        "raw names bounded",
+        "archive/extraction_dir.py",
+        "_strip_leading_dots",
+        Decide("MAX_RAW_NAME_CHARS", value=False),
+        ("modelfetch/archive/test_tar.py::test_raw_name_is_bounded_before_it_is_normalised",),
+    ),
+    Mutant(
         "https kept over redirects",
         "net/redirects.py",
         "_loses_protection",

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
@@ -22,6 +23,12 @@ from modelfetch.volume.staged_tree import StagedTree
 
 MAX_NAME_CHARS = 64 * 1024**2  # characters of all names together: names are kept in memory
 
+MAX_RAW_NAME_CHARS = 2 * MAX_PATH_BYTES  # before normalisation, whose work grows with the length
+MAX_LINK_SEGMENTS = 1_000_000  # of all symlink targets together: each segment is looked up
+MAX_HEADER_BYTES = 16 * 1024**2  # of extended headers together, and beyond that per member:
+MAX_HEADER_BYTES_PER_MEMBER = 4096
+
+_LEADING_DOTS = re.compile(r"(?:\./)+(?=.)", re.DOTALL)
 _WRITEBACK_BYTES = 8 * 1024**2  # bytes per request to the kernel to start writing back
 _HARD_LINK_UNSUPPORTED = (errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -44,6 +51,8 @@ class ExtractionDir:
         self._member_count = 0
         self._content_bytes = 0
         self._name_chars = 0
+        self._header_bytes = 0
+        self._link_segments = 0
 
     def check_budget(self, *, members: int = 0, size: int = 0) -> None:
         """Refuse more members or more bytes of content than the budget allows.
@@ -70,7 +79,7 @@ class ExtractionDir:
             BudgetError: too many members.
             UnsafeNameError: the name is unsafe.
         """
-        path = _strip_leading_dot(name)
+        path = _strip_leading_dots(name, "member")
         if is_directory:
             path = path.rstrip("/") or path
         if is_directory and path == ".":
@@ -79,6 +88,16 @@ class ExtractionDir:
         self._count_name(path)
         check_path(path, "member")
         return path
+
+    def admit_header_bytes(self, size: int) -> None:
+        """Count the bytes of an extended header.
+
+        Raises:
+            BudgetError: the extended headers take more bytes than the members explain.
+        """
+        self._header_bytes += size
+        if self._header_bytes > MAX_HEADER_BYTES + MAX_HEADER_BYTES_PER_MEMBER * self._member_count:
+            raise BudgetError("The extended headers of the archive take more than 16 MiB, and 4 KiB for each member.")
 
     def leaves_out(self, path: str) -> bool:
         """Return whether a member has a reserved name and is left out; count such members."""
@@ -135,7 +154,7 @@ class ExtractionDir:
 
     def add_hard_link(self, path: str, target: str) -> None:
         """Create a hard link to an earlier file; a copy where the file system has no hard links."""
-        target = _strip_leading_dot(target)
+        target = _strip_leading_dots(target, "link target")
         original = self._files.get(target)
         if original is None:
             raise ArchiveError(
@@ -157,6 +176,9 @@ class ExtractionDir:
             raise ArchiveError(f"The link {quote_path(path)} to {quote_path(target)} leads out of the archive.")
         if (size := len(os.fsencode(target))) > MAX_PATH_BYTES:
             raise ArchiveError(f"The member {quote_path(path)} is a link with a target of {size} bytes.")
+        self._link_segments += target.count("/") + 1
+        if self._link_segments > MAX_LINK_SEGMENTS:
+            raise BudgetError(f"The targets of the archive's links have more than {MAX_LINK_SEGMENTS} segments.")
         self._claim_path(path)
         self._links[path] = target
         self._count_name(target)
@@ -223,11 +245,15 @@ class ExtractionDir:
         )
 
 
-def _strip_leading_dot(name: str) -> str:
-    """Strip leading `./`, as `tar c .` writes in front of every name."""
-    while name.startswith("./") and name != "./":
-        name = name[2:]
-    return name
+def _strip_leading_dots(name: str, kind: str) -> str:
+    """Strip every leading `./`, as `tar c .` writes in front of names.
+
+    Raises:
+        UnsafeNameError: the raw name is longer than any path; checked first, for the work grows with the length.
+    """
+    if len(name) > MAX_RAW_NAME_CHARS:
+        raise UnsafeNameError(f"The {kind} {quote_path(name)} is longer than {MAX_RAW_NAME_CHARS} characters.")
+    return _LEADING_DOTS.sub("", name, count=1) if name.startswith("./") else name
 
 
 def _write_fully(fd: int, piece: memoryview) -> None:

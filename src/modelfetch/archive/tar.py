@@ -7,7 +7,7 @@ memory.
 
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from modelfetch.archive.decompress import ForwardBuffer
@@ -49,7 +49,7 @@ def extract_tar(buffer: ForwardBuffer, extraction_dir: ExtractionDir) -> None:
         ArchiveError: a header is damaged or ambiguous, a member's type is refused, or the end marker is missing or
             followed by other bytes than zeros.
     """
-    for header in _read_headers(buffer):
+    for header in _read_headers(buffer, extraction_dir.admit_header_bytes):
         _extract_member(header, buffer, extraction_dir)
         _skip_bytes(buffer, -header.size % _BLOCK)
     for piece in buffer.read_rest():
@@ -57,11 +57,18 @@ def extract_tar(buffer: ForwardBuffer, extraction_dir: ExtractionDir) -> None:
             raise ArchiveError("Something follows the end of the tar.")
 
 
-def _read_headers(buffer: ForwardBuffer) -> Iterator[MemberHeader]:
-    """Yield member headers up to the end marker; the caller consumes each payload before requesting the next header."""
+def _read_headers(buffer: ForwardBuffer, admit_bytes: Callable[[int], None]) -> Iterator[MemberHeader]:
+    """Yield member headers up to the end marker; the caller consumes each payload before requesting the next header.
+
+    Args:
+        buffer: the tar.
+        admit_bytes: counts the bytes of each extended header, before they are read.
+    """
     extended: dict[str, str] = {}
     while any(block := _read_block(buffer)):
         info = _decode_header(block)
+        if info.type in _PAX_TYPES or info.type in _GNU_LONG_TYPES or info.type == tarfile.XGLTYPE:
+            admit_bytes(min(info.size, MAX_EXTENDED_HEADER_BYTES))  # a larger one is refused below
         if info.type in _PAX_TYPES or info.type in _GNU_LONG_TYPES:
             _merge_extended_header(extended, info, _read_extended_payload(info, buffer))
         elif info.type == tarfile.XGLTYPE:

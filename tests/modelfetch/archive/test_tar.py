@@ -517,3 +517,31 @@ def test_archives_of_pythons_tarfile_are_extracted(extract: Any, tmp_path: Path,
         archive.add(tree, "model")
     root = extract(out.getvalue())
     assert (tree / "a").read_bytes() == (root / "model/a").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["name", "hard link"])
+def test_raw_name_is_bounded_before_it_is_normalised(build: Any, extract: Any, kind: str) -> None:
+    """A pax path of `./` half a million times took half a minute."""
+    long_text = "./" * 520_000 + "m"
+    record = ("path", long_text) if kind == "name" else ("linkpath", long_text)
+    member = build.member("n", b"", b"0" if kind == "name" else b"1", target="m")
+
+    with pytest.raises(UnsafeNameError, match="is longer than"):
+        extract(build.tar(build.member("m", b"1"), build.pax(record), member))
+
+
+def test_link_targets_are_bounded_together(build: Any, extract: Any) -> None:
+    """Each segment of a target is looked up: a few kilobytes must not cost minutes."""
+    target = "/".join(["d", ".."] * 800) + "/m"
+    links = [build.pax(("linkpath", target)) + build.member(f"l{n}", b"", b"2", target="x") for n in range(700)]
+
+    with pytest.raises(BudgetError, match="segments"):
+        extract(build.tar(build.member("d/x", b"1"), build.member("m", b"1"), *links))
+
+
+def test_extended_headers_are_bounded_by_the_members(build: Any, extract: Any) -> None:
+    """Records that change nothing would be parsed for hours."""
+    header = build.pax(*[("comment", "x" * 900_000)])
+
+    with pytest.raises(BudgetError, match="extended headers"):
+        extract(build.tar(*[header] * 40, build.member("m", b"1")))
