@@ -15,6 +15,12 @@ from modelserve.errors import WrongBytesError
 SCHEMA = 1
 SUFFIX = ".modelfetch-receipt"
 OLD_SUFFIX = ".modelfetch.json"  # read until 0.2.0 is tagged
+_LATER_DEFAULTS = {
+    **dict.fromkeys(("source", "version", "digest", "tool"), ""),
+    "bytes": 0,
+    "seconds": 0.0,
+    "finished": "1970-01-01T00:00:00+00:00",
+}
 
 
 @dataclass(frozen=True)
@@ -103,14 +109,17 @@ def read_receipt(path: Path) -> Receipt:
 
 
 def _parse_receipt(path: Path, data: dict[str, Any]) -> Receipt:
-    if data["schema"] != SCHEMA:
-        raise ValueError(f"its schema is {data['schema']!r}, and this version reads {SCHEMA}")
+    schema, files = data["schema"], data["files"]
+    if type(schema) is int and schema > SCHEMA:  # read for the files: a rolled-back app must still know its model
+        data = {**_LATER_DEFAULTS, **{name: data[name] for name in ("source", "version", "digest") if name in data}}
+    elif schema != SCHEMA:
+        raise ValueError(f"its schema is {schema!r}, and this version reads {SCHEMA}")
     return Receipt(
         path=path,
         source=str(data["source"]),
         version=str(data["version"]),
         digest=str(data["digest"]),
-        files={str(f["path"]): FileEntry(int(f["size"]), str(f["sha256"])) for f in data["files"]},
+        files={str(f["path"]): FileEntry(int(f["size"]), str(f["sha256"])) for f in files},
         bytes=int(data["bytes"]),
         seconds=float(data["seconds"]),
         finished=datetime.fromisoformat(data["finished"]),

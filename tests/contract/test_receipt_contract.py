@@ -147,13 +147,13 @@ def test_both_packages_ignore_what_they_do_not_know(pulled: Callable[[str], Pull
     assert digests == (published.content["digest"], published.content["digest"])
 
 
-def test_both_packages_refuse_another_schema(pulled: Callable[[str], Pulled]) -> None:
-    """Another schema number is refused: the meaning of its fields is unknown."""
+def test_both_packages_refuse_a_later_schema_without_files(pulled: Callable[[str], Pulled]) -> None:
+    """A later schema is read for its files; without path, size and sha256 nothing is known."""
     published = pulled("file")
-    published.receipt.write_text(json.dumps({**published.content, "schema": 2}), encoding="utf-8")
+    published.receipt.write_text(json.dumps({"schema": 2, "files": [{"path": "model.joblib"}]}), encoding="utf-8")
 
     for read_receipt in (written.read_receipt, read.read_receipt):
-        with pytest.raises(Exception, match=r"schema .*2"):
+        with pytest.raises(Exception, match=r"size"):
             read_receipt(published.receipt)
 
 

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,10 +87,10 @@ def test_unknown_keys_are_ignored(file: Path, receipt_for: Write) -> None:
 
 
 def test_an_unknown_schema_is_refused(file: Path, receipt_for: Write) -> None:
-    """A receipt of schema 2 is a WrongBytesError."""
-    receipt_for(file, schema=2)
+    """A receipt of schema 0 is a WrongBytesError."""
+    receipt_for(file, schema=0)
 
-    with pytest.raises(WrongBytesError, match="its schema is 2, and this version reads 1"):
+    with pytest.raises(WrongBytesError, match="its schema is 0, and this version reads 1"):
         find_receipt(file)
 
 
@@ -130,3 +131,16 @@ def test_a_damaged_receipt_far_above_does_not_hide_the_receipt_of_the_file(
 
     assert found is not None
     assert found[0].path == own
+
+
+def test_a_receipt_of_a_later_schema_is_read_for_its_files(file: Path, receipt_for: Write) -> None:
+    """A rolled-back app still checks the model that a newer init image has published."""
+    written = receipt_for(file)
+    content = json.loads(written.read_text())
+    later = {"schema": 2, "digest": content["digest"], "files": [{**content["files"][0], "blocks": []}]}
+    written.write_text(json.dumps(later))
+
+    found = find_receipt(file)
+
+    assert found is not None
+    assert (found[0].digest, found[1].sha256) == (content["digest"], content["files"][0]["sha256"])

@@ -5,6 +5,7 @@ of single files. All other files are foreign.
 """
 
 import contextlib
+import filecmp
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -66,6 +67,8 @@ def check_conflicts(
         mounts = list_mounts_below(dest.base) if dest.directory else []
         _refuse_mounted_paths(dest.base, new_paths, mounts)
         owned_paths = {path for path in _list_owned_paths(staging, dest, new_paths) if not _is_mounted(path, mounts)}
+        if read_published(dest) is None and is_receipt_file(dest.receipt_path):
+            owned_paths |= {path for path in new_paths if _is_identical(staging.tree / path, dest.base / path)}
         _refuse_foreign_files(dest.base, new_paths, owned_paths, set(folders))
     return owned_paths
 
@@ -111,6 +114,16 @@ def _list_owned_paths(staging: StagingArea, dest: Destination, new_paths: Iterab
     if dest.directory:
         paths += [path for path in new_paths if find_own_receipt(dest.path / path)]
     return set(_drop_unsafe_paths(paths))
+
+
+def _is_identical(staged: Path, published: Path) -> bool:
+    """Return whether a file equals the staged one, or may do: before the download nothing is staged.
+
+    Beside a damaged receipt, nothing else tells that a file is ours.
+    """
+    if published.is_symlink() or not published.is_file():
+        return False
+    return not os.path.lexists(staged) or (not staged.is_symlink() and filecmp.cmp(staged, published, shallow=False))
 
 
 def _read_claims(staging: StagingArea) -> list[str]:

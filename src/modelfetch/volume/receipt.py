@@ -20,6 +20,7 @@ from modelfetch.safe_paths import OLD_RECEIPT_SUFFIX, RECEIPT_SUFFIX
 
 SCHEMA = 1
 MAX_RECEIPT_BYTES = 512 * 1024**2  # enough for a million files with long names
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _RECEIPT_START = b'{"schema": '  # of every receipt, of any schema
 
 
@@ -67,6 +68,7 @@ class Receipt(NamedTuple):
         archive: archive that the files were extracted from, if any.
         signer: identity whose signature was verified, if any.
         tool: name and version of the writer.
+        schema: schema that the receipt was read from; of a later one only `files` is known.
     """
 
     source: str
@@ -83,10 +85,11 @@ class Receipt(NamedTuple):
     archive: ArchiveEntry | None = None
     signer: str | None = None
     tool: str = f"modelfetch/{__version__}"
+    schema: int = SCHEMA
 
     def to_json(self) -> str:
         """Return the receipt as one line of JSON."""
-        data = {"schema": SCHEMA, "tool": self.tool, **self._asdict()}
+        data = {"schema": self.schema, "tool": self.tool, **self._asdict()}
         data["files"] = [_drop_null_fields(f) for f in self.files]
         data["started"], data["finished"] = (f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in (self.started, self.finished))
         data["archive"] = self.archive and _drop_null_fields(self.archive)
@@ -165,7 +168,7 @@ def read_receipt(path: Path) -> Receipt:
 
     Raises:
         NotFoundError: no receipt exists at `path`.
-        WrongBytesError: the receipt is damaged, or of a schema unknown to this version.
+        WrongBytesError: the receipt is damaged, or of a later schema without paths, sizes and sha256.
     """
     try:
         text = _read_regular_file(path)
@@ -202,8 +205,11 @@ def _open_nonblocking(path: str, flags: int) -> int:
 
 def _decode_receipt(data: dict[str, Any]) -> Receipt:
     """Convert the JSON object of a receipt, with the type of every field checked."""
-    if data["schema"] != SCHEMA:
-        raise ValueError(f"schema {data['schema']!r} is not {SCHEMA}")
+    schema = data["schema"]
+    if type(schema) is int and schema > SCHEMA:
+        return _decode_later_receipt(data)
+    if schema != SCHEMA:
+        raise ValueError(f"schema {schema!r} is not {SCHEMA}")
     archive = data.get("archive")
     return Receipt(
         source=str(data["source"]),
@@ -220,6 +226,29 @@ def _decode_receipt(data: dict[str, Any]) -> Receipt:
         archive=ArchiveEntry(archive["name"], int(archive["size"]), archive["sha256"]) if archive else None,
         signer=None if data.get("signer") is None else str(data["signer"]),
         tool=str(data["tool"]),
+    )
+
+
+def _decode_later_receipt(data: dict[str, Any]) -> Receipt:
+    """Convert a receipt of a later schema as far as its files: a rolled-back image must know what is its own.
+
+    The version stays empty: such a model never counts as up to date.
+    """
+    files = tuple(_decode_entry({key: entry[key] for key in ("path", "size", "sha256")}) for entry in data["files"])
+    return Receipt(
+        source=str(data.get("source", "")),
+        version="",
+        digest=str(data.get("digest", "")),
+        files=files,
+        checks=(),
+        bytes=sum(entry.size for entry in files),
+        resumed_bytes=0,
+        seconds=0.0,
+        retries=0,
+        started=_EPOCH,
+        finished=_EPOCH,
+        tool=str(data.get("tool", "")),
+        schema=data["schema"],
     )
 
 

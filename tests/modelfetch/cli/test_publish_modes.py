@@ -1,5 +1,6 @@
 """How a directory is replaced: by one rename or entry by entry, with the admin's attributes, also amid mounts."""
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -170,3 +171,63 @@ def test_old_model_is_put_back_after_a_kill_between_two_renames(
     modelfetch.ok("pull", f"{source}/", dest)
     assert read_files(dest) == V2
     assert (dest / RECEIPT_NAME).exists()
+
+
+@pytest.mark.parametrize(
+    "damage", ["", '{"schema": 1, "tool": "modelfetch/0.1.0", "s', '{"schema": 1}', '{"schema": 2}']
+)
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_damaged_receipt_does_not_lock_the_destination(
+    modelfetch: CliRunner, source: Path, tmp_path: Path, damage: str, kind: str
+) -> None:
+    """`verify` says "pull again", and that works: files equal to the wanted ones are ours; others stay."""
+    dest = tmp_path / "dest"
+    pull = ("pull", source / "model.joblib", dest) if kind == "file" else ("pull", f"{source}/", dest)
+    receipt = tmp_path / f"dest{RECEIPT_NAME}" if kind == "file" else dest / RECEIPT_NAME
+    modelfetch.ok(*pull)
+    receipt.write_text(damage)
+    if kind == "directory":
+        (dest / "theirs").write_bytes(b"a user's own")
+
+    damaged = modelfetch("verify", dest)
+    again = modelfetch(*pull)
+
+    assert damaged.code == 65
+    assert "Pull the model again" in damaged.error["hint"]
+    assert again.code == 0, again.stderr
+    assert modelfetch.ok("verify", dest).code == 0
+    if kind == "directory":
+        assert read_files(dest) == {**V1, "theirs": b"a user's own"}
+
+
+def test_different_file_beside_a_damaged_receipt_is_not_replaced(
+    modelfetch: CliRunner, source: Path, tmp_path: Path
+) -> None:
+    """Nothing tells that the file is ours."""
+    dest = tmp_path / "dest"
+    modelfetch.ok("pull", f"{source}/", dest)
+    (dest / RECEIPT_NAME).write_text('{"schema": 1, "to')
+    update(source)
+
+    run = modelfetch("pull", f"{source}/", dest)
+
+    assert run.code == 73
+    assert read_files(dest) == V1
+
+
+def test_receipt_of_a_later_schema_is_read_for_its_files(modelfetch: CliRunner, source: Path, tmp_path: Path) -> None:
+    """A rollback of the init image: the newer image's model is verified, replaced, and its other files are removed."""
+    dest = tmp_path / "dest"
+    modelfetch.ok("pull", f"{source}/", dest)
+    receipt = dest / RECEIPT_NAME
+    files = json.loads(receipt.read_text())["files"]
+    later = [{**entry, "blocks": []} for entry in files]
+    receipt.write_text(json.dumps({"schema": 2, "files": later, "digest": "blake3:1"}))
+    update(source)
+
+    verified = modelfetch("verify", dest)
+    modelfetch.ok("pull", f"{source}/", dest)
+
+    assert verified.code == 0, verified.stderr
+    assert read_files(dest) == V2
+    assert json.loads(receipt.read_text())["schema"] == 1

@@ -143,7 +143,7 @@ FILE: dict[str, Any] = {"path": "m", "size": 1, "sha256": ""}
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": 2},
+        {"schema": 0},
         {"schema": None},
         {"files": None},
         {"files": "m"},
