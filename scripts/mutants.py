@@ -351,6 +351,13 @@ MUTANTS = (
         ("modelfetch/archive/test_tar.py::test_raw_name_is_bounded_before_it_is_normalised",),
     ),
     Mutant(
+        "manifest stored on condition",
+        "push/push.py",
+        "_require_own_versions",
+        ReplaceBody("pass"),
+        ("modelfetch/push/test_push.py::test_object_overwritten_after_its_upload_fails_the_push",),
+    ),
+    Mutant(
         "https kept over redirects",
         "net/redirects.py",
         "_loses_protection",

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from modelfetch import checksums, safe_paths
 from modelfetch.checksums import Fingerprint
 from modelfetch.errors import (
     BudgetError,
+    ChangedError,
     CredentialsError,
     DestinationError,
     MismatchError,
@@ -132,6 +133,9 @@ def _resolve_target(uri: ModelURI, model: LocalModel) -> ModelURI:
 def _push_file(model: LocalModel, store: WritableSource, progress: Progress, signer: ModelSigner | None) -> PushedModel:
     target = store.uri
     _check_target_name(store)
+    with local_model.explain_read_errors(Path(model.files[0].key)):
+        Path(model.files[0].key).open("rb").close()  # the local file's errors come before the store's
+    earlier = _find_manifest_pins(store)
     (sent,) = _upload_files(model, store, lambda _: target.key, progress)
     stored = sent.stored
     if signer:
@@ -141,10 +145,55 @@ def _push_file(model: LocalModel, store: WritableSource, progress: Progress, sig
         )
     manifest = Manifest((FileEntry(target.name, model.size, sent.sha256),), version=stored.version)
     data = manifest.to_json(directory=False).encode()
-    store.put(target.key + safe_paths.MANIFEST_SUFFIX, data)
+    _put_manifest(store, data, earlier)
+    _require_own_versions([stored], [now for now in [store.sidecar(stored, "")] if now], store)
     if store.sidecar(stored, safe_paths.OLD_MANIFEST_SUFFIX):
         _retire_old_manifest(store, data)
     return PushedModel(stored.pinned_uri or str(target), sent.sha256, stored.version, model.size, 1)
+
+
+def _put_manifest(store: WritableSource, data: bytes, expected: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Store the manifest in place of the expected one; return its pins.
+
+    Raises:
+        ChangedError: another push has stored a manifest meanwhile.
+    """
+    try:
+        return store.put_if(store.uri.key + safe_paths.MANIFEST_SUFFIX, data, expected)
+    except ChangedError as error:
+        raise _lost_push_error(store) from error
+
+
+def _find_manifest_pins(store: WritableSource) -> Mapping[str, str] | None:
+    """Return the pins of the object's present manifest, empty without one; None if the credentials may not look."""
+    target = store.uri
+    try:
+        found = store.sidecar(RemoteObject(target.key, target.name, None, ""), safe_paths.MANIFEST_SUFFIX)
+    except (CredentialsError, RefusedError):
+        return None
+    return found.pins if found else {}
+
+
+def _require_own_versions(
+    uploaded: Iterable[RemoteObject], stored: Iterable[RemoteObject], store: WritableSource
+) -> None:
+    """Refuse to end a push whose objects another push has replaced.
+
+    Raises:
+        ChangedError: a stored object is not the uploaded one.
+    """
+    own = {obj.key: obj.pins for obj in uploaded}
+    for obj in stored:
+        pins = own.get(obj.key, {})
+        if any(name in pins and pins[name].strip('"') != value.strip('"') for name, value in obj.pins.items()):
+            raise _lost_push_error(store)
+
+
+def _lost_push_error(store: WritableSource) -> ChangedError:
+    return ChangedError(
+        f"Another push to {store.uri} was at work at the same time: the model there may be of both.",
+        hint="Push again, one at a time.",
+    )
 
 
 def _retire_old_manifest(store: WritableSource, data: bytes) -> None:
@@ -175,7 +224,7 @@ def _push_directory(
     if signer:
         model = model.without_file(safe_paths.SIGNATURE_NAME)
     _check_manifest_size(model)
-    store.put(target.key + safe_paths.MANIFEST_SUFFIX, manifests.UNDER_WAY.to_json(directory=True).encode())
+    under_way = _put_manifest(store, manifests.UNDER_WAY.to_json(directory=True).encode(), None)
     sent = _upload_files(model, store, lambda o: target.key + o.path, progress)
     for folder in model.folders:
         store.put(f"{target.key}{folder}/", b"")
@@ -183,9 +232,9 @@ def _push_directory(
     if signer:
         files.append(_sign_directory(files, store, signer))
     digest = receipts.model_digest(files, directory=True).removeprefix("sha256:")
-    version = _stored_version(model, files, store)
+    version = _stored_version(model, files, store, [upload.stored for upload in sent])
     data = Manifest(tuple(files)).to_json(directory=True).encode()
-    store.put(target.key + safe_paths.MANIFEST_SUFFIX, data)
+    _put_manifest(store, data, under_way)
     if has_old_manifest:
         _retire_old_manifest(store, data)
     return PushedModel(str(target), digest, version, sum(f.size for f in files), len(files))
@@ -237,9 +286,12 @@ def _check_prefix(model: LocalModel, store: WritableSource, allowed: set[str]) -
     return any(o.path == safe_paths.OLD_MANIFEST_SUFFIX for o in existing.objects)
 
 
-def _stored_version(model: LocalModel, files: Iterable[FileEntry], store: WritableSource) -> str:
+def _stored_version(
+    model: LocalModel, files: Iterable[FileEntry], store: WritableSource, uploaded: Iterable[RemoteObject]
+) -> str:
     """Return the version that a pull of the prefix would report, and refuse a listing unlike the pushed files."""
     listing = store.resolve()
+    _require_own_versions(uploaded, listing.objects, store)
     plan = make_plan(listing, store.uri, PlanLimits(extract=False, max_files=len(listing.objects)))
     listed, pushed = {o.path: o.size for o in plan.objects}, {f.path: f.size for f in files}
     differing = {path for path in {*listed, *pushed} if listed.get(path) != pushed.get(path)}

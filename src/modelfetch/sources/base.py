@@ -215,6 +215,23 @@ class WritableSource(Protocol):
         """Store a small object in one request; an empty object whose key ends with a slash is an empty directory."""
         ...
 
+    def put_if(self, key: str, data: bytes, expected: Mapping[str, str] | None) -> Mapping[str, str]:
+        """Store a small object if the stored one is still the expected one, where the store can compare.
+
+        Args:
+            key: object key.
+            data: content.
+            expected: pins of the version to replace; empty if no object must exist, None for any.
+
+        Returns:
+            Pins of the new version.
+
+        Raises:
+            ChangedError: the stored object is another.
+            ModelfetchError: the object cannot be stored.
+        """
+        ...
+
     def delete(self, key: str) -> None:
         """Delete an object; a missing object is no error.
 

@@ -108,16 +108,22 @@ def _take_over_attributes(old: Path, new: Path) -> bool:
     Returns:
         Whether all could be copied.
     """
+    own = new.stat()
     try:
         _copy_extended_attributes(old, new)
-        state, own = old.stat(), new.stat()
+        state = old.stat()
         if (state.st_uid, state.st_gid) != (own.st_uid, own.st_gid):
             os.chown(new, state.st_uid, state.st_gid)
         new.chmod(stat.S_IMODE(state.st_mode))  # last: chown may drop setgid
         copied = new.stat()
+        if (copied.st_uid, copied.st_gid, copied.st_mode) == (state.st_uid, state.st_gid, state.st_mode):
+            return True
     except OSError:
-        return False
-    return (copied.st_uid, copied.st_gid, copied.st_mode) == (state.st_uid, state.st_gid, state.st_mode)
+        pass
+    with contextlib.suppress(OSError):  # the files are moved out of the new directory now: it must be ours again
+        os.chown(new, own.st_uid, own.st_gid)
+        new.chmod(0o755)
+    return False
 
 
 def _copy_extended_attributes(old: Path, new: Path) -> None:
@@ -143,7 +149,7 @@ def restore_swapped_directory(dest: Path) -> None:
     destination, and the old one in the staging area.
     """
     swapped = StagingArea.locate(dest.parent, dest.name).scratch
-    if os.path.lexists(dest) or swapped.is_symlink() or not swapped.is_dir():
+    if os.path.lexists(dest) or os.path.islink(swapped) or not os.path.isdir(swapped):  # noqa: PTH112, PTH114  never raise
         return
     with contextlib.suppress(OSError), lock_idle_area(dest.parent, dest.name) as locked:
         is_model = any(is_receipt_file(path) for path in receipt_paths(swapped, directory=True))

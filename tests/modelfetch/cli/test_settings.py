@@ -22,6 +22,7 @@ VALUES: dict[str, tuple[str, str]] = {  # two values other than the default, by 
     "max_bytes": ("5", "6Gi"),
     "max_files": ("5", "6"),
     "max_ratio": ("5", "6.5"),
+    "publish": ("exchange", "entries"),
     "memory": ("5", "128Mi"),
     "connections": ("5", "6"),
     "anonymous": ("true", "1"),

@@ -42,6 +42,7 @@ def test_directory_manifest_has_the_documented_fields() -> None:
 
     assert (text.count("\n"), text[-1]) == (1, "\n")
     assert fields.pop("created")
+    assert len(fields.pop("push")) == 32
     assert fields == {
         "schema": 1,
         "tool": f"modelfetch/{__version__}",

@@ -233,7 +233,7 @@ def test_s3_checksum_mismatch_names_both_values(
 ) -> None:
     """If the store keeps damaged bytes, its stated checksum differs: exit 65 with both values."""
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add_rule(method="HEAD", headers={"x-amz-checksum-crc32": "AAAAAQ=="})
+    proxy.add_rule(method="HEAD", path="/m$", headers={"x-amz-checksum-crc32": "AAAAAQ=="})
     (tmp_path / "m").write_bytes(b"123456789")
 
     run = modelfetch("push", tmp_path / "m", s3_bucket.uri("m"), env=s3_bucket.env_at(proxy.url))
@@ -275,7 +275,8 @@ def test_store_without_checksums_is_accepted_with_a_warning(
 ) -> None:
     """Old servers state no checksum for objects in parts: only sizes are compared, with a warning."""
     proxy = fault_proxy(s3_bucket.endpoint)
-    proxy.add_rule(method="HEAD", headers={"ETag": '"0123-2"'}, drop=("x-amz-checksum-crc32", "x-amz-checksum-type"))
+    dropped = ("x-amz-checksum-crc32", "x-amz-checksum-type")
+    proxy.add_rule(method="HEAD", path="/m$", headers={"ETag": '"0123-2"'}, drop=dropped, times=None)
     (tmp_path / "m").write_bytes(b"123456789")
 
     run = modelfetch.ok("push", tmp_path / "m", s3_bucket.uri("m"), env=s3_bucket.env_at(proxy.url))
@@ -521,3 +522,49 @@ def test_sigterm_ends_a_push_to_a_silent_store(
     run = running.send_signal(signal.SIGTERM)
 
     assert (run.code, run.error["reason"]) == (143, "interrupted")
+
+
+@pytest.mark.parametrize("kind", ["object", "directory"])
+def test_second_push_at_the_same_time_says_so(
+    modelfetch: CliRunner, store: Bucket, fault_proxy: Proxied, tmp_path: Path, kind: str
+) -> None:
+    """One of two pushes reports the other; what stands there afterwards can be pulled, or the failure is reported."""
+    for name in ("first", "second"):
+        write_files(tmp_path / name, {"model": name.encode() * 1000})
+    target = "m/" if kind == "directory" else "m"
+    at = {name: tmp_path / name if kind == "directory" else tmp_path / name / "model" for name in ("first", "second")}
+    proxy = fault_proxy(store.endpoint)
+    # The second push runs whole while the first one is about to store its last manifest.
+    gcs, s3 = {"method": "POST", "query": "uploadType=multipart"}, {"method": "PUT", "path": "manifest"}
+    earlier = (1 if store.scheme == "gs" else 0) + (
+        kind == "directory"
+    )  # uploads before: the object, the first manifest
+    codes: list[int] = []
+
+    def push_second() -> None:
+        codes.append(modelfetch("push", at["second"], store.uri(target), env=store.env).code)
+
+    proxy.add_rule(**(gcs if store.scheme == "gs" else s3), before=push_second, nth=earlier + 1)
+
+    first = modelfetch("push", at["first"], store.uri(target), env=store.env_at(proxy.url))
+
+    assert codes == [0]
+    assert first.code == 75, first.stderr
+    assert "Another push" in first.error["message"]
+    modelfetch.ok("pull", store.uri(target), f"{tmp_path}/d/", "--require-manifest", env=store.env)
+    assert (tmp_path / "d" / ("model" if kind == "directory" else "m")).read_bytes() == b"second" * 1000
+
+
+def test_object_overwritten_after_its_upload_fails_the_push(
+    modelfetch: CliRunner, s3_bucket: S3Bucket, fault_proxy: Proxied, tmp_path: Path
+) -> None:
+    """Another writer replaces a file by one of equal size before the push ends: sizes alone would not tell."""
+    write_files(tmp_path / "model", {"a": b"1", "b": b"2"})
+    proxy = fault_proxy(s3_bucket.endpoint)
+    proxy.add_rule(method="GET", query="list-type", before=lambda: s3_bucket.put("m/a", b"X"), nth=2)
+
+    run = modelfetch("push", tmp_path / "model", s3_bucket.uri("m/"), env=s3_bucket.env_at(proxy.url))
+
+    assert run.code == 75, run.stderr
+    assert "Another push" in run.error["message"]
+    assert modelfetch("pull", s3_bucket.uri("m/"), tmp_path / "d", "--retries", "1", env=s3_bucket.env).code == 75

@@ -5,6 +5,7 @@ Each is imported when it is needed: to load the SDK takes longer than to pull a 
 
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from modelfetch.errors import ConfigError, ModelfetchError, NotFoundError, UsageError
+from modelfetch.errors import ChangedError, ConfigError, ModelfetchError, NotFoundError, UsageError
 from modelfetch.net.connection_pool import CONNECT_TIMEOUT, check_endpoint
 from modelfetch.net.network_errors import NETWORK_ERRORS, explain_network_error, host_of
 from modelfetch.net.retry import retry_request
@@ -36,6 +37,7 @@ from modelfetch.uri import ModelURI, show_address
 _CLOUD = "googleapis.com"
 _FIELDS = "items(name,size,generation,crc32c,md5Hash,contentEncoding),nextPageToken"
 _READ_BYTES = 64 * 1024  # bytes of an answer that are read at a time
+_GENERATION_HEADER = "x-goog-generation"
 _MAX_GENERATION = 2**63 - 1
 
 
@@ -107,7 +109,7 @@ class GCSSource(Source):
         if version is not None:
             if obj.version != str(int(version)):
                 raise unconfirmed_version_error(f"gs://{self.uri.bucket}/{key}", version, obj.version)
-            obj = obj._replace(confirmed_by="x-goog-generation")
+            obj = obj._replace(confirmed_by=_GENERATION_HEADER)
         return self._with_pinned_uri(obj)
 
     def _list_prefix(self) -> Listing:
@@ -232,6 +234,27 @@ class GCSSource(Source):
 
         retry_request(put)
 
+    def put_if(self, key: str, data: bytes, expected: Mapping[str, str] | None) -> Mapping[str, str]:
+        """See `WritableSource.put_if`; by ifGenerationMatch, 0 for no object."""
+        generation = None if expected is None else int(expected.get(_GENERATION_HEADER, "0"))
+
+        def put() -> str:
+            blob = self._ready_blob(key)
+            try:
+                with self._explain_sdk_errors(key, write=True):
+                    blob.upload_from_string(data, timeout=self._timeout, retry=None, if_generation_match=generation)
+            except ChangedError:  # an answer may have been lost: then ours stands there
+                stored = self._stat_object(key, key)
+                if (
+                    stored is None
+                    or stored.checksums.get("md5") != hashlib.md5(data, usedforsecurity=False).hexdigest()
+                ):
+                    raise
+                return stored.version
+            return str(blob.generation)
+
+        return {_GENERATION_HEADER: retry_request(put)}
+
     def delete(self, key: str) -> None:
         """See `WritableSource.delete`."""
 
@@ -322,7 +345,7 @@ def _make_object(resource: Mapping[str, Any], path: str) -> RemoteObject:
         path=path,
         size=size,
         version=generation,
-        pins={"x-goog-generation": generation},
+        pins={_GENERATION_HEADER: generation},
         checksums=checksums,
         gzip=resource.get("contentEncoding") == "gzip",
     )

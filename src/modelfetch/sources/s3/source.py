@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 _PART_TRIES = 9  # botocore's backoff begins at 50 ms: about 6 s in all, near the limit of retry.py
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_LOST_CONDITIONS = ("PreconditionFailed", "ConditionalRequestConflict", "412", "NoSuchKey")
 _VERSION_HEADER = "x-amz-version-id"
 _NULL_VERSION = "null"  # of objects stored before a bucket had versions, and of stores without versions
 _EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
@@ -121,6 +123,8 @@ class S3Source(Source):
                 client.get_object(**params, Range="bytes=0-0")["Body"].close()
                 reply = client.head_object(**params, ChecksumMode="ENABLED")
             headers = reply["ResponseMetadata"]["HTTPHeaders"]
+            if reply.get("ETag") is None and not reply["ContentLength"]:
+                raise KeyError("ETag")  # an empty response of something else, rather than an empty object
             obj = _make_object(
                 key, path, reply["ContentLength"], reply.get("ETag"), reply.get("VersionId"), self.checksums(headers)
             )
@@ -231,6 +235,31 @@ class S3Source(Source):
                 client.put_object(Bucket=self.uri.bucket, Key=key, Body=data)
 
         retry_request(put)
+
+    def put_if(self, key: str, data: bytes, expected: Mapping[str, str] | None) -> Mapping[str, str]:
+        """See `WritableSource.put_if`; by If-Match or If-None-Match, which some stores do not implement."""
+        condition: dict[str, Any] = {}
+        if expected is not None:
+            condition = {"IfMatch": expected["etag"]} if "etag" in expected else {"IfNoneMatch": "*"}
+
+        def put() -> str:
+            client = self._ready_client()
+            with self._explain_sdk_errors(key):
+                try:
+                    return client.put_object(Bucket=self.uri.bucket, Key=key, Body=data, **condition).get("ETag", "")
+                except sdk.ClientError as error:
+                    code = error.response.get("Error", {}).get("Code", "")
+                    if code == "NotImplemented" and condition:
+                        return client.put_object(Bucket=self.uri.bucket, Key=key, Body=data).get("ETag", "")
+                    if not condition or code not in _LOST_CONDITIONS:
+                        raise
+            stored = self._stat_object(key, key)  # an answer may have been lost: then ours stands there
+            if stored.pins.get("etag", "").strip('"') != hashlib.md5(data, usedforsecurity=False).hexdigest():
+                raise changed_error(f"s3://{self.uri.bucket}/{key}")
+            return stored.pins["etag"]
+
+        etag = retry_request(put)
+        return {"etag": etag} if etag else {}
 
     def delete(self, key: str) -> None:
         """See `WritableSource.delete`; S3 reports no missing object."""
