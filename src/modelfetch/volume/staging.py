@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from modelfetch.errors import DestinationError
-from modelfetch.volume.filesystem import disk_errors, make_directory
+from modelfetch.volume.filesystem import disk_errors, fsync_path, make_directory
 from modelfetch.volume.resume_journal import ResumeJournal
 from modelfetch.volume.staged_tree import StagedTree, open_directory
 
@@ -244,7 +244,8 @@ def _make_area_id(name: str) -> str:
 def _make_staging_root(parent: Path) -> Path:
     """Create the staging root with mode 0755 and refuse a symlink in its place."""
     root = parent / STAGING_ROOT
-    make_directory(parent)
+    for created in make_directory(parent):
+        fsync_path(created.parent)  # or a power loss takes the whole path away
     with contextlib.suppress(FileExistsError):
         root.mkdir(mode=0o755)
     if root.is_symlink() or not root.is_dir():

@@ -231,3 +231,18 @@ def test_receipt_of_a_later_schema_is_read_for_its_files(modelfetch: CliRunner, 
     assert verified.code == 0, verified.stderr
     assert read_files(dest) == V2
     assert json.loads(receipt.read_text())["schema"] == 1
+
+
+def test_directories_made_above_the_destination_are_flushed_into_their_parents(
+    modelfetch: CliRunner, source: Path, tmp_path: Path
+) -> None:
+    """A power loss must not take the path to a published model away."""
+    if reason := strace.unavailable_reason():
+        pytest.skip(reason)
+    log = tmp_path / "calls"
+    modelfetch.prefix = strace.strace_command(log)
+
+    modelfetch.ok("pull", source / "model.joblib", tmp_path / "a/b/c/m")
+
+    flushed = {path for call in strace.read_calls(log) if call.name == "fsync" for path in call.paths}
+    assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a/b"), str(tmp_path / "a/b/c")} <= flushed
