@@ -95,7 +95,7 @@ def pull(
     for source, dest in _pair_arguments(pairs or [], settings, environment):
         uri = context.parse_address(source)
         receipt = pull_model(uri, dest, _source_options(uri, settings, environment, context), options, context.progress)
-        context.console.end()
+        context.console.end_phase()
         if output == "json":
             _print_result(receipt.to_json(), context, f"{uri} is published")
 
@@ -123,7 +123,7 @@ def push(
     pushed = push_model(
         Path(path), uri, _source_options(uri, settings, environment, context, write=True), context.progress, signer
     )
-    context.console.end()
+    context.console.end_phase()
     text = json.dumps(pushed.as_dict()) if output == "json" else f"{pushed.uri}\nsha256 {pushed.sha256}"
     _print_result(text, context, f"{uri} is pushed")
 
@@ -197,7 +197,7 @@ def _print_result(text: str, context: CommandContext, outcome: str) -> None:
         write_document(escape_invisible(text) + "\n", _READER_PATIENCE)
     except (OutputError, BrokenPipeError) as error:
         reason = error.message if isinstance(error, OutputError) else "The reader of stdout has gone."
-        context.console.warn(f"{outcome}, but the output is lost: {reason}")
+        context.console.log_warning(f"{outcome}, but the output is lost: {reason}")
 
 
 def _pair_arguments(arguments: Sequence[str], settings: Settings, environment: Environment) -> list[tuple[str, str]]:
@@ -224,7 +224,7 @@ def _source_options(
     uri: ModelURI, settings: Settings, environment: Environment, context: CommandContext, *, write: bool = False
 ) -> SourceOptions:
     if uri.scheme == "http":
-        context.console.warn(f"{uri} is fetched without encryption: anyone on the way can read and alter it.")
+        context.console.log_warning(f"{uri} is fetched without encryption: anyone on the way can read and alter it.")
     common = SourceOptions(
         network=NetworkOptions(
             stall_timeout=settings.stall_timeout,
@@ -237,7 +237,7 @@ def _source_options(
     )
     options = find_spec(uri).options_from_env(os.environ, common)
     if not options.network.verify:
-        context.console.warn(
+        context.console.log_warning(
             "S3_VERIFY_SSL is off: no certificate is checked, anyone on the way can read and alter the model."
         )
     return options

@@ -71,24 +71,24 @@ class Console:
         self._lock = threading.RLock()  # reentrant: a signal may interrupt the main thread that holds the lock
         self._closed = False
 
-    def begin(self, what: str, total: int | None) -> None:
-        """Show the start of a transfer; see `Progress.begin`."""
-        self._emit_event("info", lambda: self._renderer.start_transfer(what, total))
+    def start_phase(self, label: str, total: int | None) -> None:
+        """Show the start of a transfer; see `Progress.start_phase`."""
+        self._emit_event("info", lambda: self._renderer.start_transfer(label, total))
 
-    def advance(self, count: int) -> None:
-        """Show the progress of a transfer; see `Progress.advance`."""
+    def add_bytes(self, count: int) -> None:
+        """Show the progress of a transfer; see `Progress.add_bytes`."""
         self._emit_event("info", lambda: self._renderer.add_bytes(count))
 
-    def note(self, message: str, **facts: object) -> None:
-        """Write a message of level info; see `Progress.note`."""
+    def log_info(self, message: str, **facts: object) -> None:
+        """Write a message of level info; see `Progress.log_info`."""
         self._emit_event("info", lambda: self._renderer.write_message("info", message, facts))
 
-    def warn(self, message: str, **facts: object) -> None:
-        """Write a message of level warning; see `Progress.warn`."""
+    def log_warning(self, message: str, **facts: object) -> None:
+        """Write a message of level warning; see `Progress.log_warning`."""
         self._emit_event("warning", lambda: self._renderer.write_message("warning", message, facts))
 
-    def end(self) -> None:
-        """Remove the progress bar; see `Progress.end`."""
+    def end_phase(self) -> None:
+        """Remove the progress bar; see `Progress.end_phase`."""
         self._emit_event("error", self._renderer.end_transfer)
 
     def report_failure(self, report: dict[str, object]) -> None:

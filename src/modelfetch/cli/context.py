@@ -59,7 +59,7 @@ class CommandContext:
         self.console = Console(settings.log_format, settings.log_level, settings.progress, self.redactor)
         for name, nearest in find_misspelt_names():
             suggestion = f"; did you mean {nearest}?" if nearest else "."
-            self.console.warn(f"{name} means nothing to modelfetch{suggestion}")
+            self.console.log_warning(f"{name} means nothing to modelfetch{suggestion}")
         if settings.timeout is not None:
             self.guard.set_deadline(settings.timeout)
         return settings, environment
@@ -75,13 +75,13 @@ class CommandContext:
     def report_failure(self, report: dict[str, object], error: BaseException | None = None) -> None:
         """Report a failure in the termination log and on stderr, with the traceback if asked for."""
         self.guard.ignore()  # the report must be complete, whatever signal follows
-        self.console.end()
+        self.console.end_phase()
         if self.termination_log is not None:
             try:
                 write_termination_message(self.termination_log, report, self.redactor)
             except OSError as refusal:
                 where = f"{self.termination_log}: {refusal.strerror}"
-                self.console.warn(f"The termination message cannot be written to {where}.")
+                self.console.log_warning(f"The termination message cannot be written to {where}.")
         self.console.close()
         self.console.report_failure(report)
         if error is not None and self.debug:
@@ -96,28 +96,28 @@ class StartupProgress:
         self._progress = progress
         self._on_first_event: Callable[[], None] | None = on_first_event
 
-    def begin(self, what: str, total: int | None) -> None:
-        """Forward the start of a transfer; see `Progress.begin`."""
+    def start_phase(self, label: str, total: int | None) -> None:
+        """Forward the start of a transfer; see `Progress.start_phase`."""
         self._mark_first_event()
-        self._progress.begin(what, total)
+        self._progress.start_phase(label, total)
 
-    def advance(self, count: int) -> None:
-        """Forward the count of bytes; see `Progress.advance`."""
-        self._progress.advance(count)
+    def add_bytes(self, count: int) -> None:
+        """Forward the count of bytes; see `Progress.add_bytes`."""
+        self._progress.add_bytes(count)
 
-    def end(self) -> None:
-        """Forward the end of a transfer; see `Progress.end`."""
-        self._progress.end()
+    def end_phase(self) -> None:
+        """Forward the end of a transfer; see `Progress.end_phase`."""
+        self._progress.end_phase()
 
-    def note(self, message: str, **facts: object) -> None:
-        """Forward a message of level info; see `Progress.note`."""
+    def log_info(self, message: str, **facts: object) -> None:
+        """Forward a message of level info; see `Progress.log_info`."""
         self._mark_first_event()
-        self._progress.note(message, **facts)
+        self._progress.log_info(message, **facts)
 
-    def warn(self, message: str, **facts: object) -> None:
-        """Forward a message of level warning; see `Progress.warn`."""
+    def log_warning(self, message: str, **facts: object) -> None:
+        """Forward a message of level warning; see `Progress.log_warning`."""
         self._mark_first_event()
-        self._progress.warn(message, **facts)
+        self._progress.log_warning(message, **facts)
 
     def _mark_first_event(self) -> None:
         callback, self._on_first_event = self._on_first_event, None

@@ -40,11 +40,11 @@ class StderrStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # typeshed declares an attribute
-        """Name of the encoding."""
+        """Name of the text's encoding."""
         return self._encoding
 
     def fileno(self) -> int:
-        """Return the file descriptor."""
+        """Return the number of the descriptor."""
         return self._fd
 
     def isatty(self) -> bool:
@@ -86,11 +86,11 @@ class StdoutStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # typeshed declares an attribute
-        """Name of the encoding."""
+        """Name of the text's encoding."""
         return self._encoding
 
     def fileno(self) -> int:
-        """Return the file descriptor."""
+        """Return the number of the descriptor."""
         if self._fd is None:
             raise io.UnsupportedOperation("stdout is closed")
         return self._fd

@@ -84,9 +84,9 @@ def fetch_model(
     try:
         return _Fetch(source, plan, staging, budget, pin, limits, progress).run()
     except MismatchError as error:
-        progress.warn(f"{error.message} Fetching it once more from scratch.", reason=error.reason)
+        progress.log_warning(f"{error.message} Fetching it once more from scratch.", reason=error.reason)
         staging.clear()
-        progress.begin(f"Fetching {plan.uri} once more", plan.size or None)
+        progress.start_phase(f"Fetching {plan.uri} once more", plan.size or None)
     except (SignatureError, BudgetError, DestinationError):
         staging.discard()
         raise
@@ -119,7 +119,7 @@ class _Fetch:
         self._journal = staging.open_journal(plan.resume_key)
         self._source = source
         self._progress = progress
-        self._advance = _meter_bytes(plan, self._within_free_space(), progress.advance)
+        self._advance = _meter_bytes(plan, self._within_free_space(), progress.add_bytes)
         self._readers: list[RangeReader] = []
 
     def run(self) -> StagedModel:
@@ -258,7 +258,7 @@ class _Fetch:
                 tree,
                 scratch=self._staging.scratch,
                 budget=self._within_free_space(),
-                on_reserved=lambda count: self._progress.note(safe_paths.describe_reserved(count, archive.path)),
+                on_reserved=lambda count: self._progress.log_info(safe_paths.describe_reserved(count, archive.path)),
             )
         return tuple(FileEntry(m.path, m.size, m.sha256, m.symlink_target) for m in members)
 

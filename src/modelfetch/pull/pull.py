@@ -66,7 +66,7 @@ def pull(uri: ModelURI, dest: str, access: SourceOptions, options: PullOptions, 
         failed_tries = tries
         if isinstance(error, CredentialsError):  # look for credentials anew
             opened.clear()
-        progress.warn(
+        progress.log_warning(
             f"Try {tries} of {options.retries} failed: {error.message} Next try in {wait:g} s.", reason=error.reason
         )
 
@@ -124,7 +124,7 @@ def pull_plan(
     def note_wait() -> None:
         nonlocal waited
         waited = True
-        progress.note(f"Waiting: another pull to {place.path} is at work.")
+        progress.log_info(f"Waiting: another pull to {place.path} is at work.")
 
     with lock_staging_area(place.staging_parent, place.name, note_wait, place.staging_parents) as staging:
         if waited:  # the other pull may have published a newer version than this plan's
@@ -136,7 +136,7 @@ def pull_plan(
         if options.verifier:
             plan = check_signature(source, plan, options.verifier, options.plan_limits, staging)
         if plan.reserved:
-            progress.note(describe_reserved(plan.reserved, str(plan.uri)))
+            progress.log_info(describe_reserved(plan.reserved, str(plan.uri)))
         started = receipts.utc_now()
         staged = _stage(source, plan, place, staging, options, progress)
         try:
@@ -149,7 +149,7 @@ def pull_plan(
             check_pin(str(plan.uri), options.sha256, [receipt.digest.removeprefix("sha256:")])
         _require_same_receipt(place, published)
         publish(staging, place, receipt)
-    progress.note(
+    progress.log_info(
         f"Published {place.path}.", digest=receipt.digest, checks=list(receipt.checks), seconds=receipt.seconds
     )
     return receipt
@@ -183,7 +183,7 @@ def _require_same_receipt(place: Destination, expected: Receipt | None) -> None:
 
 
 def _note_up_to_date(receipt: Receipt, plan: Plan, place: Destination, progress: Progress) -> Receipt:
-    progress.note(f"{plan.uri} is there already, unchanged.", path=str(place.path), version=receipt.version)
+    progress.log_info(f"{plan.uri} is there already, unchanged.", path=str(place.path), version=receipt.version)
     return receipt
 
 
@@ -195,9 +195,9 @@ def _stage(
     if not plan.archive:
         check_conflicts(staging, place, [obj.path for obj in named.objects], named.folders)
     restage_moved_files(staging, place, named.resume_key)
-    progress.begin(f"Fetching {plan.uri}", plan.size or None)
+    progress.start_phase(f"Fetching {plan.uri}", plan.size or None)
     staged = fetch_model(source, named, staging, _make_budget(options), options.sha256, options.limits, progress)
-    progress.end()
+    progress.end_phase()
     return staged
 
 

@@ -89,14 +89,14 @@ def push(
     _check_target(uri)
     local = local_model.find_local_model(path)
     if local.reserved:
-        progress.note(safe_paths.describe_reserved(local.reserved, str(path)))
+        progress.log_info(safe_paths.describe_reserved(local.reserved, str(path)))
     with _prepare_model(local, uri, progress) as model:
         target = _resolve_target(uri, model)
         store = open_source(target, options)
         assert isinstance(store, WritableSource)
         push_model = _push_directory if model.directory else _push_file
         pushed = push_model(model, store, progress, signer)
-    progress.note(f"Pushed {pushed.uri}.", sha256=pushed.sha256)
+    progress.log_info(f"Pushed {pushed.uri}.", sha256=pushed.sha256)
     return pushed
 
 
@@ -118,7 +118,7 @@ def _prepare_model(model: LocalModel, uri: ModelURI, progress: Progress) -> Iter
     with contextlib.ExitStack() as stack:
         with disk_errors("the temporary directory"):
             archive = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelfetch-")), uri.name)
-        progress.note(f"Packing the directory into {uri.name}.", files=len(model.files), bytes=model.size)
+        progress.log_info(f"Packing the directory into {uri.name}.", files=len(model.files), bytes=model.size)
         pack_directory(model, archive)
         yield local_model.find_local_model(archive)
 
@@ -316,7 +316,7 @@ def _upload_files(
     model: LocalModel, store: WritableSource, key_of: Callable[[RemoteObject], str], progress: Progress
 ) -> list[UploadedFile]:
     """Upload each file to its key, a few at once; stop at the first failure."""
-    progress.begin(f"Pushing to {store.uri}", model.size)
+    progress.start_phase(f"Pushing to {store.uri}", model.size)
     uploaded: dict[int, UploadedFile] = {}
 
     def upload_file(number: int, obj: RemoteObject) -> None:
@@ -324,9 +324,9 @@ def _upload_files(
 
     tasks = (partial(upload_file, number, obj) for number, obj in enumerate(model.files))
     run_tasks(tasks, WorkerLimits(_CONCURRENT_FILES, _CONCURRENT_FILES), lambda: 0, lambda: None)
-    progress.end()
+    progress.end_phase()
     if unchecked := sum(not file.compared for file in uploaded.values()):
-        progress.warn(
+        progress.log_warning(
             f"The store states no checksum of {unchecked} of {len(uploaded)} files: only sizes were compared."
         )
     return [uploaded[number] for number in range(len(uploaded))]
@@ -340,7 +340,7 @@ def _upload_file(
     with model.refuse_changes(obj):
         local = local_model.fingerprint_file(path, {store.crc: ""})
         with local_model.explain_read_errors(path):
-            stored = store.upload(path, key, local.checksums[store.crc], progress.advance)
+            stored = store.upload(path, key, local.checksums[store.crc], progress.add_bytes)
         if not set(stored.checksums) & set(local.checksums):
             local = local_model.fingerprint_file(path, stored.checksums)
     stated = Fingerprint(stored.size or 0, stored.checksums)

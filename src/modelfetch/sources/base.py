@@ -189,7 +189,7 @@ class WritableSource(Protocol):
     max_key_bytes: int | None
 
     def resolve(self) -> Listing:
-        """See `Source.resolve`."""
+        """See `Source.resolve`; pushes list the target."""
         ...
 
     def upload(self, path: Path, key: str, crc: str, on_sent: Callable[[int], None]) -> RemoteObject:
@@ -242,7 +242,7 @@ class WritableSource(Protocol):
         ...
 
     def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
-        """See `Source.sidecar`."""
+        """See `Source.sidecar`; pushes look for earlier manifests."""
         ...
 
 

@@ -107,7 +107,7 @@ class FileSource(Source):
             raise _explain_read_error(error, path) from error
 
     def explain_refusal(self, obj: RemoteObject, status: int) -> ModelfetchError:  # noqa: ARG002
-        """See `Source.explain_refusal`."""
+        """See `Source.explain_refusal`; a file has no status codes."""
         return RefusedError(f"{obj.key} cannot be read.", hint="Check the file.")
 
 

@@ -65,7 +65,7 @@ def parse_https_uri(text: str) -> ModelURI:
 
 
 def read_https_options(environ: Mapping[str, str], common: SourceOptions) -> HTTPSOptions:
-    """Read MODELFETCH_BEARER_TOKEN."""
+    """Read the token from MODELFETCH_BEARER_TOKEN, without the line end of a file."""
     return replace(HTTPSOptions.of(common), bearer_token=environ.get("MODELFETCH_BEARER_TOKEN", "").strip())
 
 
@@ -187,7 +187,7 @@ class HTTPSource(Source):
         return {name: decoded for name, value in found.items() if (decoded := _decode_base64(value))}
 
     def explain_refusal(self, obj: RemoteObject, status: int) -> ModelfetchError:  # noqa: ARG002
-        """See `Source.explain_refusal`."""
+        """See `Source.explain_refusal`; explains by HTTP status alone."""
         return self._explain_status(status, {})
 
 

@@ -1,4 +1,4 @@
-"""What a store lists, checked before anything is made of it: servers may be broken, and may lie."""
+"""Checks of a store's listing, page by page: servers may be broken or hostile."""
 
 from collections.abc import Callable
 
@@ -6,39 +6,39 @@ from modelfetch.errors import BudgetError, RefusedError, UnsafeNameError
 from modelfetch.safe_paths import quote_path
 from modelfetch.sources.base import Listing, RemoteObject
 
-MAX_EMPTY_PAGES = 10_000  # in a row: both stores send some where much was deleted, S3 one for 1,000 keys
+MAX_EMPTY_PAGES = 10_000  # in a row; S3 and GCS send empty pages after mass deletion, S3 one per 1,000 keys
 
 
 class ListingBuilder:
-    """The objects and the folders below a prefix, as page after page tells of them."""
+    """Builder of a listing: objects and folders below a prefix, added page by page."""
 
     def __init__(self, prefix: str, max_entries: int) -> None:
-        """Begin with nothing.
+        """Start an empty listing.
 
         Args:
-            prefix: what every key must begin with.
-            max_entries: entries to accept.
+            prefix: required start of every key.
+            max_entries: largest number of entries.
         """
         self._prefix = prefix
         self._max_entries = max_entries
         self._objects: list[RemoteObject] = []
         self._folders: list[str] = []
-        self._previous_count = 0  # entries, at the last page's end
+        self._previous_count = 0  # entries at the end of the previous page
         self._empty_pages = 0  # pages in a row
         self._tokens: set[int] = set()
 
     def add_entry(self, key: str, size: int, make_object: Callable[[str], RemoteObject]) -> None:
-        """Take an entry. One that ends with a slash and is empty stands for a folder.
+        """Add an entry; an empty entry with a slash at the end is a folder.
 
         Args:
-            key: as the store spells it.
-            size: in bytes.
-            make_object: returns the object, from the path below the prefix.
+            key: object key, as spelled by the store.
+            size: size in bytes.
+            make_object: returns the object for a path below the prefix.
 
         Raises:
             UnsafeNameError: the key does not begin with the prefix, or is the prefix itself and has content.
-            BudgetError: there are too many.
-            ValueError: the size is none.
+            BudgetError: the listing has more than `max_entries` entries.
+            ValueError: the size is negative.
         """
         if size < 0:
             raise ValueError(f"{key!r} has {size} bytes")
@@ -64,14 +64,14 @@ class ListingBuilder:
             )
 
     def end_page(self, token: object, *, more: bool) -> None:
-        """Note that a page is over.
+        """End a page; refuse a listing that breaks off or never ends.
 
         Args:
-            token: what the next page is to be asked for with.
-            more: whether the store says that there is one.
+            token: continuation token of the next page.
+            more: whether the store announces a next page.
 
         Raises:
-            RefusedError: there is no way to it, or no end of them.
+            RefusedError: the token is missing or repeated, or too many pages are empty.
         """
         if not more:
             return
@@ -84,7 +84,7 @@ class ListingBuilder:
         self._tokens.add(hash(token))
 
     def build_listing(self) -> Listing | None:
-        """What was listed; None if there was no object."""
+        """Return the listing; None without any object."""
         if not self._objects:
             return None
         return Listing(tuple(self._objects), directory=True, folders=tuple(self._folders))

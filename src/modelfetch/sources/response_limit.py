@@ -1,28 +1,27 @@
-"""Keeps what stores say of their objects from filling the memory: SDKs read each reply whole, and inflate it."""
+"""Size limit of responses about objects: the SDKs read each response whole, and decompress the body in memory."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from modelfetch.errors import RefusedError
 
-MAX_RESPONSE_BYTES = (
-    64 * 1024**2
-)  # bytes; a page of 1,000 entries with keys of 1,024 bytes, each escaped, has some 7 MB
+# Bytes, decompressed. A page of 1,000 entries with escaped keys of 1,024 bytes has about 7 MB.
+MAX_RESPONSE_BYTES = 64 * 1024**2
 
 
 class BoundedResponse:
-    """A reply of urllib3's that streams so many bytes and no more; the rest of it is as it is."""
+    """Wrapper of a urllib3 response that limits the streamed bytes; other attributes are the response's own."""
 
-    def __init__(self, response: Any, host: str) -> None:  # noqa: ANN401  whatever the SDK's library has made of it
-        """Take the reply, and its server's name for messages."""
+    def __init__(self, response: Any, host: str) -> None:  # noqa: ANN401  a class of the SDK's library
+        """Wrap a response; `host` names the server in messages."""
         self._response = response
         self._host = host
 
     def stream(self, *args: object, **options: object) -> Iterator[bytes]:
-        """See urllib3's `HTTPResponse.stream`: both SDKs read replies by it.
+        """Stream the body; see urllib3's `HTTPResponse.stream`, by which both SDKs read responses.
 
         Raises:
-            RefusedError: there are more than MAX_REPLY bytes, unpacked.
+            RefusedError: the body has more than MAX_RESPONSE_BYTES bytes, decompressed.
         """
         size = 0
         for piece in self._response.stream(*args, **options):

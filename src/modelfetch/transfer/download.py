@@ -183,7 +183,7 @@ class _FileDownload:
 
 
 class _PartTask:
-    """Task that fetches neighbouring blocks of one file."""
+    """Fetch of neighbouring blocks of one file, as a task for a thread."""
 
     def __init__(self, file_download: _FileDownload, blocks: list[int]) -> None:
         self._file_download = file_download

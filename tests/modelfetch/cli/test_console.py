@@ -27,8 +27,8 @@ def read_lines(capsys: Captured) -> list[dict[str, Any]]:
 def test_log_is_json_lines(capsys: Captured) -> None:
     """Each line has time, level, message and facts; non-ASCII text stays readable."""
     console = Console()
-    console.note("Füße\nzwei", path=Path("/m"), digest="x")
-    console.warn("Careful.")
+    console.log_info("Füße\nzwei", path=Path("/m"), digest="x")
+    console.log_warning("Careful.")
 
     first, second = read_lines(capsys)
 
@@ -49,10 +49,10 @@ def test_log_is_json_lines(capsys: Captured) -> None:
 def test_level_and_above_are_logged(capsys: Captured, level: str, levels: list[str]) -> None:
     """A failure is logged at every level, a transfer at level info."""
     console = Console(log_level=level)
-    console.note("a")
-    console.warn("b")
-    console.begin("m", 10)
-    console.advance(10)
+    console.log_info("a")
+    console.log_warning("b")
+    console.start_phase("m", 10)
+    console.add_bytes(10)
     console.report_failure(report_error(NotFoundError("c"), ""))
 
     reported = [line["level"] for line in read_lines(capsys)]
@@ -69,9 +69,9 @@ def progress_lines(capsys: Captured) -> list[dict[str, Any]]:
 def test_progress_is_logged_every_ten_percent(capsys: Captured) -> None:
     """Each tenth gives one line; the last line says 100 %."""
     console = Console()
-    console.begin("m", 1000)
+    console.start_phase("m", 1000)
     for _ in range(1000):
-        console.advance(1)
+        console.add_bytes(1)
 
     reported = progress_lines(capsys)
 
@@ -84,9 +84,9 @@ def test_second_transfer_starts_at_zero(capsys: Captured) -> None:
     """The counter starts at zero for each pair of a run."""
     console = Console()
     for _ in range(2):
-        console.begin("m", 10)
-        console.advance(10)
-        console.end()
+        console.start_phase("m", 10)
+        console.add_bytes(10)
+        console.end_phase()
 
     assert [line["bytes"] for line in progress_lines(capsys)] == [10, 10]
 
@@ -94,9 +94,9 @@ def test_second_transfer_starts_at_zero(capsys: Captured) -> None:
 def test_refetched_bytes_count_once(capsys: Captured) -> None:
     """A negative count takes bytes back: progress never exceeds 100 %."""
     console = Console()
-    console.begin("m", 10)
+    console.start_phase("m", 10)
     for count in (5, -5, 5, 5):
-        console.advance(count)
+        console.add_bytes(count)
 
     assert max(line["percent"] for line in progress_lines(capsys)) == 100
 
@@ -108,10 +108,10 @@ def test_unknown_size_is_logged_without_percent_every_ten_seconds(
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     console = Console()
-    console.begin("m", None)
+    console.start_phase("m", None)
     for _ in range(25):
         now += 1
-        console.advance(5)
+        console.add_bytes(5)
 
     reported = progress_lines(capsys)
 
@@ -123,8 +123,8 @@ def test_unknown_size_is_logged_without_percent_every_ten_seconds(
 def test_progress_off_logs_only_the_start(capsys: Captured) -> None:
     """The start of a transfer is logged in any case."""
     console = Console(progress="off")
-    console.begin("Fetching m", 10)
-    console.advance(10)
+    console.start_phase("Fetching m", 10)
+    console.add_bytes(10)
 
     assert [line["message"] for line in read_lines(capsys)] == ["Fetching m."]
 
@@ -133,13 +133,13 @@ def test_progress_off_logs_only_the_start(capsys: Captured) -> None:
 def test_closed_console_drops_events_but_not_the_failure(capsys: Captured, log_format: str) -> None:
     """Running threads write nothing after the failure report, the last line for a machine."""
     console = Console(log_format)
-    console.begin("m", 10)
+    console.start_phase("m", 10)
     console.close()
     console.report_failure(report_error(NotFoundError("the end"), ""))
 
-    console.advance(10)
-    console.note("late")
-    console.warn("later")
+    console.add_bytes(10)
+    console.log_info("late")
+    console.log_warning("later")
 
     assert "the end" in capsys.readouterr().err.splitlines()[-1]
 
@@ -147,11 +147,11 @@ def test_closed_console_drops_events_but_not_the_failure(capsys: Captured, log_f
 def test_text_shows_plain_lines_and_hint(capsys: Captured) -> None:
     """Text shows messages without facts, markup unchanged, and the failure with its hint."""
     console = Console(log_format="text")
-    console.note("Published [bold]x[/bold].", digest="hidden")
-    console.warn("Careful.")
-    console.begin("m", 10)
-    console.advance(10)
-    console.end()
+    console.log_info("Published [bold]x[/bold].", digest="hidden")
+    console.log_warning("Careful.")
+    console.start_phase("m", 10)
+    console.add_bytes(10)
+    console.end_phase()
     console.report_failure(report_error(NotFoundError("No model.", hint="Look elsewhere."), ""))
 
     out, err = capsys.readouterr()
@@ -187,9 +187,9 @@ def test_terminal_shows_a_bar_unless_unsuited_or_disabled(
     monkeypatch.setenv("TERM", term)
 
     console = Console(log_format, progress=progress)
-    console.begin("gs://b/[o]", 1000)
-    console.advance(1000)
-    console.end()
+    console.start_phase("gs://b/[o]", 1000)
+    console.add_bytes(1000)
+    console.end_phase()
 
     assert ("━" in screen.getvalue()) == bar
     assert ("1000 bytes (100 %)" in screen.getvalue()) == (log_format != "json" and not bar and progress != "off")
@@ -199,7 +199,7 @@ def test_console_logs_on_after_a_failure(capsys: Captured) -> None:
     """A failure report alone does not close the console: a later command may use it."""
     console = Console()
     console.report_failure(report_error(NotFoundError("first"), ""))
-    console.note("second")
+    console.log_info("second")
 
     assert [line["message"] for line in read_lines(capsys)] == ["first", "second"]
 
@@ -211,7 +211,7 @@ INVISIBLE = "\u202egpj.\u202c \u200b\ufeff \x7f\x9b2J\x85 \u2028 \u2066\u00ad \U
 def test_invisible_characters_are_escaped(capsys: Captured, tmp_path: Path, log_format: str) -> None:
     """A name cannot hide or reorder its end, nor command the terminal; JSON readers get the original name."""
     report = report_error(UnsafeNameError(f"The key {INVISIBLE} is bad.", hint=INVISIBLE), INVISIBLE)
-    Console(log_format).warn(INVISIBLE, key=INVISIBLE)
+    Console(log_format).log_warning(INVISIBLE, key=INVISIBLE)
     Console(log_format).report_failure(report)
     write_termination_message(tmp_path / "log", report, Redactor())
 

@@ -37,7 +37,7 @@ def test_lookalikes_of_secrets_reach_no_output(
     console = Console()
     message = f"{quote}{text}{quote} failed"
     report = report_error(NotFoundError(message, hint=message), message)
-    console.note(message, fact=message)
+    console.log_info(message, fact=message)
     console.report_failure(report)
     write_termination_message(tmp_path / "log", report, Redactor())
 

@@ -39,8 +39,8 @@ class NotedProgress(SilentProgress):
     def __init__(self, on_wait: Callable[[], object]) -> None:
         self._on_wait = on_wait
 
-    def note(self, message: str, **_: object) -> None:
-        """See `Progress.note`."""
+    def log_info(self, message: str, **_: object) -> None:
+        """See `Progress.log_info`."""
         if message.startswith("Waiting:"):
             self._on_wait()
 

@@ -1,4 +1,4 @@
-"""Google's credentials, from the SDK's usual places. Imported only if some are needed: it takes 0.1 s."""
+"""Google credentials from the SDK's usual places. Imported on demand: the import takes 0.1 s."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ _SCOPES = {
 
 
 def make_token_transport(network: NetworkOptions) -> Request:
-    """How to ask those who issue tokens: never by the session that sends tokens along."""
+    """Return the transport for token requests: a session of its own, which sends no token along."""
     session = requests.Session()
     for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(max_retries=3))  # google-auth does not try again what did not connect
+        session.mount(scheme, HTTPAdapter(max_retries=3))  # google-auth does not retry failed connections
     secure_session(session, network)
     request_class: Any = Request  # google-auth's constructors are partly typed
     request: Request = request_class(session)
@@ -28,10 +28,10 @@ def make_token_transport(network: NetworkOptions) -> Request:
 
 
 def find_credentials(transport: Request, *, write: bool) -> tuple[Any, str]:
-    """The credentials, and the domain of the cloud that they are good for.
+    """Return the credentials and their universe domain.
 
     Raises:
-        Exception: whatever google-auth meets; see `gcs_errors.unavailable`.
+        Exception: any failure of google-auth; see `explain_credentials_failure`.
     """
     credentials, _ = google.auth.default(scopes=_SCOPES[write], request=transport)
     return credentials, credentials.universe_domain

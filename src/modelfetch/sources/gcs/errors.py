@@ -1,4 +1,4 @@
-"""What Google's storage, its SDK and its issuers of tokens say when something goes wrong, as errors of ours."""
+"""Map errors of Google Cloud Storage, the SDK and the token issuers to `ModelfetchError`s."""
 
 import contextlib
 import io
@@ -27,8 +27,8 @@ from modelfetch.net.network_errors import error_text, explain_network_error, hos
 from modelfetch.sources.base import error_for_status, parse_retry_after
 from modelfetch.uri import show_address
 
-RESPONSE_ERRORS = api.GoogleAPICallError  # a reply that the SDK understood
-# What else a request may fail with.
+RESPONSE_ERRORS = api.GoogleAPICallError  # an error response parsed by the SDK
+# Other failures of a request.
 SDK_FAILURES = (
     auth.GoogleAuthError, api.RetryError, InvalidResponse, DataCorruption, HTTPError, HTTPException, OSError,
     ValueError,
@@ -45,7 +45,7 @@ HINT_NO_CREDENTIALS = (
 _HINT_ISSUER = "Is the metadata server or token endpoint up?"
 _HINT_KMS = "Allow the bucket's service agent to use the key (role Cloud KMS CryptoKey Encrypter/Decrypter)."
 
-# Reasons that a 400 or a 403 gives: https://cloud.google.com/storage/docs/json_api/v1/status-codes
+# Reasons of statuses 400 and 403: https://cloud.google.com/storage/docs/json_api/v1/status-codes
 _RATE_REASONS = {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "dailyLimitExceeded"}
 _PERMANENT_HINTS = {
     "userProjectMissing": "The bucket's readers pay: set GOOGLE_CLOUD_QUOTA_PROJECT to the project that does.",
@@ -62,12 +62,12 @@ _PERMANENT_HINTS = {
 
 
 def make_sdk_error(status: int, headers: Mapping[str, str], body: bytes, url: str) -> api.GoogleAPICallError:
-    """A reply that refuses, as the SDK would raise it."""
+    """Return an error response as the exception of the SDK."""
     response = requests.Response()
     response.status_code, response.raw = status, io.BytesIO(body)
     response.headers.update(headers)
     response.request = requests.Request("GET", url).prepare()
-    from_response: Any = api.from_http_response  # it has no types
+    from_response: Any = api.from_http_response  # untyped
     error: api.GoogleAPICallError = from_response(response)
     return error
 
@@ -75,13 +75,13 @@ def make_sdk_error(status: int, headers: Mapping[str, str], body: bytes, url: st
 def explain_response(
     error: api.GoogleAPICallError, address: str, denied_hint: str, version: str | None = None
 ) -> ModelfetchError:
-    """The error for a reply that the SDK understood: by the reason that it gives, else by its status.
+    """Return the error for a response parsed by the SDK: by the stated reason, else by HTTP status.
 
     Args:
-        error: as the SDK raises it.
+        error: exception raised by the SDK.
         address: address of the object.
-        denied_hint: hint for a refusal for lack of permissions.
-        version: the generation that was asked for.
+        denied_hint: hint for missing permissions.
+        version: requested generation; None for the newest.
     """
     status, reason, detail = _response_status(error), _response_reason(error), _response_detail(error)
     wait = parse_retry_after(error.response.headers.get("retry-after") if error.response is not None else None)
@@ -104,12 +104,12 @@ def explain_response(
 
 
 def _response_status(error: api.GoogleAPICallError) -> int:
-    """The HTTP status; where there was none, 500 or 400 as the class has it."""
+    """Return the HTTP status; without a response, 500 or 400 by exception class."""
     return int(error.code or (500 if isinstance(error, api.ServerError) else 400))
 
 
 def _permanent_hint(reason: str, detail: str) -> str | None:
-    """The hint for what neither time nor a role will change."""
+    """Return the hint for a refusal that neither a retry nor a role will change, else None."""
     if "billing account" in detail.lower():
         reason = "billingDisabled"
     elif "requester pays" in detail.lower():
@@ -118,7 +118,7 @@ def _permanent_hint(reason: str, detail: str) -> str | None:
 
 
 def _response_reason(error: api.GoogleAPICallError) -> str:
-    """The machine's word for it, which is in the reply's body."""
+    """Return the machine-readable reason in the response body, else the HTTP reason."""
     for entry in (_first_error(error), *(d for d in error.details or () if isinstance(d, dict))):
         if entry.get("reason"):
             return str(entry["reason"])
@@ -127,7 +127,7 @@ def _response_reason(error: api.GoogleAPICallError) -> str:
 
 def _first_error(error: api.GoogleAPICallError) -> dict[str, Any]:
     first = error.errors[0] if error.errors else None
-    if first is None and error.response is not None:  # the SDK's uploads leave it there
+    if first is None and error.response is not None:  # uploads of the SDK leave the error in the body
         with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
             body = error.response.json()["error"]
             first = body["errors"][0] if body.get("errors") else body
@@ -135,7 +135,7 @@ def _first_error(error: api.GoogleAPICallError) -> dict[str, Any]:
 
 
 def _response_detail(error: api.GoogleAPICallError) -> str:
-    """The server's own words; the SDK's text carries the whole address."""
+    """Return the server's message in one line; the SDK's own text shows the whole URL."""
     text = str(_first_error(error).get("message", ""))
     return " ".join((text or type(error).__name__).split())[:300].rstrip(".")
 
@@ -143,10 +143,10 @@ def _response_detail(error: api.GoogleAPICallError) -> str:
 def explain_sdk_failure(
     error: Exception, host: str, stall_timeout: float, *, had_credentials: bool = False
 ) -> ModelfetchError:
-    """The error for a request that the SDK could not make or finish, or whose answer it did not understand.
+    """Return the error for a request that failed in the SDK, or a response that the SDK could not parse.
 
     Args:
-        error: as the SDK raises it.
+        error: exception raised by the SDK.
         host: host name of the endpoint.
         stall_timeout: seconds without a byte after which the SDK gave up.
         had_credentials: whether credentials were available before.
@@ -180,28 +180,29 @@ def explain_sdk_failure(
 
 
 def anonymous_denied_error(host: str) -> ModelfetchError:
-    """The error for a store that does not answer everybody."""
+    """Return the error for a store that refuses anonymous requests."""
     return CredentialsError(f"{host} refuses requests without credentials.", hint=HINT_NO_CREDENTIALS)
 
 
 def unexpected_answer_error(host: str) -> ModelfetchError:
-    """The error for an answer that Google Cloud Storage would not give."""
+    """Return the error for a response that violates the protocol of Google Cloud Storage."""
     return RefusedError(
         f"{host} does not answer as Google Cloud Storage does.", hint="Check the endpoint (STORAGE_EMULATOR_HOST)."
     )
 
 
 def _innermost_error(error: object) -> object:
-    """What google-auth says first: it wraps errors in errors, and adds replies to them."""
+    """Return the innermost message of nested google-auth errors."""
     while isinstance(error, auth.GoogleAuthError) and error.args:
         error = error.args[0]
     return error
 
 
 def explain_credentials_failure(error: Exception, stall_timeout: float, *, had_credentials: bool) -> ModelfetchError:
-    """The error for credentials that could not be had from a file or a server, whatever was raised.
+    """Return the error for any exception raised while credentials are read from a file or a server.
 
-    What may heal is transient once there were credentials (`had`): a long pull outlives a moment without their issuer.
+    Recoverable failures are transient once credentials were available (`had_credentials`): a long pull survives a short
+    outage of the issuer.
     """
     text = error_text(_innermost_error(error))
     if isinstance(error, auth.DefaultCredentialsError):

@@ -1,6 +1,6 @@
-"""Models on Google Cloud Storage, found by its JSON API. google-auth authorises, the SDK uploads and explains refusals.
+"""Models on Google Cloud Storage: JSON API for metadata, google-auth for tokens, the SDK for uploads and error classes.
 
-Each is imported when it is needed: to load the SDK takes longer than to pull a small model.
+google-auth and the SDK are imported on demand: loading the SDK takes longer than pulling a small model.
 """
 
 import base64
@@ -36,7 +36,7 @@ from modelfetch.uri import ModelURI, show_address
 
 _CLOUD = "googleapis.com"
 _FIELDS = "items(name,size,generation,crc32c,md5Hash,contentEncoding),nextPageToken"
-_READ_BYTES = 64 * 1024  # bytes of an answer that are read at a time
+_READ_BYTES = 64 * 1024  # bytes of a response body read at a time
 _GENERATION_HEADER = "x-goog-generation"
 _MAX_GENERATION = 2**63 - 1
 
@@ -52,15 +52,15 @@ class GCSSource(Source):
 
         Raises:
             ConfigError: the SDK's configuration makes no sense.
-            NoCredentialsError: there are none, and access is not to be anonymous.
+            NoCredentialsError: no credentials were found, and access is not anonymous.
         """
         super().__init__(uri, options.network)
         self._options = options
         self._timeout = (min(CONNECT_TIMEOUT, self.network.stall_timeout), self.network.stall_timeout)
-        # The second is the SDK's own variable, which says the same with credentials.
+        # API_ENDPOINT_OVERRIDE is the SDK's variable for an emulator with credentials.
         self._endpoint = options.emulator or os.environ.get("API_ENDPOINT_OVERRIDE") or f"https://storage.{_CLOUD}"
         self._lock = threading.Lock()
-        self._had_credentials = False  # whether there were credentials
+        self._had_credentials = False  # whether a token was received before
         self._token_transport: Any = None
         self._credentials: Any = None
         if not (options.anonymous or options.emulator):
@@ -82,7 +82,7 @@ class GCSSource(Source):
             )
 
     def resolve(self) -> Listing:
-        """See `Source.resolve`."""
+        """See `Source.resolve`; requests the object, else lists the prefix."""
         if not self.uri.is_directory:
             single = retry_request(lambda: self._stat_object(self.uri.key, self.uri.name, self.uri.version))
             if single is not None:
@@ -122,7 +122,7 @@ class GCSSource(Source):
                 for item in page.get("items", ()):
                     listing.add_entry(item["name"], int(item["size"]), partial(_make_object, item))
                 token = page.get("nextPageToken")
-                if token in (None, ""):  # the last page's may be empty: https://google.aip.dev/158
+                if token in (None, ""):  # empty on the last page: https://google.aip.dev/158
                     break
                 listing.end_page(token, more=True)
                 params["pageToken"] = token
@@ -135,10 +135,10 @@ class GCSSource(Source):
         return found
 
     def _request_json(self, path: str, params: Mapping[str, str], key: str) -> Any:  # noqa: ANN401  as the JSON has it
-        """What the store says; None of an object that is not there."""
+        """Return the parsed response of the JSON API; None for a missing object."""
         url = f"{self._endpoint}/storage/v1{path}?{urlencode({**params, 'prettyPrint': 'false'})}"
         status, headers, body = self._send_get(url)
-        if status == 401 and self._credentials is not None:  # the token may have been taken away
+        if status == 401 and self._credentials is not None:  # the token may have been revoked
             status, headers, body = self._send_get(url, renew=True)
         if 200 <= status < 300:
             return json.loads(body)
@@ -166,16 +166,16 @@ class GCSSource(Source):
         return reply.status, reply.headers, body
 
     def _resource_path(self, key: str | None = None) -> str:
-        """Of the bucket's objects, or of one of them."""
+        """Return the path of the bucket's objects, or of one object."""
         bucket = self.uri.bucket
-        if not (bucket[0].isalnum() and bucket[-1].isalnum()):  # nor does the SDK, and it says so
+        if not (bucket[0].isalnum() and bucket[-1].isalnum()):  # refused by the SDK, too
             rule = "Bucket names must start and end with a number or letter"
             raise UsageError(f"Google Cloud Storage does not take this name: {rule}.", hint="Check the bucket.")
         objects = f"/b/{quote(bucket, safe='')}/o"
         return objects if key is None else f"{objects}/{quote(key, safe='')}"
 
     def sidecar(self, obj: RemoteObject, suffix: str) -> RemoteObject | None:
-        """See `Source.sidecar`."""
+        """See `Source.sidecar`; requests the object of that name."""
         return retry_request(lambda: self._stat_object(obj.key + suffix, obj.path + suffix))
 
     def sign(self, obj: RemoteObject, *, renew: bool = False) -> SignedRequest:
@@ -189,7 +189,7 @@ class GCSSource(Source):
         return SignedRequest(url, headers)
 
     def _add_token(self, url: str, headers: dict[str, str], *, renew: bool = False) -> None:
-        """Add a token that is good for a while, unless none is to be sent."""
+        """Add a valid token to the headers, unless access is anonymous."""
         if self._credentials is None:
             return
         issuer = partial(self._token_transport, timeout=self._timeout[1])
@@ -199,7 +199,7 @@ class GCSSource(Source):
             self._credentials.before_request(issuer, "GET", url, headers)
 
     def explain_refusal(self, obj: RemoteObject, status: int) -> ModelfetchError:
-        """See `Source.explain_refusal`: the object's metadata asked for."""
+        """See `Source.explain_refusal`; requests the object's metadata."""
         what = f"gs://{self.uri.bucket}/{obj.key}"
         try:
             now = self._stat_object(obj.key, obj.path)
@@ -212,7 +212,7 @@ class GCSSource(Source):
         return error_for_status(status, what)
 
     def upload(self, path: Path, key: str, crc: str, on_sent: Callable[[int], None]) -> RemoteObject:
-        """See `WritableSource.upload`."""
+        """See `WritableSource.upload`; the SDK sends large files in parts."""
         from modelfetch.sources.gcs import upload as gcs_upload
 
         blob = self._ready_blob(key)
@@ -225,7 +225,7 @@ class GCSSource(Source):
         return obj._replace(pinned_uri=pin_gcs_uri(ModelURI("gs", self.uri.bucket, obj.key), obj.version))
 
     def put(self, key: str, data: bytes) -> None:
-        """See `WritableSource.put`."""
+        """See `WritableSource.put`; sends one upload request."""
 
         def put() -> None:
             blob = self._ready_blob(key)
@@ -256,7 +256,7 @@ class GCSSource(Source):
         return {_GENERATION_HEADER: retry_request(put)}
 
     def delete(self, key: str) -> None:
-        """See `WritableSource.delete`."""
+        """See `WritableSource.delete`; a missing object passes."""
 
         def delete() -> None:
             blob = self._ready_blob(key)
@@ -267,7 +267,7 @@ class GCSSource(Source):
             retry_request(delete)
 
     def _ready_blob(self, key: str) -> Any:  # noqa: ANN401
-        """The SDK's object, and a token at hand: what goes wrong with tokens is not the store's word."""
+        """Return the SDK's blob after a token was fetched: token failures are not failures of the store."""
         self._add_token(self._endpoint, {})
         with self._explain_sdk_errors():
             return self._client.bucket(self.uri.bucket).blob(key)
@@ -280,7 +280,7 @@ class GCSSource(Source):
 
     @contextlib.contextmanager
     def _explain_sdk_errors(self, key: str = "", *, write: bool = False) -> Iterator[None]:
-        """Explain what the SDK raises."""
+        """Map exceptions of the SDK to `ModelfetchError`s."""
         try:
             yield
         except Exception as error:
@@ -298,7 +298,7 @@ class GCSSource(Source):
 
     @contextlib.contextmanager
     def _explain_credential_errors(self) -> Iterator[None]:
-        """Explain what goes wrong with credentials; the SDK reads files and answers without much care."""
+        """Map failures of credentials; the SDK parses files and responses without validation."""
         try:
             yield
         except ModelfetchError:  # a redirect that is refused
@@ -313,7 +313,7 @@ class GCSSource(Source):
 
     @contextlib.contextmanager
     def _refuse_malformed_responses(self) -> Iterator[None]:
-        """A reply that lacks what Google's have, or has something else in its place, is no reply of Google's."""
+        """Refuse a response with missing or invalid fields, for the server does not speak the JSON API."""
         try:
             yield
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
@@ -326,12 +326,12 @@ class GCSSource(Source):
 
 
 def _exceeds_max_generation(generation: str) -> bool:
-    """Whether there cannot be one; more digits than any has cannot be made a number."""
+    """Return whether a generation exceeds 64 bits; too many digits cannot be converted to a number."""
     return len(generation) > len(str(_MAX_GENERATION)) or int(generation) > _MAX_GENERATION
 
 
 def _make_object(resource: Mapping[str, Any], path: str) -> RemoteObject:
-    """An object of which the JSON API says this: https://cloud.google.com/storage/docs/json_api/v1/objects#resource."""
+    """Make an object of a resource of the JSON API: https://cloud.google.com/storage/docs/json_api/v1/objects#resource."""
     size, generation = int(resource["size"]), str(int(resource["generation"]))
     if size < 0:
         raise ValueError(f"{resource['name']!r} has {size} bytes")

@@ -1,4 +1,4 @@
-"""Uploads to Google Cloud Storage by its SDK. Only a push imports this: a pull does without."""
+"""Uploads to Google Cloud Storage by the SDK. Imported by a push only."""
 
 import base64
 from collections.abc import Callable
@@ -20,13 +20,13 @@ _CHUNK_BYTES = 16 * 1024**2  # bytes of a resumable upload that are held in memo
 
 
 def create_client(options: GCSOptions, credentials: Any, timeout: float, host: str) -> Any:  # noqa: ANN401
-    """The SDK's client; it asks for tokens as we do.
+    """Return the SDK's client, with the project's own transport for token requests.
 
     Args:
-        options: how to reach the store.
-        credentials: google-auth's, or None.
-        timeout: seconds that a token may take.
-        host: the store's name, for messages.
+        options: options of the store.
+        credentials: credentials of google-auth; None for anonymous access.
+        timeout: seconds for a token request.
+        host: host name of the store, for messages.
     """
     anonymous: Any = AnonymousCredentials  # google-auth's constructors are partly typed
     authorized_session: Any = AuthorizedSession
@@ -41,23 +41,23 @@ def create_client(options: GCSOptions, credentials: Any, timeout: float, host: s
     session.hooks["response"].append(bounded)
     endpoint = {"api_endpoint": options.emulator} if options.emulator else None
     sdk_client = storage.Client(project="-", credentials=effective, client_options=endpoint, _http=session)
-    # The SDK asks for the bucket's metadata in a thread of its own, for traces that nobody collects here.
+    # The SDK would request bucket metadata in a separate thread, for traces that are not collected here.
     sdk_client._bucket_metadata_cache = None  # noqa: SLF001
     return sdk_client
 
 
 def upload_file(blob: Any, path: Path, crc: str, on_sent: Callable[[int], None], timeout: tuple[float, float]) -> None:  # noqa: ANN401
-    """Send a file; the stated crc32c makes the store refuse other bytes.
+    """Upload a file; the store compares the bytes with the stated CRC32C.
 
     Args:
-        blob: the SDK's; it knows afterwards what is stored.
-        path: the file.
-        crc: its CRC32C, in hexadecimal.
+        blob: blob of the SDK; describes the stored object afterwards.
+        path: local file.
+        crc: CRC32C of the file, in hexadecimal.
         on_sent: called with the number of bytes sent.
         timeout: seconds to connect, and without a byte.
 
     Raises:
-        GoogleAPICallError: as the SDK raises it; whatever else it raises as well.
+        GoogleAPICallError: an error response; other exceptions of the SDK pass, too.
         OSError: the file cannot be read.
     """
     blob.chunk_size = _CHUNK_BYTES
@@ -67,14 +67,14 @@ def upload_file(blob: Any, path: Path, crc: str, on_sent: Callable[[int], None],
             _ProgressReader(file, on_sent),
             size=path.stat().st_size,
             content_type="application/octet-stream",
-            checksum=None,  # it would be computed a second time
+            checksum=None,  # computed already
             timeout=timeout,
             retry=_RETRY,
         )
 
 
 def blob_resource(blob: Any) -> dict[str, Any]:  # noqa: ANN401
-    """What the store says of an object, as its JSON API has it."""
+    """Return the resource of a stored object, in the form of the JSON API."""
     return {
         "name": blob.name,
         "size": blob.size,
@@ -86,18 +86,18 @@ def blob_resource(blob: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def _is_retryable(error: Exception) -> bool:
-    """Whether to send a part of an upload again; the SDK's own judgement includes certificates."""
+    """Return whether to repeat a part of an upload; the SDK's own rule would repeat after certificate errors."""
     if isinstance(error, InvalidResponse):
         return error.response.status_code in (408, 429) or error.response.status_code >= 500
     broken = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
     return isinstance(error, broken) and not isinstance(error, requests.exceptions.SSLError)
 
 
-_RETRY = Retry(predicate=_is_retryable, initial=0.25, maximum=4.0, timeout=10.0)  # of one request: as in retry.py
+_RETRY = Retry(predicate=_is_retryable, initial=0.25, maximum=4.0, timeout=10.0)  # of one request, as in retry.py
 
 
 class _ProgressReader:
-    """A file that tells of how far it was read: all that the SDK asks of a stream."""
+    """File with the stream methods used by the SDK; reports the bytes read."""
 
     def __init__(self, file: BinaryIO, on_sent: Callable[[int], None]) -> None:
         self._file = file
