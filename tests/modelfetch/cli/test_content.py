@@ -1,12 +1,11 @@
 """What stands in a model's place is refused, and the published form is the one that was vouched for."""
 
 import gzip
-import io
-import tarfile
 from pathlib import Path
 
 import pytest
 
+from testkit.archives import pack_files
 from testkit.cli_runner import CliRunner
 from testkit.file_tree import random_bytes, read_files, sha256_hex, write_files
 from testkit.https_server import HttpsServer
@@ -20,17 +19,6 @@ POINTER = (
 )
 PAGE = b"\n<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>"
 ONCE = ("--retries", "1")
-
-
-def pack(files: dict[str, bytes]) -> bytes:
-    """Return a tar.gz of files."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return out.getvalue()
 
 
 # --- nothing --------------------------------------------------------------------------------------------------------
@@ -52,7 +40,7 @@ def test_empty_model_is_refused(
 ) -> None:
     """0 bytes in all, or an empty file named like a model; other empty files belong to the model."""
     if kind == "archive":
-        store.put("m.tar.gz", pack(files))
+        store.put("m.tar.gz", pack_files(files, "gzip"))
     else:
         store.put_many("m/", files)
 
@@ -132,7 +120,7 @@ def test_git_lfs_pointer_is_refused_with_the_true_size(
     files = {"config.json": b"{}", "model.safetensors": POINTER}
     store.put("o/model.safetensors", POINTER)
     store.put_many("d/", files)
-    store.put("a.tar.gz", pack(files))
+    store.put("a.tar.gz", pack_files(files, "gzip"))
     write_files(tmp_path / "local", files)
     source = {
         "object": store.uri("o/model.safetensors"),
