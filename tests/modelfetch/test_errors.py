@@ -15,14 +15,14 @@ from modelfetch.errors import ModelfetchError
 ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ModelfetchError)]
 
 
-def test_the_drawing_is_the_tree() -> None:
+def test_drawing_of_the_errors_equals_the_class_tree() -> None:
     """Names, codes and reasons in the module docstring match the classes."""
     drawn = re.findall(r"── (\w+) +(\d+) +(\w+)", errors.__doc__ or "")
 
     assert sorted(drawn) == sorted((k.__name__, str(k.code), k.reason) for k in ALL if k is not ModelfetchError)
 
 
-def test_each_reason_is_of_one_kind() -> None:
+def test_every_error_class_has_a_reason_of_its_own() -> None:
     """Machines tell the classes apart by their reasons."""
     assert len({kind.reason for kind in ALL}) == len(ALL)
 
@@ -36,7 +36,7 @@ def test_every_failure_has_a_message_and_a_hint(kind: type[ModelfetchError]) -> 
     assert kind.retryable == (kind in (errors.TransientError, errors.ChangedError, errors.ResourceError))
 
 
-def test_a_signal_is_not_caught_by_what_catches_errors() -> None:
+def test_interrupt_passes_handlers_of_exceptions() -> None:
     """A handler of Exception, in an SDK say, must not swallow a signal."""
     assert not issubclass(errors.Interrupted, Exception)
     assert errors.Interrupted(15).signum == 15
@@ -63,7 +63,7 @@ def hinted_above(path: Path, call: ast.Call) -> bool:
     return path.parent in packages and isinstance(call.func, ast.Name) and call.func.id in HINTED_ABOVE
 
 
-def test_every_error_of_ours_has_a_next_step() -> None:
+def test_every_raised_error_has_a_hint() -> None:
     """Every call passes a non-empty hint."""
     sites = list(raise_sites())
     bare = [
@@ -79,7 +79,7 @@ def test_every_error_of_ours_has_a_next_step() -> None:
     assert bare == []
 
 
-def test_every_message_is_a_sentence() -> None:
+def test_every_message_ends_like_a_sentence() -> None:
     """Messages end with a full stop, also when quoted from a log."""
     ends = [(path, call, sentence(call.args[0])) for path, call in raise_sites() if call.args]
     open_ended = [f"{path.name}:{call.lineno}" for path, call, text in ends if text and text[-1] not in ".…?"]

@@ -43,7 +43,7 @@ def paths(plan: Plan) -> list[str]:
     return [one.path for one in plan.objects]
 
 
-def test_files_come_in_the_order_of_their_names() -> None:
+def test_files_of_a_plan_are_sorted_by_path() -> None:
     """With their folders."""
     plan = make(directory("b", "a/c", "a-b", folders=("empty", "a")))
 
@@ -51,7 +51,7 @@ def test_files_come_in_the_order_of_their_names() -> None:
     assert (plan.folders, plan.size, plan.directory, plan.archive) == (("empty", "a"), 3, True, False)
 
 
-def test_what_an_earlier_pull_left_is_no_part_of_the_model() -> None:
+def test_reserved_names_are_left_out_of_a_plan_and_counted() -> None:
     """Reserved names are left out at every depth, and counted without the manifests."""
     left = (".modelfetch-receipt", ".modelfetch/x/tree/a", "b/.modelfetch/x.lock", "b/.modelfetch.json")
     manifests = (".modelfetch-manifest", "b/a.modelfetch-manifest.json")
@@ -91,12 +91,12 @@ def test_single_object_with_a_reserved_name_is_a_usage_error(path: str) -> None:
         (["readme.md", "a.bin"], [], ["a.bin"]),
     ],
 )
-def test_patterns_choose_files(include: list[str], exclude: list[str], left: list[str]) -> None:
+def test_globs_select_files_by_path_or_last_segment(include: list[str], exclude: list[str], left: list[str]) -> None:
     """By path or last segment, in their case; what is excluded is out whatever includes it."""
     assert paths(make(directory("README.md", "a.bin", "w/0.bin", "w/x.txt"), include=include, exclude=exclude)) == left
 
 
-def test_patterns_leave_folders_out() -> None:
+def test_globs_leave_empty_folders_out() -> None:
     """With `include`, only those that files need are made."""
     found = directory("a", folders=("logs", "w"))
 
@@ -104,7 +104,7 @@ def test_patterns_leave_folders_out() -> None:
     assert make(found, include=["a"]).folders == ()
 
 
-def test_patterns_that_leave_nothing_are_an_error() -> None:
+def test_globs_that_select_nothing_are_not_found() -> None:
     """How many there were is told."""
     with pytest.raises(NotFoundError, match="None of the 2 files") as caught:
         make(directory("a", "b"), include=["c"])
@@ -127,7 +127,7 @@ def test_patterns_that_leave_nothing_are_an_error() -> None:
         single("a\\b"),
     ],
 )
-def test_names_that_do_not_name_their_path_or_clash_are_refused(found: Listing) -> None:
+def test_unsafe_or_clashing_keys_are_refused(found: Listing) -> None:
     """Folders like files."""
     with pytest.raises(UnsafeNameError):
         make(found)
@@ -144,7 +144,7 @@ def test_names_that_do_not_name_their_path_or_clash_are_refused(found: Listing) 
         (directory("ok", "a", folders=("a",)), "a/"),
     ],
 )
-def test_what_is_excluded_does_no_harm(found: Listing, exclude: str) -> None:
+def test_excluded_unsafe_key_does_not_refuse_the_plan(found: Listing, exclude: str) -> None:
     """As the hint of the refusal says."""
     assert "ok" in paths(make(found, exclude=[exclude]))
 
@@ -158,7 +158,7 @@ def test_what_is_excluded_does_no_harm(found: Listing, exclude: str) -> None:
         (single("a", 0), {}, WrongBytesError, "empty"),
     ],
 )
-def test_too_much_or_nothing_is_refused(
+def test_plan_over_budget_or_empty_object_is_refused(
     found: Listing, options: dict[str, Any], error: type[ModelfetchError], said: str
 ) -> None:
     """65, with the numbers, before the first byte."""
@@ -168,7 +168,7 @@ def test_too_much_or_nothing_is_refused(
     assert (caught.value.code, bool(caught.value.hint)) == (65, True)
 
 
-def test_a_budget_is_of_what_is_left_to_pull() -> None:
+def test_budget_counts_selected_files_only() -> None:
     """Exactly as much as allowed is allowed; empty files in a directory are."""
     found = Listing((obj("a"), obj("b", 0), obj("c", 99)), directory=True)
 
@@ -185,12 +185,12 @@ def test_a_budget_is_of_what_is_left_to_pull() -> None:
         (directory("m.tar.gz"), True, False),
     ],
 )
-def test_a_single_object_named_like_an_archive_is_one(found: Listing, extract: Any, archive: Any) -> None:
+def test_single_object_with_an_archive_name_is_extracted(found: Listing, extract: Any, archive: Any) -> None:
     """Not one inside a directory, and not if it is to stay as it is."""
     assert make(found, extract=extract).archive == archive
 
 
-def test_a_directory_has_another_version_if_anything_of_it_has() -> None:
+def test_directory_version_changes_with_any_of_its_objects() -> None:
     """Content, name, number, folders; not the order of the listing."""
     base = (obj("a"), obj("b"))
     variants = [
@@ -210,12 +210,12 @@ def test_a_directory_has_another_version_if_anything_of_it_has() -> None:
     assert versions[0].startswith("sha256:")
 
 
-def test_the_version_of_one_object_is_its_own() -> None:
+def test_version_of_a_single_object_is_the_store_s() -> None:
     """As the store has it."""
     assert make(single("a")).version == "v"
 
 
-def test_plans_of_other_versions_or_shapes_have_other_names() -> None:
+def test_resume_key_differs_between_versions_and_actions() -> None:
     """So that nothing is resumed that does not fit; without a version, nothing is."""
     packed, plain = make(single("m.tar")), make(single("m.tar"), extract=False)
     elsewhere = make(single("m.tar"), uri="s3://b/n.tar")
@@ -243,7 +243,7 @@ def test_version_and_pinned_uri_of_a_set_win_over_the_listings_digest() -> None:
     assert make(directory("a", "b")).pinned_uri == "s3://b/m/"
 
 
-def test_a_single_object_can_be_given_another_name() -> None:
+def test_renamed_plan_has_the_new_file_name() -> None:
     """That of the destination."""
     plan = make(single("m.bin"))
 

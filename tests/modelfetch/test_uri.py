@@ -40,13 +40,15 @@ from modelfetch.uri import ModelURI
         ("gs://b/o?versionId=1", "gs", "b", "o?versionId=1", None),
     ],
 )
-def test_buckets_keys_and_versions(text: str, scheme: str, bucket: str, key: str, version: str | None) -> None:
+def test_bucket_address_is_split_into_bucket_key_and_version(
+    text: str, scheme: str, bucket: str, key: str, version: str | None
+) -> None:
     """Only an all-digit fragment is a generation, only a last `?versionId=` a version; all else is the name."""
     assert parse_uri(text) == ModelURI(scheme, bucket, key, version)
 
 
 @pytest.mark.parametrize("text", ["s3://b/k?versionId=x", "s3://b/k", "gs://b/o#12", "gs://b/o#v2", "gs://b/d/"])
-def test_a_pinned_address_reads_as_it_was_written(text: str) -> None:
+def test_pinned_address_survives_a_round_trip(text: str) -> None:
     """What `push` prints for the ConfigMap."""
     uri = parse_uri(text)
 
@@ -68,7 +70,7 @@ def test_a_pinned_address_reads_as_it_was_written(text: str) -> None:
         ("/models/m.bin", False, "m.bin"),
     ],
 )
-def test_what_ends_with_a_slash_can_only_be_a_directory(text: str, directory: bool, name: str) -> None:
+def test_address_with_a_slash_at_the_end_means_a_directory(text: str, directory: bool, name: str) -> None:
     """So can a whole bucket."""
     uri = parse_uri(text)
 
@@ -85,7 +87,7 @@ def test_what_ends_with_a_slash_can_only_be_a_directory(text: str, directory: bo
         ("https://h/a%20b.bin", "h", "a%20b.bin", "https://h/a%20b.bin"),
     ],
 )
-def test_hosts_of_urls(text: str, host: str, key: str, shown: str) -> None:
+def test_url_is_split_into_host_and_path(text: str, host: str, key: str, shown: str) -> None:
     """Ports and IPv6 addresses too."""
     uri = parse_uri(text)
 
@@ -93,7 +95,7 @@ def test_hosts_of_urls(text: str, host: str, key: str, shown: str) -> None:
     assert parse_uri(shown).bucket == host
 
 
-def test_a_signed_url_keeps_its_query_to_itself() -> None:
+def test_query_of_a_signed_url_is_not_shown() -> None:
     """Asked for with it, shown without."""
     uri = parse_uri("https://h/m.bin?X-Amz-Signature=secret#part")
 
@@ -115,12 +117,12 @@ def test_a_signed_url_keeps_its_query_to_itself() -> None:
         ("/~/x", "/~/x"),
     ],
 )
-def test_paths(text: str, path: str) -> None:
+def test_plain_path_and_file_url_give_an_absolute_path(text: str, path: str) -> None:
     """Those of file URLs are quoted, plain ones are not."""
     assert parse_uri(text) == ModelURI("file", "", path)
 
 
-def test_a_path_may_be_relative_or_in_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_and_home_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A `~` of nobody's is a name like any other."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
@@ -160,7 +162,7 @@ def test_a_path_may_be_relative_or_in_a_home(tmp_path: Path, monkeypatch: pytest
         ("file:///m%ff.bin", "UTF-8"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_a_hint(text: str, said: str) -> None:
+def test_invalid_address_is_refused_with_a_hint(text: str, said: str) -> None:
     """Credentials in a URL are refused without repeating them."""
     with pytest.raises(UsageError, match=said) as caught:
         parse_uri(text)
@@ -169,7 +171,7 @@ def test_what_makes_no_sense_is_refused_with_a_hint(text: str, said: str) -> Non
     assert "secret" not in caught.value.message
 
 
-def test_a_directory_that_no_receipt_could_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_outside_utf8_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Although the source itself could be named."""
     odd = tmp_path / os.fsdecode(b"\xff")
     odd.mkdir()
@@ -199,7 +201,7 @@ def test_a_directory_that_no_receipt_could_name_is_refused(tmp_path: Path, monke
         ("s3://arn:aws:s3::123456789012:accesspoint/x.mrap/", "arn:aws:s3::123456789012:accesspoint/x.mrap", ""),
     ],
 )
-def test_an_access_point_takes_the_place_of_a_bucket(text: str, bucket: str, key: str) -> None:
+def test_access_point_arn_is_read_as_the_bucket(text: str, bucket: str, key: str) -> None:
     """Its name may hold a slash."""
     uri = parse_uri(text)
 
@@ -208,7 +210,7 @@ def test_an_access_point_takes_the_place_of_a_bucket(text: str, bucket: str, key
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_a_bucket_holds_no_credentials(scheme: str) -> None:
+def test_credentials_in_a_bucket_address_are_refused(scheme: str) -> None:
     """As some tools have them in the address: they would be in every log."""
     with pytest.raises(UsageError, match="holds credentials") as caught:
         parse_uri(f"{scheme}://me:s3cr3t@bucket/m")
@@ -230,6 +232,6 @@ def test_a_bucket_holds_no_credentials(scheme: str) -> None:
         ("file:///a@b?c", "file:///a@b?c"),
     ],
 )
-def test_an_address_is_shown_without_its_secrets(text: str, shown: str) -> None:
+def test_masked_address_shows_no_secret(text: str, shown: str) -> None:
     """Whether it makes sense or not; versions and paths are none."""
     assert mask_address(text) == shown

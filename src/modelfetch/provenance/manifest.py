@@ -8,8 +8,8 @@ manifest: a complete manifest means a whole model.
 """
 
 import json
+import os
 import re
-import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ class Manifest(NamedTuple):
             "tool": f"modelfetch/{__version__}",
             "created": f"{receipt.utc_now():%Y-%m-%dT%H:%M:%SZ}",
             "complete": self.complete,
-            "push": uuid.uuid4().hex,  # no two manifests are equal: a store tells them apart by their content
+            "push": os.urandom(16).hex(),  # no two manifests are equal: a store tells them apart by their content
         }
         if self.version:
             data["version"] = self.version

@@ -48,7 +48,7 @@ def stage(tmp_path: Path) -> Iterator[StagingArea]:
         yield opened
 
 
-def test_directories_that_an_unpacking_left_are_not_in_the_way_of_the_next(tmp_path: Path, stage: StagingArea) -> None:
+def test_directories_of_a_failed_extraction_do_not_block_the_next(tmp_path: Path, stage: StagingArea) -> None:
     """A crash midway leaves some; an archive of a server without ranges is unpacked into an empty tree all the same."""
     (tmp_path / "weights").write_bytes(b"0123456789")
     with tarfile.open(tmp_path / "m.tar", "w") as archive:
@@ -67,7 +67,7 @@ def test_directories_that_an_unpacking_left_are_not_in_the_way_of_the_next(tmp_p
     assert not stage.resumable
 
 
-def test_a_directory_that_was_set_aside_is_cleared(stage: StagingArea) -> None:
+def test_replaced_directory_is_cleared_before_a_fetch(stage: StagingArea) -> None:
     """Where the kernel cannot exchange directories, a crash leaves the old one in the scratch place."""
     stage.scratch.mkdir()
     (stage.scratch / "old").write_text("old")
@@ -78,7 +78,7 @@ def test_a_directory_that_was_set_aside_is_cleared(stage: StagingArea) -> None:
     assert list(stage.tree.iterdir()) == []
 
 
-def test_an_object_that_does_not_end_stops_at_the_budget(tmp_path: Path, scripted_server: ScriptedServer) -> None:
+def test_endless_object_is_refused_at_the_budget(tmp_path: Path, scripted_server: ScriptedServer) -> None:
     """Where the server does not say how long it is; nothing of it is kept."""
     scripted_server.respond_with(
         lambda asked: (
@@ -101,7 +101,7 @@ def test_an_object_that_does_not_end_stops_at_the_budget(tmp_path: Path, scripte
 
 
 @pytest.mark.parametrize(("most", "published"), [(500_000, True), (300_000, False)])
-def test_the_budget_is_of_all_decoded_files_together(
+def test_budget_counts_all_decoded_files_together(
     tmp_path: Path, scripted_server: ScriptedServer, most: int, published: bool
 ) -> None:
     """Each would fit by itself."""
@@ -119,7 +119,7 @@ def test_the_budget_is_of_all_decoded_files_together(
     assert not (tmp_path / "m").exists()
 
 
-def test_a_local_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_unreadable_local_file_is_refused_with_the_reason(tmp_path: Path) -> None:
     """Whatever the operating system's reason is."""
     source = FileSource(parse_uri(str(tmp_path / "m")), SourceOptions())
 

@@ -181,7 +181,7 @@ OF_A_BODY = (urllib3.exceptions, http.client, ssl, socket)
 @pytest.mark.parametrize(
     ("module", "table"), [row[:2] for row in LIBRARIES], ids=lambda value: getattr(value, "__name__", "")
 )
-def test_every_exception_of_a_library_is_decided_on(module: ModuleType, table: Table) -> None:
+def test_every_exception_of_a_library_is_classified(module: ModuleType, table: Table) -> None:
     """Once; and nothing is decided on that is gone."""
     names = [name for names in table.values() for name in names.split()]
 
@@ -198,7 +198,7 @@ def reaching() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("module", "kind", "translations", "ours"), list(reaching()))
-def test_it_becomes_what_was_decided(
+def test_exception_becomes_the_error_of_its_class(
     module: ModuleType, kind: type[Exception], translations: tuple[Translation, ...], ours: type[ModelfetchError]
 ) -> None:
     """In each place where the library is called, and where a body is read."""
@@ -208,7 +208,7 @@ def test_it_becomes_what_was_decided(
         assert_error_contract(translate_read_error(make_error(kind)), ours)
 
 
-def test_an_answer_that_is_no_xml_is_none_of_s3s() -> None:
+def test_response_without_xml_is_refused_as_not_s3() -> None:
     """69."""
     assert_error_contract(translate_error(botocore.parsers.ResponseParserError("no XML"), s3_translation), RefusedError)
 
@@ -221,7 +221,7 @@ def test_an_answer_that_is_no_xml_is_none_of_s3s() -> None:
     ids=lambda error: type(error).__name__,
 )  # fmt: skip
 @pytest.mark.parametrize("source", [s3_source, gcs_source], ids=["s3", "gcs"])
-def test_an_answer_that_makes_no_sense_is_none_of_the_stores(
+def test_malformed_response_is_refused_as_not_the_store_s(
     source: Callable[[], S3Source | GCSSource], error: Exception
 ) -> None:
     """69, wherever our code or the SDK's stumbles over it."""
@@ -244,7 +244,7 @@ def meant(status: int) -> type[ModelfetchError]:
     return next((kind for kind, statuses in kinds.items() if status in statuses), RefusedError)
 
 
-def test_every_status_means_the_same_everywhere() -> None:
+def test_every_status_has_one_error_class_for_all_sources() -> None:
     """Of a URL, of S3 and of Google's store, whose 404 of an object is none, so that it is a bucket's."""
     web = HTTPSource(parse_uri("https://store.invalid/m"), SourceOptions())
     for status in STATUSES:

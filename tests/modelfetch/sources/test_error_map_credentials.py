@@ -46,7 +46,7 @@ CARELESS = [
 
 @pytest.mark.parametrize("error", CARELESS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("issuing", [fails_to_issue, fails_to_issue_google], ids=["aws", "google"])
-def test_what_gives_no_credentials_is_no_bug(issuing: Callable[..., ModelfetchError], error: Exception) -> None:
+def test_missing_credentials_are_never_a_bug(issuing: Callable[..., ModelfetchError], error: Exception) -> None:
     """A program that is not there, a file that is cut short, a server that answers nonsense: 77, or 75 midway."""
     assert_error_contract(issuing(error, had=False), NoCredentialsError)
     assert_error_contract(issuing(error, had=True), TransientError)
@@ -59,7 +59,7 @@ ABOUT_BUCKETS = {
 
 
 @pytest.mark.parametrize("had", [False, True])
-def test_whatever_boto3_says_of_credentials_is_one_of_ours(had: object) -> None:
+def test_every_credential_error_of_boto3_is_classified(had: object) -> None:
     """77 or 78, 75 if there were some; never what the store is blamed for. Buckets and listings are none of theirs."""
     allowed = (NoCredentialsError, CredentialsError, ConfigError, *((TransientError,) if had else ()))
     kinds = find_exceptions(botocore.exceptions).items()
@@ -70,7 +70,7 @@ def test_whatever_boto3_says_of_credentials_is_one_of_ours(had: object) -> None:
 
 @pytest.mark.parametrize("had", [False, True])
 @pytest.mark.parametrize("retryable", [False, True])
-def test_whatever_google_says_of_credentials_is_one_of_ours(retryable: object, had: object) -> None:
+def test_every_credential_error_of_google_auth_is_classified(retryable: object, had: object) -> None:
     """Likewise."""
     allowed = (NoCredentialsError, CredentialsError, *((TransientError,) if had else ()))
     told = {}
@@ -84,7 +84,7 @@ def test_whatever_google_says_of_credentials_is_one_of_ours(retryable: object, h
     assert {name: error for name, error in told.items() if type(error) not in allowed or not error.hint} == {}
 
 
-def test_a_one_time_code_that_nobody_types_is_a_matter_of_credentials() -> None:
+def test_request_for_a_one_time_code_is_a_credentials_error() -> None:
     """77: an init container has no keyboard."""
     told = fails_to_issue(EOFError(), had=True)
 

@@ -86,7 +86,7 @@ def test_every_error_of_a_connection_is_explained() -> None:
         assert_error_contract(explain_network_error(max_retry_error(connecting), "store.invalid", 5.0), TransientError)
 
 
-def test_every_failure_to_resolve_a_name_is_passing() -> None:
+def test_every_name_resolution_failure_is_transient() -> None:
     """75: in a new pod the name service may not be up."""
     for number in {value for name, value in vars(socket).items() if name.startswith("EAI_")}:
         told = explain_network_error(socket.gaierror(number, "x"), "store.invalid", 5.0)

@@ -30,7 +30,7 @@ def stated(
         *((odd, None) for odd in ("-1", "+5", "5.0", "five", "", "0x5", "5, 5", "5,5", "9" * 31, "9" * 5000)),
     ],
 )
-def test_a_length_is_a_number_or_unknown(scripted_server: ScriptedServer, length: str, size: int | None) -> None:
+def test_length_that_is_no_number_is_unknown(scripted_server: ScriptedServer, length: str, size: int | None) -> None:
     """However long it is."""
     assert stated(scripted_server, ("Content-Length", length)).size == size
 
@@ -39,7 +39,7 @@ def test_a_length_is_a_number_or_unknown(scripted_server: ScriptedServer, length
     ("total", "size"),
     [("0-0/5", 5), (f"0-0/{2**70}", 2**70), ("*/5", 5), ("0-0/*", None), ("x", None), (f"0-0/{'9' * 5000}", None)],
 )
-def test_a_range_tells_the_size_where_head_does_not(
+def test_size_comes_from_a_range_if_head_states_none(
     scripted_server: ScriptedServer, total: str, size: int | None
 ) -> None:
     """What is no range leaves it unknown: the reply is a part."""
@@ -67,7 +67,7 @@ def test_a_range_tells_the_size_where_head_does_not(
         *(("x-goog-hash", odd, set()) for odd in ("", "crc32c", "crc32c=", "crc32c=A", "md5=\xff", ",,,=", "=x")),
     ],
 )
-def test_a_checksum_that_is_none_counts_as_none(
+def test_malformed_checksum_is_ignored(
     scripted_server: ScriptedServer, header: str, value: str, found: set[str]
 ) -> None:
     """It is not trusted to mean anything; the receipt lists what was checked."""
@@ -75,7 +75,7 @@ def test_a_checksum_that_is_none_counts_as_none(
 
 
 @pytest.mark.parametrize("name", ["a%00b", "a%ffb", "%2e%2e", "%2e", "a%5cb", "a%0ab", "a%7fb", "a%c2%9bb", "x" * 256])
-def test_a_name_that_must_not_be_written_is_refused(scripted_server: ScriptedServer, name: str) -> None:
+def test_unsafe_file_name_of_a_url_is_refused(scripted_server: ScriptedServer, name: str) -> None:
     """Whatever DEST would make of it."""
     uri = parse_uri(f"{scripted_server.url}/{name}")
     scripted_server.respond_with(lambda _: ServerResponse(body=b"x"))
@@ -85,13 +85,13 @@ def test_a_name_that_must_not_be_written_is_refused(scripted_server: ScriptedSer
         plan.make_plan(found, uri, plan.PlanLimits(max_files=9))
 
 
-def test_a_slash_in_escapes_separates_as_any_other(scripted_server: ScriptedServer) -> None:
+def test_escaped_slash_separates_path_segments(scripted_server: ScriptedServer) -> None:
     """Only what comes after the last one is the name."""
     assert stated(scripted_server, path="..%2f..%2fm").path == "m"
 
 
 @pytest.mark.parametrize("to", ["file:///etc/passwd", "s3://b/m", "ftp://h/m", "http://", "//", "\x1b[2J"])
-def test_a_redirect_to_what_is_no_web_address_is_refused(scripted_server: ScriptedServer, to: str) -> None:
+def test_redirect_to_another_scheme_is_refused(scripted_server: ScriptedServer, to: str) -> None:
     """It is the server's fault, not that of whoever configured us."""
     scripted_server.respond_with(lambda asked: ServerResponse(302, (("Location", to),)) if asked.path == "/m" else None)
 

@@ -69,7 +69,7 @@ def token(asked: ServerRequest) -> int:
     return int(asked.query.get("continuation-token") or asked.query.get("pageToken") or 0)
 
 
-def test_files_and_empty_folders_are_told_apart(kind: Kind) -> None:
+def test_listing_separates_files_and_empty_folders(kind: Kind) -> None:
     """The marker of the directory itself is neither."""
     listed = (
         ListedObject("p/", b""),
@@ -84,7 +84,7 @@ def test_files_and_empty_folders_are_told_apart(kind: Kind) -> None:
     assert (found.folders, found.directory) == (("d",), True)
 
 
-def test_every_page_is_asked_for(kind: Kind) -> None:
+def test_every_page_of_a_listing_is_requested(kind: Kind) -> None:
     """Empty ones in between too: both stores send some."""
     found = kind.find(
         lambda asked: ((ListedObject(f"p/{token(asked)}"),) * (token(asked) % 2), [1, 2, 3, None][token(asked)])
@@ -93,14 +93,14 @@ def test_every_page_is_asked_for(kind: Kind) -> None:
     assert [o.path for o in found.objects] == ["1", "3"]
 
 
-def test_nothing_but_folders_is_nothing(kind: Kind) -> None:
+def test_listing_of_folders_alone_is_not_found(kind: Kind) -> None:
     """There is no model in it."""
     with pytest.raises(NotFoundError):
         kind.find(one_page(ListedObject("p/", b""), ListedObject("p/d/", b"")))
 
 
 @pytest.mark.parametrize("key", ["q/a", "p", "pp/a", "../p/a", "/p/a", "P/a", "q/../p/a"])
-def test_a_key_that_was_not_asked_for_is_refused(kind: Kind, key: str) -> None:
+def test_key_outside_the_prefix_is_refused(kind: Kind, key: str) -> None:
     """The server lies, or filters nothing."""
     with pytest.raises(UnsafeNameError) as caught:
         kind.find(one_page(ListedObject("p/a"), ListedObject(key)))
@@ -109,43 +109,43 @@ def test_a_key_that_was_not_asked_for_is_refused(kind: Kind, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["p/d//", "p//", "p/d///"])
-def test_a_marker_with_more_than_one_slash_is_not_repaired(kind: Kind, key: str) -> None:
+def test_folder_marker_with_two_slashes_is_refused(kind: Kind, key: str) -> None:
     """Its empty segment stays, for the plan to refuse it."""
     assert kind.find(one_page(ListedObject("p/a"), ListedObject(key, b""))).folders == (key.removeprefix("p/")[:-1],)
 
 
-def test_a_directory_with_bytes_of_its_own_is_refused(kind: Kind) -> None:
+def test_prefix_object_with_content_is_refused(kind: Kind) -> None:
     """They could only be dropped."""
     with pytest.raises(UnsafeNameError, match=r"'p/' has 1 bytes"):
         kind.find(one_page(ListedObject("p/a"), ListedObject("p/")))
 
 
-def test_another_directorys_marker_with_bytes_is_left_to_the_plan(kind: Kind) -> None:
+def test_folder_marker_with_content_is_passed_to_the_plan(kind: Kind) -> None:
     """It can be excluded."""
     assert [o.path for o in kind.find(one_page(ListedObject("p/a"), ListedObject("p/d/"))).objects] == ["a", "d/"]
 
 
 @pytest.mark.parametrize("size", [None, -1, "", "lots", "1.5", "0x10", "9" * 5000, "1e3"])
-def test_a_size_that_is_none_is_no_answer(kind: Kind, size: object) -> None:
+def test_entry_with_an_invalid_size_is_refused(kind: Kind, size: object) -> None:
     """Whatever stands in its place."""
     with pytest.raises(RefusedError, match="does not answer as"):
         kind.find(one_page(ListedObject("p/a", size=size)))
 
 
-def test_an_entry_without_a_key_is_no_answer(kind: Kind) -> None:
+def test_entry_without_a_key_is_refused(kind: Kind) -> None:
     """It names nothing."""
     with pytest.raises(RefusedError, match="does not answer as"):
         kind.find(one_page(ListedObject("p/a"), ListedObject(None)))
 
 
-def test_a_size_beyond_all_disks_is_one(kind: Kind) -> None:
+def test_huge_size_is_accepted_by_the_listing(kind: Kind) -> None:
     """What has no room is found out later."""
     assert kind.find(one_page(ListedObject("p/a", size=2**70))).objects[0].size == 2**70
 
 
 @pytest.mark.parametrize("circle", [[1, 1], [1, 2, 1], [1, 2, 3, 4, 2]])
 @pytest.mark.parametrize("items", [(), (ListedObject("p/a"),)], ids=["empty", "full"])
-def test_pages_that_go_round_end(kind: Kind, circle: list[int], items: tuple[ListedObject, ...]) -> None:
+def test_repeated_continuation_token_is_refused(kind: Kind, circle: list[int], items: tuple[ListedObject, ...]) -> None:
     """After one, or after several; with objects or without."""
     asked_for = iter(circle)
 
@@ -155,7 +155,7 @@ def test_pages_that_go_round_end(kind: Kind, circle: list[int], items: tuple[Lis
     assert next(asked_for, None) is None
 
 
-def test_empty_pages_without_end_end(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_empty_pages_are_refused(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with a token of its own."""
     monkeypatch.setattr(listings, "MAX_EMPTY_PAGES", 20)
 
@@ -165,7 +165,7 @@ def test_empty_pages_without_end_end(kind: Kind, monkeypatch: pytest.MonkeyPatch
     assert len(kind.scripted_server.requests) == 21
 
 
-def test_objects_without_end_end(kind: Kind) -> None:
+def test_endless_objects_exceed_the_budget(kind: Kind) -> None:
     """Before they fill the memory; the limit can be raised."""
     with pytest.raises(BudgetError, match="more than 100") as caught:
         kind.find(
@@ -176,13 +176,13 @@ def test_objects_without_end_end(kind: Kind) -> None:
     assert "MODELFETCH_MAX_FILES" in caught.value.hint
 
 
-def test_markers_without_end_end(kind: Kind) -> None:
+def test_endless_folder_markers_exceed_the_budget(kind: Kind) -> None:
     """Folders take memory too."""
     with pytest.raises(BudgetError):
         kind.find(one_page(*(ListedObject(f"p/{n}/", b"") for n in range(101))), max_listed=100)
 
 
-def test_a_page_that_breaks_off_is_not_the_last(
+def test_truncated_page_without_a_token_is_refused(
     scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S3 says that there is more, but not how to get it: the rest of the model would be missing."""
@@ -195,7 +195,7 @@ def test_a_page_that_breaks_off_is_not_the_last(
             source.resolve()
 
 
-def test_an_empty_token_is_of_the_last_page(scripted_server: ScriptedServer) -> None:
+def test_empty_token_ends_the_listing(scripted_server: ScriptedServer) -> None:
     """So says https://google.aip.dev/158; the SDK would begin again with it, and find no end."""
     scripted_server.respond_with(gcs_listing(respond_always(gcs_page([ListedObject("p/a")], nextPageToken=""))))
 
@@ -205,7 +205,7 @@ def test_an_empty_token_is_of_the_last_page(scripted_server: ScriptedServer) -> 
 
 
 @pytest.mark.parametrize("token", [0, False, [], {}])
-def test_a_token_that_is_none_leads_nowhere(scripted_server: ScriptedServer, token: object) -> None:
+def test_invalid_token_is_refused(scripted_server: ScriptedServer, token: object) -> None:
     """Neither round in a circle nor to an end: the rest of the model would be missing."""
     page = gcs_page([ListedObject("p/a")], nextPageToken=token)
     scripted_server.respond_with(
@@ -233,7 +233,7 @@ NO_LISTING = [
 
 
 @pytest.mark.parametrize("body", NO_LISTING)
-def test_json_of_another_shape_is_no_answer(scripted_server: ScriptedServer, body: bytes) -> None:
+def test_json_of_another_shape_is_refused(scripted_server: ScriptedServer, body: bytes) -> None:
     """However deep."""
     scripted_server.respond_with(lambda _: ServerResponse(headers=(("Content-Type", "application/json"),), body=body))
 
@@ -241,7 +241,7 @@ def test_json_of_another_shape_is_no_answer(scripted_server: ScriptedServer, bod
         open_source(parse_uri("gs://b/p/"), GCSOptions(emulator=scripted_server.url)).resolve()
 
 
-def test_a_listing_can_be_asked_what_it_took() -> None:
+def test_builder_returns_the_added_entries() -> None:
     """None, as long as there is no object."""
     listing = ListingBuilder("p/", 10)
     listing.add_entry("p/d/", 0, lambda path: RemoteObject(path, path, 0, ""))

@@ -33,7 +33,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("status", [200, 400])
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_an_endless_reply_is_left(scripted_server: ScriptedServer, scheme: str, status: int) -> None:
+def test_endless_response_is_refused(scripted_server: ScriptedServer, scheme: str, status: int) -> None:
     """A listing, or what should tell of a failure."""
     told: list[int] = []
     scripted_server.respond_with(
@@ -50,7 +50,7 @@ def test_an_endless_reply_is_left(scripted_server: ScriptedServer, scheme: str, 
     assert sum(told) < 20_000_000  # what the sockets between hold is sent, too
 
 
-def test_a_reply_that_swells_is_left(scripted_server: ScriptedServer) -> None:
+def test_gzip_bomb_response_is_refused(scripted_server: ScriptedServer) -> None:
     """Requests inflates what comes as gzip, asked or not."""
     packed = gzip.compress(BEGIN["gs"] + b" " * 50_000_000)
     scripted_server.respond_with(lambda _: ServerResponse(headers=(("Content-Encoding", "gzip"),), body=packed))

@@ -20,12 +20,12 @@ def grown(crew: WorkerLimits, brings: Callable[[int], float], samples: int = 40)
     return [growth.adjust(brings(growth.count)) for _ in range(samples)]
 
 
-def test_threads_double_while_they_bring_more() -> None:
+def test_threads_double_while_throughput_grows() -> None:
     """As where each connection gets so much and no more."""
     assert grown(WorkerLimits(2, 16), lambda count: 20.0 * count)[:8] == [2, 4, 4, 8, 8, 16, 16, 16]
 
 
-def test_threads_that_bring_nothing_are_let_go() -> None:
+def test_threads_without_a_gain_are_removed() -> None:
     """As where the processor or the network is busy already; it is tried again later, for that may change."""
     counts = grown(WorkerLimits(2, 16), lambda _: 100.0)
     assert set(counts) == {2, 4}
@@ -33,28 +33,28 @@ def test_threads_that_bring_nothing_are_let_go() -> None:
     assert counts[-1] in (2, 4)
 
 
-def test_threads_do_not_grow_in_number_while_the_processor_is_busy() -> None:
+def test_threads_stay_while_the_processor_is_busy() -> None:
     """More would only take turns more often, whatever one sample says."""
     growth = ConcurrencyController(WorkerLimits(1, 16), processors=2)
     assert {growth.adjust(rate, load=1.2) for rate in (100.0, 500.0, 50.0, 900.0) * 5} == {1}
     assert [growth.adjust(20.0 * growth.count, load=0.3) for _ in range(6)] == [2, 2, 4, 4, 8, 8]
 
 
-def test_of_threads_that_wait_for_python_alone_only_few_stay() -> None:
+def test_cpu_bound_tasks_keep_few_threads() -> None:
     """They pass its lock on more often than they work; where the network is what they wait for, they come back."""
     growth = ConcurrencyController(WorkerLimits(8, 32, cpu_bound=True), processors=16)
     assert [growth.adjust(100.0, load=0.95) for _ in range(5)] == [4, 2, 1, 1, 1]
     assert [growth.adjust(20.0 * growth.count, load=0.3) for _ in range(6)] == [1, 2, 2, 4, 4, 8]
 
 
-def test_many_processors_may_be_kept_busy_by_more_threads() -> None:
+def test_threads_grow_on_a_machine_with_many_processors() -> None:
     """With 16 of them, the same load is little."""
     growth = ConcurrencyController(WorkerLimits(1, 16), processors=16)
     assert [growth.adjust(20.0 * growth.count, load=1.2) for _ in range(6)] == [1, 2, 2, 4, 4, 8]
     assert {growth.adjust(20.0 * growth.count, load=7.0) for _ in range(6)} == {8}
 
 
-def test_threads_stop_at_what_the_network_carries() -> None:
+def test_threads_stop_growing_at_the_network_s_limit() -> None:
     """A link of 100 with connections of 20."""
     counts = grown(WorkerLimits(2, 16), lambda count: min(100.0, 20.0 * count))
     assert max(counts) == 16
@@ -62,7 +62,7 @@ def test_threads_stop_at_what_the_network_carries() -> None:
 
 
 @pytest.mark.parametrize("few", [1, 3])
-def test_there_is_always_one_and_never_too_many(few: int) -> None:
+def test_number_of_threads_stays_within_the_limits(few: int) -> None:
     """Whatever the samples say, the first ones of nothing included."""
     rates = iter([0.0, 0.0, 5.0, 50.0, 1.0, 100.0, 0.5, 3.0, 800.0] * 20)
     counts = grown(WorkerLimits(few, 5), lambda _: next(rates), 100)
@@ -70,7 +70,7 @@ def test_there_is_always_one_and_never_too_many(few: int) -> None:
     assert max(counts) == 5
 
 
-def test_more_are_hired_while_that_pays() -> None:
+def test_pool_starts_more_threads_while_throughput_grows() -> None:
     """Each task waits until four are under way at once: two threads alone would wait for ever."""
     four = threading.Barrier(4)
     came = iter(range(0, 10**9, 10**6))
@@ -87,7 +87,7 @@ def test_more_are_hired_while_that_pays() -> None:
     run_tasks(iter([task] * 4), WorkerLimits(2, 4), moved, stop=four.abort)
 
 
-def test_the_first_failure_stops_the_others_and_is_raised() -> None:
+def test_first_failure_stops_all_tasks_and_is_raised() -> None:
     """What they end with, being stopped, is not what is told."""
     stopped = threading.Event()
     waits = threading.Event()
@@ -106,7 +106,7 @@ def test_the_first_failure_stops_the_others_and_is_raised() -> None:
     assert stopped.is_set()
 
 
-def test_a_failure_to_make_a_task_is_one_of_the_whole() -> None:
+def test_failure_of_the_task_iterator_is_raised() -> None:
     """Tasks are made while others run."""
 
     def tasks() -> Iterator[Callable[[], None]]:

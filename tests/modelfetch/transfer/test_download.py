@@ -36,7 +36,7 @@ def fetch(model: Path, into: Path, wires: list[RangeReader], arrived: Arrived) -
         download(wire, source.resolve().objects, StagedTree(into), journal, TransferLimits(connections=2), arrived)
 
 
-def test_after_a_failure_nobody_works_on_the_disk_any_more(tmp_path: Path) -> None:
+def test_no_thread_writes_after_a_failed_download(tmp_path: Path) -> None:
     """Whoever clears the staging area next would have files appear under his hands."""
     model = write_files(tmp_path / "model", {name: random_bytes(1000) for name in "ab"})
     wires: list[RangeReader] = []
@@ -61,7 +61,7 @@ def test_after_a_failure_nobody_works_on_the_disk_any_more(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("size", [1000, 2 * 1024**2])
-def test_small_objects_are_asked_for_ahead(
+def test_requests_for_small_objects_are_sent_ahead(
     s3_bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """While others are at work; larger ones are not, for they would keep the server waiting."""
@@ -96,7 +96,7 @@ def test_small_objects_are_asked_for_ahead(
 
 @pytest.mark.parametrize("listed", [0, 1, 3])
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_an_object_of_another_size_than_listed_is_noticed(
+def test_object_of_another_size_than_listed_is_refused(
     scripted_server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, listed: int
 ) -> None:
     """One that is listed as empty, too: it would be published without a byte asked for."""

@@ -22,7 +22,7 @@ def reader(there: bytearray) -> Callable[[int, int], Iterator[bytes]]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_digest_is_that_of_the_bytes_in_order(seed: int) -> None:
+def test_digest_equals_the_digest_of_the_bytes_in_order(seed: int) -> None:
     """Pieces come mixed; what comes in order is hashed from memory, what does not is read back."""
     chance = random.Random(seed)
     offsets = list(range(0, SIZE, PIECE))
@@ -43,7 +43,7 @@ def test_the_digest_is_that_of_the_bytes_in_order(seed: int) -> None:
     assert front.hexdigests()["sha256"] == sha256_hex(DATA), "asked twice"
 
 
-def test_what_comes_in_order_is_not_read_back() -> None:
+def test_bytes_in_order_are_not_read_back() -> None:
     """One connection brings a file without a second look at it."""
 
     def refuse(start: int, end: int) -> Iterator[bytes]:
@@ -57,7 +57,7 @@ def test_what_comes_in_order_is_not_read_back() -> None:
     assert front.hexdigests()["sha256"] == sha256_hex(DATA)
 
 
-def test_threads_may_bring_pieces_at_once() -> None:
+def test_pieces_from_several_threads_give_the_right_digest() -> None:
     """Each brings a run of neighbours, as connections do."""
     there = bytearray(SIZE)
     done: set[int] = set()
@@ -81,7 +81,7 @@ def test_threads_may_bring_pieces_at_once() -> None:
     assert front.hexdigests()["sha256"] == sha256_hex(DATA)
 
 
-def test_nobody_waits_for_the_thread_that_hashes() -> None:
+def test_writers_do_not_wait_for_the_hashing_thread() -> None:
     """It hashes what the others bring meanwhile, too."""
     reading, go = threading.Event(), threading.Event()
 
@@ -102,7 +102,7 @@ def test_nobody_waits_for_the_thread_that_hashes() -> None:
     assert front.hexdigests()["sha256"] == sha256_hex(DATA)
 
 
-def test_a_file_that_cannot_be_read_is_told_of() -> None:
+def test_unreadable_file_raises_the_error_of_the_disk() -> None:
     """By whoever was to hash it."""
 
     def fail(start: int, end: int) -> Iterator[bytes]:
@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_read_is_told_of() -> None:
         front.hexdigests()
 
 
-def test_nothing_more_is_read_once_it_is_closed() -> None:
+def test_closed_hasher_reads_nothing_more() -> None:
     """A pull that is told to end does not hash the rest of what an earlier one left; and it has no digests."""
     read: list[int] = []
 

@@ -48,7 +48,7 @@ def bring(landing: PartFile, block: int, data: bytes = DATA) -> None:
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
-def test_blocks_may_arrive_in_any_order(begin: Begin, tmp_path: Path, order: list[int]) -> None:
+def test_blocks_in_any_order_give_the_whole_file(begin: Begin, tmp_path: Path, order: list[int]) -> None:
     """The digests are those of the file."""
     landing = begin(tmp_path)
     for block in order:
@@ -61,7 +61,7 @@ def test_blocks_may_arrive_in_any_order(begin: Begin, tmp_path: Path, order: lis
     assert (came.size, came.checksums) == (SIZE, {"sha256": sha256_hex(DATA), "crc64nvme": crc})
 
 
-def test_blocks_may_arrive_from_several_threads(begin: Begin, tmp_path: Path) -> None:
+def test_blocks_from_several_threads_give_the_whole_file(begin: Begin, tmp_path: Path) -> None:
     """At once."""
     data = random_bytes(9 * BLOCK_SIZE + 1)
     landing = begin(tmp_path, RemoteObject("k", "m", len(data), "v", checksums={"crc32c": "", "md5": ""}))
@@ -83,7 +83,7 @@ def test_blocks_may_arrive_from_several_threads(begin: Begin, tmp_path: Path) ->
     assert came.checksums == {"sha256": sha256_hex(data), "crc32c": crc}
 
 
-def test_the_next_run_knows_the_checksums_that_came_with_the_bytes(begin: Begin, tmp_path: Path) -> None:
+def test_resumed_file_knows_the_checksums_of_the_first_response(begin: Begin, tmp_path: Path) -> None:
     """A listing may state none: what had arrived could be neither taken up nor verified."""
     first = begin(tmp_path)
     first.expect_checksums({"crc32": "of all"})
@@ -96,7 +96,7 @@ def test_the_next_run_knows_the_checksums_that_came_with_the_bytes(begin: Begin,
     assert again.obj.checksums == {"crc32": "of all"}
 
 
-def test_an_empty_file_has_nothing_missing(begin: Begin, tmp_path: Path) -> None:
+def test_empty_file_has_no_missing_blocks(begin: Begin, tmp_path: Path) -> None:
     """It is there, and it has its digest."""
     landing = begin(tmp_path, RemoteObject("k", "m", 0, "v"))
 
@@ -111,7 +111,7 @@ def test_an_empty_file_has_nothing_missing(begin: Begin, tmp_path: Path) -> None
     [RemoteObject("k", "m", None, "v"), RemoteObject("k", "m", SIZE, "v", ranges=False)],
     ids=["no size", "no ranges"],
 )
-def test_what_cannot_be_cut_is_one_block(begin: Begin, tmp_path: Path, obj: RemoteObject) -> None:
+def test_object_without_ranges_is_one_block(begin: Begin, tmp_path: Path, obj: RemoteObject) -> None:
     """Of unknown size, or from a server without ranges."""
     landing = begin(tmp_path, obj)
     assert landing.missing_parts == [[0]]
@@ -121,7 +121,7 @@ def test_what_cannot_be_cut_is_one_block(begin: Begin, tmp_path: Path, obj: Remo
     landing.close()
 
 
-def test_missing_blocks_are_asked_for_together(begin: Begin, tmp_path: Path) -> None:
+def test_neighbouring_missing_blocks_form_one_part(begin: Begin, tmp_path: Path) -> None:
     """Neighbours, up to the size of one request."""
     landing = begin(tmp_path, RemoteObject("k", "m", PART_SIZE + 3 * BLOCK_SIZE, "v"))
     assert landing.missing_parts == [[0, 1, 2, 3], [4, 5, 6]]
@@ -132,7 +132,7 @@ def test_missing_blocks_are_asked_for_together(begin: Begin, tmp_path: Path) -> 
     landing.close()
 
 
-def test_a_second_run_takes_up_what_is_there(begin: Begin, tmp_path: Path) -> None:
+def test_second_run_resumes_the_blocks_on_disk(begin: Begin, tmp_path: Path) -> None:
     """And asks for the rest alone."""
     first = begin(tmp_path)
     bring(first, 0)
@@ -156,7 +156,7 @@ def test_a_second_run_takes_up_what_is_there(begin: Begin, tmp_path: Path) -> No
     ],
     ids=["flipped", "cut", "emptied"],
 )
-def test_only_bytes_with_the_crc_noted_are_believed(
+def test_blocks_with_another_crc_are_fetched_again(
     begin: Begin, tmp_path: Path, harm: Callable[..., None], missing: list[int]
 ) -> None:
     """A crash of the node may have lost what the journal has."""
@@ -176,7 +176,7 @@ def test_only_bytes_with_the_crc_noted_are_believed(
     second.close()
 
 
-def test_a_file_of_unknown_size_has_no_old_tail(begin: Begin, tmp_path: Path) -> None:
+def test_resumed_file_of_unknown_size_is_truncated(begin: Begin, tmp_path: Path) -> None:
     """What is not believed is not kept."""
     unknown = RemoteObject("k", "m", None, "v")
     first = begin(tmp_path, unknown)
@@ -194,7 +194,7 @@ def test_a_file_of_unknown_size_has_no_old_tail(begin: Begin, tmp_path: Path) ->
     assert (tmp_path / "m").read_bytes() == DATA
 
 
-def test_checksums_may_be_learnt_with_the_first_reply(begin: Begin, tmp_path: Path) -> None:
+def test_checksums_of_the_first_response_are_compared(begin: Begin, tmp_path: Path) -> None:
     """A listing lacks them."""
     landing = begin(tmp_path)
     landing.expect_checksums({"crc32": "", "md5": ""})
@@ -205,7 +205,7 @@ def test_checksums_may_be_learnt_with_the_first_reply(begin: Begin, tmp_path: Pa
     landing.close()
 
 
-def test_a_name_that_the_file_system_takes_for_another_is_refused(begin: Begin, tmp_path: Path) -> None:
+def test_name_that_the_file_system_confuses_is_refused(begin: Begin, tmp_path: Path) -> None:
     """As on file systems that ignore case; nothing is written into the other's file."""
     (tmp_path / "m").write_bytes(b"another's")
 
@@ -214,7 +214,7 @@ def test_a_name_that_the_file_system_takes_for_another_is_refused(begin: Begin, 
     assert (tmp_path / "m").read_bytes() == b"another's"
 
 
-def test_nothing_is_written_through_a_link(begin: Begin, tmp_path: Path) -> None:
+def test_part_file_does_not_follow_a_symlink(begin: Begin, tmp_path: Path) -> None:
     """Not even where an earlier run is said to have written."""
     first = begin(tmp_path)
     bring(first, 0)
@@ -228,7 +228,7 @@ def test_nothing_is_written_through_a_link(begin: Begin, tmp_path: Path) -> None
     assert (tmp_path / "target").read_bytes() == b"precious"
 
 
-def test_a_closed_file_takes_no_more(begin: Begin, tmp_path: Path) -> None:
+def test_write_to_a_closed_file_fails(begin: Begin, tmp_path: Path) -> None:
     """A thread that is late does not write into whoever has the descriptor now."""
     landing = begin(tmp_path)
     landing.close()
@@ -238,7 +238,7 @@ def test_a_closed_file_takes_no_more(begin: Begin, tmp_path: Path) -> None:
         landing.write(memoryview(b"late"), 0)
 
 
-def test_room_that_is_not_there_is_known_at_once(begin: Begin, tmp_path: Path, tmpfs: Callable[..., Path]) -> None:
+def test_full_disk_is_noticed_before_the_first_byte(begin: Begin, tmp_path: Path, tmpfs: Callable[..., Path]) -> None:
     """Before the first byte is asked for."""
     small = tmpfs("small", "size=1m")
 
@@ -246,9 +246,7 @@ def test_room_that_is_not_there_is_known_at_once(begin: Begin, tmp_path: Path, t
         begin(small)
 
 
-def test_a_write_that_fails_only_when_the_file_is_closed_is_a_failure(
-    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_error_reported_at_close_is_raised(begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As network file systems tell of a quota."""
     landing = begin(tmp_path)
     close = os.close

@@ -125,7 +125,7 @@ def fetch(url: str, start: int, end: int | None, **changes: Any) -> tuple[Kept, 
     return sink, wire, sum(told)
 
 
-def test_a_range_is_asked_for_and_told_of(serve: tuple[Serve, list[str]]) -> None:
+def test_range_is_requested_and_progress_reported(serve: tuple[Serve, list[str]]) -> None:
     """Byte by byte."""
     start, asked = serve
     sink, wire, told = fetch(start(part(5, 200_000)), 5, 200_000)
@@ -134,7 +134,7 @@ def test_a_range_is_asked_for_and_told_of(serve: tuple[Serve, list[str]]) -> Non
     assert (asked, wire.retries, told) == (["bytes=5-199999"], 0, 199_995)
 
 
-def test_what_broke_off_goes_on_where_it_stopped(serve: tuple[Serve, list[str]]) -> None:
+def test_broken_read_resumes_at_the_next_byte(serve: tuple[Serve, list[str]]) -> None:
     """No byte is asked for twice."""
     start, asked = serve
     sink, wire, told = fetch(start(part(5, 200_000, sent=131_072), part(131_077, 200_000)), 5, 200_000)
@@ -158,7 +158,7 @@ def test_what_broke_off_goes_on_where_it_stopped(serve: tuple[Serve, list[str]])
         answer(429),
     ],
 )
-def test_a_reply_that_does_not_fit_is_asked_for_again(serve: tuple[Serve, list[str]], bad: Answer) -> None:
+def test_response_of_another_range_is_requested_again(serve: tuple[Serve, list[str]], bad: Answer) -> None:
     """Nothing of it is kept."""
     start, asked = serve
     sink, wire, _ = fetch(start(bad, part(5, 10)), 5, 10)
@@ -167,7 +167,7 @@ def test_a_reply_that_does_not_fit_is_asked_for_again(serve: tuple[Serve, list[s
     assert (asked, wire.retries) == (["bytes=5-9"] * 2, 1)
 
 
-def test_a_server_without_ranges_is_read_from_the_beginning(serve: tuple[Serve, list[str]]) -> None:
+def test_server_without_ranges_is_read_from_the_first_byte(serve: tuple[Serve, list[str]]) -> None:
     """Up to the bytes that are wanted; also one that calls a range 200."""
     start, _ = serve
     url = start(answer(200, DATA, ETag='"v1"'), answer(200, DATA[5:10], Content_Range=f"bytes 5-9/{len(DATA)}"))
@@ -186,7 +186,7 @@ def test_a_server_without_ranges_is_read_from_the_beginning(serve: tuple[Serve, 
         answer(416),
     ],
 )
-def test_another_version_is_noticed_and_not_asked_for_again(serve: tuple[Serve, list[str]], other: Answer) -> None:
+def test_response_of_another_version_is_refused_without_a_retry(serve: tuple[Serve, list[str]], other: Answer) -> None:
     """By validator, size or status; only a new pull finds out what there is."""
     start, asked = serve
     with pytest.raises(ChangedError):
@@ -196,7 +196,7 @@ def test_another_version_is_noticed_and_not_asked_for_again(serve: tuple[Serve, 
 
 
 @pytest.mark.parametrize("start", [0, 150_000])
-def test_more_bytes_than_there_should_be_are_of_another_version(serve: tuple[Serve, list[str]], start: int) -> None:
+def test_excess_bytes_count_as_another_version(serve: tuple[Serve, list[str]], start: int) -> None:
     """The beginning of a larger object is not the object, where no length gives it away."""
     begin, _ = serve
     larger = answer(200, DATA + b"x", length=-1, ETag='"v1"')
@@ -208,14 +208,14 @@ def test_more_bytes_than_there_should_be_are_of_another_version(serve: tuple[Ser
 
 
 @pytest.mark.parametrize("etag", ["v1", 'W/"v1"', '"v1"'])
-def test_a_validator_in_another_form_is_the_same(serve: tuple[Serve, list[str]], etag: str) -> None:
+def test_etag_with_other_quotes_or_weakness_matches(serve: tuple[Serve, list[str]], etag: str) -> None:
     """Proxies make it weak, or lose its quotes."""
     start, _ = serve
 
     assert fetch(start(part(5, 10, ETag=etag)), 5, 10)[0].data == DATA[5:10]
 
 
-def test_what_is_gone_is_not_found(serve: tuple[Serve, list[str]]) -> None:
+def test_object_deleted_midway_is_not_found(serve: tuple[Serve, list[str]]) -> None:
     """At once."""
     start, asked = serve
     with pytest.raises(NotFoundError):
@@ -224,7 +224,7 @@ def test_what_is_gone_is_not_found(serve: tuple[Serve, list[str]]) -> None:
     assert len(asked) == 1
 
 
-def test_the_checksums_of_a_whole_object_come_with_it(serve: tuple[Serve, list[str]]) -> None:
+def test_checksums_of_a_whole_object_reach_the_sink(serve: tuple[Serve, list[str]]) -> None:
     """Not those that a server states on a part."""
     start, _ = serve
     stated = "sha-256=:YQ==:"
@@ -234,7 +234,7 @@ def test_the_checksums_of_a_whole_object_come_with_it(serve: tuple[Serve, list[s
     assert fetch(url, 5, 10)[0].checksums == {}
 
 
-def test_an_object_of_unknown_size_is_read_to_its_end(serve: tuple[Serve, list[str]]) -> None:
+def test_object_of_unknown_size_is_read_to_the_end(serve: tuple[Serve, list[str]]) -> None:
     """What it says of its length must come."""
     start, _ = serve
     sink, wire, _ = fetch(start(answer(200, DATA[:100_000], len(DATA)), answer(200, DATA)), 0, None, size=None)
@@ -243,7 +243,7 @@ def test_an_object_of_unknown_size_is_read_to_its_end(serve: tuple[Serve, list[s
     assert wire.retries == 1
 
 
-def test_a_path_is_read_like_any_other(tmp_path: Path) -> None:
+def test_local_file_is_read_by_the_same_reader(tmp_path: Path) -> None:
     """In ranges; and it is noticed when it changes or shrinks."""
     (tmp_path / "a b%20#?.bin").write_bytes(DATA)
     source = open_source(parse_uri(str(tmp_path / "a b%20#?.bin")), SourceOptions())
@@ -270,7 +270,7 @@ FIRST, SECOND = kept_open(part(0, 1000)), kept_open(part(1000, 2000))
     ],
     ids=["as it should be", "broken off", "busy", "refused"],
 )
-def test_what_is_asked_for_ahead_is_what_is_fetched(
+def test_response_to_a_request_sent_ahead_is_used(
     serve: tuple[Serve, list[str]], answers: list[Answer], asked_for: list[str]
 ) -> None:
     """Once, if the reply is good; else as if it had not been asked for."""
@@ -290,7 +290,7 @@ def test_what_is_asked_for_ahead_is_what_is_fetched(
     assert asked == asked_for
 
 
-def test_what_was_asked_for_ahead_is_forgotten_at_the_end(serve: tuple[Serve, list[str]]) -> None:
+def test_unused_requests_sent_ahead_are_closed_at_the_end(serve: tuple[Serve, list[str]]) -> None:
     """Nobody will read it."""
     start, _ = serve
     obj = RemoteObject("k", "m", len(DATA), "v1")
@@ -307,7 +307,7 @@ def test_what_was_asked_for_ahead_is_forgotten_at_the_end(serve: tuple[Serve, li
     assert not wire.send_ahead(obj, 1000, 2000)
 
 
-def test_what_was_asked_for_ahead_is_not_asked_for_again_once_the_pull_is_over(serve: tuple[Serve, list[str]]) -> None:
+def test_closed_reader_sends_no_request_ahead(serve: tuple[Serve, list[str]]) -> None:
     """The thread that waited for it ends."""
     start, asked_for = serve
     arrived, release = threading.Event(), threading.Event()
@@ -338,7 +338,7 @@ def test_what_was_asked_for_ahead_is_not_asked_for_again_once_the_pull_is_over(s
     assert len(asked_for) == 2
 
 
-def test_closing_ends_a_read_that_waits(serve: tuple[Serve, list[str]]) -> None:
+def test_close_ends_a_waiting_read(serve: tuple[Serve, list[str]]) -> None:
     """At once, whatever the server does."""
     start, asked = serve
     release = threading.Event()

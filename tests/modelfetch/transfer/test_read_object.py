@@ -23,7 +23,7 @@ def read(path: Path, *, encoded: bool = False) -> bytes:
     return read_object.read_object(source, obj._replace(gzip=encoded), MOST)
 
 
-def test_what_just_fits_is_read(tmp_path: Path) -> None:
+def test_object_of_exactly_the_limit_is_read(tmp_path: Path) -> None:
     """Its bytes, decoded if they are stored so."""
     (tmp_path / "m").write_bytes(b"x" * MOST)
     (tmp_path / "m.gz").write_bytes(gzip.compress(b"x" * MOST))
@@ -32,7 +32,7 @@ def test_what_just_fits_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoded", [False, True])
-def test_what_does_not_fit_is_refused(tmp_path: Path, *, encoded: bool) -> None:
+def test_object_over_the_limit_is_refused(tmp_path: Path, *, encoded: bool) -> None:
     """As stored, and as decoded: some bytes may become many."""
     data = b"x" * (MOST + 1)
     (tmp_path / "m").write_bytes(gzip.compress(data) if encoded else data)
@@ -41,7 +41,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, *, encoded: bool) -> None:
         read(tmp_path / "m", encoded=encoded)
 
 
-def test_what_does_not_end_is_not_read_to_its_end(https_server: HttpsServer) -> None:
+def test_endless_object_is_not_read_to_its_end(https_server: HttpsServer) -> None:
     """A server need not say how much will come."""
     https_server.length = https_server.ranges = False
     https_server.files["/m"] = b"x" * 200_000
@@ -55,7 +55,7 @@ def test_what_does_not_end_is_not_read_to_its_end(https_server: HttpsServer) -> 
         read_object.read_object(source, obj, MOST)
 
 
-def test_what_cannot_be_decoded_is_told(tmp_path: Path) -> None:
+def test_undecodable_gzip_object_is_refused_with_the_reason(tmp_path: Path) -> None:
     """65, with the object's name."""
     (tmp_path / "m").write_bytes(b"plain")
 

@@ -63,7 +63,7 @@ def explained(source: GCSSource, error: Exception) -> ModelfetchError:
         (501, RefusedError, "Because"),
     ],
 )
-def test_a_refusal_is_told_by_its_status(
+def test_refusal_is_explained_by_its_status(
     source: GCSSource, status: int, kind: type[ModelfetchError], said: str
 ) -> None:
     """With the store's words, without the address."""
@@ -94,7 +94,7 @@ def test_a_refusal_is_told_by_its_status(
     ],
 )
 @pytest.mark.parametrize("kept_by", ["api", "uploads"])
-def test_a_refusal_is_told_by_the_reason_that_it_gives(
+def test_refusal_is_explained_by_its_stated_reason(
     source: GCSSource, status: int, reason: str, message: str, kind: type[ModelfetchError], hint: str, kept_by: str
 ) -> None:
     """A quota heals, a bill does not; uploads keep the reason in the reply alone."""
@@ -111,7 +111,7 @@ def test_a_refusal_is_told_by_the_reason_that_it_gives(
     assert hint in told.hint
 
 
-def test_a_generation_that_the_store_cannot_read_is_not_found() -> None:
+def test_invalid_generation_is_not_found() -> None:
     """Some answer 400."""
     source = GCSSource(parse_uri("gs://b/o#12345"), GCSOptions(emulator="http://store.invalid:4443"))
 
@@ -119,7 +119,7 @@ def test_a_generation_that_the_store_cannot_read_is_not_found() -> None:
 
 
 @pytest.mark.parametrize("generation", [str(2**63), "9" * 5000])
-def test_a_generation_that_no_store_has_is_not_found_without_asking(generation: str) -> None:
+def test_generation_beyond_64_bits_is_not_found_without_a_request(generation: str) -> None:
     """66; the SDK could not even make a number of it."""
     source = GCSSource(parse_uri(f"gs://b/o#{generation}"), GCSOptions(emulator="http://store.invalid:4443"))
 
@@ -127,7 +127,7 @@ def test_a_generation_that_no_store_has_is_not_found_without_asking(generation: 
         source.resolve()
 
 
-def test_a_bucket_that_cannot_be_is_a_matter_of_usage() -> None:
+def test_impossible_bucket_name_is_a_usage_error() -> None:
     """2, or 78 from the environment."""
     source = GCSSource(parse_uri("gs://-b-/o"), GCSOptions(emulator="http://store.invalid:4443"))
 
@@ -165,7 +165,7 @@ def of_the_network(kind: Any) -> Exception:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_what_the_sdk_could_not_do_is_told_by_its_cause(
+def test_sdk_failure_is_explained_by_its_cause(
     source: GCSSource, error: Exception, kind: type[ModelfetchError], said: str
 ) -> None:
     """A key file that is not there is named, and a server that does not answer."""
@@ -185,6 +185,6 @@ def test_what_the_sdk_could_not_do_is_told_by_its_cause(
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_a_long_pull_outlives_a_moment_without_the_issuer(error: Exception, kind: type[ModelfetchError]) -> None:
+def test_issuer_outage_is_transient_once_credentials_were_read(error: Exception, kind: type[ModelfetchError]) -> None:
     """75 once there was a token, unless the issuer itself says no."""
     assert type(gcs_errors.explain_credentials_failure(error, 30.0, had_credentials=True)) is kind

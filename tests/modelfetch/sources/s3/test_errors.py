@@ -80,7 +80,7 @@ def explained(source: S3Source, error: Exception) -> ModelfetchError:
         ("InvalidBucketName", 400, UsageError, "bucket"),
     ],
 )
-def test_a_refusal_is_told_by_its_code(
+def test_refusal_is_explained_by_its_error_code(
     source: S3Source, code: str, status: int, kind: type[ModelfetchError], hint: str
 ) -> None:
     """The store's own word first, then the status."""
@@ -128,7 +128,7 @@ def documented() -> dict[str, int]:
     }
 
 
-def test_every_documented_code_is_decided_on(source: S3Source) -> None:
+def test_every_documented_error_code_is_classified(source: S3Source) -> None:
     """Each has its place in the table above, which is what becomes of it."""
     found = documented()
     told = {code: explained(source, s3_refusal(code, status)) for code, status in found.items()}
@@ -139,26 +139,26 @@ def test_every_documented_code_is_decided_on(source: S3Source) -> None:
     assert [code for code, error in told.items() if not error.hint or not error.message.endswith(".")] == []
 
 
-def test_what_was_asked_for_is_named(source: S3Source) -> None:
+def test_not_found_error_names_the_requested_object(source: S3Source) -> None:
     """With the store's words, but not with all that it may say."""
     assert "s3://b/k (AccessDenied: Because)" in explained(source, s3_refusal("AccessDenied", 403)).message
     assert "no bucket b." in explained(source, s3_refusal("NoSuchBucket", 404)).message
     assert len(explained(source, s3_refusal("AccessDenied", 403, message="x" * 10_000)).message) < 500
 
 
-def test_a_refused_upload_needs_another_permission(source: S3Source) -> None:
+def test_refused_upload_names_the_write_permission(source: S3Source) -> None:
     """Than a download."""
     assert "s3:PutObject" in explained(source, s3_refusal("AccessDenied", 403, "PutObject")).hint
 
 
-def test_a_refused_key_needs_another_permission(source: S3Source) -> None:
+def test_refused_kms_key_names_the_key_permission(source: S3Source) -> None:
     """S3 tells of KMS in its message alone."""
     said = "User: arn:aws:iam::1:role/r is not authorized to perform: kms:Decrypt on resource: x"
 
     assert "kms:Decrypt" in explained(source, s3_refusal("AccessDenied", 403, message=said)).hint
 
 
-def test_an_object_under_a_customers_key_cannot_be_read(source: S3Source) -> None:
+def test_object_under_a_customer_key_is_refused(source: S3Source) -> None:
     """69: not of the role, nor of the endpoint."""
     said = "The object was stored using a form of Server Side Encryption. The correct parameters must be provided."
     told = explained(source, s3_refusal("InvalidRequest", 400, message=said))
@@ -167,14 +167,14 @@ def test_an_object_under_a_customers_key_cannot_be_read(source: S3Source) -> Non
     assert "SSE-C" in told.hint
 
 
-def test_the_region_to_set_is_named(source: S3Source) -> None:
+def test_wrong_region_error_names_the_right_region(source: S3Source) -> None:
     """If the store says which."""
     told = explained(source, s3_refusal("PermanentRedirect", 301, **{"x-amz-bucket-region": "eu-central-1"}))
 
     assert "eu-central-1" in told.hint
 
 
-def test_a_deleted_object_is_told_from_one_that_never_was(source: S3Source) -> None:
+def test_deleted_object_is_distinguished_from_a_missing_one(source: S3Source) -> None:
     """66: an older version may still be there."""
     told = explained(source, s3_refusal("NoSuchKey", 404, **{"x-amz-delete-marker": "true"}))
 
@@ -184,7 +184,7 @@ def test_a_deleted_object_is_told_from_one_that_never_was(source: S3Source) -> N
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
-def test_the_wait_that_the_store_asks_for_is_kept(source: S3Source, value: str, seconds: float | None) -> None:
+def test_retry_after_of_the_store_is_kept(source: S3Source, value: str, seconds: float | None) -> None:
     """In seconds; dates count as none."""
     for code in ("SlowDown", "SomethingNew"):
         told = explained(source, s3_refusal(code, 503, **{"retry-after": value}))
@@ -192,7 +192,7 @@ def test_the_wait_that_the_store_asks_for_is_kept(source: S3Source, value: str, 
         assert told.retry_after == seconds
 
 
-def test_a_version_that_the_store_cannot_read_is_not_found() -> None:
+def test_invalid_version_id_is_not_found() -> None:
     """Some answer 400."""
     source = S3Source(parse_uri("s3://b/k?versionId=x"), S3Options(anonymous=True))
 
@@ -214,7 +214,7 @@ def test_a_version_that_the_store_cannot_read_is_not_found() -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_what_sts_says_is_not_the_stores_word(
+def test_error_of_sts_is_not_reported_as_the_store_s(
     error: Exception, had: object, kind: type[ModelfetchError], said: str
 ) -> None:
     """A role that may not be assumed is no object that may not be read; a service that is busy heals."""
@@ -236,7 +236,7 @@ def test_what_sts_says_is_not_the_stores_word(
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_what_the_sdk_could_not_do_is_told_without_secrets(
+def test_sdk_failure_is_explained_without_secrets(
     source: S3Source, error: Exception, kind: type[ModelfetchError]
 ) -> None:
     """Addresses may hold them."""

@@ -47,7 +47,7 @@ def signature_of_the_sdk(url: str, headers: dict[str, str], credentials: ReadOnl
 @pytest.mark.parametrize("credentials", [CREDENTIALS, TEMPORARY])
 @pytest.mark.parametrize("version", [None, "v.1_-/+~"])
 @pytest.mark.parametrize("key", KEYS)
-def test_a_signature_is_that_of_the_sdk(key: str, version: str | None, credentials: ReadOnlyCredentials) -> None:
+def test_signature_equals_the_sdk_s(key: str, version: str | None, credentials: ReadOnlyCredentials) -> None:
     """Of every key, version and kind of credentials."""
     signed = signer_of().sign_get(key, version, credentials)
     headers = dict(signed.headers)
@@ -71,7 +71,7 @@ def test_a_signature_is_that_of_the_sdk(key: str, version: str | None, credentia
     ],
 )
 @pytest.mark.parametrize("version", [None, "v1"])
-def test_an_address_is_that_of_the_sdk(bucket: str, endpoint: str | None, style: Style, version: str | None) -> None:
+def test_signed_address_equals_the_sdk_s(bucket: str, endpoint: str | None, style: Style, version: str | None) -> None:
     """Whatever the endpoint and the style of addressing."""
     made = signer_of(bucket, endpoint, style)
     for key in KEYS:
@@ -87,7 +87,7 @@ def test_an_address_is_that_of_the_sdk(bucket: str, endpoint: str | None, style:
 @pytest.mark.parametrize(
     "endpoint", ["https://store:443", "http://store:80", "https://store:80", "http://Store:9000", "https://[::1]:443"]
 )
-def test_what_is_signed_is_the_host_that_is_named(endpoint: str) -> None:
+def test_signed_host_equals_the_host_header(endpoint: str) -> None:
     """HTTP libraries leave a scheme's own port away, and write names in lower case."""
     signed = signer_of(endpoint=endpoint, style="path").sign_get("a", None, CREDENTIALS)
     headers = dict(signed.headers)
@@ -97,14 +97,14 @@ def test_what_is_signed_is_the_host_that_is_named(endpoint: str) -> None:
     assert headers["Authorization"].endswith(f", Signature={expected}")
 
 
-def test_an_access_point_is_signed_for_its_own_region() -> None:
+def test_access_point_is_signed_for_its_region() -> None:
     """Its name says which."""
     made = signer_of("arn:aws:s3:us-west-2:123456789012:accesspoint/point", None)
 
     assert "/us-west-2/s3/aws4_request," in made.sign_get("a", None, CREDENTIALS).headers["Authorization"]
 
 
-def test_nobody_signs_nothing() -> None:
+def test_anonymous_request_is_unsigned() -> None:
     """A public object is asked for by its address alone."""
     asked = signer_of().sign_get("a b", "v1", None)
 

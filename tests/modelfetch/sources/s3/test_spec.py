@@ -23,12 +23,12 @@ from modelfetch.sources.s3.spec import read_s3_options
         ({}, {"endpoint": None, "virtual_host": False, "region": None}),
     ],
 )
-def test_kserves_and_the_sdks_variables_give_the_options(environ: dict[str, str], expected: dict[str, Any]) -> None:
+def test_variables_of_kserve_and_the_sdk_give_the_options(environ: dict[str, str], expected: dict[str, Any]) -> None:
     """Variables that botocore does not read are read here; an empty variable counts as unset."""
     assert vars(read_s3_options(environ, SourceOptions())).items() >= expected.items()
 
 
-def test_common_options_are_kept_beside_the_sources_own() -> None:
+def test_common_options_are_kept_beside_the_source_s_own() -> None:
     """Options of the command line reach the source together with the environment's."""
     options = read_s3_options({"AWS_REGION": "eu-west-1"}, SourceOptions(anonymous=True, max_listed=7))
 
