@@ -37,7 +37,7 @@ def test_every_failure_has_a_message_and_a_hint(kind: type[ModelfetchError]) -> 
 
 
 def test_interrupt_passes_handlers_of_exceptions() -> None:
-    """A handler of Exception, in an SDK say, must not swallow a signal."""
+    """A handler of `Exception` in an SDK must not swallow a signal."""
     assert not issubclass(errors.Interrupted, Exception)
     assert errors.Interrupted(15).signum == 15
 

@@ -44,7 +44,7 @@ def paths(plan: Plan) -> list[str]:
 
 
 def test_files_of_a_plan_are_sorted_by_path() -> None:
-    """With their folders."""
+    """Folders keep their place in the plan."""
     plan = make(directory("b", "a/c", "a-b", folders=("empty", "a")))
 
     assert paths(plan) == ["a-b", "a/c", "b"]
@@ -97,7 +97,7 @@ def test_globs_select_files_by_path_or_last_segment(include: list[str], exclude:
 
 
 def test_globs_leave_empty_folders_out() -> None:
-    """With `include`, only those that files need are made."""
+    """With `include`, only the parent folders of selected files are created."""
     found = directory("a", folders=("logs", "w"))
 
     assert make(found, exclude=["logs/*"]).folders == ("w",)
@@ -105,7 +105,7 @@ def test_globs_leave_empty_folders_out() -> None:
 
 
 def test_globs_that_select_nothing_are_not_found() -> None:
-    """How many there were is told."""
+    """The message states the number of listed files."""
     with pytest.raises(NotFoundError, match="None of the 2 files") as caught:
         make(directory("a", "b"), include=["c"])
 
@@ -128,7 +128,7 @@ def test_globs_that_select_nothing_are_not_found() -> None:
     ],
 )
 def test_unsafe_or_clashing_keys_are_refused(found: Listing) -> None:
-    """Folders like files."""
+    """Folders are checked like files."""
     with pytest.raises(UnsafeNameError):
         make(found)
 
@@ -161,7 +161,7 @@ def test_excluded_unsafe_key_does_not_refuse_the_plan(found: Listing, exclude: s
 def test_plan_over_budget_or_empty_object_is_refused(
     found: Listing, options: dict[str, Any], error: type[ModelfetchError], said: str
 ) -> None:
-    """65, with the numbers, before the first byte."""
+    """Exit code 65, with the numbers, before the first byte."""
     with pytest.raises(error, match=said) as caught:
         make(found, **options)
 
@@ -169,7 +169,7 @@ def test_plan_over_budget_or_empty_object_is_refused(
 
 
 def test_budget_counts_selected_files_only() -> None:
-    """Exactly as much as allowed is allowed; empty files in a directory are."""
+    """Exactly the limit is allowed; empty files in a directory are allowed."""
     found = Listing((obj("a"), obj("b", 0), obj("c", 99)), directory=True)
 
     assert paths(make(found, exclude=["c"], max_bytes=1, max_files=2)) == ["a", "b"]
@@ -186,12 +186,12 @@ def test_budget_counts_selected_files_only() -> None:
     ],
 )
 def test_single_object_with_an_archive_name_is_extracted(found: Listing, extract: Any, archive: Any) -> None:
-    """Not one inside a directory, and not if it is to stay as it is."""
+    """Neither an archive inside a directory, nor with extraction switched off."""
     assert make(found, extract=extract).archive == archive
 
 
 def test_directory_version_changes_with_any_of_its_objects() -> None:
-    """Content, name, number, folders; not the order of the listing."""
+    """Content, name, number and folders count; the order of the listing does not."""
     base = (obj("a"), obj("b"))
     variants = [
         Listing(base, directory=True),
@@ -211,12 +211,12 @@ def test_directory_version_changes_with_any_of_its_objects() -> None:
 
 
 def test_version_of_a_single_object_is_the_store_s() -> None:
-    """As the store has it."""
+    """The version id, generation or ETag, unchanged."""
     assert make(single("a")).version == "v"
 
 
 def test_resume_key_differs_between_versions_and_actions() -> None:
-    """So that nothing is resumed that does not fit; without a version, nothing is."""
+    """Bytes of another version are never resumed; without a version, no bytes are."""
     packed, plain = make(single("m.tar")), make(single("m.tar"), extract=False)
     elsewhere = make(single("m.tar"), uri="s3://b/n.tar")
 
@@ -244,7 +244,7 @@ def test_version_and_pinned_uri_of_a_set_win_over_the_listings_digest() -> None:
 
 
 def test_renamed_plan_has_the_new_file_name() -> None:
-    """That of the destination."""
+    """The file name of the destination replaces the object's."""
     plan = make(single("m.bin"))
 
     assert paths(plan.renamed_to("x")) == ["x"]

@@ -49,7 +49,7 @@ def test_bucket_address_is_split_into_bucket_key_and_version(
 
 @pytest.mark.parametrize("text", ["s3://b/k?versionId=x", "s3://b/k", "gs://b/o#12", "gs://b/o#v2", "gs://b/d/"])
 def test_pinned_address_survives_a_round_trip(text: str) -> None:
-    """What `push` prints for the ConfigMap."""
+    """`push` prints such addresses for the ConfigMap."""
     uri = parse_uri(text)
 
     pin = {"s3": pin_s3_uri, "gs": pin_gcs_uri}[uri.scheme]
@@ -71,7 +71,7 @@ def test_pinned_address_survives_a_round_trip(text: str) -> None:
     ],
 )
 def test_address_with_a_slash_at_the_end_means_a_directory(text: str, directory: bool, name: str) -> None:
-    """So can a whole bucket."""
+    """The address of a whole bucket does, too."""
     uri = parse_uri(text)
 
     assert (uri.is_directory, uri.name) == (directory, name)
@@ -88,7 +88,7 @@ def test_address_with_a_slash_at_the_end_means_a_directory(text: str, directory:
     ],
 )
 def test_url_is_split_into_host_and_path(text: str, host: str, key: str, shown: str) -> None:
-    """Ports and IPv6 addresses too."""
+    """Ports and IPv6 addresses are read as well."""
     uri = parse_uri(text)
 
     assert (uri.bucket, uri.key, str(uri)) == (host, key, shown)
@@ -96,7 +96,7 @@ def test_url_is_split_into_host_and_path(text: str, host: str, key: str, shown: 
 
 
 def test_query_of_a_signed_url_is_not_shown() -> None:
-    """Asked for with it, shown without."""
+    """Requests carry the query, messages do not."""
     uri = parse_uri("https://h/m.bin?X-Amz-Signature=secret#part")
 
     assert uri.url == "https://h/m.bin?X-Amz-Signature=secret"
@@ -118,12 +118,12 @@ def test_query_of_a_signed_url_is_not_shown() -> None:
     ],
 )
 def test_plain_path_and_file_url_give_an_absolute_path(text: str, path: str) -> None:
-    """Those of file URLs are quoted, plain ones are not."""
+    """File URLs are unquoted, plain paths are not."""
     assert parse_uri(text) == ModelURI("file", "", path)
 
 
 def test_relative_and_home_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `~` of nobody's is a name like any other."""
+    """A `~` before an unknown user is an ordinary name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
 
@@ -172,7 +172,7 @@ def test_invalid_address_is_refused_with_a_hint(text: str, said: str) -> None:
 
 
 def test_path_outside_utf8_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Although the source itself could be named."""
+    """The receipt could not name the files."""
     odd = tmp_path / os.fsdecode(b"\xff")
     odd.mkdir()
     monkeypatch.chdir(odd)
@@ -202,7 +202,7 @@ def test_path_outside_utf8_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     ],
 )
 def test_access_point_arn_is_read_as_the_bucket(text: str, bucket: str, key: str) -> None:
-    """Its name may hold a slash."""
+    """The name of an access point may hold a slash."""
     uri = parse_uri(text)
 
     assert (uri.bucket, uri.key) == (bucket, key)
@@ -211,7 +211,7 @@ def test_access_point_arn_is_read_as_the_bucket(text: str, bucket: str, key: str
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_credentials_in_a_bucket_address_are_refused(scheme: str) -> None:
-    """As some tools have them in the address: they would be in every log."""
+    """Addresses are shown in every log."""
     with pytest.raises(UsageError, match="holds credentials") as caught:
         parse_uri(f"{scheme}://me:s3cr3t@bucket/m")
 
@@ -233,5 +233,5 @@ def test_credentials_in_a_bucket_address_are_refused(scheme: str) -> None:
     ],
 )
 def test_masked_address_shows_no_secret(text: str, shown: str) -> None:
-    """Whether it makes sense or not; versions and paths are none."""
+    """For valid and invalid addresses; versions and paths stay readable."""
     assert mask_address(text) == shown

@@ -49,7 +49,7 @@ def stage(tmp_path: Path) -> Iterator[StagingArea]:
 
 
 def test_directories_of_a_failed_extraction_do_not_block_the_next(tmp_path: Path, stage: StagingArea) -> None:
-    """A crash midway leaves some; an archive of a server without ranges is unpacked into an empty tree all the same."""
+    """A crash midway leaves directories; an archive from a server without ranges is extracted into an empty tree."""
     (tmp_path / "weights").write_bytes(b"0123456789")
     with tarfile.open(tmp_path / "m.tar", "w") as archive:
         archive.add(tmp_path / "weights", "dir/weights")
@@ -68,7 +68,7 @@ def test_directories_of_a_failed_extraction_do_not_block_the_next(tmp_path: Path
 
 
 def test_replaced_directory_is_cleared_before_a_fetch(stage: StagingArea) -> None:
-    """Where the kernel cannot exchange directories, a crash leaves the old one in the scratch place."""
+    """Without an exchange in the kernel, a crash leaves the old directory at the scratch path."""
     stage.scratch.mkdir()
     (stage.scratch / "old").write_text("old")
 
@@ -79,7 +79,7 @@ def test_replaced_directory_is_cleared_before_a_fetch(stage: StagingArea) -> Non
 
 
 def test_endless_object_is_refused_at_the_budget(tmp_path: Path, scripted_server: ScriptedServer) -> None:
-    """Where the server does not say how long it is; nothing of it is kept."""
+    """The server states no length; no byte of the object is kept."""
     scripted_server.respond_with(
         lambda asked: (
             ServerResponse(body=(bytes(100_000) for _ in count())) if asked.method == "GET" else ServerResponse(405)
@@ -104,7 +104,7 @@ def test_endless_object_is_refused_at_the_budget(tmp_path: Path, scripted_server
 def test_budget_counts_all_decoded_files_together(
     tmp_path: Path, scripted_server: ScriptedServer, most: int, published: bool
 ) -> None:
-    """Each would fit by itself."""
+    """Each file alone would fit into the budget."""
     packed = gzip.compress(bytes(100_000))
     items = [ListedObject(f"p/{number}", packed, more={"contentEncoding": "gzip"}) for number in range(4)]
     scripted_server.respond_with(*gcs_store(*items))
@@ -120,7 +120,7 @@ def test_budget_counts_all_decoded_files_together(
 
 
 def test_unreadable_local_file_is_refused_with_the_reason(tmp_path: Path) -> None:
-    """Whatever the operating system's reason is."""
+    """The message states the reason of the operating system."""
     source = FileSource(parse_uri(str(tmp_path / "m")), SourceOptions())
 
     with pytest.raises(RefusedError, match="Is a directory"):

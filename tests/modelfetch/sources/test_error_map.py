@@ -1,7 +1,7 @@
-"""The error map is total: whatever a library or the operating system raises becomes one of our failures, as decided.
+"""The error map is total: every exception of a library or the operating system becomes an error of `errors.py`.
 
-The exceptions are found by looking into the libraries. One that is new, after an upgrade, fails a test here until it
-has its place in a table: which of our classes it becomes, and so with which code, and whether it is tried again.
+The exceptions are collected from the libraries. After an upgrade, a new exception fails a test until a table states
+the error class, hence exit code and retry.
 """
 
 import binascii
@@ -158,7 +158,7 @@ SOCKET: Table = {TransientError: "gaierror herror", UNREACHED: "_GiveupOnSendfil
 
 
 def decisions(table: Table) -> dict[str, type[ModelfetchError] | None]:
-    """Each exception's name, and our class; None where it cannot reach us."""
+    """Exception names with the expected error class; None for an exception that cannot occur."""
     return {name: None if isinstance(kind, str) else kind for kind, names in table.items() for name in names.split()}
 
 
@@ -182,14 +182,14 @@ OF_A_BODY = (urllib3.exceptions, http.client, ssl, socket)
     ("module", "table"), [row[:2] for row in LIBRARIES], ids=lambda value: getattr(value, "__name__", "")
 )
 def test_every_exception_of_a_library_is_classified(module: ModuleType, table: Table) -> None:
-    """Once; and nothing is decided on that is gone."""
+    """Each exception stands in the tables once, and no entry is stale."""
     names = [name for names in table.values() for name in names.split()]
 
     assert sorted(names) == sorted(find_exceptions(module))
 
 
 def reaching() -> Iterator[Any]:
-    """Every exception that can reach us, with the translations that it passes through and what it becomes."""
+    """Yield each possible exception with the translating functions and the expected error class."""
     for module, table, translations in LIBRARIES:
         kinds = find_exceptions(module)
         for name, ours in decisions(table).items():
@@ -201,7 +201,7 @@ def reaching() -> Iterator[Any]:
 def test_exception_becomes_the_error_of_its_class(
     module: ModuleType, kind: type[Exception], translations: tuple[Translation, ...], ours: type[ModelfetchError]
 ) -> None:
-    """In each place where the library is called, and where a body is read."""
+    """At each place where a library is called or a body is read."""
     for translation in translations:
         assert_error_contract(translate_error(make_error(kind), translation), ours)
     if module in OF_A_BODY:
@@ -209,7 +209,7 @@ def test_exception_becomes_the_error_of_its_class(
 
 
 def test_response_without_xml_is_refused_as_not_s3() -> None:
-    """69."""
+    """Exit code 69, with the endpoint in the hint."""
     assert_error_contract(translate_error(botocore.parsers.ResponseParserError("no XML"), s3_translation), RefusedError)
 
 
@@ -224,7 +224,7 @@ def test_response_without_xml_is_refused_as_not_s3() -> None:
 def test_malformed_response_is_refused_as_not_the_store_s(
     source: Callable[[], S3Source | GCSSource], error: Exception
 ) -> None:
-    """69, wherever our code or the SDK's stumbles over it."""
+    """Exit code 69, wherever the parsing fails."""
     told = translate_error(error, source()._refuse_malformed_responses)
 
     assert_error_contract(told, RefusedError)
@@ -239,13 +239,13 @@ PASSING = {408, 425, 429, *range(500, 600)} - {501, 505, 506, 508, 510, 511}  # 
 
 
 def meant(status: int) -> type[ModelfetchError]:
-    """What a status means where nothing else is said (RFC 9110, and what proxies and CDNs send beyond it)."""
+    """Statuses of RFC 9110, and further statuses of proxies and CDNs, with the expected error class."""
     kinds = {CredentialsError: DENIED, NotFoundError: GONE, ChangedError: REPLACED, TransientError: PASSING}
     return next((kind for kind, statuses in kinds.items() if status in statuses), RefusedError)
 
 
 def test_every_status_has_one_error_class_for_all_sources() -> None:
-    """Of a URL, of S3 and of Google's store, whose 404 of an object is none, so that it is a bucket's."""
+    """URLs, S3 and GCS agree; GCS's 404 of an object is no error, hence means the bucket."""
     web = HTTPSource(parse_uri("https://store.invalid/m"), SourceOptions())
     for status in STATUSES:
         assert_error_contract(error_for_status(status, "m"), meant(status))

@@ -1,4 +1,4 @@
-"""Whatever goes wrong while credentials are looked for is a matter of credentials, and told as one."""
+"""Every failure of the search for credentials is a credentials error."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from testkit.library_errors import find_exceptions, make_error
 
 
 def fails_to_issue(error: Exception, *, had: bool) -> ModelfetchError:
-    """What becomes of an error that looking for AWS credentials raises."""
+    """Return the error for an exception raised by the search for AWS credentials."""
 
     def fail() -> None:
         raise error
@@ -31,7 +31,7 @@ def fails_to_issue(error: Exception, *, had: bool) -> ModelfetchError:
 
 
 def fails_to_issue_google(error: Exception, *, had: bool) -> ModelfetchError:
-    """Likewise for Google's."""
+    """Return the error for an exception raised by the search for Google credentials."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gcs_source(), "_had_credentials", had)
         return translate_error(error, gcs_source()._explain_credential_errors)
@@ -47,7 +47,7 @@ CARELESS = [
 @pytest.mark.parametrize("error", CARELESS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("issuing", [fails_to_issue, fails_to_issue_google], ids=["aws", "google"])
 def test_missing_credentials_are_never_a_bug(issuing: Callable[..., ModelfetchError], error: Exception) -> None:
-    """A program that is not there, a file that is cut short, a server that answers nonsense: 77, or 75 midway."""
+    """A missing program, a truncated file or a malformed response: 77, or 75 midway."""
     assert_error_contract(issuing(error, had=False), NoCredentialsError)
     assert_error_contract(issuing(error, had=True), TransientError)
 
@@ -60,7 +60,7 @@ ABOUT_BUCKETS = {
 
 @pytest.mark.parametrize("had", [False, True])
 def test_every_credential_error_of_boto3_is_classified(had: object) -> None:
-    """77 or 78, 75 if there were some; never what the store is blamed for. Buckets and listings are none of theirs."""
+    """Exit code 77 or 78, or 75 once credentials were read; never an error about the store."""
     allowed = (NoCredentialsError, CredentialsError, ConfigError, *((TransientError,) if had else ()))
     kinds = find_exceptions(botocore.exceptions).items()
     told = {name: fails_to_issue(make_error(kind), had=bool(had)) for name, kind in kinds if name not in ABOUT_BUCKETS}
@@ -71,7 +71,7 @@ def test_every_credential_error_of_boto3_is_classified(had: object) -> None:
 @pytest.mark.parametrize("had", [False, True])
 @pytest.mark.parametrize("retryable", [False, True])
 def test_every_credential_error_of_google_auth_is_classified(retryable: object, had: object) -> None:
-    """Likewise."""
+    """Exit code 77 or 78, or 75 once credentials were read."""
     allowed = (NoCredentialsError, CredentialsError, *((TransientError,) if had else ()))
     told = {}
     for name, kind in cast("dict[str, Any]", find_exceptions(google.auth.exceptions)).items():
@@ -85,7 +85,7 @@ def test_every_credential_error_of_google_auth_is_classified(retryable: object, 
 
 
 def test_request_for_a_one_time_code_is_a_credentials_error() -> None:
-    """77: an init container has no keyboard."""
+    """Exit code 77: an init container has no keyboard."""
     told = fails_to_issue(EOFError(), had=True)
 
     assert_error_contract(told, NoCredentialsError)

@@ -1,4 +1,4 @@
-"""Every error number of the operating system, and every exception of what unpacks, becomes one of our failures."""
+"""Every error number of the operating system and every exception of a decompressor is classified."""
 
 import bz2
 import errno
@@ -52,7 +52,7 @@ MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 def os_error(number: int) -> OSError:
-    """As the operating system raises it."""
+    """Return an error as raised by the operating system."""
     return OSError(number, os.strerror(number), "/models/m")
 
 
@@ -65,7 +65,7 @@ def test_every_error_of_the_destination_is_explained() -> None:
 
 
 def test_every_error_of_a_local_source_is_explained() -> None:
-    """66 if it is not there, 77 if it may not be read, else 69."""
+    """Exit code 66 for a missing file, 77 for a forbidden file, 69 otherwise."""
     for number in ERRNOS:
         denied = CredentialsError if number in (errno.EACCES, errno.EPERM) else RefusedError
         found = file_source._explain_error(os_error(number), Path("/models/m"))
@@ -87,7 +87,7 @@ def test_every_error_of_a_connection_is_explained() -> None:
 
 
 def test_every_name_resolution_failure_is_transient() -> None:
-    """75: in a new pod the name service may not be up."""
+    """Exit code 75: in a new pod the name service may not be up."""
     for number in {value for name, value in vars(socket).items() if name.startswith("EAI_")}:
         told = explain_network_error(socket.gaierror(number, "x"), "store.invalid", 5.0)
         assert_error_contract(told, TransientError)
@@ -98,7 +98,7 @@ def test_every_name_resolution_failure_is_transient() -> None:
 
 
 def module_of(kind: str) -> tuple[ModuleType, str, tuple[type[Exception], ...]]:
-    """A codec's module, the name that its exceptions have as their module's, and what else it raises."""
+    """Return a codec's module, the module name of the codec's exceptions, and further exceptions."""
     return {
         "gzip": (igzip_lib, "igzip_lib", ()),
         "deflate": (igzip_lib, "igzip_lib", ()),
@@ -110,7 +110,7 @@ def module_of(kind: str) -> tuple[ModuleType, str, tuple[type[Exception], ...]]:
 
 @pytest.mark.parametrize("kind", ["gzip", "deflate", "bzip2", "xz", "zstd"])
 def test_every_error_of_a_decompressor_is_a_damaged_archive(kind: str) -> None:
-    """65."""
+    """Exit code 65, with the archive's name."""
     module, home, others = module_of(kind)
     raised = [*find_exceptions(module, home).values(), *others]
     assert raised
@@ -122,16 +122,16 @@ def test_every_error_of_a_decompressor_is_a_damaged_archive(kind: str) -> None:
 
 
 class Broken:
-    """A decompressor that fails."""
+    """Decompressor that fails with a given exception."""
 
     eof, needs_input, unused_data = False, True, b""
 
     def __init__(self, error: Exception) -> None:
-        """Take what it raises."""
+        """Take the exception to raise."""
         self._error = error
 
     def decompress(self, data: bytes, /, max_length: int = -1) -> bytes:
-        """Fail."""
+        """Raise the exception of the test."""
         raise self._error
 
 
@@ -144,7 +144,7 @@ TAR_UNREACHED = """
 def test_every_error_of_a_tars_header_is_a_damaged_archive(
     monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
-    """65."""
+    """Exit code 65, with the archive's name."""
 
     def fail(*_: object) -> None:
         raise kind("x")

@@ -1,4 +1,4 @@
-"""What the headers of any web server are taken for."""
+"""Interpretation of response headers of any web server."""
 
 import pytest
 
@@ -13,7 +13,7 @@ SHA256 = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="  # of "hello"
 def stated(
     scripted_server: ScriptedServer, *headers: tuple[str, str], status: int = 200, path: str = "m.bin"
 ) -> RemoteObject:
-    """What a server with these headers is found to have."""
+    """Return the object that a server with these headers describes."""
     scripted_server.respond_with(
         lambda asked: ServerResponse(status, headers, b"hello") if asked.path != "/gone" else None
     )
@@ -31,7 +31,7 @@ def stated(
     ],
 )
 def test_length_that_is_no_number_is_unknown(scripted_server: ScriptedServer, length: str, size: int | None) -> None:
-    """However long it is."""
+    """However many digits the header has."""
     assert stated(scripted_server, ("Content-Length", length)).size == size
 
 
@@ -42,7 +42,7 @@ def test_length_that_is_no_number_is_unknown(scripted_server: ScriptedServer, le
 def test_size_comes_from_a_range_if_head_states_none(
     scripted_server: ScriptedServer, total: str, size: int | None
 ) -> None:
-    """What is no range leaves it unknown: the reply is a part."""
+    """An invalid Content-Range leaves the size unknown: the response holds a part."""
     scripted_server.respond_with(
         lambda asked: (
             ServerResponse(405)
@@ -70,13 +70,13 @@ def test_size_comes_from_a_range_if_head_states_none(
 def test_malformed_checksum_is_ignored(
     scripted_server: ScriptedServer, header: str, value: str, found: set[str]
 ) -> None:
-    """It is not trusted to mean anything; the receipt lists what was checked."""
+    """The receipt lists the checksums that were compared."""
     assert set(stated(scripted_server, (header, value)).checksums) == found
 
 
 @pytest.mark.parametrize("name", ["a%00b", "a%ffb", "%2e%2e", "%2e", "a%5cb", "a%0ab", "a%7fb", "a%c2%9bb", "x" * 256])
 def test_unsafe_file_name_of_a_url_is_refused(scripted_server: ScriptedServer, name: str) -> None:
-    """Whatever DEST would make of it."""
+    """Independent of the name in DEST."""
     uri = parse_uri(f"{scripted_server.url}/{name}")
     scripted_server.respond_with(lambda _: ServerResponse(body=b"x"))
     found = open_source(uri, SourceOptions()).resolve()
@@ -86,13 +86,13 @@ def test_unsafe_file_name_of_a_url_is_refused(scripted_server: ScriptedServer, n
 
 
 def test_escaped_slash_separates_path_segments(scripted_server: ScriptedServer) -> None:
-    """Only what comes after the last one is the name."""
+    """Only the text after the last slash is the file name."""
     assert stated(scripted_server, path="..%2f..%2fm").path == "m"
 
 
 @pytest.mark.parametrize("to", ["file:///etc/passwd", "s3://b/m", "ftp://h/m", "http://", "//", "\x1b[2J"])
 def test_redirect_to_another_scheme_is_refused(scripted_server: ScriptedServer, to: str) -> None:
-    """It is the server's fault, not that of whoever configured us."""
+    """The error blames the server, not the configuration."""
     scripted_server.respond_with(lambda asked: ServerResponse(302, (("Location", to),)) if asked.path == "/m" else None)
 
     with pytest.raises((RefusedError, TransientError, NotFoundError)) as caught:

@@ -1,4 +1,4 @@
-"""What stores list is checked entry by entry and page by page, on S3 and GCS alike."""
+"""Listings are checked entry by entry and page by page, on S3 and GCS alike."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -29,7 +29,7 @@ Pages = Callable[[ServerRequest], tuple[Iterable[ListedObject], object]]
 
 
 class Kind:
-    """A kind of store: how its pages are made, and how it is opened."""
+    """Kind of store: makes the pages and opens the source."""
 
     def __init__(self, scripted_server: ScriptedServer, scheme: str) -> None:
         self.scripted_server = scripted_server
@@ -54,7 +54,7 @@ class Kind:
 
 @pytest.fixture(params=["s3", "gs"])
 def kind(request: pytest.FixtureRequest, scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Kind:
-    """S3, then GCS."""
+    """Return S3 first, then GCS."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     return Kind(scripted_server, request.param)
 
@@ -65,12 +65,12 @@ def one_page(*items: ListedObject) -> Pages:
 
 
 def token(asked: ServerRequest) -> int:
-    """The number of the page that is asked for, from 0."""
+    """Return the number of the requested page, from 0."""
     return int(asked.query.get("continuation-token") or asked.query.get("pageToken") or 0)
 
 
 def test_listing_separates_files_and_empty_folders(kind: Kind) -> None:
-    """The marker of the directory itself is neither."""
+    """The marker of the listed directory itself is neither file nor folder."""
     listed = (
         ListedObject("p/", b""),
         ListedObject("p/a", b"xy"),
@@ -85,7 +85,7 @@ def test_listing_separates_files_and_empty_folders(kind: Kind) -> None:
 
 
 def test_every_page_of_a_listing_is_requested(kind: Kind) -> None:
-    """Empty ones in between too: both stores send some."""
+    """Also after an empty page: both stores send empty pages."""
     found = kind.find(
         lambda asked: ((ListedObject(f"p/{token(asked)}"),) * (token(asked) % 2), [1, 2, 3, None][token(asked)])
     )
@@ -94,14 +94,14 @@ def test_every_page_of_a_listing_is_requested(kind: Kind) -> None:
 
 
 def test_listing_of_folders_alone_is_not_found(kind: Kind) -> None:
-    """There is no model in it."""
+    """A listing without an object holds no model."""
     with pytest.raises(NotFoundError):
         kind.find(one_page(ListedObject("p/", b""), ListedObject("p/d/", b"")))
 
 
 @pytest.mark.parametrize("key", ["q/a", "p", "pp/a", "../p/a", "/p/a", "P/a", "q/../p/a"])
 def test_key_outside_the_prefix_is_refused(kind: Kind, key: str) -> None:
-    """The server lies, or filters nothing."""
+    """The server is hostile, or ignores the prefix."""
     with pytest.raises(UnsafeNameError) as caught:
         kind.find(one_page(ListedObject("p/a"), ListedObject(key)))
 
@@ -110,43 +110,43 @@ def test_key_outside_the_prefix_is_refused(kind: Kind, key: str) -> None:
 
 @pytest.mark.parametrize("key", ["p/d//", "p//", "p/d///"])
 def test_folder_marker_with_two_slashes_is_refused(kind: Kind, key: str) -> None:
-    """Its empty segment stays, for the plan to refuse it."""
+    """The empty segment stays in the key, and the plan refuses the key."""
     assert kind.find(one_page(ListedObject("p/a"), ListedObject(key, b""))).folders == (key.removeprefix("p/")[:-1],)
 
 
 def test_prefix_object_with_content_is_refused(kind: Kind) -> None:
-    """They could only be dropped."""
+    """The content has no path below the directory."""
     with pytest.raises(UnsafeNameError, match=r"'p/' has 1 bytes"):
         kind.find(one_page(ListedObject("p/a"), ListedObject("p/")))
 
 
 def test_folder_marker_with_content_is_passed_to_the_plan(kind: Kind) -> None:
-    """It can be excluded."""
+    """The marker can be excluded by a glob."""
     assert [o.path for o in kind.find(one_page(ListedObject("p/a"), ListedObject("p/d/"))).objects] == ["a", "d/"]
 
 
 @pytest.mark.parametrize("size", [None, -1, "", "lots", "1.5", "0x10", "9" * 5000, "1e3"])
 def test_entry_with_an_invalid_size_is_refused(kind: Kind, size: object) -> None:
-    """Whatever stands in its place."""
+    """Negative numbers, texts and missing fields alike."""
     with pytest.raises(RefusedError, match="does not answer as"):
         kind.find(one_page(ListedObject("p/a", size=size)))
 
 
 def test_entry_without_a_key_is_refused(kind: Kind) -> None:
-    """It names nothing."""
+    """An entry without a key names no object."""
     with pytest.raises(RefusedError, match="does not answer as"):
         kind.find(one_page(ListedObject("p/a"), ListedObject(None)))
 
 
 def test_huge_size_is_accepted_by_the_listing(kind: Kind) -> None:
-    """What has no room is found out later."""
+    """Lack of room is noticed later, before the download."""
     assert kind.find(one_page(ListedObject("p/a", size=2**70))).objects[0].size == 2**70
 
 
 @pytest.mark.parametrize("circle", [[1, 1], [1, 2, 1], [1, 2, 3, 4, 2]])
 @pytest.mark.parametrize("items", [(), (ListedObject("p/a"),)], ids=["empty", "full"])
 def test_repeated_continuation_token_is_refused(kind: Kind, circle: list[int], items: tuple[ListedObject, ...]) -> None:
-    """After one, or after several; with objects or without."""
+    """After one page or several, with objects or without."""
     asked_for = iter(circle)
 
     with pytest.raises(RefusedError, match="goes round in a circle"):
@@ -156,7 +156,7 @@ def test_repeated_continuation_token_is_refused(kind: Kind, circle: list[int], i
 
 
 def test_endless_empty_pages_are_refused(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each with a token of its own."""
+    """Although each page has a token of its own."""
     monkeypatch.setattr(listings, "MAX_EMPTY_PAGES", 20)
 
     with pytest.raises(RefusedError, match="has no end"):
@@ -166,7 +166,7 @@ def test_endless_empty_pages_are_refused(kind: Kind, monkeypatch: pytest.MonkeyP
 
 
 def test_endless_objects_exceed_the_budget(kind: Kind) -> None:
-    """Before they fill the memory; the limit can be raised."""
+    """Before the objects fill the memory; the hint names the limit."""
     with pytest.raises(BudgetError, match="more than 100") as caught:
         kind.find(
             lambda asked: ([ListedObject(f"p/{token(asked)}-{n}") for n in range(30)], token(asked) + 1), max_listed=100
@@ -177,7 +177,7 @@ def test_endless_objects_exceed_the_budget(kind: Kind) -> None:
 
 
 def test_endless_folder_markers_exceed_the_budget(kind: Kind) -> None:
-    """Folders take memory too."""
+    """Folders take memory like objects do."""
     with pytest.raises(BudgetError):
         kind.find(one_page(*(ListedObject(f"p/{n}/", b"") for n in range(101))), max_listed=100)
 
@@ -185,7 +185,7 @@ def test_endless_folder_markers_exceed_the_budget(kind: Kind) -> None:
 def test_truncated_page_without_a_token_is_refused(
     scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S3 says that there is more, but not how to get it: the rest of the model would be missing."""
+    """S3 announces more objects without a token: the rest of the model would be missing."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     source = open_source(parse_uri("s3://b/p/"), S3Options(anonymous=True, endpoint=scripted_server.url))
     for said in ("", "<NextContinuationToken/>", "<NextContinuationToken></NextContinuationToken>"):
@@ -196,7 +196,7 @@ def test_truncated_page_without_a_token_is_refused(
 
 
 def test_empty_token_ends_the_listing(scripted_server: ScriptedServer) -> None:
-    """So says https://google.aip.dev/158; the SDK would begin again with it, and find no end."""
+    """As in https://google.aip.dev/158; the SDK would start the listing again."""
     scripted_server.respond_with(gcs_listing(respond_always(gcs_page([ListedObject("p/a")], nextPageToken=""))))
 
     found = open_source(parse_uri("gs://b/p/"), GCSOptions(emulator=scripted_server.url)).resolve()
@@ -206,7 +206,7 @@ def test_empty_token_ends_the_listing(scripted_server: ScriptedServer) -> None:
 
 @pytest.mark.parametrize("token", [0, False, [], {}])
 def test_invalid_token_is_refused(scripted_server: ScriptedServer, token: object) -> None:
-    """Neither round in a circle nor to an end: the rest of the model would be missing."""
+    """The rest of the model would be missing."""
     page = gcs_page([ListedObject("p/a")], nextPageToken=token)
     scripted_server.respond_with(
         lambda asked: None if len(scripted_server.requests) > 3 else gcs_listing(respond_always(page))(asked)
@@ -234,7 +234,7 @@ NO_LISTING = [
 
 @pytest.mark.parametrize("body", NO_LISTING)
 def test_json_of_another_shape_is_refused(scripted_server: ScriptedServer, body: bytes) -> None:
-    """However deep."""
+    """At every depth of nesting."""
     scripted_server.respond_with(lambda _: ServerResponse(headers=(("Content-Type", "application/json"),), body=body))
 
     with pytest.raises(RefusedError, match="does not answer as Google"):
@@ -242,7 +242,7 @@ def test_json_of_another_shape_is_refused(scripted_server: ScriptedServer, body:
 
 
 def test_builder_returns_the_added_entries() -> None:
-    """None, as long as there is no object."""
+    """None, as long as no object was added."""
     listing = ListingBuilder("p/", 10)
     listing.add_entry("p/d/", 0, lambda path: RemoteObject(path, path, 0, ""))
     assert listing.build_listing() is None

@@ -1,4 +1,4 @@
-"""A reply that does not end, or swells, is left before it fills the memory."""
+"""Endless and swelling responses are refused before the memory is full."""
 
 import gzip
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ KIND = {"s3": "application/xml", "gs": "application/json"}
 
 
 def spaces(scheme: str, told: list[int]) -> Iterator[bytes]:
-    """The beginning of a listing, and then nothing of it, for as long as anyone listens."""
+    """Yield the beginning of a listing, then filler without end."""
     yield BEGIN[scheme]
     while True:
         told.append(100_000)
@@ -34,7 +34,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("status", [200, 400])
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_endless_response_is_refused(scripted_server: ScriptedServer, scheme: str, status: int) -> None:
-    """A listing, or what should tell of a failure."""
+    """A listing or an error response of any length."""
     told: list[int] = []
     scripted_server.respond_with(
         lambda _: ServerResponse(status, (("Content-Type", KIND[scheme]),), spaces(scheme, told))
@@ -51,7 +51,7 @@ def test_endless_response_is_refused(scripted_server: ScriptedServer, scheme: st
 
 
 def test_gzip_bomb_response_is_refused(scripted_server: ScriptedServer) -> None:
-    """Requests inflates what comes as gzip, asked or not."""
+    """The library `requests` decompresses gzip bodies unasked."""
     packed = gzip.compress(BEGIN["gs"] + b" " * 50_000_000)
     scripted_server.respond_with(lambda _: ServerResponse(headers=(("Content-Encoding", "gzip"),), body=packed))
 

@@ -1,4 +1,4 @@
-"""How many threads move bytes, and what happens when one fails."""
+"""Number of transfer threads, and the failure of a thread."""
 
 import subprocess
 import sys
@@ -15,18 +15,18 @@ from testkit import strace
 
 
 def grown(crew: WorkerLimits, brings: Callable[[int], float], samples: int = 40) -> list[int]:
-    """How many threads there are after each sample, if so many bring so much."""
+    """Return the number of threads after each sample, for a throughput by number of threads."""
     growth = ConcurrencyController(crew, processors=2)
     return [growth.adjust(brings(growth.count)) for _ in range(samples)]
 
 
 def test_threads_double_while_throughput_grows() -> None:
-    """As where each connection gets so much and no more."""
+    """As with a store that limits each connection."""
     assert grown(WorkerLimits(2, 16), lambda count: 20.0 * count)[:8] == [2, 4, 4, 8, 8, 16, 16, 16]
 
 
 def test_threads_without_a_gain_are_removed() -> None:
-    """As where the processor or the network is busy already; it is tried again later, for that may change."""
+    """As with a busy processor or network; the controller tries again later."""
     counts = grown(WorkerLimits(2, 16), lambda _: 100.0)
     assert set(counts) == {2, 4}
     assert counts.count(2) > counts.count(4)
@@ -34,28 +34,28 @@ def test_threads_without_a_gain_are_removed() -> None:
 
 
 def test_threads_stay_while_the_processor_is_busy() -> None:
-    """More would only take turns more often, whatever one sample says."""
+    """More threads would only switch more often, whatever a single sample shows."""
     growth = ConcurrencyController(WorkerLimits(1, 16), processors=2)
     assert {growth.adjust(rate, load=1.2) for rate in (100.0, 500.0, 50.0, 900.0) * 5} == {1}
     assert [growth.adjust(20.0 * growth.count, load=0.3) for _ in range(6)] == [2, 2, 4, 4, 8, 8]
 
 
 def test_cpu_bound_tasks_keep_few_threads() -> None:
-    """They pass its lock on more often than they work; where the network is what they wait for, they come back."""
+    """Threads pass Python's lock more often than they work; with an idle processor the number grows again."""
     growth = ConcurrencyController(WorkerLimits(8, 32, cpu_bound=True), processors=16)
     assert [growth.adjust(100.0, load=0.95) for _ in range(5)] == [4, 2, 1, 1, 1]
     assert [growth.adjust(20.0 * growth.count, load=0.3) for _ in range(6)] == [1, 2, 2, 4, 4, 8]
 
 
 def test_threads_grow_on_a_machine_with_many_processors() -> None:
-    """With 16 of them, the same load is little."""
+    """On 16 processors, the same load is small."""
     growth = ConcurrencyController(WorkerLimits(1, 16), processors=16)
     assert [growth.adjust(20.0 * growth.count, load=1.2) for _ in range(6)] == [1, 2, 2, 4, 4, 8]
     assert {growth.adjust(20.0 * growth.count, load=7.0) for _ in range(6)} == {8}
 
 
 def test_threads_stop_growing_at_the_network_s_limit() -> None:
-    """A link of 100 with connections of 20."""
+    """A link of 100 with connections of 20 each."""
     counts = grown(WorkerLimits(2, 16), lambda count: min(100.0, 20.0 * count))
     assert max(counts) == 16
     assert sorted(counts)[len(counts) // 2] == 8
@@ -63,7 +63,7 @@ def test_threads_stop_growing_at_the_network_s_limit() -> None:
 
 @pytest.mark.parametrize("few", [1, 3])
 def test_number_of_threads_stays_within_the_limits(few: int) -> None:
-    """Whatever the samples say, the first ones of nothing included."""
+    """For every sequence of samples, the first samples without bytes included."""
     rates = iter([0.0, 0.0, 5.0, 50.0, 1.0, 100.0, 0.5, 3.0, 800.0] * 20)
     counts = grown(WorkerLimits(few, 5), lambda _: next(rates), 100)
     assert min(counts) >= 1
@@ -71,7 +71,7 @@ def test_number_of_threads_stays_within_the_limits(few: int) -> None:
 
 
 def test_pool_starts_more_threads_while_throughput_grows() -> None:
-    """Each task waits until four are under way at once: two threads alone would wait for ever."""
+    """Each task waits until four tasks run at once: two threads would wait for ever."""
     four = threading.Barrier(4)
     came = iter(range(0, 10**9, 10**6))
     began = threading.Event()
@@ -88,7 +88,7 @@ def test_pool_starts_more_threads_while_throughput_grows() -> None:
 
 
 def test_first_failure_stops_all_tasks_and_is_raised() -> None:
-    """What they end with, being stopped, is not what is told."""
+    """Errors of the stopped tasks are not raised."""
     stopped = threading.Event()
     waits = threading.Event()
 
@@ -107,7 +107,7 @@ def test_first_failure_stops_all_tasks_and_is_raised() -> None:
 
 
 def test_failure_of_the_task_iterator_is_raised() -> None:
-    """Tasks are made while others run."""
+    """The iterator makes tasks while other tasks run."""
 
     def tasks() -> Iterator[Callable[[], None]]:
         yield lambda: None

@@ -1,4 +1,4 @@
-"""Bytes on their way from many requests to the disk: what happens when one of them fails."""
+"""Downloads of many requests to the disk, and the failure of a request."""
 
 import threading
 import time
@@ -37,7 +37,7 @@ def fetch(model: Path, into: Path, wires: list[RangeReader], arrived: Arrived) -
 
 
 def test_no_thread_writes_after_a_failed_download(tmp_path: Path) -> None:
-    """Whoever clears the staging area next would have files appear under his hands."""
+    """Files would appear in a staging area that is being cleared."""
     model = write_files(tmp_path / "model", {name: random_bytes(1000) for name in "ab"})
     wires: list[RangeReader] = []
     at_work = threading.Event()
@@ -64,7 +64,7 @@ def test_no_thread_writes_after_a_failed_download(tmp_path: Path) -> None:
 def test_requests_for_small_objects_are_sent_ahead(
     s3_bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """While others are at work; larger ones are not, for they would keep the server waiting."""
+    """While other responses are read; requests for large objects would keep the server waiting."""
     for name, value in s3_bucket.env.items():
         monkeypatch.setenv(name, value)
     files = {f"m/{number}": random_bytes(size, number) for number in range(6)}
@@ -99,7 +99,7 @@ def test_requests_for_small_objects_are_sent_ahead(
 def test_object_of_another_size_than_listed_is_refused(
     scripted_server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, listed: int
 ) -> None:
-    """One that is listed as empty, too: it would be published without a byte asked for."""
+    """Also an object listed as empty, which would be published without a request."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     scripted_server.respond_with(*(s3_store if scheme == "s3" else gcs_store)(ListedObject("p/a", b"yy", size=listed)))
     source = open_source(

@@ -1,4 +1,4 @@
-"""Digests follow the front of a file, whatever the order in which its bytes come."""
+"""Digests follow the contiguous prefix of a file, for bytes in any order."""
 
 import random
 import threading
@@ -17,13 +17,13 @@ PIECE = 100_000
 
 
 def reader(there: bytearray) -> Callable[[int, int], Iterator[bytes]]:
-    """Reads what is in a file that is none."""
+    """Reader of an in-memory file that records the reads."""
     return lambda start, end: iter([bytes(there[start:end])])
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_digest_equals_the_digest_of_the_bytes_in_order(seed: int) -> None:
-    """Pieces come mixed; what comes in order is hashed from memory, what does not is read back."""
+    """Bytes in order are hashed from memory, other bytes are read back."""
     chance = random.Random(seed)
     offsets = list(range(0, SIZE, PIECE))
     for place in range(0, len(offsets) - 1, 2):  # some of them with their neighbour, some not
@@ -44,7 +44,7 @@ def test_digest_equals_the_digest_of_the_bytes_in_order(seed: int) -> None:
 
 
 def test_bytes_in_order_are_not_read_back() -> None:
-    """One connection brings a file without a second look at it."""
+    """A file of one connection is hashed without a second read."""
 
     def refuse(start: int, end: int) -> Iterator[bytes]:
         raise AssertionError(f"read from {start} to {end}")
@@ -58,7 +58,7 @@ def test_bytes_in_order_are_not_read_back() -> None:
 
 
 def test_pieces_from_several_threads_give_the_right_digest() -> None:
-    """Each brings a run of neighbours, as connections do."""
+    """Each thread brings neighbouring pieces, as connections do."""
     there = bytearray(SIZE)
     done: set[int] = set()
     lock = threading.Lock()
@@ -82,7 +82,7 @@ def test_pieces_from_several_threads_give_the_right_digest() -> None:
 
 
 def test_writers_do_not_wait_for_the_hashing_thread() -> None:
-    """It hashes what the others bring meanwhile, too."""
+    """The hashing thread hashes the pieces of the others, too."""
     reading, go = threading.Event(), threading.Event()
 
     def slow(start: int, end: int) -> Iterator[bytes]:
@@ -103,7 +103,7 @@ def test_writers_do_not_wait_for_the_hashing_thread() -> None:
 
 
 def test_unreadable_file_raises_the_error_of_the_disk() -> None:
-    """By whoever was to hash it."""
+    """In the thread that hashes the file."""
 
     def fail(start: int, end: int) -> Iterator[bytes]:
         raise DestinationError(f"no bytes from {start} to {end}")
@@ -116,7 +116,7 @@ def test_unreadable_file_raises_the_error_of_the_disk() -> None:
 
 
 def test_closed_hasher_reads_nothing_more() -> None:
-    """A pull that is told to end does not hash the rest of what an earlier one left; and it has no digests."""
+    """An ended pull does not hash the rest of a resumed file, and has no digests."""
     read: list[int] = []
 
     def pieces(start: int, end: int) -> Iterator[bytes]:

@@ -27,7 +27,7 @@ Begin = Callable[..., PartFile]
 
 @pytest.fixture
 def begin() -> Iterator[Begin]:
-    """Called with a directory and an object, it begins a file; a second time, it is the run after a crash."""
+    """Return a function that starts a part file for an object; a second call is the run after a crash."""
     with ExitStack() as stack:
 
         def make(root: Path, obj: RemoteObject | None = None) -> PartFile:
@@ -40,7 +40,7 @@ def begin() -> Iterator[Begin]:
 
 
 def bring(landing: PartFile, block: int, data: bytes = DATA) -> None:
-    """One block arrives."""
+    """Write one block and record the block."""
     start, end = landing.blocks[block]
     piece = memoryview(data)[start:end]
     landing.write(piece, start)
@@ -49,7 +49,7 @@ def bring(landing: PartFile, block: int, data: bytes = DATA) -> None:
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
 def test_blocks_in_any_order_give_the_whole_file(begin: Begin, tmp_path: Path, order: list[int]) -> None:
-    """The digests are those of the file."""
+    """The digests equal the digests of the file."""
     landing = begin(tmp_path)
     for block in order:
         bring(landing, block)
@@ -62,7 +62,7 @@ def test_blocks_in_any_order_give_the_whole_file(begin: Begin, tmp_path: Path, o
 
 
 def test_blocks_from_several_threads_give_the_whole_file(begin: Begin, tmp_path: Path) -> None:
-    """At once."""
+    """The threads write different blocks at the same time."""
     data = random_bytes(9 * BLOCK_SIZE + 1)
     landing = begin(tmp_path, RemoteObject("k", "m", len(data), "v", checksums={"crc32c": "", "md5": ""}))
     blocks = random.Random(0).sample(range(len(landing.blocks)), len(landing.blocks))
@@ -84,7 +84,7 @@ def test_blocks_from_several_threads_give_the_whole_file(begin: Begin, tmp_path:
 
 
 def test_resumed_file_knows_the_checksums_of_the_first_response(begin: Begin, tmp_path: Path) -> None:
-    """A listing may state none: what had arrived could be neither taken up nor verified."""
+    """A listing may state none: resumed bytes could not be verified."""
     first = begin(tmp_path)
     first.expect_checksums({"crc32": "of all"})
     bring(first, 0)
@@ -97,7 +97,7 @@ def test_resumed_file_knows_the_checksums_of_the_first_response(begin: Begin, tm
 
 
 def test_empty_file_has_no_missing_blocks(begin: Begin, tmp_path: Path) -> None:
-    """It is there, and it has its digest."""
+    """The file exists, and has a digest."""
     landing = begin(tmp_path, RemoteObject("k", "m", 0, "v"))
 
     assert landing.missing_parts == []
@@ -112,7 +112,7 @@ def test_empty_file_has_no_missing_blocks(begin: Begin, tmp_path: Path) -> None:
     ids=["no size", "no ranges"],
 )
 def test_object_without_ranges_is_one_block(begin: Begin, tmp_path: Path, obj: RemoteObject) -> None:
-    """Of unknown size, or from a server without ranges."""
+    """An object of unknown size, or a server without ranges."""
     landing = begin(tmp_path, obj)
     assert landing.missing_parts == [[0]]
     bring(landing, 0)
@@ -122,7 +122,7 @@ def test_object_without_ranges_is_one_block(begin: Begin, tmp_path: Path, obj: R
 
 
 def test_neighbouring_missing_blocks_form_one_part(begin: Begin, tmp_path: Path) -> None:
-    """Neighbours, up to the size of one request."""
+    """Up to the size of one request."""
     landing = begin(tmp_path, RemoteObject("k", "m", PART_SIZE + 3 * BLOCK_SIZE, "v"))
     assert landing.missing_parts == [[0, 1, 2, 3], [4, 5, 6]]
 
@@ -133,7 +133,7 @@ def test_neighbouring_missing_blocks_form_one_part(begin: Begin, tmp_path: Path)
 
 
 def test_second_run_resumes_the_blocks_on_disk(begin: Begin, tmp_path: Path) -> None:
-    """And asks for the rest alone."""
+    """Only the missing blocks are requested."""
     first = begin(tmp_path)
     bring(first, 0)
     bring(first, 2)
@@ -159,7 +159,7 @@ def test_second_run_resumes_the_blocks_on_disk(begin: Begin, tmp_path: Path) -> 
 def test_blocks_with_another_crc_are_fetched_again(
     begin: Begin, tmp_path: Path, harm: Callable[..., None], missing: list[int]
 ) -> None:
-    """A crash of the node may have lost what the journal has."""
+    """A crash of the node may have lost bytes that the journal lists."""
     first = begin(tmp_path)
     for block in range(3):
         bring(first, block)
@@ -177,7 +177,7 @@ def test_blocks_with_another_crc_are_fetched_again(
 
 
 def test_resumed_file_of_unknown_size_is_truncated(begin: Begin, tmp_path: Path) -> None:
-    """What is not believed is not kept."""
+    """Bytes without a matching CRC are not kept."""
     unknown = RemoteObject("k", "m", None, "v")
     first = begin(tmp_path, unknown)
     bring(first, 0)
@@ -195,7 +195,7 @@ def test_resumed_file_of_unknown_size_is_truncated(begin: Begin, tmp_path: Path)
 
 
 def test_checksums_of_the_first_response_are_compared(begin: Begin, tmp_path: Path) -> None:
-    """A listing lacks them."""
+    """The listing states no checksums."""
     landing = begin(tmp_path)
     landing.expect_checksums({"crc32": "", "md5": ""})
     for block in range(3):
@@ -206,7 +206,7 @@ def test_checksums_of_the_first_response_are_compared(begin: Begin, tmp_path: Pa
 
 
 def test_name_that_the_file_system_confuses_is_refused(begin: Begin, tmp_path: Path) -> None:
-    """As on file systems that ignore case; nothing is written into the other's file."""
+    """As on file systems that ignore case; the other file stays unchanged."""
     (tmp_path / "m").write_bytes(b"another's")
 
     with pytest.raises(UnsafeNameError, match="keep 'm' apart"):
@@ -215,7 +215,7 @@ def test_name_that_the_file_system_confuses_is_refused(begin: Begin, tmp_path: P
 
 
 def test_part_file_does_not_follow_a_symlink(begin: Begin, tmp_path: Path) -> None:
-    """Not even where an earlier run is said to have written."""
+    """Not even at the path of a resumed file."""
     first = begin(tmp_path)
     bring(first, 0)
     first.close()
@@ -229,7 +229,7 @@ def test_part_file_does_not_follow_a_symlink(begin: Begin, tmp_path: Path) -> No
 
 
 def test_write_to_a_closed_file_fails(begin: Begin, tmp_path: Path) -> None:
-    """A thread that is late does not write into whoever has the descriptor now."""
+    """A late thread must not write into a file that reuses the descriptor."""
     landing = begin(tmp_path)
     landing.close()
     landing.close()
@@ -239,7 +239,7 @@ def test_write_to_a_closed_file_fails(begin: Begin, tmp_path: Path) -> None:
 
 
 def test_full_disk_is_noticed_before_the_first_byte(begin: Begin, tmp_path: Path, tmpfs: Callable[..., Path]) -> None:
-    """Before the first byte is asked for."""
+    """Before the first request for content."""
     small = tmpfs("small", "size=1m")
 
     with pytest.raises(DestinationError, match="No space left"):
@@ -247,7 +247,7 @@ def test_full_disk_is_noticed_before_the_first_byte(begin: Begin, tmp_path: Path
 
 
 def test_write_error_reported_at_close_is_raised(begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As network file systems tell of a quota."""
+    """Network file systems report an exceeded quota at close."""
     landing = begin(tmp_path)
     close = os.close
 

@@ -1,4 +1,4 @@
-"""Ranges of one version: every reply is checked, every break resumed where it happened."""
+"""Range reads of one version: responses are checked, broken reads are resumed."""
 
 import pickle
 import threading
@@ -32,7 +32,7 @@ DATA = random_bytes(300_000)
 
 
 class Kept:
-    """A sink that keeps what comes."""
+    """Sink that keeps the received bytes."""
 
     def __init__(self) -> None:
         """Nothing has come yet."""
@@ -54,7 +54,7 @@ Serve = Callable[..., str]
 
 @pytest.fixture
 def serve() -> Iterator[tuple[Serve, list[str]]]:
-    """Called with answers, one for each request, it serves them; and the ranges that were asked for."""
+    """Return a function that serves one response per request, and the list of requested ranges."""
     asked: list[str] = []
     answers: list[Answer] = []
 
@@ -82,7 +82,7 @@ def serve() -> Iterator[tuple[Serve, list[str]]]:
 
 
 def answer(status: int, body: bytes = b"", length: int | None = None, **headers: str) -> Answer:
-    """A reply, of which less may come than it says."""
+    """Return a response that may hold fewer bytes than stated."""
 
     def send(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
@@ -113,7 +113,7 @@ def part(start: int, end: int, *, sent: int | None = None, **headers: str) -> An
 
 
 def fetch(url: str, start: int, end: int | None, **changes: Any) -> tuple[Kept, RangeReader, int]:
-    """Fetch a range; what came, by what, and how many bytes were told of."""
+    """Fetch a range; return the bytes, the reader and the reported number of bytes."""
     told: list[int] = []
     obj = RemoteObject(
         **{"key": "k", "path": "m", "size": len(DATA), "version": "v1", "pins": {"etag": '"v1"'}, **changes}
@@ -126,7 +126,7 @@ def fetch(url: str, start: int, end: int | None, **changes: Any) -> tuple[Kept, 
 
 
 def test_range_is_requested_and_progress_reported(serve: tuple[Serve, list[str]]) -> None:
-    """Byte by byte."""
+    """The reported bytes add up to the range."""
     start, asked = serve
     sink, wire, told = fetch(start(part(5, 200_000)), 5, 200_000)
 
@@ -135,7 +135,7 @@ def test_range_is_requested_and_progress_reported(serve: tuple[Serve, list[str]]
 
 
 def test_broken_read_resumes_at_the_next_byte(serve: tuple[Serve, list[str]]) -> None:
-    """No byte is asked for twice."""
+    """No byte is requested twice."""
     start, asked = serve
     sink, wire, told = fetch(start(part(5, 200_000, sent=131_072), part(131_077, 200_000)), 5, 200_000)
 
@@ -159,7 +159,7 @@ def test_broken_read_resumes_at_the_next_byte(serve: tuple[Serve, list[str]]) ->
     ],
 )
 def test_response_of_another_range_is_requested_again(serve: tuple[Serve, list[str]], bad: Answer) -> None:
-    """Nothing of it is kept."""
+    """No byte of the wrong response is kept."""
     start, asked = serve
     sink, wire, _ = fetch(start(bad, part(5, 10)), 5, 10)
 
@@ -168,7 +168,7 @@ def test_response_of_another_range_is_requested_again(serve: tuple[Serve, list[s
 
 
 def test_server_without_ranges_is_read_from_the_first_byte(serve: tuple[Serve, list[str]]) -> None:
-    """Up to the bytes that are wanted; also one that calls a range 200."""
+    """Bytes before the range are discarded; also with status 200 for a range."""
     start, _ = serve
     url = start(answer(200, DATA, ETag='"v1"'), answer(200, DATA[5:10], Content_Range=f"bytes 5-9/{len(DATA)}"))
 
@@ -187,7 +187,7 @@ def test_server_without_ranges_is_read_from_the_first_byte(serve: tuple[Serve, l
     ],
 )
 def test_response_of_another_version_is_refused_without_a_retry(serve: tuple[Serve, list[str]], other: Answer) -> None:
-    """By validator, size or status; only a new pull finds out what there is."""
+    """By validator, size or status; only a new pull finds the new version."""
     start, asked = serve
     with pytest.raises(ChangedError):
         fetch(start(other), 5, 10)
@@ -197,7 +197,7 @@ def test_response_of_another_version_is_refused_without_a_retry(serve: tuple[Ser
 
 @pytest.mark.parametrize("start", [0, 150_000])
 def test_excess_bytes_count_as_another_version(serve: tuple[Serve, list[str]], start: int) -> None:
-    """The beginning of a larger object is not the object, where no length gives it away."""
+    """The beginning of a larger object is another object, even without a stated length."""
     begin, _ = serve
     larger = answer(200, DATA + b"x", length=-1, ETag='"v1"')
     url = begin(larger, larger, answer(200, DATA, length=-1, ETag='"v1"'))  # twice: a library is needed to read it
@@ -209,14 +209,14 @@ def test_excess_bytes_count_as_another_version(serve: tuple[Serve, list[str]], s
 
 @pytest.mark.parametrize("etag", ["v1", 'W/"v1"', '"v1"'])
 def test_etag_with_other_quotes_or_weakness_matches(serve: tuple[Serve, list[str]], etag: str) -> None:
-    """Proxies make it weak, or lose its quotes."""
+    """Proxies weaken ETags or drop the quotes."""
     start, _ = serve
 
     assert fetch(start(part(5, 10, ETag=etag)), 5, 10)[0].data == DATA[5:10]
 
 
 def test_object_deleted_midway_is_not_found(serve: tuple[Serve, list[str]]) -> None:
-    """At once."""
+    """Exit code 66, without a retry."""
     start, asked = serve
     with pytest.raises(NotFoundError):
         fetch(start(answer(404)), 5, 10)
@@ -225,7 +225,7 @@ def test_object_deleted_midway_is_not_found(serve: tuple[Serve, list[str]]) -> N
 
 
 def test_checksums_of_a_whole_object_reach_the_sink(serve: tuple[Serve, list[str]]) -> None:
-    """Not those that a server states on a part."""
+    """Checksums stated with a part do not."""
     start, _ = serve
     stated = "sha-256=:YQ==:"
     url = start(answer(200, DATA, ETag='"v1"', Repr_Digest=stated), part(5, 10, Repr_Digest=stated))
@@ -235,7 +235,7 @@ def test_checksums_of_a_whole_object_reach_the_sink(serve: tuple[Serve, list[str
 
 
 def test_object_of_unknown_size_is_read_to_the_end(serve: tuple[Serve, list[str]]) -> None:
-    """What it says of its length must come."""
+    """A stated Content-Length must arrive in full."""
     start, _ = serve
     sink, wire, _ = fetch(start(answer(200, DATA[:100_000], len(DATA)), answer(200, DATA)), 0, None, size=None)
 
@@ -244,7 +244,7 @@ def test_object_of_unknown_size_is_read_to_the_end(serve: tuple[Serve, list[str]
 
 
 def test_local_file_is_read_by_the_same_reader(tmp_path: Path) -> None:
-    """In ranges; and it is noticed when it changes or shrinks."""
+    """In ranges; a changed or shortened file is noticed."""
     (tmp_path / "a b%20#?.bin").write_bytes(DATA)
     source = open_source(parse_uri(str(tmp_path / "a b%20#?.bin")), SourceOptions())
     (obj,) = source.resolve().objects
@@ -273,7 +273,7 @@ FIRST, SECOND = kept_open(part(0, 1000)), kept_open(part(1000, 2000))
 def test_response_to_a_request_sent_ahead_is_used(
     serve: tuple[Serve, list[str]], answers: list[Answer], asked_for: list[str]
 ) -> None:
-    """Once, if the reply is good; else as if it had not been asked for."""
+    """Once, if the response is good; otherwise the request is repeated."""
     start, asked = serve
     source = open_source(parse_uri(start(*answers)), SourceOptions(NetworkOptions(stall_timeout=5)))
     obj = RemoteObject("k", "m", len(DATA), "v1", pins={"etag": '"v1"'})
@@ -291,7 +291,7 @@ def test_response_to_a_request_sent_ahead_is_used(
 
 
 def test_unused_requests_sent_ahead_are_closed_at_the_end(serve: tuple[Serve, list[str]]) -> None:
-    """Nobody will read it."""
+    """No thread will read the responses."""
     start, _ = serve
     obj = RemoteObject("k", "m", len(DATA), "v1")
     wire = RangeReader(
@@ -308,7 +308,7 @@ def test_unused_requests_sent_ahead_are_closed_at_the_end(serve: tuple[Serve, li
 
 
 def test_closed_reader_sends_no_request_ahead(serve: tuple[Serve, list[str]]) -> None:
-    """The thread that waited for it ends."""
+    """The thread that waited for the response ends."""
     start, asked_for = serve
     arrived, release = threading.Event(), threading.Event()
 

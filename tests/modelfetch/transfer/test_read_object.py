@@ -17,14 +17,14 @@ MOST = 1000
 
 
 def read(path: Path, *, encoded: bool = False) -> bytes:
-    """What is read of a file, as if it were stored with contentEncoding gzip."""
+    """Return the bytes read from a file, optionally treated as gzip-encoded."""
     source = FileSource(parse_uri(str(path)), SourceOptions())
     (obj,) = source.resolve().objects
     return read_object.read_object(source, obj._replace(gzip=encoded), MOST)
 
 
 def test_object_of_exactly_the_limit_is_read(tmp_path: Path) -> None:
-    """Its bytes, decoded if they are stored so."""
+    """The bytes are decoded if stored with gzip."""
     (tmp_path / "m").write_bytes(b"x" * MOST)
     (tmp_path / "m.gz").write_bytes(gzip.compress(b"x" * MOST))
 
@@ -33,7 +33,7 @@ def test_object_of_exactly_the_limit_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoded", [False, True])
 def test_object_over_the_limit_is_refused(tmp_path: Path, *, encoded: bool) -> None:
-    """As stored, and as decoded: some bytes may become many."""
+    """As stored or as decoded: few bytes may become many."""
     data = b"x" * (MOST + 1)
     (tmp_path / "m").write_bytes(gzip.compress(data) if encoded else data)
 
@@ -42,7 +42,7 @@ def test_object_over_the_limit_is_refused(tmp_path: Path, *, encoded: bool) -> N
 
 
 def test_endless_object_is_not_read_to_its_end(https_server: HttpsServer) -> None:
-    """A server need not say how much will come."""
+    """A server need not state a length."""
     https_server.length = https_server.ranges = False
     https_server.files["/m"] = b"x" * 200_000
     source = HTTPSource(
@@ -56,7 +56,7 @@ def test_endless_object_is_not_read_to_its_end(https_server: HttpsServer) -> Non
 
 
 def test_undecodable_gzip_object_is_refused_with_the_reason(tmp_path: Path) -> None:
-    """65, with the object's name."""
+    """Exit code 65, with the object's name."""
     (tmp_path / "m").write_bytes(b"plain")
 
     with pytest.raises(WrongBytesError, match="m is no gzip stream"):

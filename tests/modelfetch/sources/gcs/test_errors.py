@@ -1,4 +1,4 @@
-"""Whatever Google's store and its issuers of tokens answer becomes one of our failures."""
+"""Every response of Google Cloud Storage and of token issuers becomes an error of `errors.py`."""
 
 from functools import cache
 from typing import Any
@@ -66,7 +66,7 @@ def explained(source: GCSSource, error: Exception) -> ModelfetchError:
 def test_refusal_is_explained_by_its_status(
     source: GCSSource, status: int, kind: type[ModelfetchError], said: str
 ) -> None:
-    """With the store's words, without the address."""
+    """The message has the store's words, without the address."""
     told = explained(source, api.from_http_response(google_response(status, **{"Retry-After": "7"})))
 
     assert isinstance(told, kind)
@@ -97,7 +97,7 @@ def test_refusal_is_explained_by_its_status(
 def test_refusal_is_explained_by_its_stated_reason(
     source: GCSSource, status: int, reason: str, message: str, kind: type[ModelfetchError], hint: str, kept_by: str
 ) -> None:
-    """A quota heals, a bill does not; uploads keep the reason in the reply alone."""
+    """A quota recovers, a missing payment does not; uploads state the reason in the response alone."""
     response = google_response(status, message, reason)
     error = (
         api.from_http_response(response)
@@ -112,7 +112,7 @@ def test_refusal_is_explained_by_its_stated_reason(
 
 
 def test_invalid_generation_is_not_found() -> None:
-    """Some answer 400."""
+    """Some stores answer with status 400."""
     source = GCSSource(parse_uri("gs://b/o#12345"), GCSOptions(emulator="http://store.invalid:4443"))
 
     assert type(explained(source, api.from_http_response(google_response(400)))) is NotFoundError
@@ -120,7 +120,7 @@ def test_invalid_generation_is_not_found() -> None:
 
 @pytest.mark.parametrize("generation", [str(2**63), "9" * 5000])
 def test_generation_beyond_64_bits_is_not_found_without_a_request(generation: str) -> None:
-    """66; the SDK could not even make a number of it."""
+    """Exit code 66; the SDK could not convert the number."""
     source = GCSSource(parse_uri(f"gs://b/o#{generation}"), GCSOptions(emulator="http://store.invalid:4443"))
 
     with pytest.raises(NotFoundError):
@@ -128,7 +128,7 @@ def test_generation_beyond_64_bits_is_not_found_without_a_request(generation: st
 
 
 def test_impossible_bucket_name_is_a_usage_error() -> None:
-    """2, or 78 from the environment."""
+    """Exit code 2, or 78 from the environment."""
     source = GCSSource(parse_uri("gs://-b-/o"), GCSOptions(emulator="http://store.invalid:4443"))
 
     with pytest.raises(UsageError, match="does not take this name"):
@@ -168,7 +168,7 @@ def of_the_network(kind: Any) -> Exception:
 def test_sdk_failure_is_explained_by_its_cause(
     source: GCSSource, error: Exception, kind: type[ModelfetchError], said: str
 ) -> None:
-    """A key file that is not there is named, and a server that does not answer."""
+    """The message names a missing key file, or a server that does not answer."""
     told = explained(source, error)
 
     assert type(told) is kind
@@ -186,5 +186,5 @@ def test_sdk_failure_is_explained_by_its_cause(
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_issuer_outage_is_transient_once_credentials_were_read(error: Exception, kind: type[ModelfetchError]) -> None:
-    """75 once there was a token, unless the issuer itself says no."""
+    """Exit code 75 after a first token, unless the issuer itself refuses."""
     assert type(gcs_errors.explain_credentials_failure(error, 30.0, had_credentials=True)) is kind

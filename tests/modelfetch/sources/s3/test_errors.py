@@ -83,7 +83,7 @@ def explained(source: S3Source, error: Exception) -> ModelfetchError:
 def test_refusal_is_explained_by_its_error_code(
     source: S3Source, code: str, status: int, kind: type[ModelfetchError], hint: str
 ) -> None:
-    """The store's own word first, then the status."""
+    """The store's error code comes first, then the HTTP status."""
     told = explained(source, s3_refusal(code, status))
 
     assert type(told) is kind
@@ -129,7 +129,7 @@ def documented() -> dict[str, int]:
 
 
 def test_every_documented_error_code_is_classified(source: S3Source) -> None:
-    """Each has its place in the table above, which is what becomes of it."""
+    """Each documented code stands in the table above, with the expected error."""
     found = documented()
     told = {code: explained(source, s3_refusal(code, status)) for code, status in found.items()}
     decided = {code: kind for kind, codes in DOCUMENTED.items() for code in codes.split()}
@@ -140,26 +140,26 @@ def test_every_documented_error_code_is_classified(source: S3Source) -> None:
 
 
 def test_not_found_error_names_the_requested_object(source: S3Source) -> None:
-    """With the store's words, but not with all that it may say."""
+    """The message has the store's words, shortened."""
     assert "s3://b/k (AccessDenied: Because)" in explained(source, s3_refusal("AccessDenied", 403)).message
     assert "no bucket b." in explained(source, s3_refusal("NoSuchBucket", 404)).message
     assert len(explained(source, s3_refusal("AccessDenied", 403, message="x" * 10_000)).message) < 500
 
 
 def test_refused_upload_names_the_write_permission(source: S3Source) -> None:
-    """Than a download."""
+    """An upload needs another permission than a download."""
     assert "s3:PutObject" in explained(source, s3_refusal("AccessDenied", 403, "PutObject")).hint
 
 
 def test_refused_kms_key_names_the_key_permission(source: S3Source) -> None:
-    """S3 tells of KMS in its message alone."""
+    """S3 mentions KMS in the message alone."""
     said = "User: arn:aws:iam::1:role/r is not authorized to perform: kms:Decrypt on resource: x"
 
     assert "kms:Decrypt" in explained(source, s3_refusal("AccessDenied", 403, message=said)).hint
 
 
 def test_object_under_a_customer_key_is_refused(source: S3Source) -> None:
-    """69: not of the role, nor of the endpoint."""
+    """Exit code 69: neither role nor endpoint is the cause."""
     said = "The object was stored using a form of Server Side Encryption. The correct parameters must be provided."
     told = explained(source, s3_refusal("InvalidRequest", 400, message=said))
 
@@ -168,14 +168,14 @@ def test_object_under_a_customer_key_is_refused(source: S3Source) -> None:
 
 
 def test_wrong_region_error_names_the_right_region(source: S3Source) -> None:
-    """If the store says which."""
+    """The hint names the region if the store states one."""
     told = explained(source, s3_refusal("PermanentRedirect", 301, **{"x-amz-bucket-region": "eu-central-1"}))
 
     assert "eu-central-1" in told.hint
 
 
 def test_deleted_object_is_distinguished_from_a_missing_one(source: S3Source) -> None:
-    """66: an older version may still be there."""
+    """Exit code 66, with the hint that an older version may exist."""
     told = explained(source, s3_refusal("NoSuchKey", 404, **{"x-amz-delete-marker": "true"}))
 
     assert type(told) is NotFoundError
@@ -185,7 +185,7 @@ def test_deleted_object_is_distinguished_from_a_missing_one(source: S3Source) ->
 
 @pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
 def test_retry_after_of_the_store_is_kept(source: S3Source, value: str, seconds: float | None) -> None:
-    """In seconds; dates count as none."""
+    """The wait is in seconds; dates are ignored."""
     for code in ("SlowDown", "SomethingNew"):
         told = explained(source, s3_refusal(code, 503, **{"retry-after": value}))
         assert isinstance(told, TransientError)
@@ -193,7 +193,7 @@ def test_retry_after_of_the_store_is_kept(source: S3Source, value: str, seconds:
 
 
 def test_invalid_version_id_is_not_found() -> None:
-    """Some answer 400."""
+    """Some stores answer with status 400."""
     source = S3Source(parse_uri("s3://b/k?versionId=x"), S3Options(anonymous=True))
 
     assert isinstance(explained(source, s3_refusal("InvalidArgument", 400)), NotFoundError)
@@ -217,7 +217,7 @@ def test_invalid_version_id_is_not_found() -> None:
 def test_error_of_sts_is_not_reported_as_the_store_s(
     error: Exception, had: object, kind: type[ModelfetchError], said: str
 ) -> None:
-    """A role that may not be assumed is no object that may not be read; a service that is busy heals."""
+    """A refused role is no refused object; a busy token service is transient."""
     told = s3_errors.explain_credentials_failure(error, 30.0, had_credentials=bool(had))
 
     assert type(told) is kind
@@ -239,7 +239,7 @@ def test_error_of_sts_is_not_reported_as_the_store_s(
 def test_sdk_failure_is_explained_without_secrets(
     source: S3Source, error: Exception, kind: type[ModelfetchError]
 ) -> None:
-    """Addresses may hold them."""
+    """Addresses in the SDK's messages may hold secrets."""
     told = explained(source, error)
 
     assert type(told) is kind

@@ -1,4 +1,4 @@
-"""Requests that are signed without the SDK are those that the SDK would sign."""
+"""Requests signed by `sigv4` equal the requests signed by the SDK."""
 
 from functools import cache
 from typing import Literal
@@ -36,7 +36,7 @@ def signer_of(
 
 
 def signature_of_the_sdk(url: str, headers: dict[str, str], credentials: ReadOnlyCredentials) -> str:
-    """What it would have signed at that moment."""
+    """Return the SDK's signature at the same moment."""
     unsigned = {name: value for name, value in headers.items() if name != "Authorization"}
     request = AWSRequest("GET", url, headers=unsigned)
     request.context["timestamp"] = headers["x-amz-date"]
@@ -48,7 +48,7 @@ def signature_of_the_sdk(url: str, headers: dict[str, str], credentials: ReadOnl
 @pytest.mark.parametrize("version", [None, "v.1_-/+~"])
 @pytest.mark.parametrize("key", KEYS)
 def test_signature_equals_the_sdk_s(key: str, version: str | None, credentials: ReadOnlyCredentials) -> None:
-    """Of every key, version and kind of credentials."""
+    """For every key, version and kind of credentials."""
     signed = signer_of().sign_get(key, version, credentials)
     headers = dict(signed.headers)
 
@@ -72,7 +72,7 @@ def test_signature_equals_the_sdk_s(key: str, version: str | None, credentials: 
 )
 @pytest.mark.parametrize("version", [None, "v1"])
 def test_signed_address_equals_the_sdk_s(bucket: str, endpoint: str | None, style: Style, version: str | None) -> None:
-    """Whatever the endpoint and the style of addressing."""
+    """For every endpoint and addressing style."""
     made = signer_of(bucket, endpoint, style)
     for key in KEYS:
         parameters = {"Bucket": bucket, "Key": key, **({"VersionId": version} if version else {})}
@@ -88,7 +88,7 @@ def test_signed_address_equals_the_sdk_s(bucket: str, endpoint: str | None, styl
     "endpoint", ["https://store:443", "http://store:80", "https://store:80", "http://Store:9000", "https://[::1]:443"]
 )
 def test_signed_host_equals_the_host_header(endpoint: str) -> None:
-    """HTTP libraries leave a scheme's own port away, and write names in lower case."""
+    """HTTP libraries drop a scheme's default port, and write host names in lower case."""
     signed = signer_of(endpoint=endpoint, style="path").sign_get("a", None, CREDENTIALS)
     headers = dict(signed.headers)
 
@@ -98,14 +98,14 @@ def test_signed_host_equals_the_host_header(endpoint: str) -> None:
 
 
 def test_access_point_is_signed_for_its_region() -> None:
-    """Its name says which."""
+    """The access point's name states the region."""
     made = signer_of("arn:aws:s3:us-west-2:123456789012:accesspoint/point", None)
 
     assert "/us-west-2/s3/aws4_request," in made.sign_get("a", None, CREDENTIALS).headers["Authorization"]
 
 
 def test_anonymous_request_is_unsigned() -> None:
-    """A public object is asked for by its address alone."""
+    """A public object is requested by the address alone."""
     asked = signer_of().sign_get("a b", "v1", None)
 
     assert asked.url == "https://store:9000/bucket/a%20b?versionId=v1"

@@ -24,7 +24,7 @@ from modelfetch.sources.s3.spec import read_s3_options
     ],
 )
 def test_variables_of_kserve_and_the_sdk_give_the_options(environ: dict[str, str], expected: dict[str, Any]) -> None:
-    """Variables that botocore does not read are read here; an empty variable counts as unset."""
+    """Variables unknown to botocore are read here; an empty variable counts as unset."""
     assert vars(read_s3_options(environ, SourceOptions())).items() >= expected.items()
 
 
