@@ -129,10 +129,10 @@ def find_receipt(dest: Path, *, directory: bool) -> Path | None:
 def _is_part_of_model(receipt: Path) -> bool:
     """Return whether the receipt of a directory above lists a receipt as a file of its model."""
     absolute = receipt.absolute()
-    for parent in absolute.parents[1:]:
+    for parent in absolute.parents:
         above = next((path for path in receipt_paths(parent, directory=True) if os.path.lexists(path)), None)
         try:
-            listed = read_receipt(above).files if above else ()
+            listed = read_receipt(above).files if above and above != absolute else ()
         except ModelfetchError:  # damaged: of no concern to a model below
             continue
         if absolute.relative_to(parent).as_posix() in {f.path for f in listed}:

@@ -125,6 +125,23 @@ def test_verify_does_not_believe_a_receipt_that_is_a_file_of_the_model(
     assert modelfetch("verify", tmp_path / "m/sub").code == 66
 
 
+@SUFFIXES
+def test_verify_does_not_believe_a_file_receipt_listed_by_its_own_directory(
+    modelfetch: CliRunner, tmp_path: Path, suffix: str
+) -> None:
+    """A receipt beside a file at the top of a model is part of that model too, as a nested one is."""
+    write_files(tmp_path / "model", MODEL)
+    modelfetch.ok("pull", f"{tmp_path}/model/", tmp_path / "m")
+    forged = forge_receipt("model.joblib", MODEL["model.joblib"])
+    (tmp_path / "m" / f"model.joblib{suffix}").write_bytes(forged)
+    receipt = tmp_path / "m" / RECEIPT_NAME
+    content = json.loads(receipt.read_text())
+    content["files"].append({"path": f"model.joblib{suffix}", "size": len(forged), "sha256": sha256_hex(forged)})
+    receipt.write_text(json.dumps(content))
+
+    assert modelfetch("verify", tmp_path / "m/model.joblib").code == 66
+
+
 def test_push_leaves_out_nested_pulls_and_counts_them_in_one_line(
     modelfetch: CliRunner, store: Store, tmp_path: Path
 ) -> None:
